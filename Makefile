@@ -1,0 +1,57 @@
+# make demo: an empty folder to solved problems. The other targets are for working on Ponder itself.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test test-all lint format bench clean
+
+help:
+	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
+	@echo "make test      the fast tests"
+	@echo "make test-all  every test this machine can run"
+	@echo "make lint      ruff (lint and format) and mypy"
+	@echo "make format    let ruff format the code and sort its imports"
+	@echo "make bench     the benchmarks against peers: tables here, JSON under runs/bench"
+	@echo "make clean     remove .venv and the caches of the tools"
+
+demo: $(VENV)/.demo
+	@$(BIN)/ponder demo
+
+test: $(VENV)/.dev
+	$(BIN)/pytest -m "not slow and not cuda"
+
+test-all: $(VENV)/.dev
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	@mkdir -p runs/bench
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Stamps: a second run finds them newer than what they were made from and is instant.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Ponder needs Python 3.11 or newer; this is " + sys.version.split()[0] + ": run make PYTHON=/path/to/python3.11")'
+	@echo "setting up $(VENV): torch first, then Ponder (a few minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) torch
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	@$(INSTALL) -e '.[verify]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	@$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.demo

@@ -1,0 +1,7 @@
+"""`python -m ponder.cli` is `ponder`."""
+
+import sys
+
+from ponder.cli.main import main
+
+sys.exit(main())

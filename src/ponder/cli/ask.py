@@ -1,0 +1,67 @@
+"""`ponder ask`: one question, one answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from ponder.cli.options import add_asking, load, settings
+from ponder.cli.terminal import Screen, bill
+from ponder.types import Answer, InvalidRequest, StopReason
+
+NAME = "ask"
+HELP = "ask one question and print the answer"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("question", metavar="QUESTION", help="the question; - reads it from standard input")
+    add_asking(parser)
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--show-reasoning", action="store_true", help="print the thinking before the answer")
+    shown.add_argument("--json", action="store_true", help="print answer, reasoning, stop_reason and usage as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    question = read_question(args.question)
+    with load(args.model) as reasoner:
+        if args.json:
+            answer = reasoner.ask(question, **settings(args))
+            print(json.dumps(as_json(answer), ensure_ascii=False, indent=2))
+            return 0
+        screen = Screen(show_reasoning=args.show_reasoning)
+        with reasoner.stream(question, **settings(args)) as stream:
+            for piece in stream:
+                screen.piece(piece.phase, piece.text)
+            screen.end()
+            answer = stream.answer
+    notes = Screen(sys.stderr)
+    if answer.stop_reason is StopReason.LENGTH:
+        notes.line("ponder ask: the answer was cut off: the token limit or the context window was reached")
+    if notes.stream.isatty():
+        notes.line(bill(answer.usage), "2")
+    return 0
+
+
+def read_question(text: str) -> str:
+    """The question itself, or what standard input holds for "-"; without a final line break."""
+    question = sys.stdin.read().rstrip("\r\n") if text == "-" else text
+    if not question.strip():
+        raise InvalidRequest("the question is empty: write one, or - to read it from standard input")
+    return question
+
+
+def as_json(answer: Answer) -> dict[str, object]:
+    """The answer as `--json` prints it."""
+    usage = answer.usage
+    return {
+        "answer": answer.text,
+        "reasoning": answer.reasoning,
+        "stop_reason": answer.stop_reason.value,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "cached_tokens": usage.cached_tokens,
+        },
+    }

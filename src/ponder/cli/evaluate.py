@@ -1,0 +1,113 @@
+"""`ponder eval`: how much of a suite a model solves, directly, thinking and by consensus, and what that costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ponder.cli.options import MODEL_HELP, load, positive
+from ponder.types import Effort, InvalidRequest
+
+if TYPE_CHECKING:
+    from ponder.evaluate import Curve, Result
+    from ponder.tasks.protocol import Task
+    from ponder.think import Reasoner
+
+NAME = "eval"
+HELP = "measure a model on held-out problems: direct, thinking and consensus, with intervals"
+CAPS = (0, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP.removesuffix(" (default: mini)"))
+    parser.add_argument(
+        "--suite", required=True, metavar="S", help='"mini", or task names with commas between: "gym:gcd,mine.py:Task"'
+    )
+    parser.add_argument("-n", type=positive, default=100, help="problems of each task (default: 100)")
+    parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first held-out problem")
+    parser.add_argument("--effort", choices=list(Effort), default=Effort.HIGH, help="of the thinking modes")
+    parser.add_argument(
+        "--samples", type=positive, default=8, metavar="K", help="votes of the consensus; 1: leave it out"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the consensus's samples")
+    parser.add_argument(
+        "--trained-on", type=Path, metavar="FILE", help="question hashes of the training, to tell unseen"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
+    parser.add_argument(
+        "--cap-curve",
+        type=caps,
+        nargs="?",
+        const=CAPS,
+        metavar="CAPS",
+        help=f"also measure accuracy under caps on thinking tokens (default: {','.join(map(str, CAPS))})",
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the cap curve (and measure it): .png, .svg, .pdf"
+    )
+
+
+def caps(text: str) -> tuple[int, ...]:
+    """Rising whole numbers with commas between, for argparse."""
+    numbers = tuple(int(part) for part in text.split(","))
+    if list(numbers) != sorted(set(numbers)) or numbers[0] < 0:
+        raise argparse.ArgumentTypeError(f"must be rising whole numbers from 0 up, not {text!r}")
+    return numbers
+
+
+def run(args: argparse.Namespace) -> int:
+    from ponder.evaluate import evaluate, load_suite, plot_curves, read_hashes, standard_modes
+
+    for file in filter(None, (args.json, args.markdown, args.plot)):
+        if not file.absolute().parent.is_dir():
+            raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
+    wanted_caps = args.cap_curve or (CAPS if args.plot else ())
+    tasks = load_suite(args.suite)
+    trained_on = read_hashes(args.trained_on) if args.trained_on else None
+    with load(args.model) as reasoner:
+        report = evaluate(
+            reasoner.sampler,
+            tasks,
+            args.n,
+            modes=standard_modes(effort=args.effort, samples=args.samples, seed=args.seed),
+            start=args.start,
+            trained_on=trained_on,
+            progress=tell,
+        )
+        curves = measure_curves(reasoner, tasks, args.n, args.start, wanted_caps)
+    print(report.markdown(), end="")
+    if args.markdown:
+        args.markdown.write_text(report.markdown(), encoding="utf-8")
+    if args.json:
+        numbers = report.summary() | ({"curves": [each.summary() for each in curves]} if curves else {})
+        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    if args.plot:
+        plot_curves(curves, args.plot)
+    return 0
+
+
+def measure_curves(reasoner: Reasoner, tasks: Sequence[Task], n: int, start: int, caps: Sequence[int]) -> list[Curve]:
+    """Accuracy against the thinking cap, a curve for each task; none without caps."""
+    from ponder.evaluate import curve, held_out
+
+    curves = []
+    for task in tasks if caps else ():
+        each = curve(reasoner.sampler, task, held_out(task, n, start=start), caps)
+        for result in each.results:
+            tell(result)
+        curves.append(each)
+    return curves
+
+
+def tell(result: Result) -> None:
+    """Progress, as results come in."""
+    print(
+        f"{result.task} {result.mode}: solved {result.solved}/{result.n} in {result.seconds:.0f} s",
+        file=sys.stderr,
+        flush=True,
+    )

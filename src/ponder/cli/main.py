@@ -1,0 +1,85 @@
+"""`ponder`: picks the verb, and turns every error into one clear line and an exit code.
+
+Exit codes: 0 done; 1 it failed while running; 2 misuse (flags, recipe, model or request that cannot be served);
+130 interrupted with Ctrl-C. Tracebacks appear only under --debug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import TracebackType
+from typing import NoReturn
+
+from ponder.cli import ask, chat, demo, evaluate, export, train
+from ponder.types import InvalidRequest, PonderError, RecipeError
+
+VERBS = (ask, chat, train, evaluate, export, demo)
+FAILED, MISUSE, INTERRUPTED = 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(MISUSE, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="ponder",
+        description="Train language models to think before they answer, and run them with the thinking under control.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ponder {version('ponder')}")
+    common = Parser(add_help=False, allow_abbrev=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    for module in VERBS:
+        verb = verbs.add_parser(
+            module.NAME, help=module.HELP, description=module.HELP, parents=[common], allow_abbrev=False
+        )
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code. A bug of ours propagates, shortened to a line by `one_line_hook`."""
+    args = build_parser().parse_args(argv)
+    if not args.debug:
+        sys.excepthook = one_line_hook
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt as interrupt:
+        return report(args, ": ".join(["interrupted", *map(str, interrupt.args)]), INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output left: nothing to tell it, and nothing to print at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (InvalidRequest, RecipeError) as error:
+        return report(args, str(error), MISUSE)
+    except (PonderError, OSError) as error:
+        return report(args, str(error), FAILED)
+
+
+def report(args: argparse.Namespace, message: str, code: int) -> int:
+    """Say what went wrong on stderr: one line, or the traceback under --debug."""
+    if args.debug:
+        traceback.print_exc()
+    else:
+        print(f"ponder {args.verb}: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What the interpreter prints for an error nobody expected."""
+    text = " ".join(str(error).split())
+    print(
+        f"ponder: internal error, {kind.__name__}: {text} (run again with --debug for the traceback)", file=sys.stderr
+    )

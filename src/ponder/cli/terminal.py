@@ -1,0 +1,50 @@
+"""What a person sees: colours where the stream is a terminal, thinking dimmed and told apart from the answer."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+from ponder.types import Phase, Usage
+
+DIM, BOLD, GREEN, RED, CYAN = "2", "1", "32", "31", "36"
+
+
+class Screen:
+    """Writes text of the two phases to a stream as it arrives."""
+
+    def __init__(self, stream: TextIO | None = None, *, show_reasoning: bool = True) -> None:
+        self.stream = stream or sys.stdout
+        self.colours = self.stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
+        self.show_reasoning = show_reasoning
+        self._phase: Phase | None = None
+
+    def paint(self, text: str, style: str) -> str:
+        return f"\x1b[{style}m{text}\x1b[0m" if self.colours and text else text
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        print(self.paint(text, style) if style else text, file=self.stream, flush=True)
+
+    def piece(self, phase: Phase, text: str) -> None:
+        """A piece of a stream. A blank line separates the thinking from what follows it."""
+        if phase is Phase.THINK and not self.show_reasoning:
+            return
+        if self._phase is Phase.THINK and phase is not Phase.THINK:
+            self.stream.write("\n\n")
+        self._phase = phase
+        self.stream.write(self.paint(text, DIM) if phase is Phase.THINK else text)
+        self.stream.flush()
+
+    def end(self) -> None:
+        """The stream is over: close its last line."""
+        if self._phase is not None:
+            self.line()
+        self._phase = None
+
+
+def bill(usage: Usage) -> str:
+    """The token bill in words."""
+    answer = usage.completion_tokens - usage.reasoning_tokens
+    prompt = f"prompt {usage.prompt_tokens}" + (f" ({usage.cached_tokens} cached)" if usage.cached_tokens else "")
+    return f"{prompt} + thinking {usage.reasoning_tokens} + answer {answer} tokens"

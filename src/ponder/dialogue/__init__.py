@@ -1,0 +1,49 @@
+"""The one grammar of conversations: messages and typed parts, rendered to ids and parsed back."""
+
+from ponder.dialogue.control import CONTROL_TOKENS
+from ponder.dialogue.fit import Fitted, fit
+from ponder.dialogue.format import Format, PonderFormat
+from ponder.dialogue.interchange import from_dicts, to_dicts
+from ponder.dialogue.load import load_format, train_tokenizer
+from ponder.dialogue.messages import (
+    Conversation,
+    Message,
+    Part,
+    Reasoning,
+    ReasoningPolicy,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from ponder.dialogue.rendered import DroppedReasoning, Parsed, ParseStatus, Rendered, Span, SpanKind, Start
+from ponder.dialogue.template import ponder_template
+
+__all__ = [
+    "CONTROL_TOKENS",
+    "Conversation",
+    "DroppedReasoning",
+    "Fitted",
+    "Format",
+    "Message",
+    "ParseStatus",
+    "Parsed",
+    "Part",
+    "PonderFormat",
+    "Reasoning",
+    "ReasoningPolicy",
+    "Rendered",
+    "Role",
+    "Span",
+    "SpanKind",
+    "Start",
+    "Text",
+    "ToolCall",
+    "ToolResult",
+    "fit",
+    "from_dicts",
+    "load_format",
+    "ponder_template",
+    "to_dicts",
+    "train_tokenizer",
+]

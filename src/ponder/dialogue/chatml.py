@@ -1,0 +1,91 @@
+"""ChatML as Qwen3 uses it (chat template of Qwen/Qwen3-8B, `tokenizer_config.json`).
+
+Its rule for reasoning: a think block stands in the assistant turns behind the last user message, empty in the last
+turn when there was no reasoning; earlier turns have none. `enable_thinking=False` is an empty block in the prompt. The
+thinking prompt is the template's own plus `<think>\\n`, which the model writes first of all.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from ponder.dialogue.messages import Conversation, Message, Role, ToolCall, ToolResult
+from ponder.dialogue.native import Family, ThinkingFormat, is_json, json_call
+from ponder.dialogue.rendered import Builder, SpanKind, Start
+from ponder.types import FormatError
+
+OPEN, END = "<|im_start|>", "<|im_end|>"
+THINK, END_THINK = "<think>", "</think>"
+CALL, END_CALL = "<tool_call>", "</tool_call>"
+RESULT, END_RESULT = "<tool_response>", "</tool_response>"
+
+
+class ChatMLFormat(ThinkingFormat):
+    """`<|im_start|>role\\n` … `<|im_end|>\\n`."""
+
+    family = Family(
+        name="chatml",
+        required=(OPEN, END, THINK, END_THINK, CALL, END_CALL, RESULT, END_RESULT),
+        end=(END, "<|endoftext|>"),
+        think=(THINK, END_THINK),
+        call=(CALL, END_CALL),
+    )
+
+    def _assistant(self, out: Builder, index: int, message: Message, *, kept: bool, last: bool) -> None:
+        turn = self._turn(index, message)
+        out.mark(index, None, SpanKind.HEADER).control(OPEN).text("assistant\n")
+        block = kept and (last or turn.reasoning is not None)
+        sampled_block = self._block(out, index, turn) if block else False
+        own = block or turn.reasoning is None  # nobody samples an answer that lost its reasoning
+        if turn.reasoning is not None and not block:
+            self._drop(out, index, turn.reasoning[1])
+        self._texts(out, index, turn, trim=block, sampled_block=sampled_block, own=own)
+        content_ids = self._sampled(turn.texts[-1][1]) if turn.texts else None
+        for place, (number, call) in enumerate(turn.calls):
+            line_break = bool(place) or (bool(message.text) and content_ids is None)
+            self._call(out, index, number, call, line_break=line_break, own=own)
+        out.mark(index, None, SpanKind.END, sampled=own).control(END)
+        out.mark(index, None, SpanKind.END).text("\n")
+
+    def _call(self, out: Builder, index: int, number: int, call: ToolCall, *, line_break: bool, own: bool) -> None:
+        if not is_json(call.arguments):
+            raise FormatError(f"message {index} (assistant), part {number}: chatml can only express arguments in JSON")
+        out.mark(index, number, SpanKind.CALL, sampled=own).text("\n" if line_break else "").control(CALL)
+        sampled = self._read_call(call.ids) if call.ids is not None else None
+        if call.ids is not None and sampled and (sampled.name, sampled.arguments) == (call.name, call.arguments):
+            out.ids(call.ids)
+        else:
+            name = json.dumps(call.name, ensure_ascii=False)
+            out.text(f'\n{{"name": {name}, "arguments": {call.arguments}}}\n')
+        out.control(END_CALL)
+
+    def _other(self, out: Builder, index: int, messages: Conversation) -> None:
+        message = messages[index]
+        if message.role is not Role.TOOL:
+            out.mark(index, None, SpanKind.HEADER).control(OPEN).text(f"{message.role.value}\n")
+            for number, part in enumerate(message.parts):
+                out.mark(index, number, SpanKind.TEXT).text(getattr(part, "text", ""))
+            out.mark(index, None, SpanKind.END).control(END).text("\n")
+            return
+        if index == 0 or messages[index - 1].role is not Role.TOOL:  # results in a row share one turn
+            out.mark(index, None, SpanKind.HEADER).control(OPEN).text("user")
+        for number, part in enumerate(message.parts):
+            assert isinstance(part, ToolResult)
+            out.mark(index, number, SpanKind.RESULT).text("\n").control(RESULT)
+            out.text("\n").text(part.content).text("\n").control(END_RESULT)
+        if index + 1 == len(messages) or messages[index + 1].role is not Role.TOOL:
+            out.mark(index, None, SpanKind.END).control(END).text("\n")
+
+    def _prompt(self, out: Builder, start: Start) -> None:
+        out.control(OPEN).text("assistant\n").control(THINK)
+        if start is Start.THINK:
+            out.text("\n")
+        else:
+            out.text("\n\n").control(END_THINK).text("\n\n")
+
+    def _read_call(self, ids: Sequence[int]) -> ToolCall | None:
+        if any(map(self._tokenizer.is_control, ids)):
+            return None
+        call = json_call(self._tokenizer.decode(ids))
+        return ToolCall(call.name, call.arguments, ids=tuple(ids)) if call else None

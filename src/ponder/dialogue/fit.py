@@ -1,0 +1,67 @@
+"""Fitting a conversation into the context window. Nothing is cut silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ponder.dialogue.format import Format
+from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy, Role
+from ponder.dialogue.rendered import Rendered, Start
+from ponder.dialogue.rules import INSTRUCTING
+from ponder.types import WindowExceeded
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt that fits, the messages it holds, and the messages that had to go, oldest first.
+
+    Indices in `rendered` count `messages`.
+    """
+
+    rendered: Rendered
+    messages: tuple[Message, ...]
+    dropped: tuple[Message, ...] = ()
+
+
+def fit(
+    messages: Conversation,
+    format: Format,
+    window: int,
+    reserve: int = 0,
+    *,
+    drop_oldest: bool = False,
+    policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
+    start: Start = Start.NONE,
+) -> Fitted:
+    """Render `messages` into at most `window - reserve` ids; `reserve` is the room kept for the answer.
+
+    drop_oldest: drop whole turns (a user message and everything up to the next one) from the oldest on, never the
+    system message and never the turn of the last user message. Raises WindowExceeded with the counts when the
+    conversation does not fit, or would not even so.
+    """
+    dropped = 0
+    room = window - reserve
+    head = 1 if messages and messages[0].role in INSTRUCTING else 0
+    for cut in _cuts(messages, head):
+        kept = (*messages[:head], *messages[cut:])
+        dropped = cut - head
+        rendered = format.render(kept, policy=policy, start=start)
+        if len(rendered.ids) <= room:
+            return Fitted(rendered, kept, tuple(messages[head:cut]))
+        if not drop_oldest:
+            break
+    advice = "shorten it, or let the oldest turns be dropped" if not drop_oldest else "shorten the last turn"
+    left_out = f" after dropping the oldest {dropped} messages" if dropped else ""
+    raise WindowExceeded(
+        f"the conversation takes {len(rendered.ids)} tokens{left_out}, but the window of {window} leaves room for "
+        f"{max(room, 0)} ({reserve} are reserved for the answer): {advice}",
+        prompt_tokens=len(rendered.ids),
+        window=window,
+    )
+
+
+def _cuts(messages: Conversation, head: int) -> Iterator[int]:
+    """Where the kept part may begin: behind the system message, then at each later user message."""
+    yield head
+    yield from (index for index in range(head + 1, len(messages)) if messages[index].role is Role.USER)

@@ -1,0 +1,118 @@
+"""Messages as the dictionaries that chat templates and OpenAI-style APIs and data sets use, both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ponder.dialogue.messages import Conversation, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from ponder.types import FormatError
+
+_KNOWN = {"role", "content", "name", "reasoning_content", "reasoning", "tool_calls", "tool_call_id"}
+
+
+def to_dicts(messages: Conversation) -> list[dict[str, Any]]:
+    """One dictionary per message, and one per tool result: `role`, `content`, and where present `name`,
+    `reasoning_content`, `tool_calls`, `tool_call_id`. A call's arguments stay JSON text."""
+    return [entry for message in messages for entry in _entries(message)]
+
+
+def from_dicts(entries: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """The inverse of `to_dicts`. Raises FormatError naming the message and the key; unknown keys are refused."""
+    calls: dict[str, str] = {}
+    return tuple(_message(index, entry, calls) for index, entry in enumerate(entries))
+
+
+def _entries(message: Message) -> list[dict[str, Any]]:
+    results = [part for part in message.parts if isinstance(part, ToolResult)]
+    if message.role is Role.TOOL:
+        return [_result_entry(result) for result in results]
+    entry: dict[str, Any] = {"role": message.role.value, "content": message.text}
+    if message.name is not None:
+        entry["name"] = message.name
+    if any(isinstance(part, Reasoning) for part in message.parts):
+        entry["reasoning_content"] = message.reasoning
+    calls = [part for part in message.parts if isinstance(part, ToolCall)]
+    if calls:
+        entry["tool_calls"] = [_call_entry(call) for call in calls]
+    return [entry]
+
+
+def _result_entry(result: ToolResult) -> dict[str, Any]:
+    entry = {"role": "tool", "name": result.name, "content": result.content}
+    return entry if result.id is None else {**entry, "tool_call_id": result.id}
+
+
+def _call_entry(call: ToolCall) -> dict[str, Any]:
+    entry = {"type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+    return entry if call.id is None else {**entry, "id": call.id}
+
+
+def _message(index: int, entry: Mapping[str, Any], calls: dict[str, str]) -> Message:
+    if not isinstance(entry, Mapping):
+        raise FormatError(f"message {index}: must be an object with 'role' and 'content', is a {type(entry).__name__}")
+    unknown = sorted(set(entry) - _KNOWN)
+    if unknown:
+        raise FormatError(f"message {index}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KNOWN))}")
+    try:
+        role = Role(str(entry.get("role")))
+    except ValueError as error:
+        raise FormatError(f"message {index}: role is {entry.get('role')!r}; known: {', '.join(Role)}") from error
+    name = _optional_string(index, entry, "name")
+    content = _content(index, entry.get("content"))
+    if role is Role.TOOL:
+        handle = _optional_string(index, entry, "tool_call_id")
+        tool = name or calls.get(handle or "")
+        if tool is None:
+            raise FormatError(f"message {index}: a tool message needs a 'name', or a 'tool_call_id' of an earlier call")
+        return Message(role, (ToolResult(tool, content, handle),))
+    parts: list[Part] = []
+    keys = [key for key in ("reasoning_content", "reasoning") if entry.get(key) is not None]
+    if keys:
+        parts.append(Reasoning(_optional_string(index, entry, keys[0]) or ""))
+    if content:
+        parts.append(Text(content))
+    written_calls = entry.get("tool_calls") or ()
+    if not isinstance(written_calls, Sequence) or isinstance(written_calls, str):
+        raise FormatError(f"message {index}: 'tool_calls' must be a list, is a {type(written_calls).__name__}")
+    for written in written_calls:
+        call = _call(index, written)
+        parts.append(call)
+        if call.id is not None:
+            calls[call.id] = call.name
+    return Message(role, tuple(parts), name)
+
+
+def _call(index: int, call: Any) -> ToolCall:
+    try:
+        name, arguments, handle = call["function"]["name"], call["function"]["arguments"], call.get("id")
+    except (TypeError, KeyError, AttributeError) as error:
+        raise FormatError(f"message {index}: a tool call needs 'function' with 'name' and 'arguments'") from error
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(name, str) or not isinstance(handle, str | None):
+        raise FormatError(f"message {index}: the name and the id of a tool call must be strings")
+    return ToolCall(name, arguments, handle)
+
+
+def _content(index: int, content: Any) -> str:
+    """A string, None, or a list of `{"type": "text", "text": …}`."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    try:
+        texts = [part["text"] for part in content if part["type"] == "text"]
+        if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
+            return "".join(texts)
+    except (TypeError, KeyError):
+        pass
+    raise FormatError(f"message {index}: 'content' must be a string or a list of text parts")
+
+
+def _optional_string(index: int, entry: Mapping[str, Any], key: str) -> str | None:
+    value = entry.get(key)
+    if value is not None and not isinstance(value, str):
+        raise FormatError(f"message {index}: {key!r} must be a string, is a {type(value).__name__}")
+    return value

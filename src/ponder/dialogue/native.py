@@ -1,0 +1,261 @@
+"""What the formats of other model families share: refusals, the order of a turn, think blocks and their line breaks."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ponder.dialogue.format import CONTINUATION
+from ponder.dialogue.messages import (
+    Conversation,
+    Message,
+    Part,
+    Reasoning,
+    ReasoningPolicy,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
+from ponder.dialogue.rules import check_conversation, check_result_names, first_kept_reasoning
+from ponder.dialogue.turn import parse_turn
+from ponder.tokenizer import Tokenizer
+from ponder.types import FormatError, PhaseTokens
+
+CALL_SHAPE = re.compile(r'\s*\{"name": "(?:[^"\\]|\\.)*", "arguments": (.*)\}\s*', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """The control tokens of a family, and what its format has words for."""
+
+    name: str
+    required: tuple[str, ...]
+    end: tuple[str, ...]
+    think: tuple[str, str] | None = None
+    call: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An assistant's parts with their numbers, in the one order that families write: reasoning, text, calls."""
+
+    reasoning: tuple[int, Reasoning] | None
+    texts: tuple[tuple[int, Text], ...]
+    calls: tuple[tuple[int, ToolCall], ...]
+
+
+class NativeFormat:
+    """Base of the families' formats. A family says how a message is written; the rest is here."""
+
+    family: Family
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """Raises TokenizerError when the tokenizer lacks a control token of the family."""
+        self._tokenizer = tokenizer
+        for name in self.family.required:
+            tokenizer.control_id(name)
+        think, call = self.family.think or (None, None), self.family.call or (None, None)
+        self.phase_tokens = PhaseTokens(
+            think_open=self._id(think[0]),
+            think_close=self._id(think[1]),
+            call_open=self._id(call[0]),
+            call_close=self._id(call[1]),
+            continuation=tuple(tokenizer.encode(CONTINUATION)) if self.family.think else (),
+            end=tuple(tokenizer.control[name] for name in self.family.end if name in tokenizer.control),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+    def render(
+        self,
+        messages: Conversation,
+        *,
+        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
+        start: Start = Start.NONE,
+        train: bool = False,
+    ) -> Rendered:
+        check_conversation(messages, start=start, train=train)
+        kept_from = first_kept_reasoning(messages, policy)
+        for index, message in enumerate(messages):
+            self._refuse(index, message, reasoning_kept=index >= kept_from)
+        if self.family.think is None and start is Start.THINK:
+            raise FormatError(f"{self.name} has no tokens for thinking: use Start.DIRECT")
+        if self.family.call is not None:
+            check_result_names(self.name, messages)
+        out = Builder(self._tokenizer)
+        self._open(out)
+        for index, message in enumerate(messages):
+            if message.role is Role.ASSISTANT:
+                self._assistant(out, index, message, kept=index >= kept_from, last=index == len(messages) - 1)
+            else:
+                self._other(out, index, messages)
+        if start is not Start.NONE:
+            out.mark(len(messages), None, SpanKind.PROMPT)
+            self._prompt(out, start)
+        return out.rendered()
+
+    def parse(self, ids: Sequence[int], *, start: Start) -> Message:
+        return self.parse_generated(ids, start=start).message
+
+    def parse_generated(self, ids: Sequence[int], *, start: Start) -> Parsed:
+        thinking = start is Start.THINK
+        parsed = parse_turn(self._tokenizer, ids, self.phase_tokens, thinking=thinking, read_call=self._read_call)
+        return replace(parsed, message=replace(parsed.message, parts=tuple(self._tidy(parsed.message.parts))))
+
+    # What a family writes -------------------------------------------------------------------------------------------
+
+    def _open(self, out: Builder) -> None:
+        """What stands before the first message."""
+
+    def _assistant(self, out: Builder, index: int, message: Message, *, kept: bool, last: bool) -> None:
+        raise NotImplementedError
+
+    def _other(self, out: Builder, index: int, messages: Conversation) -> None:
+        raise NotImplementedError
+
+    def _prompt(self, out: Builder, start: Start) -> None:
+        raise NotImplementedError
+
+    def _tidy(self, parts: Sequence[Part]) -> Iterator[Part]:
+        """Parsed parts without the white space that the format itself writes."""
+        yield from parts
+
+    def _read_call(self, ids: Sequence[int]) -> ToolCall | None:
+        return None
+
+    # Helpers --------------------------------------------------------------------------------------------------------
+
+    def _id(self, name: str | None) -> int | None:
+        return None if name is None else self._tokenizer.control_id(name)
+
+    def _refuse(self, index: int, message: Message, *, reasoning_kept: bool) -> None:
+        """Raises FormatError for what the family has no words for."""
+        where = f"message {index} ({message.role.value})"
+        if message.name is not None:
+            raise FormatError(f"{where}: {self.name} cannot express a speaker's name ({message.name!r}); leave it out")
+        if message.role is Role.DEVELOPER:
+            raise FormatError(f"{where}: {self.name} has no developer role; use a system message")
+        for number, part in enumerate(message.parts):
+            if isinstance(part, ToolCall | ToolResult) and self.family.call is None:
+                raise FormatError(f"{where}, part {number}: {self.name} cannot express tool calls and results")
+            if isinstance(part, Reasoning) and reasoning_kept and self.family.think is None:
+                raise FormatError(f"{where}, part {number}: {self.name} cannot express reasoning; leave it out")
+
+    def _turn(self, index: int, message: Message) -> Turn:
+        """Raises FormatError when the parts are not in the order reasoning, text, calls."""
+        order = [(Reasoning, Text, ToolCall).index(type(part)) for part in message.parts]
+        if order != sorted(order) or order.count(0) > 1:
+            raise FormatError(
+                f"message {index} (assistant): {self.name} writes a turn as one reasoning, then text, then tool calls; "
+                f"it cannot express {[type(part).__name__ for part in message.parts]}"
+            )
+        numbered = list(enumerate(message.parts))
+        reasoning = next(((number, part) for number, part in numbered if isinstance(part, Reasoning)), None)
+        texts = tuple((number, part) for number, part in numbered if isinstance(part, Text))
+        return Turn(reasoning, texts, tuple((number, part) for number, part in numbered if isinstance(part, ToolCall)))
+
+
+class ThinkingFormat(NativeFormat):
+    """Families that write `<think>\\n` reasoning `\\n</think>\\n\\n` answer, as DeepSeek-R1 and Qwen3 do.
+
+    The line breaks are the format's: parsing takes them off a part's text but leaves them in its ids, and rendering
+    adds them where a part has no ids of its own.
+    """
+
+    def _block(self, out: Builder, index: int, turn: Turn) -> bool:
+        """Write the think block. True when it was sampled: then what follows brings its own line breaks."""
+        assert self.family.think is not None
+        opening, closing = self.family.think
+        number, part = turn.reasoning or (None, Reasoning(""))
+        ids = self._sampled(part)
+        empty = not part.text and not ids  # the block of a direct prompt
+        out.mark(index, number, SpanKind.OPEN).control(opening).text("\n")
+        if not empty:
+            out.seam().mark(index, number, SpanKind.REASONING, sampled=True)
+        if ids is not None and not empty:
+            out.ids(ids)
+        else:
+            out.text(part.text.strip("\n")).text("\n")
+        out.mark(index, number, SpanKind.CLOSE, sampled=not empty).control(closing)
+        if empty:
+            out.text("\n\n").seam()
+            return False
+        if ids is not None and turn.texts and self._sampled(turn.texts[0][1]) is not None:
+            return True
+        out.mark(index, turn.texts[0][0] if turn.texts else None, SpanKind.TEXT, sampled=True).text("\n\n")
+        return ids is not None
+
+    def _texts(self, out: Builder, index: int, turn: Turn, *, trim: bool, sampled_block: bool, own: bool) -> None:
+        """The visible text. trim: without its leading line breaks. sampled_block: ids stand as they were sampled.
+        own: the assistant would have sampled it here."""
+        written = False
+        for number, part in turn.texts:
+            text = part.text.lstrip("\n") if trim and not written else part.text
+            out.mark(index, number, SpanKind.TEXT, sampled=own)
+            ids = self._sampled(part)
+            if ids is not None and not (sampled_block or written):
+                ids = self._without_line_breaks(ids)
+            if ids:
+                out.ids(ids)
+            else:
+                out.text(text)
+            written = written or bool(ids or text)
+
+    def _drop(self, out: Builder, index: int, part: Reasoning) -> None:
+        """Report the block that is not written: `<think>\\n`, the reasoning, `</think>\\n\\n`."""
+        ids = self._sampled(part) or self._tokenizer.encode(part.text.strip("\n") + "\n")
+        around = 2 + len(self._tokenizer.encode("\n")) + len(self._tokenizer.encode("\n\n"))
+        out.dropped.append(DroppedReasoning(index, len(ids) + around))
+
+    def _sampled(self, part: Text | Reasoning) -> tuple[int, ...] | None:
+        """As `verbatim_ids`, but the text may lack the line breaks around it."""
+        if part.ids is None or any(map(self._tokenizer.is_control, part.ids)):
+            return None
+        return part.ids if self._tokenizer.decode(part.ids).strip("\n") == part.text.strip("\n") else None
+
+    def _without_line_breaks(self, ids: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The ids behind the leading line breaks; None where a token holds both line breaks and text."""
+        at = 0
+        while at < len(ids) and not self._tokenizer.decode(ids[at : at + 1]).strip("\n"):
+            at += 1
+        return None if self._tokenizer.decode(ids[at : at + 1]).startswith("\n") else ids[at:]
+
+    def _tidy(self, parts: Sequence[Part]) -> Iterator[Part]:
+        for number, part in enumerate(parts):
+            if isinstance(part, Reasoning):
+                yield replace(part, text=part.text.strip("\n"))
+            elif isinstance(part, Text):
+                text = part.text.lstrip("\n") if number and isinstance(parts[number - 1], Reasoning) else part.text
+                if number + 1 < len(parts) and isinstance(parts[number + 1], ToolCall):
+                    text = text.removesuffix("\n")
+                if text.strip("\n") or not (number or len(parts) > 1):
+                    yield replace(part, text=text)
+            else:
+                yield part
+
+
+def json_call(text: str) -> ToolCall | None:
+    """Read `{"name": …, "arguments": …}`; None when it is not that. Arguments are kept as written if they can be."""
+    try:
+        call = json.loads(text)
+        name, arguments = call["name"], call["arguments"]
+        shape = CALL_SHAPE.fullmatch(text)
+        as_written = shape is not None and json.loads(shape[1]) == arguments
+        written = shape[1] if shape and as_written else json.dumps(arguments, ensure_ascii=False)
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return ToolCall(name, written) if isinstance(name, str) and name else None
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,189 @@
+"""What rendering and parsing give back: ids with spans, messages with how they ended. And the builder of the ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ponder.dialogue.messages import Message, Reasoning, Text
+from ponder.tokenizer import Tokenizer
+
+
+class Start(StrEnum):
+    """The generation prompt to append.
+
+    NONE: none. THINK: an assistant's turn with its thinking open. DIRECT: an assistant's turn without thinking.
+    """
+
+    NONE = "none"
+    THINK = "think"
+    DIRECT = "direct"
+
+
+class SpanKind(StrEnum):
+    """What a run of rendered ids is."""
+
+    HEADER = "header"  # opens a turn: role, name, and what a family writes around them
+    TEXT = "text"
+    OPEN = "open"  # the token that opens thinking
+    REASONING = "reasoning"
+    CLOSE = "close"  # the token that closes thinking
+    CALL = "call"
+    RESULT = "result"
+    END = "end"  # closes a turn
+    PROMPT = "prompt"  # the generation prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`ids[begin:end]` of message `message_index` (for PROMPT: the number of messages), part `part_index` of it.
+
+    sampled: these ids are the assistant's own, what it would have sampled; the supervised loss falls on them.
+    """
+
+    begin: int
+    end: int
+    message_index: int
+    part_index: int | None
+    kind: SpanKind
+    sampled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedReasoning:
+    """Reasoning of one message that the policy left out; `tokens`: how many ids that saved, open and close included."""
+
+    message_index: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as ids. The spans are in order, do not overlap and cover every id."""
+
+    ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+    dropped_reasoning: tuple[DroppedReasoning, ...] = ()
+
+    def assistant_mask(self) -> tuple[bool, ...]:
+        """One flag per id: True where the supervised loss falls.
+
+        True on the assistant's reasoning, its close, the answer, calls and the end token; False on everything that
+        a prompt brings: other speakers, the turn's header and the open token behind it.
+        """
+        mask = [False] * len(self.ids)
+        for span in self.spans:
+            if span.sampled:
+                mask[span.begin : span.end] = [True] * (span.end - span.begin)
+        return tuple(mask)
+
+
+class ParseStatus(StrEnum):
+    """How generated ids ended."""
+
+    COMPLETE = "complete"  # the turn was closed, its grammar whole
+    NO_END = "no_end"  # cut in the visible answer
+    OPEN_THINK = "open_think"  # cut, or the turn closed, while thinking was open: there is no answer
+    OPEN_CALL = "open_call"  # cut, or the turn closed, within a tool call, which stays as visible text
+    STRAY_CONTROL = "stray_control"  # a control token stood where the grammar has none; it stays as spelled text
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A generated message and how it ended. stray: the positions of control ids that the grammar has no place for."""
+
+    message: Message
+    status: ParseStatus
+    stray: tuple[int, ...] = ()
+
+
+def verbatim_ids(tokenizer: Tokenizer, part: Text | Reasoning) -> tuple[int, ...] | None:
+    """The ids a part was sampled as, when they may stand in a prompt as they are: ordinary ids that decode to its text.
+
+    None otherwise: the text was edited, comes from another vocabulary, or a control token was sampled into it.
+    """
+    if part.ids is None or any(map(tokenizer.is_control, part.ids)) or tokenizer.decode(part.ids) != part.text:
+        return None
+    return part.ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a span's label starts to hold."""
+
+    message_index: int
+    part_index: int | None
+    kind: SpanKind
+    sampled: bool
+
+
+class Builder:
+    """Collects control ids, text and verbatim ids into `Rendered`.
+
+    Neighbouring texts are encoded together, as one string, because merges cross the seams (the reference tokenizers
+    see whole strings); each id belongs to the text in which it begins. Text can never yield a control id.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._spans: list[Span] = []
+        self._run: list[tuple[str, _Mark]] = []
+        self.dropped: list[DroppedReasoning] = []
+        self._mark = _Mark(0, None, SpanKind.HEADER, False)
+
+    def mark(self, message_index: int, part_index: int | None, kind: SpanKind, *, sampled: bool = False) -> Builder:
+        """What follows belongs to this span."""
+        self._mark = _Mark(message_index, part_index, kind, sampled)
+        return self
+
+    def control(self, *names: str) -> Builder:
+        self.seam()
+        self._append([self._tokenizer.control_id(name) for name in names], self._mark)
+        return self
+
+    def text(self, text: str) -> Builder:
+        if text:
+            self._run.append((text, self._mark))
+        return self
+
+    def ids(self, ids: tuple[int, ...]) -> Builder:
+        self.seam()
+        self._append(list(ids), self._mark)
+        return self
+
+    def seam(self) -> Builder:
+        """No merge crosses this point."""
+        run, self._run = self._run, []
+        if len(run) == 1:
+            self._append(self._tokenizer.encode(run[0][0]), run[0][1])
+        elif run:
+            ids, begins = self._tokenizer.encode_with_offsets("".join(text for text, _ in run))
+            at, limit = 0, 0
+            for text, mark in run:
+                limit += len(text)
+                first = at
+                while at < len(ids) and begins[at] < limit:
+                    at += 1
+                self._append(ids[first:at], mark)
+        return self
+
+    def rendered(self) -> Rendered:
+        self.seam()
+        return Rendered(tuple(self._ids), tuple(self._spans), tuple(self.dropped))
+
+    def __len__(self) -> int:
+        self.seam()
+        return len(self._ids)
+
+    def _append(self, ids: list[int], mark: _Mark) -> None:
+        if not ids:
+            return
+        begin = len(self._ids)
+        self._ids += ids
+        previous = self._spans[-1] if self._spans else None
+        label = (mark.message_index, mark.part_index, mark.kind, mark.sampled)
+        if previous and label == (previous.message_index, previous.part_index, previous.kind, previous.sampled):
+            self._spans[-1] = Span(previous.begin, len(self._ids), *label)
+        else:
+            self._spans.append(Span(begin, len(self._ids), *label))

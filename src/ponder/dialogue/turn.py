@@ -1,0 +1,114 @@
+"""The one parser of generated turns. A format says which tokens open and close, and how it writes a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
+from ponder.dialogue.rendered import Parsed, ParseStatus
+from ponder.tokenizer import Tokenizer
+from ponder.types import Phase, PhaseTokens
+
+ReadCall = Callable[[Sequence[int]], ToolCall | None]
+
+
+def parse_turn(
+    tokenizer: Tokenizer, ids: Sequence[int], tokens: PhaseTokens, *, thinking: bool, read_call: ReadCall
+) -> Parsed:
+    """Read what an assistant generated, from behind its generation prompt.
+
+    thinking: the prompt left thinking open. read_call: the call written by the ids between a call's open and close
+    tokens, or None. Nothing is lost and nothing raises: what the grammar has no place for stays as spelled text
+    without ids, so that rendering it again makes ordinary tokens of it.
+    """
+    reader = _Turn(tokenizer, tokens, read_call, Phase.THINK if thinking else Phase.ANSWER)
+    for at, id in enumerate(ids):
+        reader.read(at, id)
+    return reader.finish(len(ids))
+
+
+class _Turn:
+    def __init__(self, tokenizer: Tokenizer, tokens: PhaseTokens, read_call: ReadCall, phase: Phase) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = tokens
+        self._read_call = read_call
+        self._phase = phase
+        self._parts: list[Part] = []
+        self._buffer: list[int] = []
+        self._call_open_at = 0
+        self._stray: list[int] = []
+        self._ending: ParseStatus | None = None
+
+    def read(self, at: int, id: int) -> None:
+        if self._ending is not None:  # behind the end of the turn nothing has a place
+            self._stray.append(at)
+            self._buffer.append(id)
+        elif not self._tokenizer.is_control(id):
+            self._buffer.append(id)
+        elif id in self._tokens.end:
+            self._close(at)
+        elif self._phase is Phase.THINK and id == self._tokens.think_close:
+            self._flush()
+            self._phase = Phase.ANSWER
+        elif self._phase is Phase.ANSWER and id == self._tokens.think_open:
+            self._flush()
+            self._phase = Phase.THINK
+        elif self._phase is Phase.ANSWER and id == self._tokens.call_open:
+            self._flush()
+            self._phase, self._call_open_at = Phase.TOOL, at
+        elif self._phase is Phase.TOOL:
+            self._buffer.append(id)
+            if id == self._tokens.call_close:
+                self._end_call(at)
+        else:
+            self._stray.append(at)
+            self._buffer.append(id)
+
+    def finish(self, end: int) -> Parsed:
+        if self._ending is None:
+            self._close(end)
+            if self._ending is ParseStatus.COMPLETE:
+                self._ending = ParseStatus.NO_END
+        else:
+            self._flush()
+        status = ParseStatus.STRAY_CONTROL if self._stray else self._ending
+        assert status is not None
+        return Parsed(Message(Role.ASSISTANT, tuple(self._parts)), status, tuple(self._stray))
+
+    def _close(self, at: int) -> None:
+        """The turn ends here, by its end token or because the ids are over."""
+        phase = self._phase
+        if phase is Phase.TOOL:
+            self._spell_call()
+        self._flush()
+        self._phase = Phase.ANSWER
+        self._ending = {
+            Phase.THINK: ParseStatus.OPEN_THINK,
+            Phase.ANSWER: ParseStatus.COMPLETE,
+            Phase.TOOL: ParseStatus.OPEN_CALL,
+        }[phase]
+
+    def _end_call(self, at: int) -> None:
+        call = self._read_call(self._buffer[:-1])
+        if call is None:
+            self._stray += [self._call_open_at, at]
+            self._spell_call()
+            self._flush()
+        else:
+            self._parts.append(call)
+            self._buffer = []
+        self._phase = Phase.ANSWER
+
+    def _spell_call(self) -> None:
+        """A call that is none becomes text again, its tokens spelled."""
+        assert self._tokens.call_open is not None
+        self._buffer.insert(0, self._tokens.call_open)
+        self._phase = Phase.ANSWER
+
+    def _flush(self) -> None:
+        buffer, self._buffer = self._buffer, []
+        ids = None if any(map(self._tokenizer.is_control, buffer)) else tuple(buffer)
+        if self._phase is Phase.THINK:
+            self._parts.append(Reasoning(self._tokenizer.decode(buffer), ids))
+        elif buffer:
+            self._parts.append(Text(self._tokenizer.decode(buffer), ids))

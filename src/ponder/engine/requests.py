@@ -1,0 +1,81 @@
+"""Checks of what is submitted: every field by name, with its value and the allowed range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, WindowExceeded
+
+MAX_SEED = 2**64 - 1
+
+
+def check_prompt(prompt_ids: Sequence[int], vocab_size: int, window: int) -> None:
+    """Raises InvalidRequest for a prompt that is empty or holds a foreign id, WindowExceeded when it leaves no room."""
+    if not prompt_ids:
+        raise InvalidRequest("the prompt is empty: give at least one id")
+    for position, id in enumerate(prompt_ids):
+        if type(id) is not int or not 0 <= id < vocab_size:
+            raise InvalidRequest(f"prompt_ids[{position}] is {id!r}: allowed are the integers 0 to {vocab_size - 1}")
+    if len(prompt_ids) >= window:
+        raise WindowExceeded(
+            f"the prompt has {len(prompt_ids)} tokens and the window {window}, with at least 1 kept to generate: "
+            "shorten the prompt",
+            prompt_tokens=len(prompt_ids),
+            window=window,
+        )
+
+
+def check_params(params: SamplingParams, vocab_size: int) -> None:
+    """Each field on its own. Raises InvalidRequest."""
+    if params.max_tokens is not None:
+        _integer("max_tokens", params.max_tokens, 1)
+    _number("temperature", params.temperature, "a finite number of 0 or more", lambda value: value >= 0)
+    _integer("top_k", params.top_k, 0)
+    _number("top_p", params.top_p, "a number above 0 and at most 1", lambda value: 0 < value <= 1)
+    _number("min_p", params.min_p, "a number of at least 0 and at most 1", lambda value: 0 <= value <= 1)
+    if params.seed is not None:
+        _integer("seed", params.seed, 0, MAX_SEED)
+    for id in params.stop_ids:
+        _integer("stop_ids", id, 0, vocab_size - 1)
+    if params.thinking.cap is not None:
+        _integer("thinking.cap", params.thinking.cap, 0)
+    _integer("thinking.floor", params.thinking.floor, 0)
+    _integer("answer_room", params.answer_room, 0)
+
+
+def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, limit: int) -> None:
+    """The limits on thinking against the format and against each other. limit: tokens that may be generated.
+
+    Raises InvalidRequest where a limit could not be kept.
+    """
+    if start is Phase.TOOL:
+        raise InvalidRequest("start is 'tool': a prompt ends in thinking ('think') or before the answer ('answer')")
+    if tokens.think_close is None:
+        if start is Phase.THINK:
+            raise InvalidRequest("start is 'think', but the format has no token that closes thinking: use 'answer'")
+        if params.thinking.floor:
+            raise InvalidRequest(
+                f"thinking.floor is {params.thinking.floor}, but the format has no thinking: the only value is 0"
+            )
+    if start is Phase.THINK and params.thinking.cap == 0:
+        raise InvalidRequest(
+            "thinking.cap is 0, but the prompt ends inside thinking: render a direct prompt (start='answer') or "
+            "allow at least 1 token, the one that closes thinking"
+        )
+    if start is Phase.THINK and params.answer_room >= limit:
+        raise InvalidRequest(
+            f"answer_room is {params.answer_room}, but only {limit} tokens may be generated and thinking needs 1 to "
+            f"close: allowed are 0 to {limit - 1}; raise max_tokens or shorten the prompt"
+        )
+
+
+def _integer(field: str, value: object, low: int, high: int | None = None) -> None:
+    if type(value) is not int or value < low or (high is not None and value > high):
+        allowed = f"integers of {low} or more" if high is None else f"the integers {low} to {high}"
+        raise InvalidRequest(f"{field} is {value!r}: allowed are {allowed}")
+
+
+def _number(field: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not holds(value):
+        raise InvalidRequest(f"{field} is {value!r}: allowed is {allowed}")

@@ -1,0 +1,97 @@
+"""From logits to one id per sequence, for a whole batch at once.
+
+Axes: S sequences of the batch, V vocabulary. Each sequence draws one uniform number per token, a hash of its seed and
+the token's index, and inverts its own distribution with it: the same seed gives the same tokens, whatever stands beside
+it in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponder.types import SamplingParams
+
+_NONE = float("-inf")
+
+
+def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
+    """One float64 in [0, 1) for each (seed, token index): the output function of SplitMix64 (Steele et al., OOPSLA
+    2014, figure 17) applied to the seed, and again to that plus the index's step."""
+    seed_S = np.array(seeds, dtype=np.uint64)
+    step_S = np.array(indices, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    # 52 bits, so that a product with any total stays below that total.
+    return torch.from_numpy((_mix(_mix(seed_S) + step_S) >> np.uint64(12)).astype(np.float64) * 2.0**-52)
+
+
+def sample(
+    logits_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, banned: Sequence[tuple[int, int]] = ()
+) -> tuple[Tensor, Tensor]:
+    """Sampled ids_S, and scaled_SV: float32 logits divided by the temperature (at temperature 0 by 1), of which
+    `logprobs` takes what it reports.
+
+    banned: pairs (row, id) that may not be chosen. Truncation is by top-k, then top-p of what that leaves, then min-p
+    relative to the most likely id; each always leaves one id.
+    """
+    greedy = all(p.temperature == 0 for p in params)
+    temperature_S = torch.tensor([p.temperature or 1.0 for p in params], device=logits_SV.device)
+    scaled_SV = logits_SV.float() if greedy else logits_SV.float() / temperature_S[:, None]
+    allowed_SV = scaled_SV
+    if banned:
+        rows, ids = zip(*banned, strict=True)
+        allowed_SV = scaled_SV.clone()
+        allowed_SV[list(rows), list(ids)] = _NONE
+    ids_S = allowed_SV.argmax(-1)
+    if greedy:
+        return ids_S, scaled_SV
+    whole = [row for row, p in enumerate(params) if p.temperature and not _truncates(p)]
+    cut = [row for row, p in enumerate(params) if p.temperature and _truncates(p)]
+    uniform_S = uniform_S.to(logits_SV.device)
+    if len(whole) == len(params):
+        ids_S = _draw(allowed_SV.softmax(-1), uniform_S)
+    elif whole:
+        ids_S[whole] = _draw(allowed_SV[whole].softmax(-1), uniform_S[whole])
+    if cut:
+        ids_S[cut] = _draw_truncated(allowed_SV[cut].softmax(-1), [params[row] for row in cut], uniform_S[cut])
+    return ids_S, scaled_SV
+
+
+def logprobs(scaled_SV: Tensor, ids_S: Tensor) -> Tensor:
+    """Natural log-probability of one id per sequence: after temperature, before masks and truncation."""
+    return scaled_SV.gather(-1, ids_S[:, None])[:, 0] - scaled_SV.logsumexp(-1)
+
+
+def _truncates(params: SamplingParams) -> bool:
+    return bool(params.top_k) or params.top_p < 1 or params.min_p > 0
+
+
+def _draw(weights_SV: Tensor, uniform_S: Tensor) -> Tensor:
+    """Invert each row's cumulative distribution. Ids of weight 0 are never drawn."""
+    cumulative_SV = weights_SV.cumsum(-1, dtype=torch.float64)
+    target_S1 = uniform_S[:, None] * cumulative_SV[:, -1:]
+    return torch.searchsorted(cumulative_SV, target_S1, right=True)[:, 0]
+
+
+def _draw_truncated(probs_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor) -> Tensor:
+    sorted_SV, order_SV = probs_SV.sort(dim=-1, descending=True, stable=True)
+    V, device = probs_SV.shape[-1], probs_SV.device
+    top_k_S1 = torch.tensor([[p.top_k or V] for p in params], device=device)
+    top_p_S1 = torch.tensor([[p.top_p] for p in params], dtype=torch.float64, device=device)
+    min_p_S1 = torch.tensor([[p.min_p] for p in params], device=device)
+    sorted_SV = sorted_SV.masked_fill(torch.arange(V, device=device) >= top_k_S1, 0)
+    cumulative_SV = sorted_SV.cumsum(-1, dtype=torch.float64)
+    # An id is beyond top-p when those before it reach the mass; top_p 1 is off even where the sum falls short of 1.
+    beyond_SV = (cumulative_SV - sorted_SV >= top_p_S1 * cumulative_SV[:, -1:]) & (top_p_S1 < 1)
+    unlikely_SV = sorted_SV < min_p_S1 * sorted_SV[:, :1]
+    beyond_SV[:, 0] = False
+    kept_SV = sorted_SV.masked_fill(beyond_SV | unlikely_SV, 0)
+    return order_SV.gather(-1, _draw(kept_SV, uniform_S)[:, None])[:, 0]
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,80 @@
+"""Accuracy against thinking: the o1 curve. One point per cap on THINK tokens, greedy, the same problems throughout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ponder.evaluate.measure import Result, measure
+from ponder.sampler.protocol import Sampler
+from ponder.tasks.protocol import Problem, Task
+from ponder.think import direct
+from ponder.types import InvalidRequest, MissingExtra, ThinkingLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One task's accuracy under rising caps."""
+
+    model: str
+    task: str
+    caps: tuple[int, ...]
+    results: tuple[Result, ...]
+
+    def summary(self) -> dict[str, object]:
+        """The points as JSON."""
+        points = [{"cap": cap, **result.summary()} for cap, result in zip(self.caps, self.results, strict=True)]
+        return {"model": self.model, "task": self.task, "points": points}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the points as JSON. Returns the file."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"curve-{self.task.replace(':', '-').replace('/', '-')}.json"
+        file.write_text(json.dumps(self.summary(), indent=2) + "\n")
+        return file
+
+
+def curve(
+    sampler: Sampler,
+    task: Task,
+    problems: Sequence[Problem],
+    caps: Sequence[int],
+    *,
+    answer_tokens: int = 128,
+    concurrency: int = 64,
+) -> Curve:
+    """Measure under each cap. Beyond it, `answer_tokens` are left for the answer, so that only thinking is scarce."""
+    if sampler.window is None:
+        raise InvalidRequest(f"{sampler.name} does not keep exact limits on thinking, so it has no curve")
+    if not caps or list(caps) != sorted(set(caps)) or caps[0] < 0:
+        raise InvalidRequest(f"caps are {list(caps)}: give rising numbers of tokens from 0 up")
+    results = []
+    for cap in caps:
+        mode = direct(thinking=ThinkingLimits(cap=cap), max_tokens=cap + answer_tokens)
+        results.append(measure(sampler, task, problems, mode, name=f"cap {cap}", concurrency=concurrency))
+    return Curve(model=sampler.name, task=task.name, caps=tuple(caps), results=tuple(results))
+
+
+def plot_curves(curves: Sequence[Curve], file: str | Path) -> Path:
+    """Draw accuracy (with its 95% intervals) against mean THINK tokens, one line per task. Needs the extra `plot`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "plot") from error
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for each in curves:
+        thought = [result.usage.reasoning_tokens / result.n for result in each.results]
+        rates = [result.accuracy for result in each.results]
+        (line,) = axes.plot(thought, rates, marker="o", label=each.task)
+        low = [result.interval.low for result in each.results]
+        high = [result.interval.high for result in each.results]
+        axes.fill_between(thought, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set(xlabel="mean thinking tokens per problem", ylabel="solved", ylim=(-0.02, 1.02), title=curves[0].model)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(file, dpi=150)
+    return Path(file)

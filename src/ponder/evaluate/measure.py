@@ -1,0 +1,202 @@
+"""Ask, grade, count: how well one strategy does on the problems of one task, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from ponder.dialogue.messages import Message
+from ponder.evaluate.intervals import Interval, wilson
+from ponder.evaluate.problems import overlap
+from ponder.sampler.protocol import Sampler
+from ponder.sampler.sync import run_sync
+from ponder.tasks.gym import GymTask, question_hash
+from ponder.tasks.protocol import Grade, GradeStatus, Problem, Task
+from ponder.think.protocol import Question, Strategy
+from ponder.types import Answer, Budget, InvalidRequest, StopReason, Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One problem asked once. truncated: the share of its samples that ran out of tokens."""
+
+    question: str
+    gold: str
+    answer: str
+    grade: Grade
+    usage: Usage
+    stop_reason: StopReason
+    truncated: float
+    samples: int
+    margin: float | None
+    seen_in_training: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One task under one mode. "Solved" is a score of at least 0.99; `mean_score` includes partial credit."""
+
+    task: str
+    mode: str
+    items: tuple[Item, ...]
+    seconds: float
+
+    @property
+    def n(self) -> int:
+        return len(self.items)
+
+    @property
+    def solved(self) -> int:
+        return sum(item.grade.solved for item in self.items)
+
+    @property
+    def accuracy(self) -> float:
+        return self.solved / self.n
+
+    @property
+    def interval(self) -> Interval:
+        return wilson(self.solved, self.n)
+
+    @property
+    def mean_score(self) -> float:
+        return sum(item.grade.score for item in self.items) / self.n
+
+    @property
+    def truncation_rate(self) -> float:
+        return sum(item.truncated for item in self.items) / self.n
+
+    @property
+    def usage(self) -> Usage:
+        return sum((item.usage for item in self.items), Usage())
+
+    @property
+    def unseen(self) -> tuple[int, int] | None:
+        """(solved, asked) among questions that training did not see; None where that is not known."""
+        if any(item.seen_in_training is None for item in self.items):
+            return None
+        fresh = [item for item in self.items if not item.seen_in_training]
+        return sum(item.grade.solved for item in fresh), len(fresh)
+
+    def summary(self) -> dict[str, object]:
+        """The numbers, without the items. Token counts are means per problem, over all samples of a vote."""
+        usage, n = self.usage, self.n
+        statuses = {status.value: sum(item.grade.status is status for item in self.items) for status in GradeStatus}
+        numbers: dict[str, object] = {
+            "task": self.task,
+            "mode": self.mode,
+            "n": n,
+            "solved": self.solved,
+            "accuracy": self.accuracy,
+            "interval_95": [self.interval.low, self.interval.high],
+            "mean_score": self.mean_score,
+            "prompt_tokens": usage.prompt_tokens / n,
+            "reasoning_tokens": usage.reasoning_tokens / n,
+            "answer_tokens": (usage.completion_tokens - usage.reasoning_tokens) / n,
+            "truncation_rate": self.truncation_rate,
+            "grades": {status: count for status, count in statuses.items() if count},
+            "seconds": self.seconds,
+        }
+        if self.unseen is not None:
+            solved, asked = self.unseen
+            numbers |= {"seen_in_training": n - asked, "accuracy_unseen": solved / asked if asked else None}
+        return numbers
+
+
+def measure(
+    sampler: Sampler,
+    task: Task,
+    problems: Sequence[Problem],
+    mode: Strategy,
+    *,
+    name: str | None = None,
+    concurrency: int = 64,
+    trained_on: frozenset[str] | None = None,
+) -> Result:
+    """Ask every problem by the strategy `mode`, `concurrency` at a time, and grade with the task's own grade.
+
+    name: of the mode, in reports. trained_on: question hashes of the training data, to tell seen from unseen.
+    Works during training too, on a sampler over the module that trains. Raises what the sampler raises.
+    """
+    return run_sync(
+        measure_async(sampler, task, problems, mode, name=name, concurrency=concurrency, trained_on=trained_on)
+    )
+
+
+async def measure_async(
+    sampler: Sampler,
+    task: Task,
+    problems: Sequence[Problem],
+    mode: Strategy,
+    *,
+    name: str | None = None,
+    concurrency: int = 64,
+    trained_on: frozenset[str] | None = None,
+) -> Result:
+    """`measure`, awaited."""
+    if not problems:
+        raise InvalidRequest(f"{task.name}: there are no problems to evaluate on")
+    began = time.monotonic()
+    seen = [None] * len(problems) if trained_on is None else overlap(problems, trained_on)
+    gate = asyncio.Semaphore(concurrency)
+
+    async def one(problem: Problem, seen_in_training: bool | None) -> Item:
+        async with gate:
+            question = Question(conversation=[Message.user(problem.question)], same=task.same)
+            answer = await mode(question, sampler, Budget())
+        return item_of(problem, answer, await grade_async(task, problem, answer.text), seen_in_training)
+
+    work = [asyncio.ensure_future(one(*pair)) for pair in zip(problems, seen, strict=True)]
+    try:
+        items = await asyncio.gather(*work)
+    finally:
+        for each in work:
+            each.cancel()
+    return Result(task=task.name, mode=name or mode.name, items=tuple(items), seconds=time.monotonic() - began)
+
+
+async def grade_async(task: Task, problem: Problem, answer: str) -> Grade:
+    """The task's grade, without holding up the event loop where the task can wait for it."""
+    if isinstance(task, GymTask):
+        return await task.grade_async(problem, answer)
+    return task.grade(problem, answer)
+
+
+def item_of(problem: Problem, answer: Answer, grade: Grade, seen_in_training: bool | None) -> Item:
+    """One line of a result."""
+    samples = cast(int, answer.trace.get("samples", 1))
+    truncated = cast(int, answer.trace.get("truncated", int(answer.stop_reason is StopReason.LENGTH)))
+    return Item(
+        question=problem.question,
+        gold=problem.answer,
+        answer=answer.text,
+        grade=grade,
+        usage=answer.usage,
+        stop_reason=answer.stop_reason,
+        truncated=truncated / samples,
+        samples=samples,
+        margin=cast("float | None", answer.trace.get("margin")),
+        seen_in_training=seen_in_training,
+    )
+
+
+def line_of(item: Item) -> dict[str, object]:
+    """An item as JSON."""
+    return {
+        "question_hash": question_hash(item.question),
+        "question": item.question,
+        "gold": item.gold,
+        "answer": item.answer,
+        "score": item.grade.score,
+        "status": item.grade.status.value,
+        "why": item.grade.why,
+        "stop_reason": item.stop_reason.value,
+        "samples": item.samples,
+        "margin": item.margin,
+        "prompt_tokens": item.usage.prompt_tokens,
+        "completion_tokens": item.usage.completion_tokens,
+        "reasoning_tokens": item.usage.reasoning_tokens,
+        "seen_in_training": item.seen_in_training,
+    }

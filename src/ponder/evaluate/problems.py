@@ -1,0 +1,80 @@
+"""Held-out problems: drawn so that training cannot have drawn the same way, and checked against what it did see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from random import Random
+
+from ponder.tasks.gym import TRAIN_LIMIT, GymTask, question_hash
+from ponder.tasks.protocol import Problem, Task
+from ponder.tasks.registry import load_task
+from ponder.types import DataError, InvalidRequest
+
+MINI = ("products", "chain_sum", "letter_counting", "spell_backward", "gcd", "basic_arithmetic", "countdown")
+SUITES: dict[str, tuple[str, ...]] = {"mini": tuple(f"gym:{name}" for name in MINI)}
+
+
+def load_suite(spec: str) -> list[Task]:
+    """The tasks of a suite ("mini"), or of task names separated by commas ("gym:gcd, products, mine.py:Task")."""
+    if spec in SUITES:
+        return [load_task(name) for name in SUITES[spec]]
+    names = [name.strip() for name in _split(spec)]
+    if not all(names):
+        raise InvalidRequest(
+            f"{spec!r} is no suite: give {', '.join(map(repr, SUITES))} or task names with commas between"
+        )
+    return [load_task(name) for name in names]
+
+
+def _split(spec: str) -> Iterator[str]:
+    """At commas outside braces, which hold a task's config."""
+    depth, begin = 0, 0
+    for place, character in enumerate(spec):
+        depth += (character == "{") - (character == "}")
+        if character == "," and depth == 0:
+            yield spec[begin:place]
+            begin = place + 1
+    yield spec[begin:]
+
+
+def held_out(task: Task, n: int, *, start: int = 0) -> list[Problem]:
+    """`n` problems that training does not draw, the same ones every time.
+
+    A reasoning-gym dataset gives the items from TRAIN_LIMIT + start on. Any other task is sampled at levels spread
+    evenly over [0, 1] from generators seeded with the words "held out", its name and the number: disjoint from training
+    only as far as the task's own space of questions is large, which `overlap` measures.
+    """
+    if n < 1 or start < 0:
+        raise InvalidRequest(f"{n} problems from number {start} on: give at least 1, from 0 or more")
+    numbers = range(start, start + n)
+    if isinstance(task, GymTask):
+        return [task.problem(TRAIN_LIMIT + number) for number in numbers]
+    return [
+        task.sample(Random(f"held out {task.name} {number}"), (place + 0.5) / n) for place, number in enumerate(numbers)
+    ]
+
+
+def overlap(problems: Iterable[Problem], trained_on: frozenset[str]) -> list[bool]:
+    """For each problem, whether its question was among the training questions (by `question_hash`)."""
+    return [question_hash(problem.question) in trained_on for problem in problems]
+
+
+def read_hashes(path: str | Path) -> frozenset[str]:
+    """Question hashes that a run recorded: one a line, or JSON lines with a "question_hash".
+
+    Raises DataError naming file and line.
+    """
+    hashes = set()
+    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
+        text = line.strip()
+        if text.startswith("{"):
+            try:
+                text = json.loads(text)["question_hash"]
+            except (ValueError, KeyError):
+                raise DataError(f"{path}:{number}: no JSON object with a question_hash: {line[:80]!r}") from None
+        if len(text) != 16 or set(text) - set("0123456789abcdef"):
+            raise DataError(f"{path}:{number}: a question hash is sixteen hex digits, not {line[:80]!r}")
+        hashes.add(text)
+    return frozenset(hashes)

@@ -1,0 +1,36 @@
+"""Scores that reasoning-gym's authors published for zero-shot models on the default ("easy") configs.
+
+Source: reasoning-gym (github.com/open-thought/reasoning-gym, Apache-2.0), its evaluation results; mean scores with
+partial credit, clipped to [0, 1]. The attribution goes with every table that shows them.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from importlib.resources import files
+
+ATTRIBUTION = (
+    "Published by reasoning-gym's authors: zero-shot mean scores with partial credit on the same default configs, "
+    "other items. A model trained on a family against zero-shot generalists is not the same contest."
+)
+
+
+@cache
+def _table() -> dict[str, dict[str, float]]:
+    text = files("ponder.evaluate").joinpath("published.csv").read_text()
+    return {
+        row.pop("dataset"): {model: float(score) for model, score in row.items() if score}
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+def published(task: str) -> dict[str, float]:
+    """Model to mean score for a dataset ("gym:products" or "products"); empty where none was published."""
+    return dict(_table().get(task.removeprefix("gym:"), {}))
+
+
+def best_published(task: str) -> tuple[str, float] | None:
+    """The best model and its score; None where none was published."""
+    scores = published(task)
+    return max(scores.items(), key=lambda pair: pair[1]) if scores else None

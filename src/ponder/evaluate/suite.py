@@ -1,0 +1,50 @@
+"""A whole evaluation: every task of a suite under every mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ponder.evaluate.measure import Result, measure
+from ponder.evaluate.problems import held_out
+from ponder.evaluate.report import Report, default_configs
+from ponder.sampler.protocol import Sampler
+from ponder.tasks.protocol import Task
+from ponder.think import Strategy, consensus, direct
+from ponder.types import Effort
+
+
+def standard_modes(
+    *, effort: Effort | str = Effort.HIGH, samples: int = 8, temperature: float = 1.0, seed: int = 0
+) -> dict[str, Strategy]:
+    """Greedy and direct, greedy and thinking, and (for `samples` above 1) the majority of so many thinking samples."""
+    modes: dict[str, Strategy] = {"direct": direct(Effort.NONE), "thinking": direct(effort)}
+    if samples > 1:
+        vote = consensus(samples, effort=effort, temperature=temperature, seed=seed)
+        modes[vote.name] = vote
+    return modes
+
+
+def evaluate(
+    sampler: Sampler,
+    tasks: Sequence[Task],
+    n: int = 500,
+    *,
+    modes: Mapping[str, Strategy] | None = None,
+    start: int = 0,
+    concurrency: int = 64,
+    trained_on: frozenset[str] | None = None,
+    progress: Callable[[Result], None] | None = None,
+) -> Report:
+    """`n` held-out problems of every task, under every mode (`standard_modes` unless given).
+
+    start: number of the first held-out problem, to keep evaluations apart. progress: is told of each result.
+    """
+    results = []
+    for task in tasks:
+        problems = held_out(task, n, start=start)
+        for name, mode in (standard_modes() if modes is None else modes).items():
+            result = measure(sampler, task, problems, mode, name=name, concurrency=concurrency, trained_on=trained_on)
+            results.append(result)
+            if progress is not None:
+                progress(result)
+    return Report(model=sampler.name, results=tuple(results), compared=default_configs(tasks))

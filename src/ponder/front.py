@@ -1,0 +1,56 @@
+"""`ponder.load`: from the name of a model to something that can be asked."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ponder.types import InvalidRequest
+
+if TYPE_CHECKING:
+    from ponder.think import Reasoner
+
+BUNDLED = "mini"
+
+
+def load(model: str | Path = BUNDLED, **options: Any) -> Reasoner:
+    """A `Reasoner` over a model.
+
+    model: "mini" (the model inside the package), a folder in the Hugging Face layout, or the base URL of an
+        OpenAI-compatible endpoint ("http://localhost:8000/v1").
+    options: those of `ponder.sampler.local.load_sampler` (dtype, device, max_batch, window), or of
+        `ponder.sampler.endpoint.EndpointSampler` (model, api_key, dialect, timeout, …).
+    Raises InvalidRequest when there is no such model, CheckpointError when the folder holds no sound one.
+    """
+    from ponder.think import Reasoner
+
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        from ponder.sampler.endpoint import EndpointSampler
+
+        return Reasoner(EndpointSampler(model, **options))
+    folder = model_folder(model)
+    from ponder.sampler.local import load_sampler
+
+    return Reasoner(load_sampler(folder, **options))
+
+
+def model_folder(model: str | Path) -> Path:
+    """Where the files of a local model lie. A folder of the working directory called "mini" wins over the bundled one
+    only as "./mini"."""
+    if str(model) == BUNDLED:
+        bundled = Path(str(files("ponder") / BUNDLED))
+        if not (bundled / "config.json").is_file():
+            raise InvalidRequest(
+                f"this build of ponder carries no {BUNDLED!r} model ({bundled} has no config.json): name a model "
+                "folder, or make one with `ponder train recipes/mini/all.toml`"
+            )
+        return bundled
+    folder = Path(model)
+    if not folder.exists():
+        raise InvalidRequest(
+            f"there is no model {str(model)!r}: give {BUNDLED!r}, an existing folder, or an endpoint's URL"
+        )
+    if not (folder / "config.json").is_file():
+        raise InvalidRequest(f"{folder} is no model folder: it has no config.json")
+    return folder

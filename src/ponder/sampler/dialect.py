@@ -1,0 +1,134 @@
+"""Requests as OpenAI-compatible servers read them. What a dialect cannot say is refused by name, never left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy, Role, Text, ToolCall, ToolResult
+from ponder.sampler.protocol import Request, Truncation
+from ponder.types import Effort, InvalidRequest
+
+
+class Dialect(StrEnum):
+    """How a server spells what the common core of the API leaves open.
+
+    OPENAI: `reasoning_effort`, `max_completion_tokens`; reasoning stays hidden, its tokens are counted.
+    VLLM: `reasoning` out, `top_k`, `min_p`, `stop_token_ids`, `thinking_token_budget`, `chat_template_kwargs`.
+    DEEPSEEK: `reasoning_content` out, `thinking` on or off, one completion per request.
+    """
+
+    OPENAI = "openai"
+    VLLM = "vllm"
+    DEEPSEEK = "deepseek"
+
+
+REASONING_FIELD = {Dialect.VLLM: "reasoning", Dialect.DEEPSEEK: "reasoning_content"}
+
+
+def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool) -> dict[str, Any]:
+    """The JSON of a chat completion request. Raises InvalidRequest naming every part the dialect cannot express."""
+    refused = list(_inexpressible(request, dialect))
+    if refused:
+        raise InvalidRequest(f"an endpoint of the {dialect} dialect cannot express: {'; '.join(refused)}")
+    params = request.params
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": list(_messages(request, dialect)),
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "stream": stream,
+    }
+    if stream:
+        body["stream_options"] = {"include_usage": True}
+    if dialect is not Dialect.DEEPSEEK:
+        body["n"] = request.n
+    optional = {
+        "max_completion_tokens" if dialect is Dialect.OPENAI else "max_tokens": params.max_tokens,
+        "seed": params.seed,
+        "stop": list(request.stop) or None,
+        "top_k": params.top_k or None,
+        "min_p": params.min_p or None,
+        "stop_token_ids": list(params.stop_ids) or None,
+        **_thinking(request, dialect),
+    }
+    return body | {key: value for key, value in optional.items() if value is not None}
+
+
+def _inexpressible(request: Request, dialect: Dialect) -> Iterator[str]:
+    params, vllm = request.params, dialect is Dialect.VLLM
+    if params.top_k and not vllm:
+        yield "top_k"
+    if params.min_p and not vllm:
+        yield "min_p"
+    if params.stop_ids and not vllm:
+        yield "stop_ids"
+    if len(request.stop) > 4 and dialect is Dialect.OPENAI:
+        yield "more than four stop strings"
+    if params.thinking.floor:
+        yield "a floor on thinking"
+    if params.thinking.cap and not vllm:
+        yield f"a cap on thinking of {params.thinking.cap} tokens (set effort instead)"
+    if params.answer_room:
+        yield "answer_room"
+    if request.effort in (Effort.MINIMAL, Effort.LOW) and dialect is Dialect.DEEPSEEK:
+        yield f"effort {request.effort} (it is on or off here)"
+    if request.truncation is not Truncation.DISABLED:
+        yield f"truncation {request.truncation} (only the server can count its tokens)"
+    if request.prompt and isinstance(request.prompt[0], int):
+        yield "ids as a prompt"
+    elif dialect is Dialect.OPENAI and any(shown and message.reasoning for message, shown in _reasoned(request)):
+        yield "reasoning of earlier messages"
+
+
+def _thinking(request: Request, dialect: Dialect) -> dict[str, Any]:
+    """Effort and cap in the dialect's own words."""
+    off = request.params.thinking.cap == 0 or request.effort is Effort.NONE
+    if dialect is Dialect.DEEPSEEK:
+        wanted = off or request.effort is not None
+        return {"thinking": {"type": "disabled" if off else "enabled"}} if wanted else {}
+    if dialect is Dialect.OPENAI:
+        return {"reasoning_effort": "none" if off else request.effort and request.effort.value}
+    if off:
+        return {"chat_template_kwargs": {"enable_thinking": False}}
+    return {
+        "reasoning_effort": request.effort and request.effort.value,
+        "thinking_token_budget": request.params.thinking.cap,
+    }
+
+
+def _reasoned(request: Request) -> Iterator[tuple[Message, bool]]:
+    """Each message, and whether the policy keeps its reasoning."""
+    messages: Conversation = request.prompt  # type: ignore[assignment]
+    last = max((place for place, each in enumerate(messages) if each.role is Role.USER), default=-1)
+    for place, message in enumerate(messages):
+        yield message, request.policy is ReasoningPolicy.ALL_TURNS or place > last
+
+
+def _messages(request: Request, dialect: Dialect) -> Iterator[dict[str, Any]]:
+    for message, shown in _reasoned(request):
+        role = message.role
+        if role is Role.DEVELOPER and dialect is not Dialect.OPENAI:
+            role = Role.SYSTEM
+        results = [part for part in message.parts if isinstance(part, ToolResult)]
+        for result in results:
+            yield {"role": "tool", "tool_call_id": result.id or result.name, "content": result.content}
+        if results and not any(isinstance(part, Text) for part in message.parts):
+            continue
+        wire: dict[str, Any] = {"role": role.value, "content": message.text}
+        if message.name is not None:
+            wire["name"] = message.name
+        if shown and message.reasoning:
+            wire[REASONING_FIELD[dialect]] = message.reasoning
+        made = [part for part in message.parts if isinstance(part, ToolCall)]
+        if made:
+            wire["tool_calls"] = [
+                {
+                    "id": call.id or call.name,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in made
+            ]
+        yield wire

@@ -1,0 +1,102 @@
+"""Where conversations meet tokens: one protocol for the local engine, a remote endpoint and the scripted fake."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
+from ponder.types import Effort, Phase, SamplingParams, Segment, StopReason, Usage
+
+
+class Truncation(StrEnum):
+    """What to do when a conversation does not fit: refuse with the counts, or drop the oldest whole turns and say so."""
+
+    DISABLED = "disabled"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt and how to sample it.
+
+    prompt: a conversation, or ids that are rendered already (then `start` says which phase they end in).
+    n: how many completions; sample i uses seed + i. stop: stop strings, matched in the visible answer only.
+    effort: a word for samplers that take no exact limits (a remote endpoint). Where `params.thinking` is kept exactly
+        (the local engine), an effort is refused.
+    """
+
+    prompt: Conversation | tuple[int, ...]
+    params: SamplingParams = SamplingParams()
+    n: int = 1
+    stop: tuple[str, ...] = ()
+    policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+    truncation: Truncation = Truncation.DISABLED
+    start: Phase = Phase.THINK
+    effort: Effort | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One sampled answer. `segment` is None where the sampler has no ids to give (a remote endpoint).
+
+    dropped_turns: how many messages `Truncation.AUTO` left out of the prompt.
+    usage_estimated: some of the usage is not as a server counted it, but shared out (a remote endpoint).
+    """
+
+    message: Message
+    stop_reason: StopReason
+    usage: Usage
+    segment: Segment | None = None
+    dropped_turns: int = 0
+    usage_estimated: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.message.text
+
+    @property
+    def reasoning(self) -> str:
+        return self.message.reasoning
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of streamed text of one phase. Joined by phase, the deltas equal the completion's texts."""
+
+    index: int
+    phase: Phase
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The end of completion `index` of a stream."""
+
+    index: int
+    completion: Completion
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Conversation or ids in, completions with phases, usage and (where known) log-probabilities out.
+
+    Cancelling the awaiting task, or closing the stream, aborts the work. The prompt is counted once: completion 0
+    carries its prompt and cached tokens, the others carry 0.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def window(self) -> int | None:
+        """The tokens that prompt and completion share. None: not known, and thinking is asked for by `effort`."""
+        ...
+
+    async def sample(self, request: Request) -> list[Completion]: ...
+
+    def stream(self, request: Request) -> AsyncIterator[Delta | Done]: ...
+
+    async def close(self) -> None: ...

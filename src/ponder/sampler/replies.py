@@ -1,0 +1,143 @@
+"""Responses of OpenAI-compatible servers, whole or in pieces, as completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
+from ponder.sampler.protocol import Completion, Delta
+from ponder.types import Phase, SamplerError, StopReason, Usage
+
+FINISHES = {
+    "stop": StopReason.END,
+    "tool_calls": StopReason.END,
+    "function_call": StopReason.END,
+    "length": StopReason.LENGTH,
+}
+
+
+@dataclass(slots=True)
+class Choice:
+    """One completion in the making."""
+
+    index: int
+    text: str = ""
+    reasoning: str = ""
+    finish: str | None = None
+    met_stop: bool = False
+    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def take(self, piece: dict[str, Any]) -> Iterator[Delta]:
+        """A `message` or a streamed `delta`, under any of the reasoning fields."""
+        thought = piece.get("reasoning") or piece.get("reasoning_content") or ""
+        if thought:
+            self.reasoning += thought
+            yield Delta(self.index, Phase.THINK, thought)
+        said = piece.get("content") or ""
+        if said:
+            self.text += said
+            yield Delta(self.index, Phase.ANSWER, said)
+        for place, call in enumerate(piece.get("tool_calls") or []):
+            made = self.calls.setdefault(call.get("index", place), {"id": "", "name": "", "arguments": ""})
+            function = call.get("function") or {}
+            made["id"] = call.get("id") or made["id"]
+            made["name"] += function.get("name") or ""
+            made["arguments"] += function.get("arguments") or ""
+
+    def end(self, choice: dict[str, Any]) -> None:
+        self.finish = choice.get("finish_reason") or self.finish
+        self.met_stop = self.met_stop or choice.get("stop_reason") is not None  # vLLM names the stop string here
+
+    def message(self) -> Message:
+        parts: list[Part] = [Reasoning(self.reasoning)] if self.reasoning else []
+        if self.text or not self.calls:
+            parts.append(Text(self.text))
+        parts += [
+            ToolCall(call["name"], call["arguments"], call["id"] or None) for _, call in sorted(self.calls.items())
+        ]
+        return Message(Role.ASSISTANT, tuple(parts))
+
+    def stop_reason(self) -> StopReason:
+        if self.finish not in FINISHES:
+            raise SamplerError(f"the endpoint ended a completion with the finish reason {self.finish!r}")
+        reason = FINISHES[self.finish]
+        return StopReason.STOP if reason is StopReason.END and self.met_stop else reason
+
+
+class Replies:
+    """Gathers the choices and the usage of one response."""
+
+    def __init__(self, n: int) -> None:
+        self.choices = {index: Choice(index) for index in range(n)}
+        self._usage: dict[str, Any] | None = None
+
+    def take(self, chunk: dict[str, Any]) -> Iterator[Delta]:
+        """A whole response or one event of a stream. Raises SamplerError on an error object or a malformed one."""
+        if chunk.get("error"):
+            raise SamplerError(f"the endpoint failed: {str(chunk['error'])[:500]}")
+        self._usage = chunk.get("usage") or self._usage
+        for choice in chunk.get("choices") or []:
+            index = choice.get("index", 0)
+            if index not in self.choices:
+                raise SamplerError(f"the endpoint sent choice {index} of {len(self.choices)}")
+            yield from self.choices[index].take(choice.get("delta") or choice.get("message") or {})
+            self.choices[index].end(choice)
+
+    def completions(self) -> list[Completion]:
+        """All choices, the bill shared out among them. Raises SamplerError where some never came or never ended."""
+        missing = [index for index, choice in self.choices.items() if choice.finish is None]
+        if missing:
+            raise SamplerError(
+                f"the endpoint ended its response with {len(missing)} of {len(self.choices)} completions unfinished "
+                "(it may not support n, or the connection was cut)"
+            )
+        choices = [self.choices[index] for index in sorted(self.choices)]
+        bills, exact = share_out(self._usage, choices)
+        return [
+            Completion(
+                message=choice.message(), stop_reason=choice.stop_reason(), usage=bill, usage_estimated=not exact
+            )
+            for choice, bill in zip(choices, bills, strict=True)
+        ]
+
+
+def share_out(usage: dict[str, Any] | None, choices: Sequence[Choice]) -> tuple[list[Usage], bool]:
+    """The server's bill, one part per choice, and whether every part is as the server counted.
+
+    The prompt goes to the first. The server counts all choices together, so several are weighed by their characters
+    (their sum is exact). Reasoning that it shows but does not count is weighed by characters, too.
+    """
+    if usage is None:
+        return [Usage() for _ in choices], False
+    details = usage.get("completion_tokens_details") or {}
+    completion = usage.get("completion_tokens") or 0
+    thought = [len(choice.reasoning) for choice in choices]
+    said = [len(choice.text) + sum(len(call["arguments"]) for call in choice.calls.values()) for choice in choices]
+    counted = details.get("reasoning_tokens")
+    uncounted = not counted and any(thought)
+    reasoning = apportion(completion, [sum(thought), sum(said)])[0] if uncounted else counted or 0
+    reasonings = apportion(reasoning, thought)
+    answers = apportion(completion - reasoning, said)
+    cached = (
+        (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or usage.get("prompt_cache_hit_tokens") or 0
+    )
+    bills = [
+        Usage(completion_tokens=think + answer, reasoning_tokens=think)
+        for think, answer in zip(reasonings, answers, strict=True)
+    ]
+    bills[0] += Usage(prompt_tokens=usage.get("prompt_tokens") or 0, cached_tokens=cached)
+    return bills, not uncounted and len(choices) == 1
+
+
+def apportion(total: int, weights: Sequence[int]) -> list[int]:
+    """`total` in whole parts, in proportion to `weights` (evenly where all are 0), by largest remainders."""
+    if not any(weights):
+        weights = [1] * len(weights)
+    whole = sum(weights)
+    parts = [total * weight // whole for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda place: -(total * weights[place] % whole))
+    for place in by_remainder[: total - sum(parts)]:
+        parts[place] += 1
+    return parts

@@ -1,0 +1,138 @@
+"""Generated ids as the text of their phases, piece by piece, with stop strings found in the visible answer.
+
+Joined by phase, the pieces equal the texts of the message that the format parses from the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ponder.dialogue import Message, Part, Text
+from ponder.engine import TokenEvent
+from ponder.tokenizer import StreamDecoder, Tokenizer
+from ponder.types import Phase, PhaseTokens
+
+Piece = tuple[Phase, str]
+
+
+def cut_at_stop(message: Message, stops: Sequence[str]) -> Message | None:
+    """`message` without the first stop string of its visible text and what follows; None: there is none.
+
+    The text that is cut loses its ids: they spell more than it.
+    """
+    position = first_stop(message.text, stops)
+    if position is None:
+        return None
+    parts: list[Part] = []
+    for part in message.parts:
+        if not isinstance(part, Text):
+            parts.append(part)
+        elif position < len(part.text):
+            parts.append(Text(part.text[:position]))
+            break
+        else:
+            parts.append(part)
+            position -= len(part.text)
+    return replace(message, parts=tuple(parts))
+
+
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the earliest stop string begins."""
+    return min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
+
+
+class VisibleText:
+    """Follows one generation, token by token.
+
+    Held back is whatever may not be shown after all: the beginning of a stop string, an unfinished character, and
+    white space at the edge of a stretch of text, of which the format's parser decides whether it belongs to the text
+    or to the format. Tool calls are no text: they come with the message.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        tokens: PhaseTokens,
+        parse: Callable[[Sequence[int]], Message],
+        *,
+        start: Phase,
+        stops: Sequence[str] = (),
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._tokens = tokens
+        self._parse = parse
+        self._stops = tuple(stops)
+        self._phase = start
+        self._ids: list[int] = []
+        self._num_shown = {Phase.THINK: 0, Phase.ANSWER: 0}
+        self._begin_stretch()
+
+    def feed(self, event: TokenEvent) -> tuple[Piece, bool] | None:
+        """(text that this token lets out, whether a stop string is met); None: neither."""
+        self._ids.append(event.id)
+        if event.id in self._tokens.end or self._changes_phase(event):
+            self._begin_stretch()
+            return None
+        if self._phase is Phase.TOOL:
+            return None
+        self._stretch.append(event.id)
+        self._grow(self._decoder.feed(event.id))
+        piece, stopped = self._release()
+        return ((self._phase, piece), stopped) if piece or stopped else None
+
+    def finish(self, message: Message) -> list[Piece]:
+        """The pieces still owed, given the whole message."""
+        whole = ((Phase.THINK, message.reasoning), (Phase.ANSWER, message.text))
+        return [(phase, text[self._num_shown[phase] :]) for phase, text in whole if text[self._num_shown[phase] :]]
+
+    def _begin_stretch(self) -> None:
+        self._decoder = StreamDecoder(self._tokenizer)
+        self._stretch: list[int] = []
+        self._lead = ""  # white space before the first visible character
+        self._held: str | None = None  # text of this phase that is not shown yet; None before that character
+
+    def _changes_phase(self, event: TokenEvent) -> bool:
+        """Whether this token is the boundary of a phase, and so no text."""
+        before, id = self._phase, event.id
+        if before is not event.phase:  # the engine tags the token that opens a phase with that phase
+            self._phase = event.phase
+            return True
+        if (before is Phase.THINK and id == self._tokens.think_close) or (
+            before is Phase.TOOL and id == self._tokens.call_close
+        ):
+            self._phase = Phase.ANSWER
+            return True
+        return False
+
+    def _grow(self, text: str) -> None:
+        if self._held is not None:
+            self._held += text
+            return
+        self._lead += text
+        if not self._lead or self._lead.isspace():
+            return
+        message = self._parse(self._ids)
+        whole = message.reasoning if self._phase is Phase.THINK else message.text
+        unfinished = len(self._tokenizer.decode(self._stretch)) - len(self._lead)
+        whole = whole[: len(whole) - unfinished]
+        edge = self._lead[len(self._lead.rstrip()) :]
+        self._held = (whole.rstrip() + edge)[self._num_shown[self._phase] :]
+
+    def _release(self) -> tuple[str, bool]:
+        held = self._held or ""
+        stops = self._stops if self._phase is Phase.ANSWER else ()
+        stop = first_stop(held, stops)
+        if stop is None:
+            ready = held[: len(held) - max((_overlap(held, stop) for stop in stops), default=0)].rstrip()
+        else:
+            ready = held[:stop]
+        if ready:
+            self._held = held[len(ready) :]
+            self._num_shown[self._phase] += len(ready)
+        return ready, stop is not None
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)

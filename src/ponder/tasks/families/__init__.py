@@ -1,0 +1,23 @@
+"""The first families: tasks with demonstrations, each one short file."""
+
+from ponder.tasks.families.basic_arithmetic import BasicArithmetic
+from ponder.tasks.families.chain_sum import ChainSum
+from ponder.tasks.families.countdown import Countdown
+from ponder.tasks.families.family import Family
+from ponder.tasks.families.gcd import Gcd
+from ponder.tasks.families.letter_counting import LetterCounting
+from ponder.tasks.families.products import Products
+from ponder.tasks.families.spell_backward import SpellBackward
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        Products(),
+        ChainSum(),
+        Gcd(),
+        LetterCounting(),
+        SpellBackward(),
+        BasicArithmetic(),
+        Countdown(),
+    )
+}

@@ -1,0 +1,36 @@
+"""Sums and differences of two to six numbers of one to four digits."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ponder.tasks.families.columns import Slips, signed_sum
+from ponder.tasks.families.family import SLIP_PROBABILITY, Family, number_of_digits, size_at
+from ponder.tasks.protocol import Demonstration, Problem
+
+GYM = ("State the final answer to the following arithmetic problem: {chain} =",)
+VARIED = ("What is {chain}?", "Calculate {chain}.", "{chain} =", "Work out {chain}.", "How much is {chain}?", "{chain}")
+
+
+class ChainSum(Family):
+    """Level sets the terms; the digits are drawn evenly, all terms alike."""
+
+    name = "chain_sum"
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        num_terms, digits = size_at(level, 2, 6), rng.randint(1, 4)
+        template = self.word(rng, GYM, VARIED)
+        mixed = template not in GYM and rng.random() < 0.3
+        terms = [number_of_digits(rng, rng.randint(1, digits) if mixed else digits) for _ in range(num_terms)]
+        terms = terms[:1] + [term * rng.choice((1, -1)) for term in terms[1:]]
+        # A subtracted zero has lost its sign: write it as an addition.
+        chain = str(terms[0]) + "".join(f" {'-' if term < 0 else '+'} {abs(term)}" for term in terms[1:])
+        return Problem(
+            task=self.name, question=template.format(chain=chain), answer=str(sum(terms)), metadata={"terms": terms}
+        )
+
+    def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
+        terms: list[int] = problem.metadata["terms"]  # type: ignore[assignment]
+        num_steps = sum(len(str(abs(term))) for term in terms[1:])
+        lines, total = signed_sum(terms, Slips(rng, SLIP_PROBABILITY, num_steps))
+        return Demonstration(reasoning="\n".join([*lines, str(total)]), answer=str(total))

@@ -1,0 +1,124 @@
+"""Column arithmetic in the smallest steps: one digit at a time, lowest digit first, carries and borrows written out.
+
+Shared by the families that reckon. Every step is an equation that a stranger can check:
+
+    8*7+0+5=61      digit times digit, plus the running sum's digit, plus the carry
+    8+4+1=13        digit plus digit plus the carry; the tens digit is the next carry
+    14-9-1=4        digit minus digit minus the borrow; a leading 1 is the ten that was borrowed
+
+A run of digits written lowest first stands after `>` or on a line of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+
+class Slips:
+    """At most one wrong step in a demonstration, noticed at once and put right: `8*7+0+5=62 no 61`."""
+
+    def __init__(self, rng: Random, probability: float, num_steps: int) -> None:
+        self._at = rng.randrange(num_steps) if num_steps and rng.random() < probability else -1
+        self._rng = rng
+        self._step = 0
+
+    def result(self, right: str) -> str:
+        """`right`, or a slip with its correction. The slip differs in one digit."""
+        step, self._step = self._step, self._step + 1
+        if step != self._at:
+            return right
+        place = self._rng.randrange(len(right))
+        wrong_digit = (int(right[place]) + self._rng.choice((1, 2, 8, 9))) % 10
+        return f"{right[:place]}{wrong_digit}{right[place + 1 :]} no {right}"
+
+
+def lowest_first(number: int, width: int = 0) -> str:
+    """The digits of a non-negative number, lowest first, padded with zeros on the high side."""
+    return str(number)[::-1].ljust(width, "0")
+
+
+def highest_first(digits: str) -> str:
+    """A lowest-first run as an ordinary numeral, without leading zeros."""
+    return digits[::-1].lstrip("0") or "0"
+
+
+def times_digit_onto(a: str, digit: str, onto: str, slips: Slips) -> tuple[str, str]:
+    """One row of long multiplication: a * digit + onto, all lowest first.
+
+    `onto` has the length of `a` (the running sum above this row). Returns the steps and the sum's digits
+    (one longer than `a`).
+    """
+    steps, digits, carry = [], "", "0"
+    for a_i, s_i in zip(a, onto, strict=True):
+        result = f"{int(a_i) * int(digit) + int(s_i) + int(carry):02d}"
+        steps.append(f"{a_i}*{digit}+{s_i}+{carry}={slips.result(result)}")
+        carry, digits = result[0], digits + result[1]
+    return " ".join(steps), digits + carry
+
+
+def multiply(a: int, b: int, slips: Slips) -> tuple[list[str], int]:
+    """Long multiplication of two non-negative numbers: the lines of the working and the product.
+
+    Each row's lowest digit is final; the rest is what the next row adds onto.
+    """
+    a_digits, b_digits = lowest_first(a), lowest_first(b)
+    lines = [f"{a}*{b}", f"{a_digits} {b_digits}"]
+    onto, final = "0" * len(a_digits), ""
+    for digit in b_digits:
+        steps, row = times_digit_onto(a_digits, digit, onto, slips)
+        lines.append(f"{digit}: {steps} > {row}")
+        final, onto = final + row[0], row[1:]
+    lines.append(f"{final}{onto}")
+    return lines, a * b
+
+
+def multiply_steps(a: int, b: int) -> int:
+    """How many digit steps `multiply` writes."""
+    return len(str(a)) * len(str(b))
+
+
+def add(a: str, b: str, slips: Slips) -> tuple[str, str]:
+    """a + b, lowest first: the line of the working and the sum's digits."""
+    steps, digits, carry = [], "", "0"
+    width = max(len(a), len(b))
+    for a_i, b_i in zip(a.ljust(width, "0"), b.ljust(width, "0"), strict=True):
+        result = f"{int(a_i) + int(b_i) + int(carry):02d}"
+        steps.append(f"{a_i}+{b_i}+{carry}={slips.result(result)}")
+        carry, digits = result[0], digits + result[1]
+    digits += carry if carry != "0" else ""
+    return f"{a}+{b}: {' '.join(steps)} > {digits}", digits
+
+
+def subtract(a: str, b: str, slips: Slips) -> tuple[str, str]:
+    """a - b for a >= b, lowest first: the line of the working and the difference's digits (as many as `a` has)."""
+    steps, digits, borrow = [], "", "0"
+    for a_i, b_i in zip(a, b.ljust(len(a), "0"), strict=True):
+        ten = "1" if int(a_i) < int(b_i) + int(borrow) else "0"
+        result = str(int(ten + a_i) - int(b_i) - int(borrow))
+        steps.append(f"{ten}{a_i}-{b_i}-{borrow}={slips.result(result)}")
+        borrow, digits = ten, digits + result
+    return f"{a}-{b}: {' '.join(steps)} > {digits}", digits
+
+
+def signed_sum(terms: Sequence[int], slips: Slips) -> tuple[list[str], int]:
+    """The sum of signed terms: those to add and those to take away are summed apart, then the smaller from the larger."""
+    lines = [" ".join(f"{'-' if term < 0 else '+'}{lowest_first(abs(term))}" for term in terms)]
+    sums = []
+    for group in ([t for t in terms if t >= 0], [-t for t in terms if t < 0]):
+        digits = lowest_first(group[0]) if group else ""
+        for term in group[1:]:
+            line, digits = add(digits, lowest_first(term), slips)
+            lines.append(line)
+        sums.append(digits)
+    plus, minus = sums
+    total = sum(terms)
+    if plus and minus:
+        high_plus, high_minus = highest_first(plus), highest_first(minus)
+        sign = "=" if total == 0 else "<" if total < 0 else ">"
+        lines.append(f"{high_plus}{sign}{high_minus}")
+        if total:
+            # A sum may carry zeros on the high side only when it is 0 itself, so the lengths are honest.
+            larger, smaller = (plus, minus) if total > 0 else (minus, plus)
+            lines.append(subtract(larger, smaller, slips)[0])
+    return lines, total

@@ -1,0 +1,58 @@
+"""How often a letter occurs in a text: every word is spelled, every hit is numbered."""
+
+from __future__ import annotations
+
+from random import Random
+
+from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.words import dictionary, running_text
+from ponder.tasks.protocol import Demonstration, Problem
+
+GYM = ('How many times does the letter "{letter}" appear in the text: "{text}"?',)
+VARIED = (
+    "How many {letter}'s are in {text}?",
+    'How many times does {letter} occur in "{text}"?',
+    'Count the letter {letter} in "{text}".',
+    "How many times is the letter {letter} in {text}?",
+    "How many {letter}s are there in the word {text}?",
+)
+
+
+class LetterCounting(Family):
+    """Level sets the number of words, up to 15. The varied phrasings ask about one to three words of the dictionary."""
+
+    name = "letter_counting"
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        template = self.word(rng, GYM, VARIED)
+        if template in GYM:
+            length = size_at(level, 5, 15)
+            source = running_text()
+            start = rng.randint(0, len(source) - length)
+            words = source[start : start + length]
+            if rng.random() < 0.25:  # other words too, so that spelling does not hang on one story
+                words = rng.choices(dictionary(), k=max(1, length // 2))
+        else:
+            words = rng.choices(dictionary(), k=1 if template.endswith("word {text}?") else rng.choice((1, 1, 1, 2, 3)))
+        letters = sorted(set("".join(words).lower()))
+        letter = rng.choice(letters) if rng.random() < 0.9 else rng.choice("abcdefghijklmnopqrstuvwxyz")
+        text = " ".join(words)
+        count = text.lower().count(letter)
+        return Problem(
+            task=self.name,
+            question=template.format(letter=letter, text=text),
+            answer=str(count),
+            metadata={"letter": letter, "words": words},
+        )
+
+    def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
+        letter: str = problem.metadata["letter"]  # type: ignore[assignment]
+        words: list[str] = problem.metadata["words"]  # type: ignore[assignment]
+        spelled, count = [], 0
+        for word in words:
+            letters = []
+            for character in word.lower():
+                count += character == letter
+                letters.append(f"{character}{count}" if character == letter else character)
+            spelled.append(f" {word}: {' '.join(letters)}")
+        return Demonstration(reasoning=f"{letter} in{','.join(spelled)}\n{count}", answer=str(count))

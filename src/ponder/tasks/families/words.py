@@ -1,0 +1,34 @@
+"""The words that reasoning-gym draws from, loaded once."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from ponder.types import MissingExtra
+
+
+def _read(name: str) -> str:
+    try:
+        from reasoning_gym.data import read_data_file
+    except ImportError as error:
+        raise MissingExtra("reasoning-gym", "verify") from error
+    return read_data_file(name)
+
+
+@cache
+def dictionary() -> list[str]:
+    """Words of three to ten letters, as `spell_backward` draws them."""
+    return [word for word in _read("words3to10.txt").split() if word.isalnum() and 3 <= len(word) <= 10]
+
+
+@cache
+def words_of_length(length: int) -> list[str]:
+    """The words of `dictionary` with so many letters."""
+    return [word for word in dictionary() if len(word) == length]
+
+
+@cache
+def running_text() -> list[str]:
+    """The words of a story in their order, as `letter_counting` cuts spans from it."""
+    return [word for word in re.findall(r"\b\w+\b", _read("in_the_year_2889.txt")) if word.isalnum()]

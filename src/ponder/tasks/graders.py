@@ -1,0 +1,82 @@
+"""Graders for a task of your own: exact text, numbers, and mathematical expressions. Gold first, then the answer."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from ponder.tasks import isolate
+from ponder.tasks.protocol import Grade, GradeStatus
+
+MAX_DIGITS = 4000
+NUMBER = re.compile(
+    r"(?P<whole>[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?)(?:[eE](?P<exponent>[+-]?\d{1,4}))?(?:/(?P<below>\d+))?",
+    re.ASCII,
+)
+EXPRESSION = re.compile(r"[\w\s+\-*/^().,!=]*", re.ASCII)
+
+
+def normalised(text: str) -> str:
+    """Without white space at the ends, and with single spaces inside."""
+    return " ".join(text.split())
+
+
+def number(text: str) -> Fraction | None:
+    """The number that `text` is, exactly: 12, -0.5, 1,234, 2e3, 3/4, +01.00. None where it is none, or a giant."""
+    text = text.strip().replace("−", "-").replace(" ", "")
+    match = NUMBER.fullmatch(text)
+    if len(text) > MAX_DIGITS or match is None or not re.search(r"\d", match["whole"]):
+        return None
+    value = Fraction(match["whole"].replace(",", "").rstrip("."))
+    if match["exponent"]:
+        value *= Fraction(10) ** int(match["exponent"])
+    if match["below"]:
+        if int(match["below"]) == 0:
+            return None
+        value /= int(match["below"])
+    return value
+
+
+def same_value(a: str, b: str) -> bool:
+    """The same text but for white space, or the same number."""
+    if normalised(a) == normalised(b):
+        return True
+    first = number(a)
+    return first is not None and first == number(b)
+
+
+def exact(gold: str, answer: str, *, ignore_case: bool = False) -> Grade:
+    """1 for the same text but for white space, else 0."""
+    got, wanted = normalised(answer), normalised(gold)
+    if ignore_case:
+        got, wanted = got.casefold(), wanted.casefold()
+    return Grade(score=1.0) if got == wanted else Grade(score=0.0, why=f"{_short(got)} is not {_short(wanted)}")
+
+
+def numeric(gold: str | float | Fraction, answer: str, *, tolerance: float = 0.0) -> Grade:
+    """1 for the same number, compared exactly, or within `tolerance` relative to the gold one; else 0."""
+    wanted = number(gold) if isinstance(gold, str) else Fraction(gold)
+    if wanted is None:
+        return Grade(score=0.0, status=GradeStatus.FAILED, why=f"the gold answer {_short(str(gold))} is no number")
+    got = number(answer)
+    if got is None:
+        return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{_short(answer)} is no number")
+    if abs(got - wanted) <= Fraction(tolerance) * abs(wanted):
+        return Grade(score=1.0)
+    return Grade(score=0.0, why=f"{_short(answer)} is not {_short(str(gold))}")
+
+
+def expression(gold: str, answer: str, *, timeout: float = isolate.TIMEOUT_SECONDS) -> Grade:
+    """1 where the two are equal as mathematics (`2*(x+1)` and `2x + 2`), by sympy in a child process; else 0.
+
+    Equations compare side by side. A giant like 9**9**9 costs one TIMEOUT.
+    """
+    if not answer.strip() or len(answer) > MAX_DIGITS or "__" in answer or not EXPRESSION.fullmatch(answer):
+        return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{_short(answer)} is no expression")
+    payload = {"answer": answer, "gold": gold}
+    warm = ("ponder.tasks.expression_child:warm", None)
+    return isolate.as_grade(isolate.run_isolated("ponder.tasks.expression_child:grade", payload, timeout, warm=warm))
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:77] + "…")

@@ -1,0 +1,133 @@
+"""reasoning-gym's datasets as Tasks, by name and config, graded by their own `score_answer` in a child process.
+
+Item i of a dataset is drawn from Random(i) (dataset seed 0), so an index names a problem for ever: training draws
+indices below TRAIN_LIMIT, evaluation stays at or above it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import inspect
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from functools import cache
+from hashlib import sha256
+from random import Random
+from typing import Any
+
+from ponder.tasks import gym_child, isolate
+from ponder.tasks.graders import same_value
+from ponder.tasks.protocol import Grade, Problem
+from ponder.types import GraderError, InvalidRequest
+
+TRAIN_LIMIT = 5_000_000
+RUNS_CODE = ("eval(", "exec(", "parse_expr(", "sympify(", "parse_latex(")
+
+
+def question_hash(question: str) -> str:
+    """Sixteen hex digits that name a question, whatever its white space."""
+    return sha256(" ".join(question.split()).encode()).hexdigest()[:16]
+
+
+class GymTask:
+    """One reasoning-gym dataset under one config, or under several of rising difficulty.
+
+    config: the dataset's own config keys; the rest has the dataset's defaults. harder: further configs, easy to hard,
+    which `sample` picks from by `level`; without them every level is the one config.
+    Raises InvalidRequest on an unknown dataset or config key, or a config that the dataset refuses.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        config: Mapping[str, object] | None = None,
+        *,
+        harder: Sequence[Mapping[str, object]] = (),
+        timeout: float = isolate.TIMEOUT_SECONDS,
+    ) -> None:
+        _known(dataset, gym_child.library().DATASETS, "reasoning-gym has no dataset")
+        self.dataset = dataset
+        self.configs = [dict(each) for each in (config or {}, *harder)]
+        self.timeout = timeout
+        for each in self.configs:
+            for key in each:
+                _known(key, gym_child.fields(dataset), f"reasoning-gym's {dataset!r} has no config key")
+            gym_child.build(dataset, each, 0)
+
+    @property
+    def name(self) -> str:
+        return f"gym:{self.dataset}"
+
+    def problem(self, index: int, rung: int = 0) -> Problem:
+        """Item `index` (≥ 0) of config number `rung`. The same call gives the same problem on every machine."""
+        if index < 0:
+            raise InvalidRequest(f"{self.name}: a problem's index is at least 0, not {index}")
+        call = {"name": self.dataset, "config": self.configs[rung], "index": index}
+        if self.dataset in gym_child.HASH_ORDERED:
+            drawn = isolate.run_isolated(
+                "ponder.tasks.gym_child:draw", call, timeout=60, warm=_warm(call), share="draw"
+            )
+            if drawn.outcome is not isolate.Outcome.DONE:
+                raise GraderError(f"{self.name}: item {index} could not be drawn: {drawn.why}")
+            entry = drawn.value
+        else:
+            entry = gym_child.draw(call)
+        answer = entry["answer"] if isinstance(entry["answer"], str) else ""
+        return Problem(task=self.name, question=entry["question"], answer=answer, metadata={**call, "entry": entry})
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        """A training problem. `level` in [0, 1] picks among the configs."""
+        if not 0 <= level <= 1:
+            raise InvalidRequest(f"{self.name}: a level lies in [0, 1], not {level}")
+        rung = min(int(level * len(self.configs)), len(self.configs) - 1)
+        return self.problem(rng.randrange(TRAIN_LIMIT), rung)
+
+    def entry(self, problem: Problem) -> dict[str, Any]:
+        """The dataset's own entry behind a problem: question, answer and metadata, in reasoning-gym's types."""
+        packed: Any = problem.metadata["entry"]
+        return {**packed, "metadata": gym_child.unpack_json(packed["metadata"])}
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        """The score that the dataset gives. A scorer that hangs is a TIMEOUT, one that breaks FAILED."""
+        return isolate.as_grade(self.submit(problem, answer).result())
+
+    async def grade_async(self, problem: Problem, answer: str) -> Grade:
+        """`grade`, awaited."""
+        return isolate.as_grade(await asyncio.wrap_future(self.submit(problem, answer)))
+
+    def submit(self, problem: Problem, answer: str) -> Future[isolate.Isolated]:
+        """Start a grading; many may run at once."""
+        call = dict(problem.metadata)
+        return isolate.submit_isolated(
+            "ponder.tasks.gym_child:score",
+            {**call, "answer": answer.strip()},
+            timeout=self.timeout,
+            warm=_warm(call),
+            share=None if runs_answers(self.dataset) else "score",
+        )
+
+    def same(self, a: str, b: str) -> bool:
+        """The same text but for white space, or the same number."""
+        return same_value(a, b)
+
+
+@cache
+def runs_answers(dataset: str) -> bool:
+    """Whether the dataset's scorer lives in a module that evaluates text as code: such a grading gets its own child."""
+    module = inspect.getmodule(gym_child.library().DATASETS[dataset][0])
+    assert module is not None
+    source = inspect.getsource(module)
+    return dataset == "composite" or any(word in source for word in RUNS_CODE)
+
+
+def _warm(call: Mapping[str, Any]) -> tuple[str, object]:
+    return "ponder.tasks.gym_child:dataset", {"name": call["name"], "config": call["config"]}
+
+
+def _known(name: str, names: Mapping[str, object], complaint: str) -> None:
+    if name in names:
+        return
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(names))}"
+    raise InvalidRequest(f"{complaint} {name!r}: {hint}")

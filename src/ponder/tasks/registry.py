@@ -1,0 +1,46 @@
+"""Tasks by name: a family of Ponder's own, a reasoning-gym dataset, or a class in a file of yours."""
+
+from __future__ import annotations
+
+import difflib
+import json
+
+from ponder.tasks.gym import GymTask
+from ponder.tasks.loading import resolve
+from ponder.tasks.protocol import Task
+from ponder.types import InvalidRequest
+
+
+def load_task(spec: str) -> Task:
+    """The task that `spec` names.
+
+    "products": a family of `ponder.tasks.families`. "gym:NAME" or 'gym:NAME{"max_digits": 3}': a reasoning-gym
+    dataset, with a config as JSON. "module:Class" or "path/to/file.py:Class": your own, built without arguments.
+    Raises InvalidRequest, with a suggestion, when there is none of that name.
+    """
+    from ponder.tasks.families import FAMILIES
+
+    if spec in FAMILIES:
+        return FAMILIES[spec]
+    if spec.startswith("gym:"):
+        return _gym_task(spec)
+    if ":" not in spec:
+        close = difflib.get_close_matches(spec, FAMILIES, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(FAMILIES))}"
+        raise InvalidRequest(f"there is no task {spec!r}: {hint} (others: 'gym:NAME', 'file.py:Class')")
+    found = resolve(spec)
+    task = found() if isinstance(found, type) else found
+    if not isinstance(task, Task):
+        raise InvalidRequest(f"{spec!r} is no task: it needs name, sample, grade and same (ponder.tasks.protocol.Task)")
+    return task
+
+
+def _gym_task(spec: str) -> GymTask:
+    name, brace, rest = spec.removeprefix("gym:").partition("{")
+    if not brace:
+        return GymTask(name)
+    try:
+        config = json.loads(brace + rest)
+    except ValueError as error:
+        raise InvalidRequest(f"{spec!r}: the config is not JSON: {error}") from error
+    return GymTask(name, config)

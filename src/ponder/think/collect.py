@@ -1,0 +1,98 @@
+"""One request, sampled through the stream so that what is finished, or half said, is never lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from ponder.sampler.protocol import Completion, Delta, Done, Request, Sampler
+from ponder.think import effort as efforts
+from ponder.think.protocol import Question
+from ponder.types import Budget, Effort, InvalidRequest, Phase, SamplingParams, ThinkingLimits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a strategy samples. `thinking` says it in tokens and wins over `effort`; without either it is medium where
+    limits are kept exactly, and an endpoint's own default."""
+
+    effort: Effort | None = None
+    thinking: ThinkingLimits | None = None
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+
+    def request(self, question: Question, sampler: Sampler, budget: Budget, n: int) -> Request:
+        """One request for `n` completions whose tokens stay within the budget, split evenly."""
+        share = None if budget.tokens is None else budget.tokens // n
+        if share == 0:
+            raise InvalidRequest(f"a budget of {budget.tokens} tokens is less than one token for each of {n} samples")
+        max_tokens = min((each for each in (self.max_tokens, share) if each is not None), default=None)
+        params = SamplingParams(max_tokens=max_tokens, temperature=self.temperature, seed=self.seed)
+        request = Request(
+            prompt=question.conversation, n=n, policy=question.policy, truncation=question.truncation, params=params
+        )
+        if self.thinking is not None:
+            return replace(request, params=replace(params, thinking=self.thinking))
+        window = window_of(sampler)
+        if window is None:
+            return replace(request, effort=self.effort)
+        thinking = efforts.limits(self.effort or Effort.MEDIUM, window)
+        room = 0 if thinking.cap == 0 else efforts.answer_room(window, max_tokens)
+        return replace(request, params=replace(params, thinking=thinking, answer_room=room))
+
+
+def window_of(sampler: Sampler) -> int | None:
+    """The context window of a sampler that holds exact limits; None for one that takes an effort as a word."""
+    return cast("int | None", getattr(sampler, "window", None))
+
+
+@dataclass(slots=True)
+class Collected:
+    """What a stream gave before it ended: finished completions by index, and the text of the unfinished ones.
+
+    cut: "seconds" or "cancelled" when it was ended early.
+    """
+
+    finished: dict[int, Completion] = field(default_factory=dict)
+    partial: dict[int, dict[Phase, str]] = field(default_factory=dict)
+    cut: str | None = None
+
+    def take(self, event: Delta | Done) -> None:
+        if isinstance(event, Done):
+            self.finished[event.index] = event.completion
+            self.partial.pop(event.index, None)
+        else:
+            texts = self.partial.setdefault(event.index, {})
+            texts[event.phase] = texts.get(event.phase, "") + event.text
+
+
+async def collect(
+    sampler: Sampler, request: Request, seconds: float | None, listen: Callable[[Delta], None] | None = None
+) -> Collected:
+    """Sample `request` for at most `seconds`. A cancellation before anything was said is passed on."""
+    collected = Collected()
+    try:
+        async with asyncio.timeout(seconds), aclosing(_closable(sampler.stream(request))) as stream:  #
+            async for event in stream:
+                collected.take(event)
+                if listen is not None and isinstance(event, Delta):
+                    listen(event)
+    except TimeoutError:
+        collected.cut = "seconds"
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        if not collected.finished and not collected.partial:
+            raise
+        task.uncancel()
+        collected.cut = "cancelled"
+    return collected
+
+
+def _closable(stream: AsyncIterator[Delta | Done]) -> AsyncGenerator[Delta | Done, None]:
+    """The protocol's promise that a stream can be closed, in a type."""
+    return cast("AsyncGenerator[Delta | Done, None]", stream)

@@ -1,0 +1,77 @@
+"""One answer, thought about as long as the effort allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ponder.dialogue.messages import Message
+from ponder.sampler.protocol import Completion, Delta, Sampler
+from ponder.think.collect import Collected, Sampling, collect
+from ponder.think.effort import parse_effort
+from ponder.think.protocol import Question, check_budget
+from ponder.types import Answer, Budget, Effort, Phase, StopReason, ThinkingLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """See `direct`."""
+
+    sampling: Sampling
+    name: str = "direct"
+
+    async def __call__(self, question: Question, sampler: Sampler, budget: Budget) -> Answer:
+        return await self.listened(question, sampler, budget, None)
+
+    async def listened(
+        self, question: Question, sampler: Sampler, budget: Budget, listen: Callable[[Delta], None] | None
+    ) -> Answer:
+        """The answer, its pieces handed to `listen` as they come."""
+        check_budget(budget)
+        request = self.sampling.request(question, sampler, budget, 1)
+        collected = await collect(sampler, request, budget.seconds, listen)
+        if 0 in collected.finished:
+            return answer_of(collected.finished[0])
+        return unfinished(collected)
+
+
+def direct(
+    effort: Effort | str | None = None,
+    *,
+    temperature: float = 0.0,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    thinking: ThinkingLimits | None = None,
+) -> Direct:
+    """One sample, greedy unless told otherwise. effort: None: medium, or an endpoint's own default. thinking: limits in tokens instead of an effort."""
+    return Direct(
+        Sampling(
+            effort=effort and parse_effort(effort),
+            temperature=temperature,
+            seed=seed,
+            max_tokens=max_tokens,
+            thinking=thinking,
+        )
+    )
+
+
+def answer_of(completion: Completion, **trace: object) -> Answer:
+    """A completion as an answer. The trace keeps the message itself, whose ids the next turn renders verbatim."""
+    told = {"message": completion.message, "dropped_turns": completion.dropped_turns, **trace}
+    if completion.usage_estimated:
+        told["usage_estimated"] = True
+    return Answer(
+        text=completion.text,
+        reasoning=completion.reasoning,
+        stop_reason=completion.stop_reason,
+        usage=completion.usage,
+        trace=told,
+    )
+
+
+def unfinished(collected: Collected) -> Answer:
+    """What was said before the time was up. Its tokens were not reported: the bill is empty and the trace says so."""
+    texts = collected.partial.get(0, {})
+    text, reasoning = texts.get(Phase.ANSWER, ""), texts.get(Phase.THINK, "")
+    trace = {"message": Message.assistant(text, reasoning), "cut": collected.cut, "unbilled": 1}
+    return Answer(text=text, reasoning=reasoning, stop_reason=StopReason.ABORTED, trace=trace)

@@ -1,0 +1,300 @@
+"""Byte-level BPE whose `encode` can never yield a control token.
+
+Text and control tokens live apart: `encode` runs on a tokenizer from which every added token is removed, so text that
+spells a control token comes out as ordinary tokens. Control ids enter a prompt by name only (`control_id`).
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from ponder.tokenizer.files import TokenizerError, build, read_folder, write_folder
+from ponder.types import InvalidRequest
+
+# Qwen2's splitting rule (Qwen/Qwen2-7B tokenizer.json): contractions, words with at most one leading mark, digits one
+# by one, runs of punctuation with the line breaks behind them, white space.
+SPLIT_REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+VOCAB_MULTIPLE = 32
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+
+
+class Tokenizer:
+    """A byte-level BPE vocabulary with its control tokens.
+
+    Ids below `vocab_size` are ordinary (bytes of text) or control (every added token of the file, flagged special or
+    not). Any text round-trips: `decode(encode(text)) == text` (for a loaded tokenizer: up to its own normaliser).
+    """
+
+    def __init__(
+        self, spec: Mapping[str, Any], config: Mapping[str, Any] | None = None, source: str = "<memory>"
+    ) -> None:
+        """spec: the content of a `tokenizer.json`. config: of its `tokenizer_config.json`.
+
+        Raises TokenizerError naming `source` when the spec is malformed or not byte-level BPE.
+        """
+        self._spec = dict(spec)
+        self.config: Mapping[str, Any] = MappingProxyType(dict(config or {}))
+        self._control = _added_tokens(self._spec, source)
+        self._names = {id: name for name, id in self._control.items()}
+        self._plain = _without_added_tokens(self._spec, set(self._names), source)
+        self._vocab_size = 1 + max(max(self._plain.get_vocab().values(), default=-1), max(self._names, default=-1))
+        self._bytes: dict[int, bytes] = {id: name.encode() for id, name in self._names.items()}
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        control_tokens: Sequence[str],
+        *,
+        config: Mapping[str, Any] | None = None,
+    ) -> Tokenizer:
+        """Learn merges from `texts`. The control tokens get the last ids, in the order given.
+
+        The total is exactly `vocab_size`: where the texts do not give enough merges, `<|unused_i|>` control tokens
+        fill the gap below the control tokens. config: what `save` writes as `tokenizer_config.json`.
+        Raises InvalidRequest when `vocab_size` is no multiple of 32 or cannot hold 256 bytes and the control tokens.
+        """
+        least = 256 + len(control_tokens)
+        if vocab_size % VOCAB_MULTIPLE or vocab_size < least:
+            raise InvalidRequest(
+                f"vocab_size is {vocab_size}: it must be a multiple of {VOCAB_MULTIPLE} and at least {least} "
+                f"(256 bytes and {len(control_tokens)} control tokens)"
+            )
+        if len(set(control_tokens)) != len(control_tokens):
+            raise InvalidRequest("control_tokens holds a name twice: give each name once")
+        learner = tokenizers.Tokenizer(models.BPE())
+        learner.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(tokenizers.Regex(SPLIT_REGEX), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        learner.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - len(control_tokens),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        learner.train_from_iterator(texts, trainer)
+        spec = json.loads(learner.to_str())
+        first = learner.get_vocab_size()
+        unused = [f"<|unused_{i}|>" for i in range(vocab_size - len(control_tokens) - first)]
+        spec["added_tokens"] = [_added_token(first + i, name) for i, name in enumerate([*unused, *control_tokens])]
+        return cls(spec, config)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read a folder in the Hugging Face layout, or a `tokenizer.json`. Raises TokenizerError naming the file."""
+        spec, config, source = read_folder(Path(path))
+        return cls(spec, config, source)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json` (which `transformers` loads) into `folder`."""
+        write_folder(Path(folder), self._spec, self.config, list(self._control))
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return self._vocab_size
+
+    @property
+    def control(self) -> Mapping[str, int]:
+        """Control token name → id."""
+        return MappingProxyType(self._control)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that came with the tokenizer."""
+        template = self.config.get("chat_template")
+        return template if isinstance(template, str) else None
+
+    def control_id(self, name: str) -> int:
+        """The id of a control token. Raises TokenizerError when the vocabulary has none of that name."""
+        if name not in self._control:
+            raise TokenizerError(
+                f"this tokenizer has no control token {name!r}: it carries {sorted(self._control)[:8]} …"
+            )
+        return self._control[name]
+
+    def is_control(self, id: int) -> bool:
+        return id in self._names
+
+    def encode(self, text: str) -> list[int]:
+        """Ordinary ids only, whatever the text spells. Raises InvalidRequest for text that is not Unicode."""
+        try:
+            return self._plain.encode(text, add_special_tokens=False).ids
+        except (UnicodeEncodeError, TypeError) as error:
+            raise _not_text(text, error) from error
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts at once, in parallel."""
+        try:
+            return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        except (UnicodeEncodeError, TypeError) as error:
+            raise _not_text(texts, error) from error
+
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
+        """`encode`, and for each id the position in `text` of the character where it begins."""
+        try:
+            encoding = self._plain.encode(text, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise _not_text(text, error) from error
+        return encoding.ids, [begin for begin, _ in encoding.offsets]
+
+    def split_control(self, text: str) -> Iterator[tuple[int | None, str]]:
+        """Split trusted text (a template's own) at the control tokens it spells: (id, name) of one, or (None, text).
+
+        The leftmost, longest name counts, as in the `tokenizers` library, and takes the white space that its
+        `lstrip` and `rstrip` flags ask for. Never use this on what a user wrote.
+        """
+        at = 0
+        for found in self._control_pattern.finditer(text):
+            if at < found.start():
+                yield None, text[at : found.start()]
+            name = next(name for name in found.groups() if name is not None)
+            yield self._control[name], name
+            at = found.end()
+        if at < len(text):
+            yield None, text[at:]
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        flags = {token["content"]: token for token in self._spec.get("added_tokens") or ()}
+        space = {True: r"\s*", False: ""}
+        stripped = (
+            space[bool(flags[name].get("lstrip"))] + f"({re.escape(name)})" + space[bool(flags[name].get("rstrip"))]
+            for name in sorted(self._control, key=len, reverse=True)
+        )
+        return re.compile("|".join(stripped) or r"(?!)")
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ordinary ids, exactly; a control id is spelled by its name.
+
+        Bytes that are no UTF-8, and ids that the vocabulary does not hold, come out as U+FFFD.
+        """
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes of one id."""
+        known = self._bytes.get(id)
+        if known is None:
+            token = self._plain.id_to_token(id) if 0 <= id < self._vocab_size else None
+            known = REPLACEMENT if token is None else bytes(_BYTE_OF_CHARACTER[character] for character in token)
+            self._bytes[id] = known
+        return known
+
+
+class StreamDecoder:
+    """Decodes ids one at a time. Never splits a UTF-8 character; joined, the pieces equal `decode` of all ids."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, id: int) -> str:
+        """The characters that `id` completes; empty while a character is open."""
+        return self._decoder.decode(self._tokenizer.token_bytes(id))
+
+    def flush(self) -> str:
+        """What an unfinished character comes to (U+FFFD) and a fresh start."""
+        tail = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return tail
+
+
+def _byte_characters() -> Iterator[tuple[str, int]]:
+    """GPT-2's printable stand-in for each byte (openai/gpt-2, encoder.py, `bytes_to_unicode`)."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    yield from ((chr(byte), byte) for byte in shown)
+    hidden = (byte for byte in range(256) if byte not in set(shown))
+    yield from ((chr(256 + i), byte) for i, byte in enumerate(hidden))
+
+
+_BYTE_OF_CHARACTER = dict(_byte_characters())
+
+
+def _added_token(id: int, name: str) -> dict[str, object]:
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {"id": id, "content": name, **flags}
+
+
+def _added_tokens(spec: Mapping[str, Any], source: str) -> dict[str, int]:
+    """Name → id of every added token of a `tokenizer.json`, ordered by id."""
+    model = spec.get("model")
+    if (
+        not isinstance(model, Mapping)
+        or model.get("type", "BPE") != "BPE"
+        or not isinstance(model.get("vocab"), Mapping)
+    ):
+        raise TokenizerError(f"{source}: key 'model' must be a BPE model with a 'vocab'")
+    try:
+        tokens = {token["content"]: token["id"] for token in spec.get("added_tokens") or ()}
+    except (TypeError, KeyError, AttributeError) as error:
+        raise TokenizerError(f"{source}: key 'added_tokens' is malformed ({error!r})") from error
+    if not all(isinstance(name, str) and type(id) is int and id >= 0 for name, id in tokens.items()):
+        raise TokenizerError(f"{source}: key 'added_tokens' must pair a string 'content' with an id of 0 or more")
+    ordered = dict(sorted(tokens.items(), key=lambda item: item[1]))
+    vocab = spec["model"]["vocab"]
+    free = len(vocab)
+    for name, id in ordered.items():
+        place = vocab.get(name, free)
+        if id != place:  # the `tokenizers` library numbers them by place, whatever is written
+            raise TokenizerError(
+                f"{source}: key 'added_tokens' gives {name!r} the id {id}, but its place makes it {place}"
+            )
+        free = max(free, id + 1)
+    return ordered
+
+
+def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: str) -> tokenizers.Tokenizer:
+    """The text half of a `tokenizer.json`: no added token in its list, its vocabulary or its merges."""
+    model = spec.get("model")
+    if (
+        not isinstance(model, Mapping)
+        or model.get("type", "BPE") != "BPE"
+        or not isinstance(model.get("vocab"), Mapping)
+    ):
+        raise TokenizerError(f"{source}: key 'model' must be a BPE model with a 'vocab'")
+    vocab = {token: id for token, id in model["vocab"].items() if id not in added_ids}
+    foreign = next((token for token in vocab if not _BYTE_OF_CHARACTER.keys() >= set(token)), None)
+    if foreign is not None:
+        raise TokenizerError(
+            f"{source}: key 'model.vocab' holds {foreign!r}, which is no byte-level token; Ponder reads byte-level BPE "
+            "tokenizers (Qwen, Llama 3, DeepSeek, GPT-2), not SentencePiece ones"
+        )
+    merges = model.get("merges") or []
+    if len(vocab) != len(model["vocab"]):
+        merges = [merge for merge in merges if _merged(merge) in vocab]
+    text_half = {**model, "vocab": vocab, "merges": merges, "unk_token": None}
+    plain = {
+        **spec,
+        "model": text_half,
+        "added_tokens": [],
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+    }
+    return build(plain, source)
+
+
+def _merged(merge: Sequence[str] | str) -> str:
+    """The token a merge makes; merges are written as pairs or as 'left right'."""
+    return "".join(merge.split(" ", 1) if isinstance(merge, str) else merge)
+
+
+def _not_text(given: object, error: Exception) -> InvalidRequest:
+    kind = "holds a lone surrogate" if isinstance(error, UnicodeEncodeError) else f"is {type(given).__name__}, not text"
+    return InvalidRequest(f"cannot encode: the input {kind} ({error}); pass well-formed Unicode strings")

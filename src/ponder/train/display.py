@@ -1,0 +1,91 @@
+"""What a person sees while a stage trains: one line that moves on a terminal, and metrics as JSONL."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TextIO
+
+_LIVE_SECONDS, _LOG_SECONDS = 0.3, 10.0
+
+
+class Metrics:
+    """`metrics.jsonl` of a stage. Reopened at step N, it forgets what lies beyond (a resumed run writes it again)."""
+
+    def __init__(self, path: Path, *, step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = [record for record in read_metrics(path) if record["step"] <= step]
+        self._stream = path.open("w", encoding="utf-8")
+        for record in kept:
+            self.write(record)
+
+    def write(self, record: Mapping[str, float]) -> None:
+        self._stream.write(json.dumps(dict(record)) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of a metrics file. A last line cut short by a crash is left out."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+class Display:
+    """A progress line: step, loss, learning rate, tokens a second, time left. Rewritten in place on a terminal."""
+
+    def __init__(self, name: str, steps: int, stream: TextIO | None = None) -> None:
+        self.name, self.steps = name, steps
+        self.stream = stream or sys.stderr
+        self.live = self.stream.isatty()
+        self._open = False
+        self._shown = -math.inf
+        self._tokens, self._seconds = 0.0, 0.0
+
+    def rate(self, tokens: int, seconds: float) -> float:
+        """Tokens a second over the last fifty steps or so, this step's included."""
+        self._tokens = 0.98 * self._tokens + tokens
+        self._seconds = 0.98 * self._seconds + seconds
+        return self._tokens / max(self._seconds, 1e-9)
+
+    def update(self, *, step: int, loss: float, lr: float, rate: float, seconds_left: float) -> None:
+        now = time.monotonic()
+        if step < self.steps and now - self._shown < (_LIVE_SECONDS if self.live else _LOG_SECONDS):
+            return
+        self._shown = now
+        share = 100 * step // self.steps
+        line = (
+            f"{self.name:<9} {step:>6,}/{self.steps:,} {share:>3}%  loss {loss:6.4f}  lr {lr:.1e}  "
+            f"{rate / 1000:6.1f}k tokens/s  {duration(seconds_left)} left"
+        )
+        self.stream.write(f"\r\x1b[K{line}" if self.live else line + "\n")
+        self.stream.flush()
+        self._open = self.live
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.stream.write(("\n" if self._open else "") + text + "\n")
+        self.stream.flush()
+        self._open = False
+
+
+def duration(seconds: float) -> str:
+    """3661 → 1h01m, 75 → 1m15s, 9 → 9s."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    if hours:
+        return f"{hours}h{minutes:02d}m"
+    return f"{minutes}m{whole % 60:02d}s" if minutes else f"{whole}s"

@@ -1,0 +1,136 @@
+"""Dialogues for chain-of-thought tuning: demonstrations of tasks, and `messages` JSONL as TRL and others write it.
+
+A conversation becomes one or more examples, loss on the assistant's tokens only. Where an earlier turn carries
+reasoning, which a later prompt would not show, each assistant turn is an example of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from random import Random
+
+from ponder.dialogue.format import Format
+from ponder.dialogue.interchange import from_dicts
+from ponder.dialogue.messages import Message, Reasoning, ReasoningPolicy, Role, Text
+from ponder.tasks.gym import question_hash
+from ponder.tasks.protocol import DemonstratedTask, Problem
+from ponder.tasks.registry import load_task
+from ponder.train.packing import Example
+from ponder.train.recipe import MixRecipe
+from ponder.train.sources import read_jsonl
+from ponder.types import DataError, FormatError, RecipeError
+
+
+class Examples:
+    """The mix of an SFT stage: `draw(rng)` gives the next example, the same for the same state of `rng`."""
+
+    def __init__(
+        self, mix: Sequence[MixRecipe], format: Format, *, encode: Callable[[str], list[int]], sequence: int
+    ) -> None:
+        self.format = format
+        self.sequence = sequence
+        self.sources = [_Task(entry, format, encode) if entry.task else _Messages(entry, format) for entry in mix]
+        self.weights = [entry.weight for entry in mix]
+
+    def draw(self, rng: Random) -> tuple[Example, int]:
+        """(example, hash of its question; 0 where it is nobody's question). `DataError` if it is longer than a row."""
+        (source,) = rng.choices(self.sources, self.weights)
+        example, question, where = source.draw(rng)
+        if len(example.ids) > self.sequence + 1:
+            raise DataError(
+                f"{where}: an example of {len(example.ids)} tokens does not fit sft.sequence = {self.sequence}; "
+                "raise sft.sequence, or lower max_level or drop the line"
+            )
+        return example, question_number(question) if question else 0
+
+
+class _Task:
+    """Demonstrations, thinking or direct, at levels drawn evenly."""
+
+    def __init__(self, entry: MixRecipe, format: Format, encode: Callable[[str], list[int]]) -> None:
+        task = load_task(entry.task)
+        if not isinstance(task, DemonstratedTask):
+            raise RecipeError(f"sft.mix: task {entry.task!r} has no demonstrate(problem, rng), so it cannot be taught")
+        self.task, self.entry, self.format, self.encode = task, entry, format, encode
+
+    def draw(self, rng: Random) -> tuple[Example, str, str]:
+        level = rng.uniform(self.entry.min_level, self.entry.max_level)
+        problem = self.task.sample(rng, level)
+        thinking = rng.random() >= (self.entry.direct or 0.0)
+        turn = [Message.user(problem.question), self._answer(problem, rng, thinking=thinking)]
+        earlier: list[Message] = []
+        if rng.random() < self.entry.earlier:
+            before = self.task.sample(rng, level)
+            earlier = [Message.user(before.question), self._answer(before, rng, thinking=False)]
+        example = _example([*earlier, *turn], len(earlier), self.format)
+        return example, problem.question, f"task {self.entry.task} at level {level:.2f}"
+
+    def _answer(self, problem: Problem, rng: Random, *, thinking: bool) -> Message:
+        """The assistant's turn. An answer in pieces is encoded piece by piece, with and without thinking."""
+        demonstration = self.task.demonstrate(problem, rng)
+        ids = [token for piece in demonstration.pieces for token in self.encode(piece)]
+        text = Text(demonstration.answer, tuple(ids) or None)
+        return Message(Role.ASSISTANT, (Reasoning(demonstration.reasoning), text) if thinking else (text,))
+
+
+class _Messages:
+    """The examples of a `messages` file, one of them at random each time."""
+
+    def __init__(self, entry: MixRecipe, format: Format) -> None:
+        self.examples: list[tuple[Example, str, str]] = []
+        for where, dialogue in read_messages(Path(entry.messages)):
+            question = next((m.text for m in reversed(dialogue) if m.role is Role.USER), "")
+            try:
+                self.examples.extend((example, question, where) for example in to_examples(dialogue, format))
+            except FormatError as error:
+                raise DataError(f"{where}: {error}") from error
+        if not self.examples:
+            raise DataError(f"{entry.messages}: holds no dialogue")
+
+    def draw(self, rng: Random) -> tuple[Example, str, str]:
+        return rng.choice(self.examples)
+
+
+def to_examples(dialogue: Sequence[Message], format: Format) -> list[Example]:
+    """What a dialogue teaches: every assistant turn once, each after the very prompt it would be generated from."""
+    last_user = max((i for i, m in enumerate(dialogue) if m.role is Role.USER), default=0)
+    if not any(m.reasoning for m in dialogue[:last_user]):
+        return [_example(dialogue, 0, format)]
+    cuts = [*[i for i, m in enumerate(dialogue) if m.role is Role.USER][1:], len(dialogue)]
+    begins = [0, *cuts[:-1]]
+    return [_example(dialogue[:end], begin, format) for begin, end in zip(begins, cuts, strict=True)]
+
+
+def _example(dialogue: Sequence[Message], first: int, format: Format) -> Example:
+    """One rendering, loss on what the assistant produces in messages `first` and later."""
+    rendered = format.render(dialogue, policy=ReasoningPolicy.CURRENT_TURN, train=True)
+    learned = [False] * len(rendered.ids)
+    for span in rendered.spans:
+        if span.sampled and span.message_index >= first:
+            learned[span.begin : span.end] = [True] * (span.end - span.begin)
+    return Example(ids=rendered.ids, learned=learned)
+
+
+def read_messages(path: Path) -> Iterator[tuple[str, tuple[Message, ...]]]:
+    """(place, dialogue) for each line: {"messages": [{"role", "content", …}, …]}. `DataError` names file and line.
+
+    Messages are what `dialogue.interchange.from_dicts` reads: an assistant's may carry `reasoning_content` and OpenAI's
+    `tool_calls`. Other keys of the line are the writer's own.
+    """
+    for where, record in read_jsonl(path):
+        messages = record.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise DataError(f'{where}: needs "messages", a list of messages; has {sorted(record)}')
+        try:
+            dialogue = from_dicts(messages)
+        except FormatError as error:
+            raise DataError(f"{where}: {error}") from error
+        if dialogue[-1].role is not Role.ASSISTANT:
+            raise DataError(f"{where}: the last message must be the assistant's; there is nothing to learn after it")
+        yield where, dialogue
+
+
+def question_number(question: str) -> int:
+    """64 bits of a question, by which held-out evaluation recognises one that was trained on."""
+    return int(question_hash(question), 16)

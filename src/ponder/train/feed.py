@@ -1,0 +1,145 @@
+"""The trainer's end of the SFT workers: chunks arrive on a thread, batches come out in step order."""
+
+from __future__ import annotations
+
+import io
+import json
+import queue
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ponder.train.packing import Batch
+from ponder.train.recipe import SftRecipe
+from ponder.train.worker import ERROR_KEY, Chunk
+from ponder.types import DataError
+
+_AHEAD = 2  # chunks waiting per worker
+
+
+class Feed:
+    """Batches of an SFT stage from micro-batch step `start` on, drawn by worker processes. Use as a context manager."""
+
+    def __init__(self, sft: SftRecipe, tokenizer: Path, *, seed: int, pad: int, start: int = 0) -> None:
+        self.sft = sft
+        self._step = start
+        self._chunk = start // sft.chunk_steps
+        self._current: Chunk | None = None
+        self._pending_questions: list[NDArray[np.uint64]] = []
+        self.workers = [
+            _Worker(sft, tokenizer, seed=seed, pad=pad, first=self._chunk + i, stride=sft.workers)
+            for i in range(sft.workers)
+        ]
+        self._turn = 0
+        self.left_out = 0
+
+    def __enter__(self) -> Feed:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.close()
+
+    def next(self) -> list[Batch]:
+        """The micro-batches of the next step. `DataError` when a worker fails."""
+        offset = self._step % self.sft.chunk_steps
+        if self._current is None or offset == 0:
+            self._current = self.workers[self._turn % len(self.workers)].next()
+            self._turn += 1
+            self._pending_questions.append(self._current.questions)
+            self.left_out += self._current.left_out
+        per_step = self.sft.batch * self.sft.accumulate
+        begin = offset * per_step
+        rows = self._current.rows.rows(begin, begin + per_step)
+        self._step += 1
+        return [rows.rows(i * self.sft.batch, (i + 1) * self.sft.batch) for i in range(self.sft.accumulate)]
+
+    def take_questions(self) -> NDArray[np.uint64]:
+        """The hashes of all questions handed out since the last call, sorted."""
+        taken, self._pending_questions = self._pending_questions, []
+        return np.unique(np.concatenate(taken)) if taken else np.empty(0, np.uint64)
+
+
+class _Worker:
+    """One worker process and the thread that reads its frames."""
+
+    def __init__(self, sft: SftRecipe, tokenizer: Path, *, seed: int, pad: int, first: int, stride: int) -> None:
+        order = {
+            "sft": _plain(asdict(sft)),
+            "tokenizer": str(tokenizer),
+            "seed": seed,
+            "pad": pad,
+            "first": first,
+            "stride": stride,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ponder.train.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order).encode())
+        self.process.stdin.close()
+        self._chunks: queue.Queue[Chunk | DataError] = queue.Queue(maxsize=_AHEAD)
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="sft-feed", daemon=True)
+        self._reader.start()
+
+    def next(self) -> Chunk:
+        arrived = self._chunks.get()
+        if isinstance(arrived, DataError):
+            raise arrived
+        return arrived
+
+    def close(self) -> None:
+        """End the process and the thread; what was drawn ahead is dropped (it can be drawn again)."""
+        self._closing.set()
+        self.process.terminate()
+        while self._reader.is_alive():
+            try:
+                self._chunks.get(timeout=0.05)  # make room, so that the reader sees the end
+            except queue.Empty:
+                continue
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        while not self._closing.is_set():
+            arrived = _read_chunk(self.process.stdout)
+            if arrived is None:
+                if not self._closing.is_set():
+                    code = self.process.wait()
+                    self._chunks.put(DataError(f"the worker that draws training data ended (exit {code}); see above"))
+                return
+            self._chunks.put(arrived)
+
+
+def _read_chunk(stream: IO[bytes]) -> Chunk | DataError | None:
+    """The next frame, or None at the end of the stream."""
+    header = stream.read(8)
+    payload = stream.read(int.from_bytes(header, "little")) if len(header) == 8 else b""
+    if not payload:
+        return None
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        if ERROR_KEY in arrays:
+            return DataError(arrays[ERROR_KEY].tobytes().decode())
+        rows = Batch(**{field.name: arrays[field.name] for field in fields(Batch)})
+        return Chunk(rows=rows, questions=arrays["questions"], left_out=int(arrays["left_out"]))
+
+
+def _plain(value: object) -> object:
+    """`asdict`'s output as JSON holds it: no None (a missing key means the default), tuples as lists."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,249 @@
+"""The one training loop: batches in, a trained model out, interruptible at every step and resumable bit for bit."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ponder.model.loss import next_token_loss
+from ponder.model.transformer import Transformer
+from ponder.train import state
+from ponder.train.display import Display, Metrics, duration
+from ponder.train.optim import Optim, lr_scale
+from ponder.train.packing import Batch
+from ponder.train.recipe import Precision, RunRecipe, StageRecipe
+from ponder.types import PonderError
+
+_COMPILE_PAYS = 3_000_000  # tokens: compiling costs about a minute, and saves a quarter of the time
+
+Watch = Callable[[int, Transformer], Mapping[str, float]]
+
+
+class TrainingDiverged(PonderError):
+    """The loss is no longer a number."""
+
+
+class Outcome(StrEnum):
+    """How a stage ended. INTERRUPTED: saved, and resumable."""
+
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a stage came to. loss: smoothed over the last twenty steps or so."""
+
+    outcome: Outcome
+    progress: state.Progress
+    loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything the loop needs. `folder` holds checkpoints/ and metrics.jsonl.
+
+    batches(step): opens the micro-batches from `step` on. watch: called every `stage.eval_every` steps and at the end;
+    its numbers go to the metrics. on_save: called after each checkpoint.
+    """
+
+    name: str
+    folder: Path
+    run: RunRecipe
+    stage: StageRecipe
+    batches: Callable[[int], Generator[Sequence[Batch], None, None]]
+    watch: Watch | None = None
+    on_save: Callable[[], None] | None = None
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.stage.batch * self.stage.sequence * self.stage.accumulate
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(self.stage.tokens / self.tokens_per_step)
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def fit(model: Transformer, job: Job) -> Result:
+    """Train `model` in place to the end of the job's schedule, from its latest checkpoint if it has one."""
+    model.compute_dtype = torch.bfloat16 if job.run.precision is Precision.BF16 else None
+    model.train()
+    loop = _Loop(model, job)
+    try:
+        with _interrupts() as interrupted:
+            return loop.run(interrupted)
+    finally:
+        loop.metrics.close()
+
+
+class _Loop:
+    """The state of one call of `fit`."""
+
+    def __init__(self, model: Transformer, job: Job) -> None:
+        self.model, self.job = model, job
+        self.device = next(model.parameters()).device
+        self.optim = Optim(model, job.stage.optim)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        compiled = _compiles(job)
+        self.loss_of = torch.compile(next_token_loss, dynamic=False) if compiled else next_token_loss
+        self.environment = state.environment(self.device, compiled=compiled)
+        self.display = Display(job.name, job.steps)
+        self.progress = _take_up(job, model, self.optim, self.environment, self.display)
+        self.metrics = Metrics(job.folder / "metrics.jsonl", step=self.progress.step)
+        self.smooth_loss = math.nan
+
+    def run(self, interrupted: threading.Event) -> Result:
+        """Steps until the schedule, the time or the patience of the user ends."""
+        with closing(self.job.batches(self.progress.step)) as batches:
+            self._steps(batches, interrupted)
+        complete = self._complete()
+        if complete:
+            self._save()
+        self.display.say(
+            f"{self.job.name}: {'complete' if complete else 'interrupted and saved'} at step {self.progress.step:,}, "
+            f"{self.progress.tokens:,} tokens, {duration(self.progress.seconds)}"
+        )
+        outcome = Outcome.COMPLETE if complete else Outcome.INTERRUPTED
+        return Result(outcome=outcome, progress=self.progress, loss=self.smooth_loss)
+
+    def _steps(self, batches: Iterator[Sequence[Batch]], interrupted: threading.Event) -> None:
+        saved_at = time.monotonic()
+        while not self._complete() and not interrupted.is_set():
+            begin = time.monotonic()
+            scale = lr_scale(self.progress.step, self.job.steps, self.job.stage.optim)
+            loss, norm = self._step(next(batches), scale)
+            seconds = time.monotonic() - begin
+            self.progress = state.Progress(
+                step=self.progress.step + 1,
+                tokens=self.progress.tokens + self.job.tokens_per_step,
+                seconds=self.progress.seconds + seconds,
+            )
+            self._report(loss, norm, scale, seconds)
+            if interrupted.is_set() or time.monotonic() - saved_at >= self.job.run.checkpoint_minutes * 60:
+                self._save()
+                saved_at = time.monotonic()
+
+    def _complete(self) -> bool:
+        out_of_time = 0 < self.job.stage.minutes * 60 <= self.progress.seconds
+        return self.progress.step >= self.job.steps or out_of_time
+
+    def _step(self, batches: Sequence[Batch], scale: float) -> tuple[float, float]:
+        """One update over accumulated micro-batches: (loss, gradient norm before clipping).
+
+        Every learned token of the step counts the same, whichever micro-batch it is in.
+        """
+        total = max(1.0, sum(float(batch.weights_BT.sum()) for batch in batches))
+        losses: list[Tensor] = []
+        for batch in batches:
+            loss = self.loss_of(self.model, *self._tensors(batch)) * (float(batch.weights_BT.sum()) / total)
+            loss.backward()
+            losses.append(loss.detach())
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.job.stage.optim.clip or math.inf)
+        value = float(torch.stack(losses).sum())
+        if not math.isfinite(value):
+            raise TrainingDiverged(
+                f"{self.job.name}: the loss is {value} at step {self.progress.step}; start again with a lower "
+                f"{self.job.name}.optim.lr, or resume from an older checkpoint in {self.job.folder / 'checkpoints'}"
+            )
+        self.optim.step(scale)
+        return value, float(norm)
+
+    def _tensors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        arrays = (batch.ids_BT, batch.targets_BT, batch.weights_BT, batch.documents_BT, batch.positions_BT)
+        ids, targets, weights, documents, positions = (torch.from_numpy(a).to(self.device) for a in arrays)
+        return ids.long(), targets.long(), weights, documents, positions
+
+    def _report(self, loss: float, norm: float, scale: float, seconds: float) -> None:
+        """One line of metrics, and of the display where it is time for one."""
+        progress, job = self.progress, self.job
+        assert job.stage.optim.lr is not None
+        lr = job.stage.optim.lr * scale
+        self.smooth_loss = loss if math.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
+        rate = self.display.rate(job.tokens_per_step, seconds)
+        left = (job.steps - progress.step) * job.tokens_per_step / rate
+        if job.stage.minutes:
+            left = min(left, job.stage.minutes * 60 - progress.seconds)
+        self.display.update(step=progress.step, loss=self.smooth_loss, lr=lr, rate=rate, seconds_left=left)
+        record = {"loss": loss, "lr": lr, "gradient": norm, "tokens_per_second": job.tokens_per_step / seconds}
+        due = job.stage.eval_every > 0 and progress.step % job.stage.eval_every == 0
+        if job.watch and (due or self._complete()):
+            watched = _watch(job.watch, progress.step, self.model)
+            self.display.say(
+                f"{job.name} step {progress.step:,}: " + "  ".join(f"{k} {v:.4g}" for k, v in watched.items())
+            )
+            record |= watched
+        self.metrics.write({"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, **record})
+
+    def _save(self) -> None:
+        folder = self.job.folder / "checkpoints"
+        state.save(folder, self.model, self.optim, self.progress, self.environment, keep=self.job.run.keep)
+        if self.job.on_save:
+            self.job.on_save()
+
+
+def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str], display: Display) -> state.Progress:
+    """Restore the latest checkpoint, and say where the rest cannot be exact."""
+    found = state.checkpoints(job.folder / "checkpoints")
+    if not found:
+        return state.Progress()
+    progress, before = state.restore(found[-1], model, optim)
+    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in setting.items() if before.get(key) != value]
+    exact = f"not bit for bit, because {'; '.join(changed)}" if changed else "exactly"
+    display.say(f"{job.name}: resumed {exact} at step {progress.step:,}")
+    return progress
+
+
+def _watch(watch: Watch, step: int, model: Transformer) -> dict[str, float]:
+    """Call the watcher in evaluation mode, without gradients, and leave torch's random state as it was."""
+    model.eval()
+    with torch.random.fork_rng(), torch.no_grad():
+        watched = dict(watch(step, model))
+    model.train()
+    return watched
+
+
+def _compiles(job: Job) -> bool:
+    """Whether to compile: as the recipe says, else where the stage is long enough and a compiler is there."""
+    if job.run.compile is not None:
+        return job.run.compile
+    on_cuda = pick_device(job.run.device).type == "cuda"
+    return job.stage.tokens >= _COMPILE_PAYS and (on_cuda or shutil.which("g++") is not None)
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """An event that Ctrl-C (or SIGTERM) sets; a second Ctrl-C acts at once. Outside the main thread: never set."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: object) -> None:
+        event.set()
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

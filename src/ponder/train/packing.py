@@ -1,0 +1,101 @@
+"""Documents of any length into rows of one length, without padding waste and without a view across boundaries.
+
+Axes: B rows, T positions. A packed document of n tokens takes n - 1 positions: each predicts the next token.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One document: its ids, and for each whether the model shall learn to produce it (the first is never produced)."""
+
+    ids: Sequence[int]
+    learned: Sequence[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Rows ready for a training step.
+
+    ids_BT: inputs. targets_BT: what each position shall predict. weights_BT: 1 where the prediction counts, else 0.
+    documents_BT: which document of its row a position belongs to, from 0; padding counts as one more document.
+    positions_BT: counted from 0 within each document.
+    """
+
+    ids_BT: NDArray[np.int32]
+    targets_BT: NDArray[np.int32]
+    weights_BT: NDArray[np.float32]
+    documents_BT: NDArray[np.int32]
+    positions_BT: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, batch: int, sequence: int, pad: int) -> Batch:
+        shape = (batch, sequence)
+        return cls(
+            ids_BT=np.full(shape, pad, np.int32),
+            targets_BT=np.full(shape, pad, np.int32),
+            weights_BT=np.zeros(shape, np.float32),
+            documents_BT=np.zeros(shape, np.int32),
+            positions_BT=np.zeros(shape, np.int32),
+        )
+
+    def rows(self, begin: int, end: int) -> Batch:
+        """Rows begin … end - 1, as a view."""
+        return Batch(**{field.name: getattr(self, field.name)[begin:end] for field in fields(self)})
+
+
+def pack(examples: Sequence[Example], *, rows: int, sequence: int, pad: int, rng: Random) -> tuple[Batch, int]:
+    """(batch, how many of the last examples found no room). Best fit, longest first; rows end up in random order.
+
+    Where not all fit, the last ones drawn are given up, whatever their length: leaving out what is hardest or easiest to
+    place would thin out one length. Every example must have 2 to sequence + 1 tokens (the caller checks, and knows what
+    to blame).
+    """
+    kept = bisect_left(range(1, len(examples) + 1), True, key=lambda n: _place(examples[:n], rows, sequence) is None)
+    members = _place(examples[:kept], rows, sequence)
+    assert members is not None, "the longest prefix that fits was looked for"
+    rng.shuffle(members)
+    batch = Batch.empty(rows, sequence, pad)
+    for row, contents in enumerate(members):
+        _fill(batch, row, contents)
+    return batch, len(examples) - kept
+
+
+def _place(examples: Sequence[Example], rows: int, sequence: int) -> list[list[Example]] | None:
+    """The examples of each row, or None when not all of them fit."""
+    free = [(sequence, row) for row in range(rows)]
+    members: list[list[Example]] = [[] for _ in range(rows)]
+    for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
+        need = len(example.ids) - 1
+        assert 1 <= need <= sequence, f"{len(example.ids)} tokens do not fit a row of {sequence}"
+        place = bisect_left(free, (need, -1))
+        if place == len(free):
+            return None
+        room, row = free.pop(place)
+        members[row].append(example)
+        insort(free, (room - need, row))
+    return members
+
+
+def _fill(batch: Batch, row: int, contents: Sequence[Example]) -> None:
+    """Lay `contents` one after the other into one row."""
+    begin = 0
+    for number, example in enumerate(contents):
+        end = begin + len(example.ids) - 1
+        batch.ids_BT[row, begin:end] = example.ids[:-1]
+        batch.targets_BT[row, begin:end] = example.ids[1:]
+        batch.weights_BT[row, begin:end] = example.learned[1:]
+        batch.documents_BT[row, begin:end] = number
+        batch.positions_BT[row, begin:end] = np.arange(end - begin)
+        begin = end
+    batch.documents_BT[row, begin:] = len(contents)
+    batch.positions_BT[row, begin:] = np.arange(batch.ids_BT.shape[1] - begin)

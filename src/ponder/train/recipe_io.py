@@ -1,0 +1,169 @@
+"""Reading recipes from TOML, with includes and overrides, and writing resolved ones back."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ponder.train.recipe import Recipe, Stage, resolve
+from ponder.types import RecipeError
+
+_PATH_KEYS = ("source", "messages", "start")
+_NO_PATHS = frozenset({"random", *Stage})  # what `start` means by these words does not hang on what lies around
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The resolved recipe at `path`. overrides: `section.key=value`, value in TOML, or a bare word for a string.
+
+    Paths of data in a recipe are relative to its own folder; those in overrides to the working directory.
+    """
+    table = _read(Path(path), seen=())
+    for override in overrides:
+        _override(table, override)
+    return resolve(build(Recipe, table, str(path)))
+
+
+def build(cls: type, table: Mapping[str, Any], where: str, prefix: str = "") -> Any:
+    """An instance of the dataclass `cls` from a TOML table. `RecipeError` on unknown, missing or ill-typed keys."""
+    hints = typing.get_type_hints(cls)
+    known = {field.name: field for field in fields(cls)}
+    for key in table:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{close[0]}?" if close else f"known here: {', '.join(known)}"
+            raise RecipeError(f"{where}: unknown key {prefix}{key}; {hint}")
+    for name, field in known.items():
+        if name not in table and field.default is MISSING and field.default_factory is MISSING:
+            raise RecipeError(f"{where}: {prefix}{name} is missing")
+    values = {key: _convert(hints[key], value, where, prefix + key) for key, value in table.items()}
+    return cls(**values)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as TOML that `load_recipe` reads back to an equal one."""
+    lines: list[str] = []
+    for section in fields(recipe):
+        _dump_table(getattr(recipe, section.name), section.name, lines)
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The raw table at `path` over the one it includes, data paths made absolute."""
+    path = path.resolve()
+    if path in seen:
+        raise RecipeError(f"{path}: includes itself, by way of {' → '.join(str(p) for p in seen)}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe (*.toml)") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+    _anchor(table, path.parent)
+    included = table.pop("include", None)
+    if included is None:
+        return table
+    if not isinstance(included, str):
+        raise RecipeError(f"{path}: include must be the path of one recipe")
+    return _merge(_read(path.parent / included, (*seen, path)), table)
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """`top` over `base`: tables merge key by key, everything else (lists too) is replaced."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _anchor(value: Any, folder: Path) -> None:
+    """Make the data paths below `value` absolute, in place, where they exist beside the recipe."""
+    if isinstance(value, list):
+        for item in value:
+            _anchor(item, folder)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if key in _PATH_KEYS and isinstance(item, str):
+                if item and item not in _NO_PATHS and (folder / item).exists():
+                    value[key] = str(folder / item)
+            else:
+                _anchor(item, folder)
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    """Apply one `section.key=value` in place."""
+    path, separator, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not separator or not all(keys):
+        raise RecipeError(f"--set {override!r}: write section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for key in keys[:-1]:
+        below = table.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise RecipeError(f"--set {override!r}: {key} is not a table; write the whole value of {key}")
+        table = below
+    table[keys[-1]] = value
+
+
+def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
+    """`value` as the type `hint`, or a `RecipeError` that names both."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        hint = next(a for a in arguments if a is not type(None))
+        return _convert(hint, value, where, key)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: {key} must be a list, not {value!r}")
+        return tuple(_convert(arguments[0], item, where, f"{key}[{i}]") for i, item in enumerate(value))
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise RecipeError(f"{where}: {key} must be a table, not {value!r}")
+        return build(typing.cast(type, hint), value, where, f"{key}.")
+    if issubclass(hint, StrEnum):
+        try:
+            return hint(value)
+        except ValueError as error:
+            names = ", ".join(member.value for member in hint)
+            raise RecipeError(f"{where}: {key} is {value!r}; it must be one of {names}") from error
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise RecipeError(f"{where}: {key} must be of type {hint.__name__}, not {value!r}")
+    return value
+
+
+def _dump_table(value: Any, name: str, lines: list[str]) -> None:
+    """Append `[name]` with its plain keys, then its sub-tables and lists of tables."""
+    lines.append(f"[{name}]")
+    nested: list[tuple[str, Any]] = []
+    for field in fields(value):
+        item = getattr(value, field.name)
+        if is_dataclass(item) or (isinstance(item, tuple) and any(is_dataclass(part) for part in item)):
+            nested.append((field.name, item))
+        elif item is not None:
+            lines.append(f"{field.name} = {_literal(item)}")
+    lines.append("")
+    for key, item in nested:
+        if not isinstance(item, tuple):
+            _dump_table(item, f"{name}.{key}", lines)
+            continue
+        for part in item:
+            _dump_table(part, f"[{name}.{key}]", lines)
+
+
+def _literal(value: Any) -> str:
+    """A TOML literal. JSON's strings, numbers and booleans are TOML's too."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_literal(item) for item in value) + "]"
+    return json.dumps(str(value) if isinstance(value, StrEnum) else value, ensure_ascii=False)

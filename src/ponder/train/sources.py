@@ -1,0 +1,163 @@
+"""Where raw text comes from: files, folders, JSONL, what installed packages carry, and the generators of tasks.
+
+A source is one string:
+
+    notes.txt, letters/, corpus.jsonl    a text file, a folder of them (recursively), JSONL with a "text" each line
+    package:NAME/GLOB                    text files inside an installed Python package
+    docstrings:NAME                      the docstrings of an installed package; NAME "python" is the standard library,
+                                         with the language reference that pydoc carries (PSF licence)
+    task:SPEC                            problems with their demonstrations, drawn by a task's generator
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from random import Random
+
+from ponder.tasks.protocol import DemonstratedTask
+from ponder.tasks.registry import load_task
+from ponder.train.recipe import TextRecipe
+from ponder.types import DataError
+
+TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".text", ".pod", ".tex", ".py"})
+_SKIPPED_FOLDERS = frozenset({"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib", "lib2to3"})
+_SHORTEST_DOCSTRING = 120  # characters; one-line docstrings teach little but "Return the …"
+
+
+def documents(recipe: TextRecipe, *, seed: int = 0) -> Iterator[str]:
+    """The documents of one source, in a fixed order, up to `recipe.characters`. `DataError` where there are none."""
+    taken = 0
+    for document in _open(recipe, seed):
+        if recipe.characters and taken + len(document) > recipe.characters:
+            document = document[: recipe.characters - taken]
+        if document.strip():
+            taken += len(document)
+            yield document
+        if recipe.characters and taken >= recipe.characters:
+            return
+    if not taken:
+        raise DataError(f"{recipe.source}: no text found there")
+
+
+def _open(recipe: TextRecipe, seed: int) -> Iterator[str]:
+    kind, separator, name = recipe.source.partition(":")
+    if not separator or len(kind) == 1:  # one letter before a colon is a drive
+        return _from_path(Path(recipe.source).expanduser())
+    if kind == "package":
+        return _from_package(name)
+    if kind == "docstrings":
+        return _from_docstrings(name)
+    if kind == "task":
+        return _from_task(name, recipe.samples, seed)
+    raise DataError(f"{recipe.source}: unknown kind {kind!r}; known are package:, docstrings:, task: and plain paths")
+
+
+def _from_path(path: Path) -> Iterator[str]:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in {*TEXT_SUFFIXES, ".jsonl"})
+        if not files:
+            raise DataError(f"{path}: no file there ends in .jsonl or one of {', '.join(sorted(TEXT_SUFFIXES))}")
+        return chain.from_iterable(_from_path(file) for file in files)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file or folder; paths are relative to the recipe, then to {Path.cwd()}")
+    return _from_jsonl(path) if path.suffix == ".jsonl" else iter([_read_text(path)])
+
+
+def _from_jsonl(path: Path) -> Iterator[str]:
+    for where, record in read_jsonl(path):
+        text = record.get("text")
+        if not isinstance(text, str):
+            raise DataError(f'{where}: needs a "text" that is a string, has {sorted(record)}')
+        yield text
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """(place, record) for every non-empty line; place is `file:line`. `DataError` on anything but JSON objects."""
+    try:
+        stream = path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    with stream:
+        for number, line in enumerate(stream, start=1):
+            where = f"{path}:{number}"
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{where}: not UTF-8: {error.reason} at byte {error.start}") from error
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
+            if not isinstance(record, dict):
+                raise DataError(f"{where}: must be a JSON object, is {type(record).__name__}")
+            yield where, record
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start}); convert it first") from error
+
+
+def _package_folder(name: str) -> Path:
+    """The folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"package {name!r} is not installed here; install it or drop the source from the recipe")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _from_package(name: str) -> Iterator[str]:
+    package, _, pattern = name.partition("/")
+    folder = _package_folder(package)
+    files = sorted(p for p in folder.glob(pattern or "*.txt") if p.is_file())
+    if not files:
+        raise DataError(f"package:{name}: the installed {package} has no such file under {folder}")
+    return chain.from_iterable(_from_path(file) for file in files)
+
+
+def _from_docstrings(name: str) -> Iterator[str]:
+    folder = Path(sysconfig.get_path("stdlib")) if name == "python" else _package_folder(name)
+    if name == "python":
+        yield from _language_reference()
+    for file in sorted(folder.rglob("*.py")):
+        if not _SKIPPED_FOLDERS.isdisjoint(file.relative_to(folder).parts):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # invalid escapes in other people's code
+                tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node) or ""
+                if len(docstring) >= _SHORTEST_DOCSTRING:
+                    yield docstring
+
+
+def _language_reference() -> Iterator[str]:
+    from pydoc_data import topics  # half a megabyte, loaded where used
+
+    reference: dict[str, str] = topics.topics
+    return iter(reference[key].strip() for key in sorted(reference))
+
+
+def _from_task(spec: str, samples: int, seed: int) -> Iterator[str]:
+    task = load_task(spec)
+    for index in range(samples):
+        rng = Random(f"text/{seed}/{spec}/{index}")
+        problem = task.sample(rng, rng.random())
+        lines = [problem.question]
+        if isinstance(task, DemonstratedTask):
+            lines.append(task.demonstrate(problem, rng).reasoning)
+        yield "\n".join([*lines, problem.answer])

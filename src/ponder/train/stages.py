@@ -1,0 +1,127 @@
+"""What the training stages share: the layout of a run folder, where a stage starts from, and how it leaves a model."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ponder.dialogue import control
+from ponder.model.checkpoint import atomic_folder, load_model, write_json, write_model
+from ponder.model.config import ModelConfig
+from ponder.model.transformer import Transformer
+from ponder.tokenizer import Tokenizer
+from ponder.tokenizer.files import TOKENIZER_FILE
+from ponder.train.loop import Outcome, Result, pick_device
+from ponder.train.plot import plot_metrics
+from ponder.train.recipe import ModelRecipe, Recipe, Stage, StageRecipe
+from ponder.types import MissingExtra, RecipeError
+
+RANDOM = "random"
+DONE = "done.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where things are in a run.
+
+    recipe.toml     resolved                       tokenizer/      what the tokenizer stage left
+    STAGE/          checkpoints/ metrics.jsonl loss.png done.json, and the stage's own notes
+    STAGE/model/    float32, from which a later stage starts
+    model/          bfloat16 with its tokenizer: the result, for `ponder ask --model`
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    def stage(self, stage: Stage) -> Path:
+        return self.path / stage.value
+
+    def begun(self, stage: Stage) -> bool:
+        return self.stage(stage).is_dir()
+
+    def done(self, stage: Stage) -> bool:
+        marker = TOKENIZER_FILE if stage is Stage.TOKENIZER else DONE
+        return (self.stage(stage) / marker).is_file()
+
+
+def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
+    """The configuration of a fresh model. The recipe is resolved."""
+    layers, heads, kv_heads, head_dim, mlp = recipe.shape()
+    end, separator = tokenizer.control_id(control.END), tokenizer.control_id(control.ENDOFTEXT)
+    return ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=recipe.size,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=mlp,
+        rope_theta=recipe.rope_theta,
+        tie_embeddings=recipe.tie_embeddings,
+        max_positions=recipe.max_positions,
+        eos_token_ids=(end, separator),
+        pad_token_id=separator,
+    )
+
+
+def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transformer, Tokenizer, Path]:
+    """(model on its device in float32, tokenizer, the tokenizer's folder) as `stage.start` says."""
+    earlier = [Stage.PRETRAIN.value, Stage.SFT.value]
+    start = folder.path / stage.start / "model" if stage.start in earlier else Path(stage.start)
+    if stage.start != RANDOM and not start.is_dir():
+        raise RecipeError(
+            f"start is {stage.start!r}, but there is no model in {start}: run that stage first, or set start to "
+            f'"{RANDOM}" or to a model folder'
+        )
+    own = stage.start != RANDOM and (start / TOKENIZER_FILE).is_file()
+    tokenizer_folder = start if own else folder.tokenizer
+    tokenizer = Tokenizer.load(tokenizer_folder)
+    device = pick_device(recipe.run.device)
+    if stage.start == RANDOM:
+        model = Transformer(model_config(recipe.model, tokenizer), seed=recipe.run.seed)
+    else:
+        model = load_model(start, dtype=torch.float32)
+    if model.config.vocab_size < tokenizer.vocab_size:
+        raise RecipeError(
+            f"{tokenizer_folder} has {tokenizer.vocab_size} tokens, the model in {start} only {model.config.vocab_size}"
+        )
+    if stage.sequence > model.config.max_positions:
+        raise RecipeError(f"sequence is {stage.sequence}, the model in {start} bears {model.config.max_positions}")
+    return model.to(device), tokenizer, tokenizer_folder
+
+
+def export(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype) -> None:
+    """A folder that `load_sampler` and transformers load."""
+    with atomic_folder(folder, replace=True) as temporary:
+        write_model(model, temporary, dtype=dtype)
+        tokenizer.save(temporary)
+
+
+def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: RunFolder, stage: Stage) -> None:
+    """Leave the stage's model (if it is complete) and its plot (if matplotlib is there)."""
+    if result.outcome is not Outcome.COMPLETE:
+        return
+    own = folder.stage(stage)
+    export(model, tokenizer, own / "model", torch.float32)
+    export(model, tokenizer, folder.model, torch.bfloat16)
+    with suppress(MissingExtra):  # the plot is a convenience; its data is in metrics.jsonl
+        plot_metrics(own / "metrics.jsonl", own / "loss.png")
+    progress = result.progress
+    write_json(
+        own / DONE,
+        {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "loss": result.loss},
+    )

@@ -1,0 +1,203 @@
+"""The shared nouns. No logic beyond arithmetic on themselves; imports nothing of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """What a generated token is for. The engine tags every token as it is produced."""
+
+    THINK = "think"
+    ANSWER = "answer"
+    TOOL = "tool"
+
+
+class Origin(StrEnum):
+    """Where a token of a segment came from. Loss falls on SAMPLED tokens only."""
+
+    SAMPLED = "sampled"
+    FORCED = "forced"
+    ENV = "env"
+
+
+class StopReason(StrEnum):
+    """Why a generation ended."""
+
+    END = "end"  # the model closed its turn
+    STOP = "stop"  # a stop id or stop string of the request
+    LENGTH = "length"  # max_tokens or the window ran out
+    ABORTED = "aborted"  # the caller gave up
+
+
+class Effort(StrEnum):
+    """How long to think. `think.effort` maps each to `ThinkingLimits`."""
+
+    NONE = "none"
+    MINIMAL = "minimal"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The token bill. Adds. `reasoning_tokens` is a part of `completion_tokens`, `cached_tokens` of `prompt_tokens`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.cached_tokens + other.cached_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThinkingLimits:
+    """Exact control of thinking, in THINK tokens.
+
+    cap: at most this many THINK tokens, the close token included; None: no cap of its own. 0 is a direct prompt.
+    floor: the close is suppressed before this many THINK tokens; each time the model wants to close, the
+        continuation is put in instead (s1, arXiv 2501.19393, section 3.1). The cap wins over the floor.
+    """
+
+    cap: int | None = None
+    floor: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one sequence is sampled. Unknown fields are a TypeError by construction; bad values an `InvalidRequest`
+    when submitted.
+
+    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. `seed` None: drawn from the operating system.
+    max_tokens counts every token after the prompt, thinking included; None: whatever the window holds.
+    answer_room: thinking is closed early enough that this many of `max_tokens` are left for the answer.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop_ids: tuple[int, ...] = ()
+    thinking: ThinkingLimits = ThinkingLimits()
+    answer_room: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseTokens:
+    """The control ids by which an engine follows the phases of one dialogue format. None: the format has no such token.
+
+    continuation: ids put in when the floor suppresses a close ("Wait"); may be empty.
+    end: ids that close the assistant's turn.
+    """
+
+    think_open: int | None = None
+    think_close: int | None = None
+    call_open: int | None = None
+    call_close: int | None = None
+    continuation: tuple[int, ...] = ()
+    end: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One context's worth of generation: token in, token out. All per-token tuples have the length of `ids`.
+
+    logprobs: natural log, after temperature and before truncation or masks (at temperature 0: of temperature 1).
+        A FORCED token carries its log-probability too.
+    ids: the end token, when sampled, is kept.
+    """
+
+    prompt_ids: tuple[int, ...]
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    phases: tuple[Phase, ...]
+    origins: tuple[Origin, ...]
+    weights_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trajectory:
+    """One or more segments with one reward."""
+
+    segments: tuple[Segment, ...]
+    reward: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What a strategy may spend. None: no limit of its own. Kept exactly; `seconds` is wall time."""
+
+    tokens: int | None = None
+    samples: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a strategy gives back: the visible text, the reasoning behind it, the whole bill, and how it came about."""
+
+    text: str
+    reasoning: str = ""
+    stop_reason: StopReason = StopReason.END
+    usage: Usage = Usage()
+    trace: Mapping[str, object] = field(default_factory=dict)
+
+
+class PonderError(Exception):
+    """Base of every error a user can cause. The text says what was wrong, where, and what to do."""
+
+
+class InvalidRequest(PonderError, ValueError):
+    """A request that cannot be served as asked: a bad parameter, an unsupported combination."""
+
+
+class WindowExceeded(InvalidRequest):
+    """The prompt does not fit the context window."""
+
+    def __init__(self, message: str, *, prompt_tokens: int, window: int) -> None:
+        super().__init__(message)
+        self.prompt_tokens = prompt_tokens
+        self.window = window
+
+
+class CheckpointError(PonderError):
+    """A checkpoint that is corrupt, hostile or of an unknown kind. Names the file and the key."""
+
+
+class FormatError(PonderError, ValueError):
+    """Ids or messages that break the grammar of a dialogue format."""
+
+
+class RecipeError(PonderError, ValueError):
+    """A recipe with an unknown key, a wrong type or an impossible value."""
+
+
+class DataError(PonderError, ValueError):
+    """Malformed training or evaluation data. Names file and line."""
+
+
+class SamplerError(PonderError):
+    """A sampler (most often a remote endpoint) failed after its retries."""
+
+
+class GraderError(PonderError):
+    """A grader that could not run at all (not: an answer that is wrong)."""
+
+
+class MissingExtra(PonderError, ImportError):
+    """An optional dependency is not installed. The text names the extra."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: run `pip install 'ponder[{extra}]'`")

@@ -1,0 +1,202 @@
+"""Every step of every demonstration is re-checked here with arithmetic that shares no code with the families."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ponder.tasks.families import FAMILIES
+from ponder.tasks.protocol import DemonstratedTask
+
+seeds = st.integers(min_value=0, max_value=2**32)
+levels = st.floats(min_value=0, max_value=1)
+
+
+def drawn(name: str, seed: int, level: float):
+    rng = Random(seed)
+    family = FAMILIES[name]
+    problem = family.sample(rng, level)
+    return family, problem, family.demonstrate(problem, rng)
+
+
+def backwards(digits: str) -> int:
+    return int(digits[::-1])
+
+
+def check_digit_steps(line: str) -> None:
+    """Every `a*b+c+d=e`, `a+b+c=e` and `a-b-c=e`; a wrong one must be taken back by `no` and the right result."""
+    for left, result, _, correction in re.findall(r"(?<![\d>])([\d*+-]+)=(\d+)( no (\d+))?", line):
+        numbers = [int(n) for n in re.findall(r"\d+", left)]
+        signs = re.findall(r"[*+-]", left)
+        if "*" in signs:
+            value = numbers[0] * numbers[1] + sum(numbers[2:])
+        else:
+            value = numbers[0] + sum(n if s == "+" else -n for s, n in zip(signs, numbers[1:], strict=True))
+        assert value == int(correction or result), line
+        assert not correction or int(result) != value, f"a right step was taken back: {line}"
+
+
+def check_columns(lines: list[str]) -> None:
+    """The lines of column arithmetic: digit steps, then the result lowest digit first."""
+    for line in lines:
+        check_digit_steps(line)
+        if match := re.fullmatch(r"(\d+)([+-])(\d+): .* > (\d+)", line):
+            a, sign, b, result = match.groups()
+            assert backwards(result) == backwards(a) + backwards(b) * (1 if sign == "+" else -1), line
+        if match := re.fullmatch(r"(\d+)([<=>])(\d+)", line):
+            a, sign, b = int(match[1]), match[2], int(match[3])
+            assert sign == ("<" if a < b else ">" if a > b else "="), line
+
+
+def check_product(lines: list[str]) -> None:
+    """Long multiplication from its head line `a*b` to the product lowest digit first."""
+    a, b = map(int, lines[0].split("*"))
+    assert [backwards(d) for d in lines[1].split()] == [a, b]
+    total = 0
+    for place, line in enumerate(lines[2 : 2 + len(str(b))]):
+        check_digit_steps(line)
+        digit, row = int(line[0]), line.rsplit("> ", 1)[1]
+        assert digit == int(str(b)[::-1][place])
+        total += a * digit * 10**place
+        assert backwards(row) == total // 10**place, line
+    assert backwards(lines[2 + len(str(b))]) == total == a * b
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@given(seed=seeds, level=levels)
+@settings(max_examples=60, deadline=None)
+def test_demonstrations_end_in_an_answer_that_their_own_grader_accepts(name: str, seed: int, level: float):
+    family, problem, demonstration = drawn(name, seed, level)
+    assert isinstance(family, DemonstratedTask)
+    assert family.grade(problem, demonstration.answer).solved
+    assert family.grade(problem, problem.answer).solved
+    assert family.same(problem.answer, problem.answer)
+    assert not family.grade(problem, demonstration.answer + "1").solved
+    assert "".join(demonstration.pieces) in ("", demonstration.answer)
+
+
+@given(seed=seeds, level=levels)
+@settings(max_examples=200, deadline=None)
+def test_every_row_of_a_product_is_right(seed: int, level: float):
+    _, problem, demonstration = drawn("products", seed, level)
+    a, b = map(int, re.findall(r"\d+", problem.question))
+    *lines, last = demonstration.reasoning.split("\n")
+    assert lines[0] == f"{a}*{b}"
+    check_product(lines)
+    assert int(last) == a * b
+
+
+@given(seed=seeds, level=levels)
+@settings(max_examples=200, deadline=None)
+def test_every_column_of_a_sum_is_right(seed: int, level: float):
+    _, problem, demonstration = drawn("chain_sum", seed, level)
+    chain = re.search(r"\d+( [+-] \d+)+", problem.question)
+    assert chain
+    terms = [int(t) for t in re.findall(r"[+-]?\d+", chain[0].replace(" ", ""))]
+    head, *lines, last = demonstration.reasoning.split("\n")
+    assert [int(t[0] + t[:0:-1]) for t in head.split()] == terms
+    check_columns(lines)
+    assert int(last) == sum(terms)
+
+
+@given(seed=seeds, level=levels)
+@settings(max_examples=200, deadline=None)
+def test_every_line_of_euclid_takes_away_a_true_multiple(seed: int, level: float):
+    _, problem, demonstration = drawn("gcd", seed, level)
+    a, b = map(int, re.findall(r"\d+", problem.question))
+    head, *lines, last = demonstration.reasoning.split("\n")
+    a, b = sorted((a, b), reverse=True)
+    assert head == f"{a} {b}"
+    for line in lines:
+        match = re.fullmatch(r"(\d+)-(\d+)\*(\d+): (\d+)-(\d+)(?:=(\d+) (\d+)| (too big))", line)
+        assert match, line
+        top, by, guess = int(match[1]), int(match[2]), int(match[3])
+        assert (top, by) == (a, b) and a >= b, line
+        assert (backwards(match[4]), backwards(match[5])) == (top, by * guess), line
+        if match[8]:
+            assert by * guess > top, line
+            continue
+        assert backwards(match[6]) == int(match[7]) == top - by * guess, line
+        a = top - by * guess
+        if a < b:
+            a, b = b, a
+    assert (b, a) == (0, int(last))
+
+
+@given(seed=seeds, level=levels)
+@settings(max_examples=200, deadline=None)
+def test_every_word_is_spelled_and_every_hit_numbered(seed: int, level: float):
+    _, problem, demonstration = drawn("letter_counting", seed, level)
+    spelled, last = demonstration.reasoning.split("\n")
+    letter, spelled = re.fullmatch(r"(\w) in (.*)", spelled).groups()
+    count = 0
+    for entry in spelled.split(", "):
+        word, letters = entry.split(": ")
+        assert word in problem.question
+        for character, mark in zip(word.lower(), letters.split(), strict=True):
+            count += character == letter
+            assert mark == (f"{character}{count}" if character == letter else character)
+    assert int(last) == count
+
+
+@given(seed=seeds, level=levels)
+@settings(max_examples=100, deadline=None)
+def test_words_are_spelled_forward_then_backward(seed: int, level: float):
+    _, problem, demonstration = drawn("spell_backward", seed, level)
+    forward, backward = (line.split(": ")[1].split() for line in demonstration.reasoning.split("\n"))
+    assert "".join(forward) in problem.question
+    assert backward == forward[::-1] and "".join(backward) == demonstration.answer
+
+
+def exact(expression: str) -> Fraction:
+    """The value by Python's own parser over fractions; brackets and spaces as they stand."""
+    return eval(re.sub(r"\d+", r"Fraction(\g<0>)", expression), {"Fraction": Fraction})
+
+
+@given(seed=seeds, level=levels)
+@settings(max_examples=200, deadline=None)
+def test_every_rewriting_of_an_expression_keeps_its_value(seed: int, level: float):
+    _, problem, demonstration = drawn("basic_arithmetic", seed, level)
+    lines = demonstration.reasoning.split("\n")
+    value = int(problem.answer)
+    expression = str(problem.metadata["expression"])
+    assert lines[0] == expression and exact(expression) == value
+    starts = [i for i, line in enumerate(lines) if re.fullmatch(r"\d+\*\d+", line)]
+    for i in starts:
+        check_product(lines[i : i + 3 + len(lines[i].split("*")[1])])
+    working = re.compile(r"[+-]\d+( [+-]\d+)*|\d+[<=>]\d+|.*[:>].*|\d+\*\d+|\d+ \d+|\d+")
+    division = re.compile(r"(\d+)-(\d+)\*(\d+): (\d+)-(\d+)=(\d+) (\d+)")
+    check_columns([line for line in lines if working.fullmatch(line) and not division.fullmatch(line)])
+    for line in lines:
+        if match := division.fullmatch(line):
+            a, b, q, top, product, low, rest = match.groups()
+            assert backwards(top) == int(a) and backwards(product) == int(b) * int(q)
+            assert backwards(low) == int(rest) == int(a) - int(b) * int(q)
+    assert Fraction(demonstration.answer) == value
+
+
+@given(seed=seeds, level=levels)
+@settings(max_examples=100, deadline=None)
+def test_countdown_gives_up_only_plans_that_cannot_work(seed: int, level: float):
+    _, problem, demonstration = drawn("countdown", seed, level)
+    head, *lines = demonstration.reasoning.split("\n")
+    numbers, target = re.fullmatch(r"([\d ]+) to (\d+)", head).groups()
+    assert sorted(map(int, numbers.split())) == sorted(problem.metadata["numbers"])
+    for line in lines:
+        for equation in re.findall(r"\S+=\d+", line):
+            left, right = equation.split("=")
+            assert exact(left) == int(right), line
+        if match := re.search(r"=(\d+) half (\d+)", line):
+            assert int(match[1]) == 2 * int(match[2])
+        if line.endswith("odd"):
+            assert int(re.search(r"=(\d+) odd", line)[1]) % 2
+        if line.endswith("less"):
+            assert int(re.search(r"=(\d+) less", line)[1]) < int(target)
+    half, subset = re.search(r"half (\d+) is ([\d+]+)$", lines[-1]).groups()
+    assert exact(subset) == int(half)
+    assert exact(demonstration.answer) == int(target)

@@ -1,0 +1,112 @@
+"""How a generation ended is a named case, whatever was sampled."""
+
+import pytest
+
+from ponder.dialogue import (
+    Message,
+    Parsed,
+    ParseStatus,
+    PonderFormat,
+    Reasoning,
+    Role,
+    Start,
+    Text,
+    ToolCall,
+    train_tokenizer,
+)
+
+TOKENIZER = train_tokenizer([], 320)
+FORMAT = PonderFormat(TOKENIZER)
+
+
+def parse(spelled: str, start: Start = Start.THINK) -> Parsed:
+    """Parse ids written as text in which control tokens are control tokens."""
+    ids: list[int] = []
+    for id, piece in TOKENIZER.split_control(spelled):
+        ids += TOKENIZER.encode(piece) if id is None else [id]
+    return FORMAT.parse_generated(ids, start=start)
+
+
+def shape(parsed: Parsed) -> list[tuple[str, ...]]:
+    return [
+        (type(part).__name__, part.name, part.arguments)
+        if isinstance(part, ToolCall)
+        else (type(part).__name__, part.text)
+        for part in parsed.message.parts
+        if isinstance(part, Text | Reasoning | ToolCall)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("spelled", "start", "status", "parts"),
+    [
+        ("hm<|/think|>4<|end|>", Start.THINK, ParseStatus.COMPLETE, [("Reasoning", "hm"), ("Text", "4")]),
+        ("<|/think|>4<|end|>", Start.THINK, ParseStatus.COMPLETE, [("Reasoning", ""), ("Text", "4")]),
+        ("4<|end|>", Start.DIRECT, ParseStatus.COMPLETE, [("Text", "4")]),
+        ("4<|endoftext|>", Start.DIRECT, ParseStatus.COMPLETE, [("Text", "4")]),
+        ("<|end|>", Start.DIRECT, ParseStatus.COMPLETE, []),
+        ("<|think|>hm<|/think|>4<|end|>", Start.DIRECT, ParseStatus.COMPLETE, [("Reasoning", "hm"), ("Text", "4")]),
+        ("<|call|>f<|args|>{}<|/call|><|end|>", Start.DIRECT, ParseStatus.COMPLETE, [("ToolCall", "f", "{}")]),
+        ("4", Start.DIRECT, ParseStatus.NO_END, [("Text", "4")]),
+        ("", Start.DIRECT, ParseStatus.NO_END, []),
+        ("hm<|/think|>4", Start.THINK, ParseStatus.NO_END, [("Reasoning", "hm"), ("Text", "4")]),
+        ("hm", Start.THINK, ParseStatus.OPEN_THINK, [("Reasoning", "hm")]),
+        ("", Start.THINK, ParseStatus.OPEN_THINK, [("Reasoning", "")]),
+        ("hm<|end|>", Start.THINK, ParseStatus.OPEN_THINK, [("Reasoning", "hm")]),
+        ("a<|call|>f<|args|>{", Start.DIRECT, ParseStatus.OPEN_CALL, [("Text", "a"), ("Text", "<|call|>f<|args|>{")]),
+        ("<|call|>f<|end|>", Start.DIRECT, ParseStatus.OPEN_CALL, [("Text", "<|call|>f")]),
+    ],
+)
+def test_each_ending_has_its_case(
+    spelled: str, start: Start, status: ParseStatus, parts: list[tuple[str, ...]]
+) -> None:
+    parsed = parse(spelled, start)
+    assert (parsed.status, shape(parsed), parsed.stray) == (status, parts, ())
+
+
+@pytest.mark.parametrize(
+    ("spelled", "start", "stray", "parts"),
+    [
+        ("a<|user|>b<|end|>", Start.DIRECT, (1,), [("Text", "a<|user|>b")]),
+        ("a<|/think|>b<|end|>", Start.DIRECT, (1,), [("Text", "a<|/think|>b")]),
+        ("a<|think|>b<|/think|>c<|end|>", Start.THINK, (1,), [("Reasoning", "a<|think|>b"), ("Text", "c")]),
+        ("<|call|>f<|/call|><|end|>", Start.DIRECT, (0, 2), [("Text", "<|call|>f<|/call|>")]),
+        ("<|call|><|args|>{}<|/call|>", Start.DIRECT, (0, 4), [("Text", "<|call|><|args|>{}<|/call|>")]),
+        ("<|call|>f<|args|><|args|><|/call|>", Start.DIRECT, (0, 4), [("Text", "<|call|>f<|args|><|args|><|/call|>")]),
+        ("a<|end|>b<|user|>", Start.DIRECT, (2, 3), [("Text", "a"), ("Text", "b<|user|>")]),
+        ("<|state|>s<|fold|><|/think|>a", Start.THINK, (0, 2), [("Reasoning", "<|state|>s<|fold|>"), ("Text", "a")]),
+        ("<|reserved_31|><|/call|>", Start.DIRECT, (0, 1), [("Text", "<|reserved_31|><|/call|>")]),
+    ],
+)
+def test_a_control_token_without_a_place_stays_as_spelled_text(
+    spelled: str, start: Start, stray: tuple[int, ...], parts: list[tuple[str, ...]]
+) -> None:
+    parsed = parse(spelled, start)
+    assert parsed.status is ParseStatus.STRAY_CONTROL
+    assert parsed.stray == stray
+    assert shape(parsed) == parts
+
+
+def test_parts_carry_the_ids_they_were_sampled_as() -> None:
+    parsed = parse("hm<|/think|>4<|end|>")
+    assert parsed.message.parts == (
+        Reasoning("hm", tuple(TOKENIZER.encode("hm"))),
+        Text("4", tuple(TOKENIZER.encode("4"))),
+    )
+
+
+def test_parse_is_the_message_of_parse_generated() -> None:
+    ids = [*TOKENIZER.encode("4"), TOKENIZER.control_id("<|end|>")]
+    assert FORMAT.parse(ids, start=Start.DIRECT) == FORMAT.parse_generated(ids, start=Start.DIRECT).message
+
+
+def test_ids_that_do_not_spell_the_text_are_another_tokenizers_and_not_used() -> None:
+    edited = Message(Role.ASSISTANT, (Text("5", tuple(TOKENIZER.encode("4"))),))
+    assert FORMAT.render([edited]) == FORMAT.render([Message.assistant("5")])
+
+
+def test_ids_that_cut_a_character_are_kept() -> None:
+    half = TOKENIZER.encode("ü")[:1]
+    message = FORMAT.parse([*half, TOKENIZER.control_id("<|end|>")], start=Start.DIRECT)
+    assert message.text == "\ufffd"
+    assert FORMAT.render([message]).ids[1:-1] == tuple(half)
