@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 BUNDLED = "mini"
 
 
-def load(model: str | Path = BUNDLED, **options: Any) -> Reasoner:
+def load(where: str | Path = BUNDLED, /, **options: Any) -> Reasoner:
     """A `Reasoner` over a model.
 
-    model: "mini" (the model inside the package), a folder in the Hugging Face layout, or the base URL of an
+    where: "mini" (the model inside the package), a folder in the Hugging Face layout, or the base URL of an
         OpenAI-compatible endpoint ("http://localhost:8000/v1").
     options: those of `ponder.sampler.local.load_sampler` (dtype, device, max_batch, window), or of
         `ponder.sampler.endpoint.EndpointSampler` (model, api_key, dialect, timeout, …).
@@ -25,20 +25,19 @@ def load(model: str | Path = BUNDLED, **options: Any) -> Reasoner:
     """
     from ponder.think import Reasoner
 
-    if isinstance(model, str) and model.startswith(("http://", "https://")):
+    if isinstance(where, str) and where.startswith(("http://", "https://")):
         from ponder.sampler.endpoint import EndpointSampler
 
-        return Reasoner(EndpointSampler(model, **options))
-    folder = model_folder(model)
+        return Reasoner(EndpointSampler(where, **options))
+    folder = model_folder(where)
     from ponder.sampler.local import load_sampler
 
     return Reasoner(load_sampler(folder, **options))
 
 
 def model_folder(model: str | Path) -> Path:
-    """Where the files of a local model lie. A folder of the working directory called "mini" wins over the bundled one
-    only as "./mini"."""
-    if str(model) == BUNDLED:
+    """Where the files of a local model lie. A folder called "mini" in the working directory is "./mini"."""
+    if model == BUNDLED:
         bundled = Path(str(files("ponder") / BUNDLED))
         if not (bundled / "config.json").is_file():
             raise InvalidRequest(

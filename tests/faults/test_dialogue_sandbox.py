@@ -49,11 +49,14 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.mark.parametrize("payload", PAYLOADS)
-def test_a_payload_is_refused_without_a_side_effect(sandbox: Sandbox, payload: str, tmp_path: Path) -> None:
+def test_a_payload_reaches_nothing(sandbox: Sandbox, payload: str, tmp_path: Path) -> None:
+    """It ends in an error, or in nothing where what it asked for is undefined."""
     trace = tmp_path / "trace"
-    with pytest.raises(TemplateError) as caught:
-        sandbox.render(payload.replace("FILE", str(trace)), {"messages": [{"role": "user"}]})
-    assert caught.value.failure is TemplateFailure.ERROR
+    try:
+        shown = sandbox.render(payload.replace("FILE", str(trace)), {"messages": [{"role": "user"}]})
+    except TemplateError:
+        shown = ""
+    assert shown == ""
     assert not trace.exists()
 
 
@@ -82,7 +85,7 @@ def test_what_grows_without_bound_is_stopped(sandbox: Sandbox, template: str) ->
     "template",
     [
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-        "{{ 9 ** 9 ** 9 }}",
+        "{{ 9 ** (9 ** 9) }}",
         "{{ ('a' * 9999) | replace('a', 'b' * 1000) | list | sort | join | length }}" * 2000,
     ],
 )
@@ -162,9 +165,9 @@ def test_a_template_that_strips_lines_on_one_side_is_followed() -> None:
 
 def test_what_a_template_leaves_out_is_refused_by_name() -> None:
     format = jinja(LOOP)
-    with pytest.raises(FormatError, match="message 0: .* its name"):
+    with pytest.raises(FormatError, match=r"message 0: .* its name"):
         format.render([Message.user("q", "bob")])
-    with pytest.raises(FormatError, match="message 1: .* its tool call name"):
+    with pytest.raises(FormatError, match=r"message 1: .* its tool call name"):
         format.render([Message.user("q"), Message(Role.ASSISTANT, (ToolCall("f", "{}"),))])
 
 

@@ -116,7 +116,8 @@ def test_every_line_of_euclid_takes_away_a_true_multiple(seed: int, level: float
         match = re.fullmatch(r"(\d+)-(\d+)\*(\d+): (\d+)-(\d+)(?:=(\d+) (\d+)| (too big))", line)
         assert match, line
         top, by, guess = int(match[1]), int(match[2]), int(match[3])
-        assert (top, by) == (a, b) and a >= b, line
+        assert (top, by) == (a, b), line
+        assert a >= b, line
         assert (backwards(match[4]), backwards(match[5])) == (top, by * guess), line
         if match[8]:
             assert by * guess > top, line
@@ -150,7 +151,8 @@ def test_words_are_spelled_forward_then_backward(seed: int, level: float):
     _, problem, demonstration = drawn("spell_backward", seed, level)
     forward, backward = (line.split(": ")[1].split() for line in demonstration.reasoning.split("\n"))
     assert "".join(forward) in problem.question
-    assert backward == forward[::-1] and "".join(backward) == demonstration.answer
+    assert backward == forward[::-1]
+    assert "".join(backward) == demonstration.answer
 
 
 def exact(expression: str) -> Fraction:
@@ -165,7 +167,8 @@ def test_every_rewriting_of_an_expression_keeps_its_value(seed: int, level: floa
     lines = demonstration.reasoning.split("\n")
     value = int(problem.answer)
     expression = str(problem.metadata["expression"])
-    assert lines[0] == expression and exact(expression) == value
+    assert lines[0] == expression
+    assert exact(expression) == value
     starts = [i for i, line in enumerate(lines) if re.fullmatch(r"\d+\*\d+", line)]
     for i in starts:
         check_product(lines[i : i + 3 + len(lines[i].split("*")[1])])
@@ -175,7 +178,8 @@ def test_every_rewriting_of_an_expression_keeps_its_value(seed: int, level: floa
     for line in lines:
         if match := division.fullmatch(line):
             a, b, q, top, product, low, rest = match.groups()
-            assert backwards(top) == int(a) and backwards(product) == int(b) * int(q)
+            assert backwards(top) == int(a)
+            assert backwards(product) == int(b) * int(q)
             assert backwards(low) == int(rest) == int(a) - int(b) * int(q)
     assert Fraction(demonstration.answer) == value
 

@@ -1,4 +1,4 @@
-"""Whatever the lengths: every document packed stands whole in one row, and everything else is padding without weight."""
+"""Whatever the lengths: every document packed stands whole in one row; all else is padding without weight."""
 
 from random import Random
 

@@ -103,7 +103,9 @@ def test_same_result_from_threads_and_asyncio():
         threaded = list(pool.map(lambda n: run_isolated("math:sqrt", n * n).value, range(32)))
 
     async def gathered():
-        return [each.value for each in await asyncio.gather(*(run_isolated_async("math:sqrt", n * n) for n in range(32)))]
+        return [
+            each.value for each in await asyncio.gather(*(run_isolated_async("math:sqrt", n * n) for n in range(32)))
+        ]
 
     assert threaded == asyncio.run(gathered()) == list(range(32))
 
@@ -118,7 +120,12 @@ def test_a_forked_worker_gets_a_server_of_its_own():
         "assert run_isolated('math:sqrt', 16).value == 4.0\n"
         "if pid: assert os.waitpid(pid, 0)[1] == 0\n"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

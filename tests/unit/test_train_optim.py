@@ -1,5 +1,7 @@
 """The learning rate by step, and optimizer state that survives being stored."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def test_every_schedule_warms_up_to_one_and_comes_down_to_almost_nothing(schedul
     curve = scales(schedule=schedule, warmup=0.1)
     assert curve[:10] == [pytest.approx((i + 1) / 10) for i in range(10)]
     assert curve[10] == pytest.approx(1.0)
-    assert all(later <= earlier for earlier, later in zip(curve[10:], curve[11:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(curve[10:]))
     assert 0 < curve[-1] < 0.03
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_asking, load, settings
-from ponder.cli.terminal import Screen, bill
+from ponder.cli.terminal import DIM, Screen, bill
 from ponder.types import Answer, InvalidRequest, StopReason
+
+if TYPE_CHECKING:
+    from ponder.think import Reasoner
 
 NAME = "ask"
 HELP = "ask one question and print the answer"
@@ -25,22 +29,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     question = read_question(args.question)
     with load(args.model) as reasoner:
-        if args.json:
-            answer = reasoner.ask(question, **settings(args))
-            print(json.dumps(as_json(answer), ensure_ascii=False, indent=2))
-            return 0
         screen = Screen(show_reasoning=args.show_reasoning)
-        with reasoner.stream(question, **settings(args)) as stream:
-            for piece in stream:
-                screen.piece(piece.phase, piece.text)
-            screen.end()
-            answer = stream.answer
+        if args.json or not screen.stream.isatty():
+            answer = reasoner.ask(question, **settings(args))
+            print(printed(answer, args))
+        else:
+            answer = streamed(reasoner, question, args, screen)
     notes = Screen(sys.stderr)
     if answer.stop_reason is StopReason.LENGTH:
         notes.line("ponder ask: the answer was cut off: the token limit or the context window was reached")
     if notes.stream.isatty():
-        notes.line(bill(answer.usage), "2")
+        notes.line(bill(answer.usage), DIM)
     return 0
+
+
+def streamed(reasoner: Reasoner, question: str, args: argparse.Namespace, screen: Screen) -> Answer:
+    """The answer, shown as it comes."""
+    with reasoner.stream(question, **settings(args)) as stream:
+        for piece in stream:
+            screen.piece(piece.phase, piece.text)
+        screen.end()
+        return stream.answer
+
+
+def printed(answer: Answer, args: argparse.Namespace) -> str:
+    """The answer as a program reads it."""
+    if args.json:
+        return json.dumps(as_json(answer), ensure_ascii=False, indent=2)
+    return f"{answer.reasoning}\n\n{answer.text}" if args.show_reasoning and answer.reasoning else answer.text
 
 
 def read_question(text: str) -> str:

@@ -49,9 +49,6 @@ def load(model: str) -> Reasoner:
     from ponder.front import load as load_model
 
     address, mark, remote = model.partition("#")
-    if not mark or not address.startswith(("http://", "https://")):
-        return load_model(model)
-    from ponder.sampler.endpoint import EndpointSampler
-    from ponder.think import Reasoner
-
-    return Reasoner(EndpointSampler(address, remote))
+    if mark and address.startswith(("http://", "https://")):
+        return load_model(address, model=remote)
+    return load_model(model)

@@ -10,6 +10,11 @@ from ponder.types import Phase, Usage
 
 DIM, BOLD, GREEN, RED, CYAN = "2", "1", "32", "31", "36"
 
+# A model's text must not command the terminal: control characters, but for line breaks and tabs, are shown, not sent.
+HARMLESS = dict.fromkeys(range(0x7F, 0xA0), 0xFFFD) | {
+    code: 0x2400 + code for code in range(0x20) if chr(code) not in "\n\t"
+}
+
 
 class Screen:
     """Writes text of the two phases to a stream as it arrives."""
@@ -27,13 +32,17 @@ class Screen:
         print(self.paint(text, style) if style else text, file=self.stream, flush=True)
 
     def piece(self, phase: Phase, text: str) -> None:
-        """A piece of a stream. A blank line separates the thinking from what follows it."""
-        if phase is Phase.THINK and not self.show_reasoning:
+        """A piece of a stream. A blank line separates the thinking from what follows it.
+
+        The very end of the thinking (white space, half a character) may come after the answer has begun: left out.
+        """
+        if phase is Phase.THINK and (not self.show_reasoning or self._phase is Phase.ANSWER):
             return
         if self._phase is Phase.THINK and phase is not Phase.THINK:
             self.stream.write("\n\n")
         self._phase = phase
-        self.stream.write(self.paint(text, DIM) if phase is Phase.THINK else text)
+        shown = text.translate(HARMLESS) if self.stream.isatty() else text
+        self.stream.write(self.paint(shown, DIM) if phase is Phase.THINK else shown)
         self.stream.flush()
 
     def end(self) -> None:

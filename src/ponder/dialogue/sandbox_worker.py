@@ -61,7 +61,7 @@ def _raise_exception(message: str) -> None:
 
 
 def render(template: jinja2.Template, variables: dict[str, Any], max_characters: int) -> dict[str, str]:
-    """{"text": …}, or {"refused": …} by the template itself, or {"error": …}."""
+    """{"text": …}, or {"refused": …} by the template itself, or {"error": …}. Any other end is the process's end."""
     pieces: list[str] = []
     room = max_characters
     try:
@@ -74,7 +74,15 @@ def render(template: jinja2.Template, variables: dict[str, Any], max_characters:
         return {"refused": str(error)[:500]}
     except MemoryError:
         return {"error": "it ran out of memory"}
-    except Exception as error:  # whatever a hostile template provokes is an answer, not a crash
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         return {"error": f"{type(error).__name__}: {error}"[:500]}
     return {"text": "".join(pieces)}
 

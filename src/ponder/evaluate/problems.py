@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
+from typing import cast
 
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask, question_hash
 from ponder.tasks.protocol import Problem, Task
@@ -42,18 +43,26 @@ def _split(spec: str) -> Iterator[str]:
 def held_out(task: Task, n: int, *, start: int = 0) -> list[Problem]:
     """`n` problems that training does not draw, the same ones every time.
 
-    A reasoning-gym dataset gives the items from TRAIN_LIMIT + start on. Any other task is sampled at levels spread
-    evenly over [0, 1] from generators seeded with the words "held out", its name and the number: disjoint from training
-    only as far as the task's own space of questions is large, which `overlap` measures.
+    A reasoning-gym dataset gives the items from TRAIN_LIMIT + start on, but for those that it breaks at. Any other task
+    is sampled at levels spread evenly over [0, 1] from generators seeded with the words "held out", its name and the
+    number: disjoint from training only as far as the task's own space of questions is large, which `overlap` measures.
     """
     if n < 1 or start < 0:
         raise InvalidRequest(f"{n} problems from number {start} on: give at least 1, from 0 or more")
     numbers = range(start, start + n)
     if isinstance(task, GymTask):
-        return [task.problem(TRAIN_LIMIT + number) for number in numbers]
+        return _drawable(task, TRAIN_LIMIT + start, n)
     return [
         task.sample(Random(f"held out {task.name} {number}"), (place + 0.5) / n) for place, number in enumerate(numbers)
     ]
+
+
+def _drawable(task: GymTask, index: int, n: int) -> list[Problem]:
+    problems: list[Problem] = []
+    while len(problems) < n:
+        problems.append(task.first_drawable(range(index, index + 100)))
+        index = cast(int, problems[-1].metadata["index"]) + 1
+    return problems
 
 
 def overlap(problems: Iterable[Problem], trained_on: frozenset[str]) -> list[bool]:

@@ -47,8 +47,6 @@ def load_model(
     """
     folder = Path(folder)
     config = load_config(folder)
-    with torch.device("meta"):
-        model = Transformer(config)
     with ExitStack() as stack:
         tensors = _open_weights(folder, stack)
         _check_tensors(tensors, config.parameter_shapes(), config.tie_embeddings)
@@ -56,6 +54,8 @@ def load_model(
         state = {name: tensors[name].read().to(device, dtype, copy=True) for name in config.parameter_shapes()}
         if config.tie_embeddings and "lm_head.weight" in tensors:
             _check_tied(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+    with torch.device("meta"):
+        model = Transformer(config)
     model.load_state_dict(state, assign=True)
     return model.to(device)
 

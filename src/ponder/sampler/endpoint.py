@@ -7,11 +7,11 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ponder.sampler import http
@@ -19,6 +19,8 @@ from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.protocol import Completion, Delta, Done, Request
 from ponder.sampler.replies import Replies
 from ponder.types import InvalidRequest, SamplerError
+
+T = TypeVar("T")
 
 KEYS_BY_HOST = {"api.openai.com": "OPENAI_API_KEY", "api.deepseek.com": "DEEPSEEK_API_KEY"}
 ANY_KEY = "PONDER_API_KEY"
@@ -92,9 +94,12 @@ class EndpointSampler:
         """
         self._check(request)
         if self.dialect is Dialect.DEEPSEEK and request.n > 1:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._whole(each)) for each in _one_by_one(request)]
-            return [task.result()[0] for task in tasks]
+            work = [asyncio.ensure_future(self._whole(each)) for each in _one_by_one(request)]
+            try:
+                return [completions[0] for completions in await asyncio.gather(*work)]
+            finally:
+                for each in work:
+                    each.cancel()
         return await self._whole(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
@@ -124,7 +129,7 @@ class EndpointSampler:
 
         return await self._retried(attempt)
 
-    async def _streamed(self, request: Request) -> AsyncIterator[Delta | Done]:
+    async def _streamed(self, request: Request) -> AsyncGenerator[Delta | Done, None]:
         body = request_body(request, await self._model_name(), self.dialect, stream=True)
         tried = 0
         while True:
@@ -141,7 +146,7 @@ class EndpointSampler:
                 await self._pause(error, tried)
                 tried += 1
 
-    async def _events(self, n: int, body: dict[str, Any]) -> AsyncIterator[Delta | Done]:
+    async def _events(self, n: int, body: dict[str, Any]) -> AsyncGenerator[Delta | Done, None]:
         async with self._sent("POST", "/chat/completions", body) as response:
             replies = Replies(n)
             async for line in response.lines():
@@ -156,7 +161,7 @@ class EndpointSampler:
             for index, completion in enumerate(replies.completions()):
                 yield Done(index, completion)
 
-    async def _retried(self, attempt: Any) -> Any:
+    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
         tried = 0
         while True:
             try:
@@ -173,7 +178,8 @@ class EndpointSampler:
             raise SamplerError(f"{self._where} failed after {attempts}: {self._told(error)}") from error
         if wait is not None and wait > self._max_wait:
             raise SamplerError(
-                f"{self._where} asks to wait {wait:.0f} s, longer than max_wait ({self._max_wait:g} s): {self._told(error)}"
+                f"{self._where} asks to wait {wait:.0f} s, longer than max_wait ({self._max_wait:g} s): "
+                f"{self._told(error)}"
             ) from error
         doubled = min(self._max_wait, self._backoff * 2**tried)
         await asyncio.sleep(wait if wait is not None else doubled * random.uniform(0.5, 1.0))

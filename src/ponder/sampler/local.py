@@ -210,6 +210,6 @@ def check_request(request: Request) -> None:
         if not isinstance(stop, str) or not stop:
             raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
     if request.effort is not None:
-        raise InvalidRequest(f"effort is {request.effort}: this sampler keeps exact limits, set params.thinking instead")
+        raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
     if not request.prompt:
         raise InvalidRequest("prompt is empty: give at least one message or one id")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from ponder.types import Effort, Phase, SamplingParams, Segment, StopReason, Usa
 
 
 class Truncation(StrEnum):
-    """What to do when a conversation does not fit: refuse with the counts, or drop the oldest whole turns and say so."""
+    """What to do when a conversation does not fit: refuse with the counts, or drop the oldest turns and say so."""
 
     DISABLED = "disabled"
     AUTO = "auto"
@@ -29,7 +29,7 @@ class Request:
     """
 
     prompt: Conversation | tuple[int, ...]
-    params: SamplingParams = SamplingParams()
+    params: SamplingParams = field(default_factory=SamplingParams)
     n: int = 1
     stop: tuple[str, ...] = ()
     policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from random import Random
@@ -19,10 +20,17 @@ from typing import Any
 from ponder.tasks import gym_child, isolate
 from ponder.tasks.graders import same_value
 from ponder.tasks.protocol import Grade, Problem
-from ponder.types import GraderError, InvalidRequest
+from ponder.types import DataError, InvalidRequest
 
 TRAIN_LIMIT = 5_000_000
 RUNS_CODE = ("eval(", "exec(", "parse_expr(", "sympify(", "parse_latex(")
+
+
+DRAWING_FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+class UndrawableItem(DataError):
+    """An index at which the dataset itself breaks (basic_arithmetic divides by zero about once in a thousand items)."""
 
 
 def question_hash(question: str) -> str:
@@ -60,28 +68,41 @@ class GymTask:
         return f"gym:{self.dataset}"
 
     def problem(self, index: int, rung: int = 0) -> Problem:
-        """Item `index` (≥ 0) of config number `rung`. The same call gives the same problem on every machine."""
+        """Item `index` (≥ 0) of config number `rung`. The same call gives the same problem on every machine.
+
+        Raises UndrawableItem where the dataset breaks at this index.
+        """
         if index < 0:
             raise InvalidRequest(f"{self.name}: a problem's index is at least 0, not {index}")
         call = {"name": self.dataset, "config": self.configs[rung], "index": index}
-        if self.dataset in gym_child.HASH_ORDERED:
+        if self.dataset in gym_child.DRAWN_APART:
             drawn = isolate.run_isolated(
-                "ponder.tasks.gym_child:draw", call, timeout=60, warm=_warm(call), share="draw"
+                "ponder.tasks.gym_child:draw_apart", call, timeout=60, warm=_warm(call), share="draw"
             )
             if drawn.outcome is not isolate.Outcome.DONE:
-                raise GraderError(f"{self.name}: item {index} could not be drawn: {drawn.why}")
+                raise UndrawableItem(f"{self.name}: item {index} cannot be drawn: {drawn.why}")
             entry = drawn.value
         else:
-            entry = gym_child.draw(call)
+            try:
+                entry = gym_child.draw(call)
+            except DRAWING_FAILS as error:
+                raise UndrawableItem(f"{self.name}: item {index} cannot be drawn: {error!r}") from error
         answer = entry["answer"] if isinstance(entry["answer"], str) else ""
         return Problem(task=self.name, question=entry["question"], answer=answer, metadata={**call, "entry": entry})
 
     def sample(self, rng: Random, level: float) -> Problem:
-        """A training problem. `level` in [0, 1] picks among the configs."""
+        """A training problem. `level` in [0, 1] picks among the configs; an undrawable item is passed over."""
         if not 0 <= level <= 1:
             raise InvalidRequest(f"{self.name}: a level lies in [0, 1], not {level}")
         rung = min(int(level * len(self.configs)), len(self.configs) - 1)
-        return self.problem(rng.randrange(TRAIN_LIMIT), rung)
+        return self.first_drawable((rng.randrange(TRAIN_LIMIT) for _ in range(100)), rung)
+
+    def first_drawable(self, indices: Iterable[int], rung: int = 0) -> Problem:
+        """The problem at the first of `indices` that the dataset does not break at."""
+        for index in indices:
+            with suppress(UndrawableItem):
+                return self.problem(index, rung)
+        raise UndrawableItem(f"{self.name}: item after item cannot be drawn under the config {self.configs[rung]}")
 
     def entry(self, problem: Problem) -> dict[str, Any]:
         """The dataset's own entry behind a problem: question, answer and metadata, in reasoning-gym's types."""

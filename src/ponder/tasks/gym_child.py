@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
+import warnings
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -18,9 +20,19 @@ BLOCK = 500  # of the datasets that draw all their items at once, this many are 
 
 # These draw (or list) all `size` items when they are built, so they are built in blocks: block b has seed b * BLOCK.
 EAGER = frozenset({"acre", "composite", "gsm_symbolic", "list_functions", "word_ladder"})
-# These iterate over sets of strings while they draw: only under a fixed hash seed are their items reproducible.
-HASH_ORDERED = frozenset(
-    {"codeio", "isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder"}
+# These are drawn in a child, too: only under a fixed hash seed (they iterate over sets of strings) or a fixed state of
+# the global generator (list_functions) are their items reproducible, and bf prints while it draws.
+DRAWN_APART = frozenset(
+    {
+        "bf",
+        "codeio",
+        "isomorphic_strings",
+        "knight_swap",
+        "list_functions",
+        "polynomial_multiplication",
+        "ransom_note",
+        "word_ladder",
+    }
 )
 
 
@@ -41,7 +53,9 @@ def _built(name: str, config: str, seed: int, size: int) -> Any:
 
         settings["datasets"] = [DatasetSpec(**spec) for spec in settings.get("datasets") or []]
     try:
-        return library().create_dataset(name, **settings, seed=seed, size=size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # arc_agi's library leaves a file open
+            return library().create_dataset(name, **settings, seed=seed, size=size)
     except (AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidRequest(
             f"reasoning-gym's {name!r} refuses the config {config}: {error or type(error).__name__}"
@@ -76,6 +90,12 @@ def draw(payload: dict[str, Any]) -> dict[str, Any]:
     data, place = build(payload["name"], payload["config"], payload["index"])
     entry = data[place]
     return {"question": entry["question"], "answer": entry["answer"], "metadata": pack_json(entry["metadata"])}
+
+
+def draw_apart(payload: dict[str, Any]) -> dict[str, Any]:
+    """`draw` from a global generator in a state that the index alone decides. For children only."""
+    random.seed(payload["index"])
+    return draw(payload)
 
 
 def score(payload: dict[str, Any]) -> dict[str, float]:

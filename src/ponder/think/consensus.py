@@ -62,7 +62,7 @@ def consensus(
     return Consensus(
         samples,
         Sampling(
-            effort=effort and parse_effort(effort),
+            effort=None if effort is None else parse_effort(effort),
             temperature=temperature,
             seed=seed,
             max_tokens=max_tokens,

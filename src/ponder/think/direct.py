@@ -43,10 +43,13 @@ def direct(
     max_tokens: int | None = None,
     thinking: ThinkingLimits | None = None,
 ) -> Direct:
-    """One sample, greedy unless told otherwise. effort: None: medium, or an endpoint's own default. thinking: limits in tokens instead of an effort."""
+    """One sample, greedy unless told otherwise.
+
+    effort: None: medium, or an endpoint's own default. thinking: limits in tokens instead of an effort.
+    """
     return Direct(
         Sampling(
-            effort=effort and parse_effort(effort),
+            effort=None if effort is None else parse_effort(effort),
             temperature=temperature,
             seed=seed,
             max_tokens=max_tokens,

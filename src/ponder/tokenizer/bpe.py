@@ -45,7 +45,7 @@ class Tokenizer:
         Raises TokenizerError naming `source` when the spec is malformed or not byte-level BPE.
         """
         self._spec = dict(spec)
-        self.config: Mapping[str, Any] = MappingProxyType(dict(config or {}))
+        self._config = dict(config or {})
         self._control = _added_tokens(self._spec, source)
         self._names = {id: name for name, id in self._control.items()}
         self._plain = _without_added_tokens(self._spec, set(self._names), source)
@@ -103,7 +103,7 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` (which `transformers` loads) into `folder`."""
-        write_folder(Path(folder), self._spec, self.config, list(self._control))
+        write_folder(Path(folder), self._spec, self._config, list(self._control))
 
     @property
     def vocab_size(self) -> int:
@@ -116,9 +116,14 @@ class Tokenizer:
         return MappingProxyType(self._control)
 
     @property
+    def config(self) -> Mapping[str, Any]:
+        """The content of `tokenizer_config.json`."""
+        return MappingProxyType(self._config)
+
+    @property
     def chat_template(self) -> str | None:
         """The Jinja template that came with the tokenizer."""
-        template = self.config.get("chat_template")
+        template = self._config.get("chat_template")
         return template if isinstance(template, str) else None
 
     def control_id(self, name: str) -> int:
@@ -296,5 +301,5 @@ def _merged(merge: Sequence[str] | str) -> str:
 
 
 def _not_text(given: object, error: Exception) -> InvalidRequest:
-    kind = "holds a lone surrogate" if isinstance(error, UnicodeEncodeError) else f"is {type(given).__name__}, not text"
-    return InvalidRequest(f"cannot encode: the input {kind} ({error}); pass well-formed Unicode strings")
+    what = "text with a lone surrogate" if isinstance(given, str) else f"a {type(given).__name__}"
+    return InvalidRequest(f"cannot encode {what} ({error}): pass well-formed Unicode strings")

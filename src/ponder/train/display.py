@@ -18,9 +18,9 @@ class Metrics:
 
     def __init__(self, path: Path, *, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [record for record in read_metrics(path) if record["step"] <= step]
+        self.kept = [record for record in read_metrics(path) if record["step"] <= step]
         self._stream = path.open("w", encoding="utf-8")
-        for record in kept:
+        for record in self.kept:
             self.write(record)
 
     def write(self, record: Mapping[str, float]) -> None:

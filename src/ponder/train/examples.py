@@ -49,9 +49,7 @@ class _Task:
     """Demonstrations, thinking or direct, at levels drawn evenly."""
 
     def __init__(self, entry: MixRecipe, format: Format, encode: Callable[[str], list[int]]) -> None:
-        task = load_task(entry.task)
-        if not isinstance(task, DemonstratedTask):
-            raise RecipeError(f"sft.mix: task {entry.task!r} has no demonstrate(problem, rng), so it cannot be taught")
+        task = teachable(entry.task)
         self.task, self.entry, self.format, self.encode = task, entry, format, encode
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
@@ -90,6 +88,24 @@ class _Messages:
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
         return rng.choice(self.examples)
+
+
+def check_mix(mix: Sequence[MixRecipe]) -> None:
+    """Raise now what drawing from the mix would raise later: unknown tasks, malformed files."""
+    for entry in mix:
+        if entry.task:
+            teachable(entry.task)
+        else:
+            for _ in read_messages(Path(entry.messages)):
+                pass
+
+
+def teachable(spec: str) -> DemonstratedTask:
+    """The task that `spec` names. `RecipeError` when it cannot demonstrate."""
+    task = load_task(spec)
+    if not isinstance(task, DemonstratedTask):
+        raise RecipeError(f"sft.mix: task {spec!r} has no demonstrate(problem, rng), so it cannot be taught")
+    return task
 
 
 def to_examples(dialogue: Sequence[Message], format: Format) -> list[Example]:

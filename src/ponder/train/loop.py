@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,12 +21,13 @@ from ponder.model.loss import next_token_loss
 from ponder.model.transformer import Transformer
 from ponder.train import state
 from ponder.train.display import Display, Metrics, duration
+from ponder.train.memory import keep_freed_memory
 from ponder.train.optim import Optim, lr_scale
 from ponder.train.packing import Batch
 from ponder.train.recipe import Precision, RunRecipe, StageRecipe
 from ponder.types import PonderError
 
-_COMPILE_PAYS = 3_000_000  # tokens: compiling costs about a minute, and saves a quarter of the time
+_COMPILE_PAYS = 1_500_000  # tokens: compiling costs up to a minute, and saves a third of the time
 
 Watch = Callable[[int, Transformer], Mapping[str, float]]
 
@@ -55,7 +57,7 @@ class Job:
     """Everything the loop needs. `folder` holds checkpoints/ and metrics.jsonl.
 
     batches(step): opens the micro-batches from `step` on. watch: called every `stage.eval_every` steps and at the end;
-    its numbers go to the metrics. on_save: called after each checkpoint.
+    its numbers go to the metrics. on_save: called before each checkpoint is written.
     """
 
     name: str
@@ -84,6 +86,8 @@ def fit(model: Transformer, job: Job) -> Result:
     """Train `model` in place to the end of the job's schedule, from its latest checkpoint if it has one."""
     model.compute_dtype = torch.bfloat16 if job.run.precision is Precision.BF16 else None
     model.train()
+    if next(model.parameters()).device.type == "cpu":
+        keep_freed_memory()
     loop = _Loop(model, job)
     try:
         with _interrupts() as interrupted:
@@ -101,12 +105,14 @@ class _Loop:
         self.optim = Optim(model, job.stage.optim)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         compiled = _compiles(job)
-        self.loss_of = torch.compile(next_token_loss, dynamic=False) if compiled else next_token_loss
+        self.loss_of = partial(next_token_loss, compiled=compiled)
         self.environment = state.environment(self.device, compiled=compiled)
         self.display = Display(job.name, job.steps)
         self.progress = _take_up(job, model, self.optim, self.environment, self.display)
         self.metrics = Metrics(job.folder / "metrics.jsonl", step=self.progress.step)
         self.smooth_loss = math.nan
+        for record in self.metrics.kept:
+            self._smooth(record["loss"])
 
     def run(self, interrupted: threading.Event) -> Result:
         """Steps until the schedule, the time or the patience of the user ends."""
@@ -174,7 +180,7 @@ class _Loop:
         progress, job = self.progress, self.job
         assert job.stage.optim.lr is not None
         lr = job.stage.optim.lr * scale
-        self.smooth_loss = loss if math.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
+        self._smooth(loss)
         rate = self.display.rate(job.tokens_per_step, seconds)
         left = (job.steps - progress.step) * job.tokens_per_step / rate
         if job.stage.minutes:
@@ -190,11 +196,14 @@ class _Loop:
             record |= watched
         self.metrics.write({"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, **record})
 
+    def _smooth(self, loss: float) -> None:
+        self.smooth_loss = loss if math.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
+
     def _save(self) -> None:
-        folder = self.job.folder / "checkpoints"
-        state.save(folder, self.model, self.optim, self.progress, self.environment, keep=self.job.run.keep)
         if self.job.on_save:
             self.job.on_save()
+        folder = self.job.folder / "checkpoints"
+        state.save(folder, self.model, self.optim, self.progress, self.environment, keep=self.job.run.keep)
 
 
 def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str], display: Display) -> state.Progress:

@@ -56,9 +56,9 @@ class Batch:
 def pack(examples: Sequence[Example], *, rows: int, sequence: int, pad: int, rng: Random) -> tuple[Batch, int]:
     """(batch, how many of the last examples found no room). Best fit, longest first; rows end up in random order.
 
-    Where not all fit, the last ones drawn are given up, whatever their length: leaving out what is hardest or easiest to
-    place would thin out one length. Every example must have 2 to sequence + 1 tokens (the caller checks, and knows what
-    to blame).
+    Where not all fit, the last ones drawn are given up, whatever their length: leaving out what is hardest or easiest
+    to place would thin out one length. Every example must have 2 to sequence + 1 tokens (the caller checks, and knows
+    what to blame).
     """
     kept = bisect_left(range(1, len(examples) + 1), True, key=lambda n: _place(examples[:n], rows, sequence) is None)
     members = _place(examples[:kept], rows, sequence)

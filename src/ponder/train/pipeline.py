@@ -10,6 +10,7 @@ import torch
 
 from ponder.dialogue.load import train_tokenizer
 from ponder.model.checkpoint import atomic_folder
+from ponder.train.examples import check_mix
 from ponder.train.loop import Outcome, Result, Watch
 from ponder.train.pretrain import pretrain
 from ponder.train.recipe import Recipe, Stage
@@ -55,6 +56,8 @@ def run(
     recipe = load_recipe(recipe_path, overrides)
     folder = RunFolder(Path(recipe.run.folder))
     _check_folder(recipe, folder, resume=resume)
+    if Stage.SFT in recipe.run.stages and not folder.done(Stage.SFT):
+        check_mix(recipe.sft.mix)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     folder.path.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,7 @@ class ChainSum(Family):
         )
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        terms: list[int] = problem.metadata["terms"]  # type: ignore[assignment]
+        terms: list[int] = problem.metadata["terms"]
         num_steps = sum(len(str(abs(term))) for term in terms[1:])
         lines, total = signed_sum(terms, Slips(rng, SLIP_PROBABILITY, num_steps))
         return Demonstration(reasoning="\n".join([*lines, str(total)]), answer=str(total))

@@ -102,7 +102,7 @@ def subtract(a: str, b: str, slips: Slips) -> tuple[str, str]:
 
 
 def signed_sum(terms: Sequence[int], slips: Slips) -> tuple[list[str], int]:
-    """The sum of signed terms: those to add and those to take away are summed apart, then the smaller from the larger."""
+    """The sum of signed terms: what to add and what to take away are summed apart, then the smaller from the larger."""
     lines = [" ".join(f"{'-' if term < 0 else '+'}{lowest_first(abs(term))}" for term in terms)]
     sums = []
     for group in ([t for t in terms if t >= 0], [-t for t in terms if t < 0]):

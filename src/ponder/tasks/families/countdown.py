@@ -105,8 +105,8 @@ class Countdown(Family):
         )
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        numbers: list[int] = problem.metadata["numbers"]  # type: ignore[assignment]
-        target: int = problem.metadata["target"]  # type: ignore[assignment]
+        numbers: list[int] = problem.metadata["numbers"]
+        target: int = problem.metadata["target"]
         plain, *joined = plans(numbers)
         lines = [f"{' '.join(map(str, numbers))} to {target}"]
         tried = [plain]
@@ -127,7 +127,7 @@ class Countdown(Family):
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """1 when the expression uses every number once and equals the target."""
-        numbers: list[int] = problem.metadata["numbers"]  # type: ignore[assignment]
+        numbers: list[int] = problem.metadata["numbers"]
         try:
             value, used = evaluate_expression(answer)
         except (ValueError, SyntaxError, ZeroDivisionError, RecursionError) as error:

@@ -36,7 +36,7 @@ class Gcd(Family):
         return Problem(task=self.name, question=question, answer=str(gcd(a, b)), metadata={"numbers": [a, b]})
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        numbers: list[int] = problem.metadata["numbers"]  # type: ignore[assignment]
+        numbers: list[int] = problem.metadata["numbers"]
         a, b = max(numbers), min(numbers)
         lines = [f"{a} {b}"]
         while b:

@@ -46,8 +46,8 @@ class LetterCounting(Family):
         )
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        letter: str = problem.metadata["letter"]  # type: ignore[assignment]
-        words: list[str] = problem.metadata["words"]  # type: ignore[assignment]
+        letter: str = problem.metadata["letter"]
+        words: list[str] = problem.metadata["words"]
         spelled, count = [], 0
         for word in words:
             letters = []

@@ -37,6 +37,6 @@ class Products(Family):
         )
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        a, b = problem.metadata["factors"]  # type: ignore[misc]
+        a, b = problem.metadata["factors"]
         lines, product = multiply(a, b, Slips(rng, SLIP_PROBABILITY, multiply_steps(a, b)))
         return Demonstration(reasoning="\n".join([*lines, str(product)]), answer=str(product))

@@ -19,7 +19,7 @@ VARIED = (
 
 
 class SpellBackward(Family):
-    """Words of three to ten letters; level sets the length, and the dictionary's own mix of lengths is half the draws."""
+    """Words of three to ten letters. In half the draws level sets the length, else the dictionary's own mix does."""
 
     name = "spell_backward"
 
@@ -30,7 +30,7 @@ class SpellBackward(Family):
         return Problem(task=self.name, question=question, answer=word[::-1], metadata={"word": word})
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        word: str = problem.metadata["word"]  # type: ignore[assignment]
+        word: str = problem.metadata["word"]
         reasoning = f"letters: {' '.join(word)}\nbackward: {' '.join(reversed(word))}"
         return Demonstration(reasoning=reasoning, answer=word[::-1], pieces=tuple(reversed(word)))
 

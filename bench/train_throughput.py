@@ -1,0 +1,189 @@
+"""Training tokens per second: Ponder's model against transformers' Qwen3, in one loop, in one interleaved run.
+
+Each contender starts from the same weights and takes the same steps: batch x seq tokens, bfloat16 products over float32
+weights, mean cross entropy, AdamW (fused). Rounds are interleaved, so that a machine that drifts or is shared slows all
+alike; the median and the spread over rounds are shown, and tokens per CPU-second, which depends less on neighbours.
+
+    python bench/train_throughput.py --shape 256x6
+    python bench/train_throughput.py --shape 512x8 --rounds 5 --steps 1
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ponder.model.config import ModelConfig
+from ponder.model.loss import next_token_loss
+from ponder.model.transformer import Transformer
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+SHAPES = {
+    "256x6": {"hidden_size": 256, "num_layers": 6, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 704},
+    "384x8": {"hidden_size": 384, "num_layers": 8, "num_heads": 6, "num_kv_heads": 3, "intermediate_size": 1056},
+    "512x8": {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "intermediate_size": 1408},
+}
+
+
+@dataclass
+class Contender:
+    """One way to train: its own copy of the weights, its own optimizer."""
+
+    name: str
+    model: nn.Module
+    loss: Loss
+    optimizer: torch.optim.Optimizer = field(init=False)
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+
+    def step(self, ids_BT: Tensor, targets_BT: Tensor, micro_batch: int) -> float:
+        """One optimizer step over the batch, in micro-batches. Returns the mean loss."""
+        pieces = list(zip(ids_BT.split(micro_batch), targets_BT.split(micro_batch), strict=True))
+        total = 0.0
+        for ids, targets in pieces:
+            loss = self.loss(self.model, ids, targets) / len(pieces)
+            loss.backward()
+            total += float(loss)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total
+
+
+def transformers_loss(model: nn.Module, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(ids_BT, use_cache=False).logits
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets_BT.flatten())
+
+
+def ponder_loss(document_length: int) -> Loss:
+    def loss(model: nn.Module, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        assert isinstance(model, Transformer)
+        documents_BT = None
+        if document_length:
+            documents_BT = (torch.arange(ids_BT.shape[1]) // document_length).expand_as(ids_BT)
+        return next_token_loss(model, ids_BT, targets_BT, documents_BT=documents_BT, compiled=True)
+
+    return loss
+
+
+def contenders(config: ModelConfig, names: list[str], document_length: int) -> list[Contender]:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    ours = Transformer(config)
+    ours.compute_dtype = torch.bfloat16
+    weights = ours.state_dict()
+
+    def theirs() -> nn.Module:
+        hf = {key: value for key, value in config.to_hf().items() if value is not None}
+        model = Qwen3ForCausalLM(Qwen3Config(**hf))
+        model.load_state_dict(weights, strict=False)
+        model.tie_weights()
+        return model
+
+    # each is made only when asked for; compiled per model, so that one's cache does not evict the other's
+    makers: dict[str, Callable[[], Contender]] = {
+        "ponder": lambda: Contender("ponder", ours, ponder_loss(document_length)),
+        "eager": lambda: Contender("transformers, eager", theirs(), transformers_loss),
+        "compiled": lambda: Contender(
+            "transformers, compiled", theirs(), torch.compile(transformers_loss, dynamic=False)
+        ),
+    }
+    return [makers[name]() for name in names]
+
+
+def measure(args: argparse.Namespace) -> dict[str, object]:
+    config = ModelConfig(vocab_size=args.vocab, head_dim=64, max_positions=args.seq, **SHAPES[args.shape])
+    entrants = contenders(config, args.contenders.split(","), args.document_length)
+    generator = torch.Generator().manual_seed(0)
+    shape = (args.batch, args.seq)
+    ids_BT, targets_BT = (torch.randint(0, args.vocab, shape, generator=generator) for _ in range(2))
+    first = {}
+    for entrant in entrants:  # compiles, and warms up
+        begun = time.perf_counter()
+        first[entrant.name] = entrant.step(ids_BT, targets_BT, args.micro_batch)
+        entrant.step(ids_BT, targets_BT, args.micro_batch)
+        print(f"{entrant.name}: first loss {first[entrant.name]:.4f}, warm after {time.perf_counter() - begun:.0f} s")
+    if not args.document_length and max(first.values()) - min(first.values()) > 0.01:
+        raise SystemExit(f"the contenders do not compute the same loss: {first}")
+    for _ in range(args.rounds):
+        for entrant in entrants:
+            wall, cpu = time.perf_counter(), time.process_time()
+            for _ in range(args.steps):
+                entrant.step(ids_BT, targets_BT, args.micro_batch)
+            tokens = args.steps * args.batch * args.seq
+            entrant.wall.append(tokens / (time.perf_counter() - wall))
+            entrant.cpu.append(tokens / (time.process_time() - cpu))
+    return {
+        "arguments": vars(args),
+        "parameters": config.num_parameters,
+        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "tokens_per_second": {entrant.name: entrant.wall for entrant in entrants},
+        "tokens_per_cpu_second": {entrant.name: entrant.cpu for entrant in entrants},
+        "first_loss": first,
+    }
+
+
+def table(result: dict[str, object]) -> str:
+    """Markdown: median and range over rounds; ratios are medians of each round's own ratio."""
+    wall: dict[str, list[float]] = result["tokens_per_second"]  # type: ignore[assignment]
+    cpu: dict[str, list[float]] = result["tokens_per_cpu_second"]  # type: ignore[assignment]
+    lines = ["| | tokens/s, median (range) | tokens per CPU-second | ponder is faster by |", "|---|---|---|---|"]
+    for name, rates in wall.items():
+        ratio = ""
+        if "ponder" in wall and name != "ponder":
+            by_wall = statistics.median(a / b for a, b in zip(wall["ponder"], rates, strict=True))
+            by_cpu = statistics.median(a / b for a, b in zip(cpu["ponder"], cpu[name], strict=True))
+            ratio = f"{by_wall:.2f}x (CPU time: {by_cpu:.2f}x)"
+        spread = f"{statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})"
+        lines.append(f"| {name} | {spread} | {statistics.median(cpu[name]):,.0f} | {ratio} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="256x6", help="width x layers")
+    parser.add_argument("--vocab", type=int, default=2048)
+    parser.add_argument("--batch", type=int, default=16, help="sequences in an optimizer step")
+    parser.add_argument("--micro-batch", type=int, default=16, help="sequences in a forward pass, for all contenders")
+    parser.add_argument("--seq", type=int, default=512)
+    parser.add_argument("--document-length", type=int, default=0, help="ponder alone: packed documents of this length")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=2, help="optimizer steps of each contender in a round")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
+    parser.add_argument("--contenders", default="ponder,eager,compiled")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    result = measure(args)
+    folder = Path(__file__).parent / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"train_throughput-{args.shape}-micro{args.micro_batch}-threads{result['threads']}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"\n{args.shape}, batch {args.batch} x {args.seq}, micro-batch {args.micro_batch}, vocabulary {args.vocab}:\n"
+    )
+    print(table(result))
+    print(f"\nwritten to {path}")
+
+
+if __name__ == "__main__":
+    main()

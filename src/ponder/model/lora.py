@@ -1,0 +1,228 @@
+"""LoRA adapters (arXiv 2106.09685): a low-rank correction beside frozen projections. Files as PEFT writes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ponder.model.checkpoint import atomic_folder, check_shapes, open_safetensors, read_json, write_json
+from ponder.model.transformer import Linear, Transformer, project
+from ponder.types import CheckpointError, InvalidRequest
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+# Keys of adapter_config.json that would change the function computed, and the values under which they do not.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "use_rslora": (False,),
+    "use_dora": (False,),
+    "fan_in_fan_out": (False,),
+    "rank_pattern": ({},),
+    "alpha_pattern": ({},),
+    "modules_to_save": ([],),
+    "layers_to_transform": ([],),
+    "trainable_token_indices": ([], {}),
+    "target_parameters": ([],),
+    "lora_bias": (False,),
+    "layer_replication": ([],),
+}
+
+
+class LoraLinear(Linear):
+    """W x + alpha / rank · B A x. The base weight is frozen and keeps its name; A is random and B zero at first, so a
+    fresh adapter changes nothing."""
+
+    unmerged_weight: Tensor | None = None
+
+    def __init__(self, base: Linear, rank: int, alpha: float, generator: torch.Generator) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.compute_dtype = base.compute_dtype
+        self.weight, self.bias = base.weight.requires_grad_(False), base.bias
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+        bound = 1 / math.sqrt(base.in_features)  # Kaiming uniform with a = sqrt(5), as in PEFT
+        a_RI = torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
+        self.lora_A = nn.Parameter(a_RI.to(base.weight))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank).to(base.weight))
+        self.rank, self.alpha = rank, alpha
+
+    @property
+    def merged(self) -> bool:
+        return self.unmerged_weight is not None
+
+    @property
+    def adapter_pending(self) -> bool:
+        """The weight alone does not say what this projection computes."""
+        return not self.merged
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        if self.merged:
+            return y
+        low = project(x, self.lora_A, None, self.compute_dtype)
+        return y + project(low, self.lora_B, None, self.compute_dtype) * (self.alpha / self.rank)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        if not self.merged:
+            self.unmerged_weight = self.weight.clone()
+            correction = self.lora_B.float() @ self.lora_A.float() * (self.alpha / self.rank)
+            self.weight.copy_(self.weight.float() + correction)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        if self.unmerged_weight is not None:
+            self.weight.copy_(self.unmerged_weight)
+            self.unmerged_weight = None
+
+
+def add_lora(
+    model: Transformer, rank: int, alpha: float, targets: Sequence[str] = TARGETS, *, seed: int = 0
+) -> list[nn.Parameter]:
+    """Freeze the model, put an adapter beside every projection named in `targets`, and return what is to be trained.
+
+    Raises InvalidRequest for an unknown target, a rank below 1 or a model that carries an adapter already.
+    """
+    unknown = sorted(set(targets) - set(TARGETS))
+    if unknown or not targets:
+        raise InvalidRequest(f"LoRA targets {unknown or '[]'}: choose from {', '.join(TARGETS)}")
+    if rank < 1:
+        raise InvalidRequest(f"LoRA rank is {rank}: it must be at least 1")
+    if any(True for _ in _adapters(model)):
+        raise InvalidRequest("the model carries a LoRA adapter already: remove it first (remove_lora)")
+    model.requires_grad_(False)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for module in list(model.model.modules()):
+        for name, child in list(module.named_children()):
+            if name in targets and isinstance(child, Linear):
+                setattr(module, name, LoraLinear(child, rank, alpha, generator))
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def merge_lora(model: Transformer) -> None:
+    """Fold every adapter into its weight. The weight as it was is kept, so that `unmerge_lora` is exact to the bit (a
+    subtraction would leave rounding behind); that costs one more copy of the adapted weights until then."""
+    for _, adapter in _adapters(model):
+        adapter.merge()
+
+
+def unmerge_lora(model: Transformer) -> None:
+    """Undo `merge_lora`, bit for bit."""
+    for _, adapter in _adapters(model):
+        adapter.unmerge()
+
+
+def remove_lora(model: Transformer) -> None:
+    """Turn adapters back into plain projections with the weights they hold now (merged or not), trainable again."""
+    for module in list(model.model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, LoraLinear):
+                with torch.device("meta"):
+                    plain = Linear(child.in_features, child.out_features, bias=child.bias is not None)
+                plain.weight, plain.bias, plain.compute_dtype = child.weight, child.bias, child.compute_dtype
+                setattr(module, name, plain)
+    model.requires_grad_(True)
+
+
+def lora_state_dict(model: Transformer) -> dict[str, Tensor]:
+    """The adapter's tensors under PEFT's names: base_model.model.<projection>.lora_A.weight (rank, in) and
+    lora_B.weight (out, rank)."""
+    state = {}
+    for path, adapter in _adapters(model):
+        state[f"{_PREFIX}{path}.lora_A.weight"] = adapter.lora_A.detach()
+        state[f"{_PREFIX}{path}.lora_B.weight"] = adapter.lora_B.detach()
+    return state
+
+
+def save_lora(model: Transformer, folder: str | Path, *, replace: bool = False) -> None:
+    """Write the adapter alone, atomically, as PEFT lays it out. Raises InvalidRequest when the model has none."""
+    adapters = dict(_adapters(model))
+    if not adapters:
+        raise InvalidRequest("the model carries no LoRA adapter to save")
+    first = next(iter(adapters.values()))
+    with atomic_folder(folder, replace=replace) as temporary:
+        state = {name: tensor.cpu().contiguous() for name, tensor in lora_state_dict(model).items()}
+        save_file(state, temporary / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        write_json(
+            temporary / ADAPTER_CONFIG,
+            {
+                "peft_type": "LORA",
+                "task_type": "CAUSAL_LM",
+                "base_model_name_or_path": None,
+                "r": first.rank,
+                "lora_alpha": first.alpha,
+                "lora_dropout": 0.0,
+                "target_modules": sorted({path.rpartition(".")[2] for path in adapters}),
+                "bias": "none",
+                "inference_mode": True,
+            },
+        )
+
+
+def load_lora(model: Transformer, folder: str | Path) -> None:
+    """Put a saved adapter (Ponder's or PEFT's) beside the model's projections, not merged.
+
+    Raises CheckpointError naming file and key when the adapter does not fit the model or asks for more than plain LoRA.
+    """
+    path = Path(folder) / ADAPTER_CONFIG
+    rank, alpha, targets = _read_adapter_config(path)
+    weights = Path(folder) / ADAPTER_WEIGHTS
+    with ExitStack() as stack:
+        tensors = open_safetensors(weights, stack)
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, (rows, columns) in _projection_shapes(model, targets).items():
+            shapes[f"{_PREFIX}{name}.lora_A.weight"] = (rank, columns)
+            shapes[f"{_PREFIX}{name}.lora_B.weight"] = (rows, rank)
+        check_shapes(tensors, shapes, weights)
+        for name in tensors.keys() - shapes.keys():
+            raise tensors[name].fail(f"unexpected: {path} describes no such tensor")
+        add_lora(model, rank, alpha, targets)
+        with torch.no_grad():
+            for name, adapter in _adapters(model):
+                adapter.lora_A.copy_(tensors[f"{_PREFIX}{name}.lora_A.weight"].read())
+                adapter.lora_B.copy_(tensors[f"{_PREFIX}{name}.lora_B.weight"].read())
+
+
+def _adapters(model: Transformer) -> Iterator[tuple[str, LoraLinear]]:
+    for path, module in model.named_modules():
+        if isinstance(module, LoraLinear):
+            yield path, module
+
+
+def _projection_shapes(model: Transformer, targets: Sequence[str]) -> dict[str, tuple[int, int]]:
+    return {
+        path: (module.out_features, module.in_features)
+        for path, module in model.named_modules()
+        if isinstance(module, Linear) and path.rpartition(".")[2] in targets
+    }
+
+
+def _read_adapter_config(path: Path) -> tuple[int, float, list[str]]:
+    raw = read_json(path)
+
+    def fail(key: str, why: str) -> CheckpointError:
+        return CheckpointError(f"{path}: key '{key}': {why}")
+
+    if raw.get("peft_type") != "LORA":
+        raise fail("peft_type", f"{raw.get('peft_type')!r:.80} is not supported; only 'LORA' is")
+    for key, neutral in _NEUTRAL.items():
+        if raw.get(key) is not None and raw[key] not in neutral:
+            raise fail(key, f"{raw[key]!r:.80} is not supported")
+    rank, alpha, targets = raw.get("r"), raw.get("lora_alpha"), raw.get("target_modules")
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= 1 << 16:
+        raise fail("r", f"must be a positive integer, found {rank!r:.80}")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+        raise fail("lora_alpha", f"must be a finite number, found {alpha!r:.80}")
+    if not isinstance(targets, list) or not targets or not all(isinstance(t, str) and t in TARGETS for t in targets):
+        raise fail("target_modules", f"must be a list out of {', '.join(TARGETS)}, found {targets!r:.120}")
+    return rank, float(alpha), targets

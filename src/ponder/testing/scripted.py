@@ -1,0 +1,87 @@
+"""A sampler that says what a script tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+
+from ponder.dialogue.messages import Conversation
+from ponder.sampler.protocol import Completion, Delta, Done, Request
+from ponder.testing.script import Prompter, Script, Spoken, count_prompt, speak
+from ponder.types import InvalidRequest, Phase, SamplerError, Usage
+
+
+class ScriptedSampler:
+    """Keeps every contract of `Sampler` on a script: a list of answers, or a function (conversation, index) -> answer.
+
+    Tokens are words; the thinking cap, the answer's room, max_tokens and stop strings hold as they do in the engine.
+    requests: what was asked so far. Floors, stop ids and ids as a prompt are refused: there is no model to hold them.
+    """
+
+    def __init__(self, script: Script, *, name: str = "scripted", window: int = 4096) -> None:
+        self.requests: list[Request] = []
+        self._prompter = Prompter(script)
+        self._name = name
+        self._window = window
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def window(self) -> int:
+        return self._window
+
+    async def sample(self, request: Request) -> list[Completion]:
+        done = {each.index: each.completion async for each in self.stream(request) if isinstance(each, Done)}
+        return [done[index] for index in range(request.n)]
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
+        self._check(request)
+        self.requests.append(request)
+        conversation = cast(Conversation, request.prompt)
+        params = request.params
+        for index in range(request.n):
+            say = self._prompter.next(conversation, index)
+            spoken = speak(
+                say,
+                max_tokens=params.max_tokens,
+                thinking=params.thinking,
+                answer_room=params.answer_room,
+                stop=request.stop,
+            )
+            pieces = [(Phase.THINK, word) for word in spoken.reasoning] + [(Phase.ANSWER, word) for word in spoken.text]
+            for phase, word in pieces:
+                await asyncio.sleep(say.seconds / len(pieces))
+                yield Delta(index, phase, word)
+            yield Done(index, _completion(spoken, count_prompt(conversation) if index == 0 else 0))
+
+    async def close(self) -> None:
+        self._closed = True
+
+    def _check(self, request: Request) -> None:
+        if self._closed:
+            raise SamplerError(f"sampler '{self._name}' is closed: make a new one")
+        if type(request.n) is not int or request.n < 1:
+            raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
+        if not request.prompt or isinstance(request.prompt[0], int):
+            raise InvalidRequest("a scripted sampler needs a conversation of at least one message")
+        refused = {
+            "a floor on thinking": request.params.thinking.floor,
+            "stop_ids": request.params.stop_ids,
+            "effort": request.effort,
+        }
+        named = [name for name, value in refused.items() if value]
+        if named:
+            raise InvalidRequest(f"a scripted sampler cannot express: {', '.join(named)}")
+
+
+def _completion(spoken: Spoken, prompt_tokens: int) -> Completion:
+    usage = Usage(
+        prompt_tokens=prompt_tokens,
+        completion_tokens=spoken.completion_tokens,
+        reasoning_tokens=spoken.reasoning_tokens,
+    )
+    return Completion(message=spoken.message(), stop_reason=spoken.stop_reason, usage=usage)

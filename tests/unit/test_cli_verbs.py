@@ -1,0 +1,233 @@
+"""What each verb of the command line reads, prints and writes, on a tiny model that babbles."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ponder.cli.main import main
+from ponder.dialogue import ponder_template
+from ponder.model.checkpoint import atomic_folder, load_model, write_model
+from ponder.testing.endpoint import StubEndpoint
+from ponder.testing.script import Say
+from ponder.testing.tiny import ByteTokenizer, tiny_model
+from ponder.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder as training leaves it."""
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tokenizer = ByteTokenizer()
+    with atomic_folder(path) as temporary:
+        write_model(tiny_model(0, vocab_size=tokenizer.vocab_size, max_positions=256), temporary)
+        tokenizer.save(temporary)
+    return path
+
+
+class Run:
+    """One call of `ponder`: its exit code and what it printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *arguments: object) -> None:
+        self.code = main([str(argument) for argument in arguments])
+        self.out, self.err = capsys.readouterr()
+
+
+def test_ask_prints_exactly_the_promised_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Run(capsys, "ask", "2+2?", "--model", folder, "--json", "--max-tokens", 24)
+    answer = json.loads(ran.out)
+    assert ran.code == 0
+    assert list(answer) == ["answer", "reasoning", "stop_reason", "usage"]
+    assert list(answer["usage"]) == ["prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens"]
+    assert answer["stop_reason"] in {"end", "stop", "length"}
+    assert 0 < answer["usage"]["reasoning_tokens"] <= answer["usage"]["completion_tokens"] <= 24
+
+
+def test_ask_prints_the_answer_alone_unless_the_reasoning_is_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("ask", "2+2?", "--model", folder, "--max-tokens", 24)
+    answer = json.loads(Run(capsys, *common, "--json").out)
+    assert answer["reasoning"]
+    assert Run(capsys, *common).out == answer["answer"] + "\n"
+    assert Run(capsys, *common, "--show-reasoning").out == f"{answer['reasoning']}\n\n{answer['answer']}\n"
+
+
+def test_ask_reads_the_question_from_standard_input(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ("--model", folder, "--max-tokens", 12)
+    monkeypatch.setattr("sys.stdin", io.StringIO("2+2?\n"))
+    assert Run(capsys, "ask", "-", *common).out == Run(capsys, "ask", "2+2?", *common).out
+
+
+def test_effort_none_thinks_no_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ran = Run(capsys, "ask", "2+2?", "--model", folder, "--effort", "none", "--max-tokens", 8, "--json")
+    assert json.loads(ran.out)["usage"]["reasoning_tokens"] == 0
+
+
+def test_a_seed_repeats_a_sampled_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def sampled(seed: int) -> str:
+        common = ("ask", "2+2?", "--model", folder, "--temperature", 1, "--max-tokens", 24, "--show-reasoning")
+        return Run(capsys, *common, "--seed", seed).out
+
+    assert sampled(1) == sampled(1) != sampled(2)
+
+
+def test_a_strategy_is_billed_for_all_its_samples(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("ask", "2+2?", "--model", folder, "--max-tokens", 8, "--json", "--strategy")
+    one = json.loads(Run(capsys, *common, "consensus(samples=1, seed=1)").out)["usage"]
+    three = json.loads(Run(capsys, *common, "consensus(samples=3, seed=1)").out)["usage"]
+    assert three["prompt_tokens"] == one["prompt_tokens"]
+    assert three["completion_tokens"] > one["completion_tokens"]
+
+
+def test_ask_speaks_to_an_endpoint_by_its_address_and_model(capsys: pytest.CaptureFixture[str]) -> None:
+    with StubEndpoint([Say("four", "two and two")], models=("big", "small")) as stub:
+        ran = Run(capsys, "ask", "2+2?", "--model", f"{stub.url}#small", "--effort", "low", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["answer"] == "four"
+    assert stub.requests[0]["model"] == "small"
+    assert stub.requests[0]["reasoning_effort"] == "low"
+
+
+def test_a_dead_endpoint_is_a_failure_of_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StubEndpoint([]) as stub:
+        address = stub.url
+    monkeypatch.setattr("asyncio.sleep", no_wait)
+    ran = Run(capsys, "ask", "2+2?", "--model", f"{address}#small")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1
+
+
+async def no_wait(seconds: float, result: object = None) -> None:
+    """`asyncio.sleep` for a test that need not wait between retries."""
+
+
+def test_an_answer_cut_off_is_said_to_be(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cut off" in Run(capsys, "ask", "2+2?", "--model", folder, "--max-tokens", 4).err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["ask", "2+2?", "--model", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["ask", "  ", "--model", "mini"], "empty"),
+        (["ask", "2+2?", "--model", "FOLDER", "--strategy", "consesus(samples=3)"], "consensus"),
+        (["ask", "2+2?", "--model", "FOLDER", "--temperature", "-1"], "temperature"),
+        (["ask", "x" * 1000, "--model", "FOLDER"], "256"),
+        (["chat", "--model", "FOLDER", "--strategy", "direct(effort"], "strategy"),
+        (["train", "/nowhere/recipe.toml"], "/nowhere/recipe.toml"),
+        (["eval", "FOLDER", "--suite", "minni"], "minni"),
+        (["eval", "FOLDER", "--suite", "products", "--json", "/nowhere/report.json"], "/nowhere"),
+        (["export", "/nowhere", "--out", "/tmp/unused"], "/nowhere"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else value,
+)
+def test_misuse_names_the_culprit_and_exits_with_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    ran = Run(capsys, *(str(folder) if argument == "FOLDER" else argument for argument in arguments))
+    assert ran.code == 2
+    assert named in ran.err
+    assert ran.err.count("\n") == 1
+    assert ran.out == ""
+
+
+def test_a_broken_checkpoint_is_a_failure_not_misuse(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(
+            file.read_bytes()[:100] if file.suffix == ".safetensors" else file.read_bytes()
+        )
+    ran = Run(capsys, "ask", "2+2?", "--model", tmp_path)
+    assert ran.code == 1
+    assert "model.safetensors" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_chat_accounts_for_what_is_kept_and_discarded(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "sys.stdin", io.StringIO("hello\nand now?\n/effort none\nagain\n/reset\nhello\n/fly\n/quit\nnever\n")
+    )
+    lines = Run(capsys, "chat", "--model", folder, "--max-tokens", 16, "--hide-reasoning").out.splitlines()
+    turns = [line for line in lines if line.startswith("turn ")]
+    assert [turn.split(":")[0] for turn in turns] == ["turn 1", "turn 2", "turn 3", "turn 1"]
+    assert "tokens of earlier thinking are discarded" not in turns[0]
+    assert "tokens of earlier thinking are discarded" in turns[1]
+    assert "thinking 0" in turns[2]
+    assert "effort: none" in lines
+    assert lines[-1].startswith("commands: ")
+
+
+def test_train_runs_a_recipe_into_the_folder_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, text, out = tmp_path / "recipe.toml", tmp_path / "text.txt", tmp_path / "out"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 20)
+    recipe.write_text(
+        '[run]\nfolder = "elsewhere"\nstages = ["tokenizer"]\n'
+        f'[tokenizer]\nvocab_size = 512\ntext = [{{ source = "{text}" }}]\n'
+    )
+    ran = Run(capsys, "train", recipe, "--out", out, "--set", "tokenizer.vocab_size=352")
+    assert ran.code == 0
+    assert str(out) in ran.out
+    assert "vocab_size = 352" in (out / "recipe.toml").read_text()
+    again = Run(capsys, "train", recipe, "--out", out, "--set", "tokenizer.vocab_size=352")
+    assert again.code == 2
+    assert "--resume" in again.err
+    unknown = Run(capsys, "train", recipe, "--out", tmp_path / "new", "--set", "tokenizer.vocab_sise=352")
+    assert unknown.code == 2
+    assert "vocab_size" in unknown.err
+
+
+def test_eval_writes_the_numbers_the_tables_and_the_curve(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: tmp_path / f"report.{name}" for name in ("json", "md", "png")}
+    ran = Run(
+        capsys,
+        *("eval", folder, "--suite", "spell_backward", "-n", 2, "--samples", 1, "--cap-curve", "0,4"),
+        *("--effort", "minimal", "--json", files["json"], "--markdown", files["md"], "--plot", files["png"]),
+    )
+    assert ran.code == 0
+    report = json.loads(files["json"].read_text())
+    assert [row["mode"] for row in report["results"]] == ["direct", "thinking"]
+    assert [point["cap"] for point in report["curves"][0]["points"]] == [0, 4]
+    assert files["md"].read_text() == ran.out
+    assert files["png"].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("caps", ["4,0", "a", "-1,2", ""])
+def test_eval_refuses_caps_that_do_not_rise(folder: Path, capsys: pytest.CaptureFixture[str], caps: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["eval", str(folder), "--suite", "products", f"--cap-curve={caps}"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_export_writes_the_same_model_with_its_end_tokens_and_template(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "exported"
+    assert Run(capsys, "export", folder, "--to", "hf", "--out", out).code == 0
+    ids = torch.arange(8)[None]
+    assert torch.equal(load_model(out)(ids), load_model(folder)(ids))
+    tokenizer = Tokenizer.load(out)
+    assert tokenizer.chat_template == ponder_template()
+    ends = json.loads((out / "generation_config.json").read_text())["eos_token_id"]
+    assert tokenizer.control_id("<|end|>") in ends
+    assert Run(capsys, "export", folder, "--out", out).code == 2
+
+
+def test_export_casts_the_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert Run(capsys, "export", folder, "--out", tmp_path / "small", "--dtype", "bfloat16").code == 0
+    assert next(load_model(tmp_path / "small").parameters()).dtype is torch.bfloat16

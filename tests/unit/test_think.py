@@ -1,0 +1,251 @@
+"""Strategies: budgets kept exactly, votes counted right, answers that survive being cut short."""
+
+import asyncio
+
+import pytest
+
+from ponder.dialogue.messages import Message
+from ponder.sampler.protocol import Truncation
+from ponder.testing.script import Say
+from ponder.testing.scripted import ScriptedSampler
+from ponder.think import Question, Strategy, consensus, direct, limits, parse_strategy
+from ponder.think.effort import answer_room
+from ponder.types import Budget, Effort, InvalidRequest, StopReason, ThinkingLimits
+
+QUESTION = Question(conversation=[Message.user("What is 6 times 7?")])
+THOUGHT = Say(text="The answer is 42.", reasoning="Let me think about it for a while, then.")
+
+
+def run(strategy, sampler, budget=None, question=QUESTION):
+    return asyncio.run(strategy(question, sampler, budget or Budget()))
+
+
+# Effort ---------------------------------------------------------------------------------------------------------------
+
+
+def test_efforts_are_rising_shares_of_what_the_answer_leaves():
+    caps = [limits(effort, 1024).cap for effort in Effort]
+    assert caps == [0, 28, 112, 448, 896]
+    assert limits("high", 1024).cap + answer_room(1024) == 1024
+
+
+def test_any_effort_but_none_can_close_its_thinking():
+    assert [limits(effort, 8).cap for effort in Effort] == [0, 1, 1, 3, 7]
+
+
+def test_an_unknown_effort_lists_the_known_ones():
+    with pytest.raises(InvalidRequest, match="none, minimal, low, medium, high"):
+        limits("max", 1024)
+
+
+def test_the_answer_s_room_is_at_most_half_of_max_tokens():
+    assert answer_room(1024) == 128
+    assert answer_room(1024, 40) == 20
+
+
+# Direct ---------------------------------------------------------------------------------------------------------------
+
+
+def test_direct_gives_answer_reasoning_and_bill():
+    answer = run(direct("high"), ScriptedSampler([THOUGHT]))
+    assert answer.text == THOUGHT.text
+    assert answer.reasoning == THOUGHT.reasoning
+    assert answer.stop_reason is StopReason.END
+    assert answer.usage.reasoning_tokens == 10
+    assert answer.usage.completion_tokens == 15
+    assert answer.trace["message"].reasoning == THOUGHT.reasoning
+
+
+def test_effort_none_answers_at_once():
+    sampler = ScriptedSampler([THOUGHT])
+    answer = run(direct("none"), sampler)
+    assert answer.reasoning == ""
+    assert answer.usage.reasoning_tokens == 0
+    assert sampler.requests[0].params.thinking == ThinkingLimits(cap=0)
+
+
+def test_direct_is_greedy_unless_told_otherwise():
+    sampler = ScriptedSampler([THOUGHT] * 2)
+    run(direct(), sampler)
+    run(direct(temperature=0.5, seed=3, max_tokens=99), sampler)
+    first, second = (each.params for each in sampler.requests)
+    assert first.temperature == 0
+    assert (second.temperature, second.seed, second.max_tokens) == (0.5, 3, 99)
+
+
+def test_limits_in_tokens_win_over_effort():
+    sampler = ScriptedSampler([THOUGHT])
+    answer = run(direct("high", thinking=ThinkingLimits(cap=4)), sampler)
+    assert answer.usage.reasoning_tokens == 4
+
+
+def test_the_question_s_policy_and_truncation_reach_the_sampler():
+    sampler = ScriptedSampler([THOUGHT])
+    run(direct(), sampler, question=Question(conversation=QUESTION.conversation, truncation=Truncation.AUTO))
+    assert sampler.requests[0].truncation is Truncation.AUTO
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 9, 10, 14, 15, 99])
+def test_a_token_budget_is_kept_exactly(tokens):
+    answer = run(direct("high"), ScriptedSampler([THOUGHT]), Budget(tokens=tokens))
+    assert answer.usage.completion_tokens <= tokens
+
+
+@pytest.mark.parametrize("budget", [Budget(tokens=0), Budget(samples=0), Budget(seconds=0), Budget(seconds=-1)])
+@pytest.mark.parametrize("strategy", [direct(), consensus(2)])
+def test_a_budget_that_allows_nothing_is_refused(budget, strategy):
+    with pytest.raises(InvalidRequest, match="allows nothing"):
+        run(strategy, ScriptedSampler([THOUGHT]), budget)
+
+
+def test_out_of_time_direct_gives_what_it_has_said():
+    slow = Say(text="one two three four", seconds=2.0)
+    answer = run(direct(), ScriptedSampler([slow]), Budget(seconds=0.8))
+    assert answer.text == "one"
+    assert answer.stop_reason is StopReason.ABORTED
+    assert answer.trace["cut"] == "seconds"
+    assert answer.trace["unbilled"] == 1
+
+
+# Consensus ------------------------------------------------------------------------------------------------------------
+
+
+def vote(*texts, **options):
+    return run(consensus(len(texts), **options), ScriptedSampler(list(texts)))
+
+
+def test_the_majority_wins():
+    answer = vote("41", "42", "42.0", "7")
+    assert answer.text == "42"
+    assert answer.trace["votes"] == [
+        {"answer": "42", "count": 2},
+        {"answer": "41", "count": 1},
+        {"answer": "7", "count": 1},
+    ]
+    assert answer.trace["margin"] == 0.25
+    assert answer.trace["samples"] == answer.trace["asked"] == 4
+
+
+def test_a_tie_goes_to_the_earliest_sample():
+    assert vote("b", "a", "a", "b").text == "b"
+    assert vote("a", "b").text == "a"
+    assert vote("a", "b").trace["margin"] == 0
+
+
+def test_the_question_says_what_agrees():
+    lenient = Question(conversation=QUESTION.conversation, same=lambda a, b: a[0] == b[0])
+    answer = run(consensus(3), ScriptedSampler(["bat", "apple", "avocado"]), question=lenient)
+    assert answer.text == "apple"
+
+
+def test_the_bill_is_for_every_sample_and_the_prompt_is_counted_once():
+    answer = vote("a", "b c", "d e f")
+    assert answer.usage.completion_tokens == 2 + 3 + 4
+    assert answer.usage.prompt_tokens == 6
+
+
+def test_answers_that_were_cut_off_or_are_empty_do_not_vote():
+    sampler = ScriptedSampler(["1 2 3 4 5 6", "1 2 3 4 5 6", "", "", "", "7"])
+    answer = run(consensus(6, max_tokens=3, effort="none"), sampler)
+    assert answer.text == "7"
+    assert answer.trace["truncated"] == 2
+    assert answer.trace["margin"] == 1.0
+
+
+def test_where_nobody_votes_the_first_sample_speaks_with_margin_zero():
+    answer = run(consensus(2, max_tokens=2, effort="none"), ScriptedSampler(["a b c d", "e f g h"]))
+    assert answer.text == "a b"
+    assert answer.trace["votes"] == []
+    assert answer.trace["margin"] == 0
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 4, 7, 40])
+def test_consensus_keeps_a_token_budget_over_all_samples(tokens):
+    sampler = ScriptedSampler(lambda *_: THOUGHT)
+    answer = run(consensus(4), sampler, Budget(tokens=tokens))
+    assert answer.usage.completion_tokens <= tokens
+    assert sampler.requests[0].n == min(4, tokens)
+
+
+def test_consensus_keeps_a_sample_budget():
+    sampler = ScriptedSampler(lambda *_: "1")
+    assert run(consensus(8), sampler, Budget(samples=3)).trace["samples"] == 3
+
+
+def test_out_of_time_the_best_so_far_wins():
+    lines = [Say(text="1"), Say(text="2"), Say(text="2"), Say(text="3", seconds=60)]
+    answer = run(consensus(4), ScriptedSampler(lines), Budget(seconds=0.3))
+    assert answer.text == "2"
+    assert answer.trace["cut"] == "seconds"
+    assert (answer.trace["samples"], answer.trace["asked"], answer.trace["unbilled"]) == (3, 4, 1)
+
+
+def test_cancelled_with_votes_in_hand_it_answers():
+    async def cancelled():
+        lines = [Say(text="1"), Say(text="2", seconds=60)]
+        task = asyncio.ensure_future(consensus(2)(QUESTION, ScriptedSampler(lines), Budget()))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        return await task
+
+    answer = asyncio.run(cancelled())
+    assert answer.text == "1"
+    assert answer.trace["cut"] == "cancelled"
+
+
+def test_cancelled_with_nothing_in_hand_it_is_cancelled():
+    async def cancelled():
+        task = asyncio.ensure_future(consensus(2)(QUESTION, ScriptedSampler([Say(text="1", seconds=60)]), Budget()))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(cancelled())
+
+
+def test_a_vote_needs_variety():
+    with pytest.raises(InvalidRequest, match="temperature 0"):
+        consensus(8, temperature=0)
+    with pytest.raises(InvalidRequest, match="at least 1"):
+        consensus(0)
+
+
+# By text --------------------------------------------------------------------------------------------------------------
+
+
+def test_strategies_by_text():
+    assert parse_strategy("direct").name == "direct"
+    assert parse_strategy("consensus").name == "consensus@8"
+    assert parse_strategy("consensus(samples=4, temperature=0.7)").name == "consensus@4"
+    assert parse_strategy(" consensus( samples = 4 ) ").name == "consensus@4"
+    assert isinstance(parse_strategy("direct(effort='low')"), Strategy)
+
+
+def test_defaults_fill_what_the_text_leaves_out():
+    assert parse_strategy("consensus(samples=4)", effort=Effort.LOW, seed=None).sampling.effort is Effort.LOW
+    assert parse_strategy("direct(effort='low')", effort=Effort.HIGH).sampling.effort is Effort.LOW
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("concensus", "did you mean 'consensus'"),
+        ("oracle()", "there are: direct, consensus"),
+        ("consensus(sample=8)", "did you mean 'samples'"),
+        ("consensus(samples='8')", "samples must be int, not '8'"),
+        ("consensus(samples=2.5)", "samples must be int"),
+        ("consensus(samples=True)", "samples must be int"),
+        ("consensus(8)", "is no strategy"),
+        ("consensus(samples=", "is no strategy"),
+        ("consensus(**{})", "is no strategy"),
+        ("consensus(samples=len('x'))", "plain number or string"),
+        ("a.b()", "is no strategy"),
+        ("", "is no strategy"),
+        ("direct(thinking=3)", "takes no 'thinking'"),
+        ("direct(effort='huge')", "no effort 'huge'"),
+    ],
+)
+def test_a_wrong_text_is_told_what_is_wrong(text, complaint):
+    with pytest.raises(InvalidRequest, match=complaint.replace("(", r"\(").replace("*", r"\*")):
+        parse_strategy(text)

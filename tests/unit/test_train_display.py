@@ -1,0 +1,83 @@
+"""What a person sees of a run: durations, the progress line, neighbours, the plot; and the worker that stays light."""
+
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import torch
+
+from ponder.dialogue import CONTROL_TOKENS
+from ponder.testing.tiny import tiny_model
+from ponder.tokenizer import Tokenizer
+from ponder.train.display import Display, Metrics, duration
+from ponder.train.examples import teachable
+from ponder.train.neighbours import as_text, nearest
+from ponder.train.plot import plot_metrics
+
+DOCS = Path(__file__).parents[2] / "docs" / "training.md"
+
+
+def test_durations_are_short_to_read() -> None:
+    assert [duration(seconds) for seconds in (9.4, 75, 3661, -1)] == ["9s", "1m15s", "1h01m", "0s"]
+
+
+def test_the_line_has_what_a_person_asks_for_and_is_not_repeated_in_a_log() -> None:
+    stream = io.StringIO()
+    display = Display("sft", 200, stream)
+    for step in (1, 2, 200):
+        display.update(step=step, loss=0.5, lr=1e-3, rate=12_345.0, seconds_left=75.0)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert re.search(r"sft +200/200 +100% +loss 0\.5000 +lr 1\.0e-03 +12\.3k tokens/s +1m15s left", lines[1])
+
+
+def test_metrics_reopened_forget_what_lies_beyond_the_step(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl", step=0)
+    for step in (1, 2, 3):
+        metrics.write({"step": step, "loss": float(step)})
+    metrics.close()
+    again = Metrics(tmp_path / "metrics.jsonl", step=2)
+    again.close()
+    assert [record["loss"] for record in again.kept] == [1.0, 2.0]
+
+
+def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "metrics.jsonl", step=0)
+    for step in range(1, 30):
+        metrics.write({"step": step, "tokens": 100 * step, "loss": 1 / step, "score": step / 30})
+    metrics.close()
+    plot_metrics(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_neighbours_are_the_nearest_by_cosine_and_never_the_token_itself() -> None:
+    texts = ["the cat and the dog and the bird sat with the cat and the dog"] * 20
+    tokenizer = Tokenizer.train(texts, 352, tuple(CONTROL_TOKENS))
+    model = tiny_model(vocab_size=352)
+    words = [i for i in range(352) if tokenizer.decode([i]) in (" cat", " dog")]
+    assert len(words) == 2
+    with torch.no_grad():
+        rows = model.model.embed_tokens.weight
+        rows[words[0]] = 3 * rows[words[1]]
+    found = dict(nearest(model, tokenizer, words=10, around=2))
+    (best, cosine), _ = found[" cat"]
+    assert best == " dog"
+    assert abs(cosine - 1) < 1e-5
+    assert "' cat': ' dog' 1.00" in as_text(list(found.items()))
+
+
+def test_the_worker_does_not_load_torch() -> None:
+    code = "import sys, ponder.train.worker; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_the_task_that_the_docs_show_can_be_taught(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    (tmp_path / "vowels.py").write_text(next(block for block in blocks if block.startswith("# vowels.py")))
+    task = teachable(f"{tmp_path / 'vowels.py'}:Vowels")
+    for seed in range(20):
+        problem = task.sample(Random(seed), seed / 20)
+        assert task.grade(problem, task.demonstrate(problem, Random(seed)).answer).solved
