@@ -59,7 +59,7 @@ class Contender:
         for ids, targets in pieces:
             loss = self.loss(self.model, ids, targets) / len(pieces)
             loss.backward()
-            total += float(loss)
+            total += loss.detach().item()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return total

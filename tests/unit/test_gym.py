@@ -107,7 +107,9 @@ def test_a_hostile_answer_to_an_evaluating_scorer_costs_one_grade():
 def test_scorers_that_evaluate_get_a_child_of_their_own():
     assert runs_answers("countdown")
     assert runs_answers("n_queens")
+    assert runs_answers("binary_matrix"), "it calls eval in a helper"
     assert not runs_answers("products")
+    assert not runs_answers("basic_arithmetic"), "it calls eval on its own expressions only, while it draws"
 
 
 def test_datasets_that_are_built_at_once_are_built_in_blocks():

@@ -101,7 +101,8 @@ def test_a_budget_that_allows_nothing_is_refused(budget, strategy):
 def test_out_of_time_direct_gives_what_it_has_said():
     slow = Say(text="one two three four", seconds=2.0)
     answer = run(direct(), ScriptedSampler([slow]), Budget(seconds=0.8))
-    assert answer.text == "one"
+    assert slow.text.startswith(answer.text)
+    assert answer.text != slow.text
     assert answer.stop_reason is StopReason.ABORTED
     assert answer.trace["cut"] == "seconds"
     assert answer.trace["unbilled"] == 1

@@ -44,6 +44,13 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype |
     return F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
+class Embedding(nn.Embedding):
+    """One vector per id."""
+
+    def reset_parameters(self) -> None:
+        """Initialisation is the model's; torch's own would also import its compiler on the meta device (1 s)."""
+
+
 class RMSNorm(nn.Module):
     """Root mean square normalisation (arXiv 1910.07467), computed in float32."""
 
@@ -178,7 +185,7 @@ class Stack(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = Rotary(config)

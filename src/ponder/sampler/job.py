@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from ponder.dialogue import Format, Start
 from ponder.engine import FinishEvent, TokenEvent
 from ponder.sampler.protocol import Completion, Delta, Done
-from ponder.sampler.visible import VisibleText, cut_at_stop
+from ponder.sampler.visible import Piece, VisibleText, cut_at_stop
 from ponder.tokenizer import Tokenizer
 from ponder.types import Phase, StopReason
 
@@ -76,12 +76,10 @@ class Job:
 
     def feed(self, event: TokenEvent) -> bool:
         """Follow one token. True when a stop string is met: nothing more may be sampled."""
-        shown = self._text.feed(event) if self._text is not None else None
-        if shown is None:
+        if self._text is None:
             return False
-        (phase, text), stopped = shown
-        self._send_text(phase, text)
-        return stopped
+        self._send(self._text.feed(event))
+        return self._text.stopped
 
     def finish(self, event: FinishEvent) -> None:
         """Send what is still owed, then the completion."""
@@ -89,8 +87,7 @@ class Job:
         cut = cut_at_stop(message, self._stops)
         message = cut or message
         if self._text is not None:
-            for phase, text in self._text.finish(message):
-                self._send_text(phase, text)
+            self._send(self._text.finish(message))
         usage = event.usage if self._index == 0 else replace(event.usage, prompt_tokens=0, cached_tokens=0)
         completion = Completion(
             message=message,
@@ -101,6 +98,7 @@ class Job:
         )
         self.outlet.send(Done(self._index, completion))
 
-    def _send_text(self, phase: Phase, text: str) -> None:
-        if self._streamed and text:
-            self.outlet.send(Delta(self._index, phase, text))
+    def _send(self, pieces: list[Piece]) -> None:
+        if self._streamed:
+            for phase, text in pieces:
+                self.outlet.send(Delta(self._index, phase, text))

@@ -66,25 +66,34 @@ class VisibleText:
         self._phase = start
         self._ids: list[int] = []
         self._num_shown = {Phase.THINK: 0, Phase.ANSWER: 0}
+        self.stopped = False  # whether a stop string was met
         self._begin_stretch()
 
-    def feed(self, event: TokenEvent) -> tuple[Piece, bool] | None:
-        """(text that this token lets out, whether a stop string is met); None: neither."""
+    def feed(self, event: TokenEvent) -> list[Piece]:
+        """The text that this token lets out. Once `stopped` is set, nothing more may be fed."""
         self._ids.append(event.id)
-        if event.id in self._tokens.end or self._changes_phase(event):
+        if event.id in self._tokens.end:
             self._begin_stretch()
-            return None
+            return []
+        if self._changes_phase(event):
+            self._begin_stretch()
+            # Thinking that is closed is settled: the parser sees all of it.
+            return self._owed(Phase.THINK, self._parse(self._ids)) if event.phase is Phase.THINK else []
         if self._phase is Phase.TOOL:
-            return None
+            return []
         self._stretch.append(event.id)
         self._grow(self._decoder.feed(event.id))
-        piece, stopped = self._release()
-        return ((self._phase, piece), stopped) if piece or stopped else None
+        return self._release()
 
     def finish(self, message: Message) -> list[Piece]:
         """The pieces still owed, given the whole message."""
-        whole = ((Phase.THINK, message.reasoning), (Phase.ANSWER, message.text))
-        return [(phase, text[self._num_shown[phase] :]) for phase, text in whole if text[self._num_shown[phase] :]]
+        return [*self._owed(Phase.THINK, message), *self._owed(Phase.ANSWER, message)]
+
+    def _owed(self, phase: Phase, message: Message) -> list[Piece]:
+        whole = message.reasoning if phase is Phase.THINK else message.text
+        owed = whole[self._num_shown[phase] :]
+        self._num_shown[phase] += len(owed)
+        return [(phase, owed)] if owed else []
 
     def _begin_stretch(self) -> None:
         self._decoder = StreamDecoder(self._tokenizer)
@@ -119,18 +128,20 @@ class VisibleText:
         edge = self._lead[len(self._lead.rstrip()) :]
         self._held = (whole.rstrip() + edge)[self._num_shown[self._phase] :]
 
-    def _release(self) -> tuple[str, bool]:
-        held = self._held or ""
+    def _release(self) -> list[Piece]:
+        if self._held is None:
+            return []
         stops = self._stops if self._phase is Phase.ANSWER else ()
-        stop = first_stop(held, stops)
+        stop = first_stop(self._held, stops)
         if stop is None:
-            ready = held[: len(held) - max((_overlap(held, stop) for stop in stops), default=0)].rstrip()
+            safe = len(self._held) - max((_overlap(self._held, stop) for stop in stops), default=0)
+            ready = self._held[:safe].rstrip()
         else:
-            ready = held[:stop]
-        if ready:
-            self._held = held[len(ready) :]
-            self._num_shown[self._phase] += len(ready)
-        return ready, stop is not None
+            self.stopped = True
+            ready = self._held[:stop]
+        self._held = self._held[len(ready) :]
+        self._num_shown[self._phase] += len(ready)
+        return [(self._phase, ready)] if ready else []
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import difflib
-import inspect
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from random import Random
+from types import CodeType, FunctionType
 from typing import Any
 
 from ponder.tasks import gym_child, isolate
@@ -23,7 +24,7 @@ from ponder.tasks.protocol import Grade, Problem
 from ponder.types import DataError, InvalidRequest
 
 TRAIN_LIMIT = 5_000_000
-RUNS_CODE = ("eval(", "exec(", "parse_expr(", "sympify(", "parse_latex(")
+RUNS_CODE = frozenset({"eval", "exec", "compile", "parse_expr", "sympify", "parse_latex", "simplify"})
 
 
 DRAWING_FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -135,11 +136,32 @@ class GymTask:
 
 @cache
 def runs_answers(dataset: str) -> bool:
-    """Whether the dataset's scorer lives in a module that evaluates text as code: such a grading gets its own child."""
-    module = inspect.getmodule(gym_child.library().DATASETS[dataset][0])
-    assert module is not None
-    source = inspect.getsource(module)
-    return dataset == "composite" or any(word in source for word in RUNS_CODE)
+    """Whether the dataset's scorer, or a function of reasoning-gym that it reaches, evaluates text as code.
+
+    Such a grading gets a child of its own.
+    """
+    kind = gym_child.library().DATASETS[dataset][0]
+    waiting: list[Any] = [kind.score_answer]
+    met: set[Any] = set()
+    while waiting:
+        function = waiting.pop()
+        if function in met or not function.__module__.startswith("reasoning_gym"):
+            continue
+        met.add(function)
+        for name in _names(function.__code__):
+            if name in RUNS_CODE:
+                return True
+            for home in (kind, sys.modules[function.__module__], sys.modules["reasoning_gym.utils"]):
+                found = getattr(home, name, None)
+                if isinstance(found, FunctionType):
+                    waiting.append(found)
+    return dataset == "composite"
+
+
+def _names(code: CodeType) -> set[str]:
+    """All names that a piece of code mentions, the functions inside it included."""
+    inner = (each for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _warm(call: Mapping[str, Any]) -> tuple[str, object]:

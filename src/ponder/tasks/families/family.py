@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from random import Random
 
-from ponder.tasks.graders import numeric
+from ponder.tasks.graders import numeric, same_value
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
 SLIP_PROBABILITY = 0.04
@@ -31,7 +31,7 @@ class Family(ABC):
 
     def same(self, a: str, b: str) -> bool:
         """Whether two answers would be graded alike."""
-        return numeric(a, b).solved
+        return same_value(a, b)
 
     def word(self, rng: Random, gym: Sequence[str], varied: Sequence[str]) -> str:
         """A template: most often reasoning-gym's own wording, else one of the varied phrasings."""
