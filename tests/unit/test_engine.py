@@ -7,7 +7,17 @@ import torch
 
 from ponder.engine import Engine, FinishEvent, TokenEvent
 from ponder.testing.tiny import tiny_model
-from ponder.types import InvalidRequest, Origin, Phase, PhaseTokens, SamplingParams, StopReason, Usage, WindowExceeded
+from ponder.types import (
+    InvalidRequest,
+    Origin,
+    Phase,
+    PhaseTokens,
+    PonderError,
+    SamplingParams,
+    StopReason,
+    Usage,
+    WindowExceeded,
+)
 
 OPEN, CLOSE, CALL, END_CALL, WAIT, END = 300, 301, 302, 303, 304, 305
 TOKENS = PhaseTokens(
@@ -183,6 +193,29 @@ def test_usage_counts_every_token_once():
     phases = finish.segment.phases
     assert finish.usage == Usage(len(PROMPTS[2]), len(phases), phases.count(Phase.THINK), 0)
     assert finish.segment.origins == (Origin.SAMPLED,) * len(phases)
+
+
+def test_a_broken_model_is_an_error_and_what_it_computed_is_gone():
+    model = tiny_model()
+    running = Engine(model, TOKENS)
+    with running.update_weights(), torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    with pytest.raises(PonderError, match="not finite"):
+        running.generate([PROMPTS[3]], GREEDY)
+    with running.update_weights(), torch.no_grad():
+        model.model.norm.weight[0] = 1.0
+    assert (
+        running.generate([PROMPTS[3]], GREEDY)[0].segment.ids == engine().generate([PROMPTS[3]], GREEDY)[0].segment.ids
+    )
+
+
+@pytest.mark.cuda
+def test_a_gpu_gives_what_the_cpu_gives():
+    there = Engine(tiny_model().to("cuda"), TOKENS, max_batch=4, prefill_tokens=16)
+    params = [SamplingParams(max_tokens=12, temperature=0.0), sampled(), sampled(top_p=0.9)] * 3
+    for a, b in zip(there.generate(PROMPTS, params), engine().generate(PROMPTS, params), strict=True):
+        assert a.segment.ids == b.segment.ids
+        assert a.segment.logprobs == pytest.approx(b.segment.logprobs, abs=1e-3)
 
 
 # Refusals ----------------------------------------------------------------------------------------------------------

@@ -1,10 +1,9 @@
 """Thinking under control: tags, the cap, the floor, the answer room."""
 
 import pytest
-import torch
 
 from ponder.engine import Engine
-from ponder.testing.tiny import tiny_model
+from ponder.testing.tiny import ParrotModel
 from ponder.types import InvalidRequest, Origin, Phase, PhaseTokens, SamplingParams, StopReason, ThinkingLimits
 
 OPEN, CLOSE, CALL, END_CALL, END = 300, 301, 302, 303, 305
@@ -16,26 +15,8 @@ PROMPT = list(range(20))
 THINK, ANSWER, TOOL = Phase.THINK, Phase.ANSWER, Phase.TOOL
 
 
-def parrot(script, prompt=PROMPT, certainty=50.0):
-    """A model made to say given tokens: after position p it favours `script[p + 1 - len(prompt)]`."""
-    model = tiny_model()
-    wanted = {len(prompt) - 1 + index: id for index, id in enumerate(script)}
-    hidden = model.hidden
-
-    def position_as_hidden(ids_BT, *, positions_BT, attend):
-        h_BTD = torch.zeros_like(hidden(ids_BT, positions_BT=positions_BT, attend=attend))
-        h_BTD[..., 0] = positions_BT
-        return h_BTD
-
-    def say(h_SD):
-        logits_SV = torch.zeros(h_SD.shape[0], model.config.vocab_size)
-        for row, position in enumerate(h_SD[:, 0].tolist()):
-            if position in wanted:
-                logits_SV[row, wanted[position]] = certainty
-        return logits_SV
-
-    model.hidden, model.unembed = position_as_hidden, say
-    return model
+def parrot(script):
+    return ParrotModel(script, len(PROMPT))
 
 
 def run(script, *, start=THINK, tokens=TOKENS, n=None, window=None, **limits):
@@ -85,7 +66,7 @@ def test_thinking_that_would_not_end_is_closed_exactly_at_the_cap(cap):
     assert [i for i, origin in enumerate(segment.origins) if origin is Origin.FORCED] == [cap - 1]
 
 
-@pytest.mark.parametrize("cap", range(0, 12))
+@pytest.mark.parametrize("cap", range(12))
 def test_the_cap_counts_every_stretch_of_thinking(cap):
     """A model that opens thinking whenever it can: never more than `cap`, and no stretch is left open."""
     segment = run([OPEN, 1, 1, CLOSE] * 8, start=ANSWER, cap=cap).segment
@@ -135,7 +116,7 @@ def test_below_the_floor_a_wish_to_close_becomes_the_continuation():
     assert [o is Origin.FORCED for o in segment.origins] == [False, True, True, True, True, False, False, False]
 
 
-@pytest.mark.parametrize("floor", range(0, 14))
+@pytest.mark.parametrize("floor", range(14))
 def test_at_least_floor_tokens_are_thought(floor):
     segment = run([CLOSE] * 20, floor=floor).segment
     thought = segment.phases.index(ANSWER)

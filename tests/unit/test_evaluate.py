@@ -5,6 +5,7 @@ import json
 from math import isclose
 from random import Random
 
+import numpy as np
 import pytest
 
 from ponder.evaluate import (
@@ -27,6 +28,8 @@ from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
 from ponder.think import consensus, direct
+from ponder.train.examples import question_number
+from ponder.train.sft import add_questions
 from ponder.types import DataError, InvalidRequest, SamplerError
 
 
@@ -128,15 +131,12 @@ def test_overlap_with_training():
 
 
 def test_recorded_hashes_are_read(tmp_path):
-    first, second = question_hash("a"), question_hash("b")
-    (tmp_path / "h").write_text(f'{first}\n{{"question_hash": "{second}"}}\n')
-    assert read_hashes(tmp_path / "h") == {first, second}
-    (tmp_path / "h").write_text(f"{first}\nnonsense\n")
-    with pytest.raises(DataError, match="h:2: a question hash is sixteen hex digits"):
-        read_hashes(tmp_path / "h")
-    (tmp_path / "h").write_text('{"other": 1}\n')
-    with pytest.raises(DataError, match="h:1"):
-        read_hashes(tmp_path / "h")
+    recorded = np.array([question_number("a"), question_number("b")], np.uint64)
+    add_questions(tmp_path / "questions.bin", recorded)
+    assert read_hashes(tmp_path / "questions.bin") == {question_hash("a"), question_hash("b")}
+    (tmp_path / "cut.bin").write_bytes(b"seven b")
+    with pytest.raises(DataError, match=r"cut\.bin: 7 bytes"):
+        read_hashes(tmp_path / "cut.bin")
 
 
 # Measuring ------------------------------------------------------------------------------------------------------------

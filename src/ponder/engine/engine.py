@@ -20,7 +20,7 @@ from ponder.engine.sampling import logprobs, sample, uniforms
 from ponder.engine.scheduler import Scheduler, Step
 from ponder.engine.sequence import Sequence
 from ponder.model.transformer import Transformer
-from ponder.types import InvalidRequest, Origin, Phase, PhaseTokens, SamplingParams, StopReason
+from ponder.types import InvalidRequest, Origin, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
 
 COMPUTE_LOCK = threading.RLock()  # one model computes at a time in a process: two would only share the same cores
 
@@ -100,7 +100,10 @@ class Engine:
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
-        """One pass: every running sequence moves on. Returns what happened, in order; empty when idle."""
+        """One pass: every running sequence moves on. Returns what happened, in order; empty when idle.
+
+        Raises PonderError, and drops every request, when the model's output is not a number.
+        """
         with COMPUTE_LOCK:
             step = self._scheduler.schedule()
             if step is None:
@@ -160,6 +163,13 @@ class Engine:
         ready = [sequence for _, sequence in step.ready()]
         if not ready:
             return []
+        if not torch.isfinite(logits_SV.amax()):
+            self._sequences.clear()
+            self._forget()
+            raise PonderError(
+                "the model gave logits that are not finite: its weights are broken, or too large for "
+                f"{str(logits_SV.dtype).removeprefix('torch.')} (try float32)"
+            )
         rules = [self._phases.rule(sequence) for sequence in ready]
         banned = [(row, id) for row, rule in enumerate(rules) if rule for id in rule.banned]
         uniform_S = uniforms([sequence.seed for sequence in ready], [sequence.num_generated for sequence in ready])

@@ -16,13 +16,14 @@ from torch import Tensor
 from ponder.types import SamplingParams
 
 _NONE = float("-inf")
+_CANDIDATES = 128  # ids that truncation looks at first: sorting them all costs as much as a small model's step
 
 
 def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
-    """One float64 in [0, 1) for each (seed, token index): the output function of SplitMix64 (Steele et al., OOPSLA
-    2014, figure 17) applied to the seed, and again to that plus the index's step."""
+    """One float64 in [0, 1) for each (seed, token index): number `index` of the stream that SplitMix64 (Steele et al.,
+    OOPSLA 2014, figure 17) gives from the mixed seed."""
     seed_S = np.array(seeds, dtype=np.uint64)
-    step_S = np.array(indices, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    step_S = (np.array(indices, dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     # 52 bits, so that a product with any total stays below that total.
     return torch.from_numpy((_mix(_mix(seed_S) + step_S) >> np.uint64(12)).astype(np.float64) * 2.0**-52)
 
@@ -75,20 +76,42 @@ def _draw(weights_SV: Tensor, uniform_S: Tensor) -> Tensor:
     return torch.searchsorted(cumulative_SV, target_S1, right=True)[:, 0]
 
 
-def _draw_truncated(probs_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor) -> Tensor:
-    sorted_SV, order_SV = probs_SV.sort(dim=-1, descending=True, stable=True)
+def _draw_truncated(
+    probs_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, num_candidates: int = _CANDIDATES
+) -> Tensor:
+    """Draw among the C most likely ids, C = num_candidates. Rows that keep ids down to the last candidate's
+    probability are drawn again among all ids: which of them stand at that edge may be arbitrary."""
     V, device = probs_SV.shape[-1], probs_SV.device
+    candidates_SC, order_SC = _most_likely(probs_SV, min(num_candidates, V))
+    C = candidates_SC.shape[-1]
     top_k_S1 = torch.tensor([[p.top_k or V] for p in params], device=device)
     top_p_S1 = torch.tensor([[p.top_p] for p in params], dtype=torch.float64, device=device)
     min_p_S1 = torch.tensor([[p.min_p] for p in params], device=device)
-    sorted_SV = sorted_SV.masked_fill(torch.arange(V, device=device) >= top_k_S1, 0)
-    cumulative_SV = sorted_SV.cumsum(-1, dtype=torch.float64)
+    in_k_SC = candidates_SC.masked_fill(torch.arange(C, device=device) >= top_k_S1, 0)
+    mass_SC = in_k_SC.cumsum(-1, dtype=torch.float64)
+    whole_S1 = torch.where(top_k_S1 <= C, mass_SC[:, -1:], probs_SV.sum(-1, keepdim=True, dtype=torch.float64))
     # An id is beyond top-p when those before it reach the mass; top_p 1 is off even where the sum falls short of 1.
-    beyond_SV = (cumulative_SV - sorted_SV >= top_p_S1 * cumulative_SV[:, -1:]) & (top_p_S1 < 1)
-    unlikely_SV = sorted_SV < min_p_S1 * sorted_SV[:, :1]
-    beyond_SV[:, 0] = False
-    kept_SV = sorted_SV.masked_fill(beyond_SV | unlikely_SV, 0)
-    return order_SV.gather(-1, _draw(kept_SV, uniform_S)[:, None])[:, 0]
+    beyond_SC = (mass_SC - in_k_SC >= top_p_S1 * whole_S1) & (top_p_S1 < 1)
+    beyond_SC |= in_k_SC < min_p_S1 * in_k_SC[:, :1]
+    beyond_SC[:, 0] = False
+    kept_SC = in_k_SC.masked_fill(beyond_SC, 0)
+    ids_S = order_SC.gather(-1, _draw(kept_SC, uniform_S)[:, None])[:, 0]
+    if C < V:
+        undecided_S = ((kept_SC > 0) & (candidates_SC == candidates_SC[:, -1:])).any(-1)
+        undecided_S |= ((top_k_S1 > C) & (top_k_S1 < V))[:, 0]  # the mass that top-k leaves is not known
+        rows = undecided_S.nonzero()[:, 0].tolist()
+        if rows:
+            ids_S[rows] = _draw_truncated(probs_SV[rows], [params[row] for row in rows], uniform_S[rows], V)
+    return ids_S
+
+
+def _most_likely(probs_SV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest probabilities of each row and their ids, the largest first, equal ones by id."""
+    if count == probs_SV.shape[-1]:
+        return probs_SV.sort(dim=-1, descending=True, stable=True)
+    ids_SC = probs_SV.topk(count, sorted=False).indices.sort(-1).values
+    sorted_SC, order_SC = probs_SV.gather(-1, ids_SC).sort(dim=-1, descending=True, stable=True)
+    return sorted_SC, ids_SC.gather(-1, order_SC)
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

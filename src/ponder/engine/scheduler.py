@@ -128,8 +128,8 @@ class Scheduler:
         return max((common_prefix(tokens, prompt, len(prompt) - 1) for tokens in in_prefill), default=0)
 
     def _place(self, sequence: Sequence, source: Slot | None, shared: int) -> None:
-        if source is not None and source.sequence is None and shared == source.length:
-            target = source  # the prompt goes on where the slot's last sequence ended
+        if source is not None and source.sequence is None and 2 * shared >= source.length:
+            target = source  # the prompt goes on with most of what the slot holds; what it drops is the smaller part
         else:
             target = self._free_slot()
             if source is not None and source is not target and shared >= MIN_COPY:

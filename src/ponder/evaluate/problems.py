@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
@@ -71,19 +71,11 @@ def overlap(problems: Iterable[Problem], trained_on: frozenset[str]) -> list[boo
 
 
 def read_hashes(path: str | Path) -> frozenset[str]:
-    """Question hashes that a run recorded: one a line, or JSON lines with a "question_hash".
+    """The hashes in a run's `sft/questions.bin`: 64-bit little-endian numbers, each the value of a `question_hash`.
 
-    Raises DataError naming file and line.
+    Raises DataError for a file that is not a whole number of them.
     """
-    hashes = set()
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        text = line.strip()
-        if text.startswith("{"):
-            try:
-                text = json.loads(text)["question_hash"]
-            except (ValueError, KeyError):
-                raise DataError(f"{path}:{number}: no JSON object with a question_hash: {line[:80]!r}") from None
-        if len(text) != 16 or set(text) - set("0123456789abcdef"):
-            raise DataError(f"{path}:{number}: a question hash is sixteen hex digits, not {line[:80]!r}")
-        hashes.add(text)
-    return frozenset(hashes)
+    content = Path(path).read_bytes()
+    if len(content) % 8:
+        raise DataError(f"{path}: {len(content)} bytes are no 64-bit hashes: give a run's sft/questions.bin")
+    return frozenset(f"{number:016x}" for (number,) in struct.iter_unpack("<Q", content))

@@ -149,8 +149,11 @@ class LocalSampler:
         room = min(request.params.max_tokens or window // 4, window // 2)
         try:
             fitted = fit(messages, self.format, window, room, drop_oldest=True, policy=request.policy, start=start)
-        except WindowExceeded:
-            fitted = fit(messages, self.format, window, 1, drop_oldest=True, policy=request.policy, start=start)
+        except WindowExceeded as exceeded:
+            room = window - exceeded.prompt_tokens
+            if room < 1:
+                raise
+            fitted = fit(messages, self.format, window, room, drop_oldest=True, policy=request.policy, start=start)
         return Prompt(fitted.rendered.ids, start, len(fitted.dropped))
 
     # Events out -----------------------------------------------------------------------------------------------------

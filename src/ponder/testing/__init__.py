@@ -1,4 +1,5 @@
-"""Shipped fakes: a byte tokenizer, a tiny random model, a sampler over them.
+"""Shipped fakes, for tests of Ponder and of what is built on it.
 
-Import from the modules: `tiny` (ByteTokenizer, tiny_model, tiny_sampler).
+Import from the modules: `tiny` (ByteTokenizer, tiny_model, tiny_sampler, ParrotModel), `scripted` (ScriptedSampler),
+`script` (Say), `endpoint` (StubEndpoint).
 """

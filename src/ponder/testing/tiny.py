@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 from ponder.dialogue import CONTROL_TOKENS, PonderFormat
 from ponder.model.config import ModelConfig
-from ponder.model.transformer import Transformer
+from ponder.model.transformer import Attend, Transformer, count_positions
 from ponder.sampler.local import LocalSampler
 from ponder.tokenizer import Tokenizer
 
@@ -22,11 +25,9 @@ class ByteTokenizer(Tokenizer):
         super().__init__(learned._spec)
 
 
-def tiny_model(
-    seed: int = 0, *, vocab_size: int = VOCAB_SIZE, max_positions: int = 256, num_layers: int = 2
-) -> Transformer:
-    """A Qwen3 of width 32 with random float32 weights, spread enough that samples vary and greedy ties do not occur."""
-    config = ModelConfig(
+def tiny_config(*, vocab_size: int = VOCAB_SIZE, max_positions: int = 256, num_layers: int = 2) -> ModelConfig:
+    """A Qwen3 of width 32."""
+    return ModelConfig(
         vocab_size=vocab_size,
         hidden_size=32,
         num_layers=num_layers,
@@ -36,15 +37,61 @@ def tiny_model(
         intermediate_size=64,
         max_positions=max_positions,
     )
+
+
+def tiny_model(
+    seed: int = 0, *, vocab_size: int = VOCAB_SIZE, max_positions: int = 256, num_layers: int = 2
+) -> Transformer:
+    """Random float32 weights of `tiny_config`, spread enough that samples vary and the most likely token stands out."""
+    config = tiny_config(vocab_size=vocab_size, max_positions=max_positions, num_layers=num_layers)
     model = Transformer(config, seed=seed)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(10)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(10)
     return model
 
 
-def tiny_sampler(seed: int = 0, *, name: str = "tiny", max_positions: int = 256, max_batch: int = 8) -> LocalSampler:
-    """A `LocalSampler` over `tiny_model`: it babbles, but every contract of the protocol holds."""
+class ParrotModel(Transformer):
+    """Says `script` after a prompt of `prompt_tokens` ids, with a logit of `certainty` against zeros elsewhere; what
+    it was given before plays no part, so a forced token does not disturb it."""
+
+    def __init__(self, script: Sequence[int], prompt_tokens: int, *, certainty: float = 50.0) -> None:
+        super().__init__(tiny_config())
+        self._said_after = {prompt_tokens - 1 + index: id for index, id in enumerate(script)}
+        self._certainty = certainty
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        attend: Attend | None = None,
+        documents_BT: Tensor | None = None,
+    ) -> Tensor:
+        """The position stands in the first place of each hidden state; the real pass runs for its cache."""
+        h_BTD = super().hidden(ids_BT, positions_BT=positions_BT, attend=attend, documents_BT=documents_BT)
+        places_BT = count_positions(ids_BT, documents_BT) if positions_BT is None else positions_BT
+        return torch.cat((places_BT[..., None].to(h_BTD.dtype), torch.zeros_like(h_BTD[..., 1:])), -1)
+
+    def unembed(self, h_D: Tensor) -> Tensor:
+        logits_V = torch.zeros(*h_D.shape[:-1], self.config.vocab_size)
+        flat = logits_V.view(-1, self.config.vocab_size)
+        for row, place in enumerate(h_D[..., 0].flatten().tolist()):
+            if place in self._said_after:
+                flat[row, self._said_after[place]] = self._certainty
+        return logits_V
+
+
+def tiny_sampler(
+    seed: int = 0,
+    *,
+    name: str = "tiny",
+    max_positions: int = 256,
+    max_batch: int = 8,
+    model: Transformer | None = None,
+) -> LocalSampler:
+    """A `LocalSampler` over `model` (None: a `tiny_model`, which babbles, but every contract of the protocol holds)."""
     tokenizer = ByteTokenizer()
-    model = tiny_model(seed, vocab_size=tokenizer.vocab_size, max_positions=max_positions)
+    model = model or tiny_model(seed, vocab_size=tokenizer.vocab_size, max_positions=max_positions)
     return LocalSampler(model, tokenizer, PonderFormat(tokenizer), name=name, max_batch=max_batch)

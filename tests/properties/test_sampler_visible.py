@@ -1,0 +1,92 @@
+"""Streamed pieces, joined, equal the parsed message: for any ids, any format, any stop strings."""
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ponder.dialogue import CONTROL_TOKENS, Start, load_format
+from ponder.engine import TokenEvent
+from ponder.engine.phases import Phases
+from ponder.engine.sequence import Sequence
+from ponder.sampler.visible import VisibleText, cut_at_stop
+from ponder.testing.tiny import ByteTokenizer
+from ponder.types import Origin, Phase, SamplingParams
+
+CHATML = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
+CALLS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
+TOKENIZERS = {"ponder": ByteTokenizer(CONTROL_TOKENS), "chatml": ByteTokenizer((*CHATML, *CALLS), 288)}
+FORMATS = {name: load_format(tokenizer, name) for name, tokenizer in TOKENIZERS.items()}
+TEXTS = ["a", "b", "ab", " ", "\n", "\n\n", "é", '{"name": "f", "arguments": {}}']
+
+
+@st.composite
+def generations(draw, format):
+    """Ids as a model under the format might babble them: text, white space, halves of characters, control tokens."""
+    tokenizer, tokens = TOKENIZERS[format.name], format.phase_tokens
+    controls = [tokens.think_open, tokens.think_close, tokens.call_open, tokens.call_close, tokens.end[0]]
+    controls.append(max(tokenizer.control.values()))
+    if "<|args|>" in tokenizer.control:
+        controls.append(tokenizer.control_id("<|args|>"))
+    text = st.sampled_from(TEXTS).map(tokenizer.encode)
+    half = st.sampled_from(tokenizer.encode("é好")).map(lambda id: [id])
+    pieces = draw(st.lists(text | half | st.sampled_from(controls).map(lambda id: [id]), max_size=25))
+    return [id for piece in pieces for id in piece]
+
+
+def tagged(ids, tokens, start):
+    """The events an engine would emit for these ids, up to the end token."""
+    sequence = Sequence(
+        request=0,
+        prompt_ids=(0,),
+        params=SamplingParams(),
+        seed=0,
+        limit=len(ids),
+        phase=start,
+        weights_version=0,
+        tokens=[0],
+    )
+    phases = Phases(tokens)
+    for index, id in enumerate(ids):
+        yield TokenEvent(0, index, id, phases.advance(sequence, id), Origin.SAMPLED, 0.0)
+        if id in tokens.end:
+            return
+
+
+def streamed(format, ids, start, stops):
+    """(the ids fed, joined pieces by phase, the message in the end)."""
+    prompt = Start.THINK if start is Phase.THINK else Start.DIRECT
+    visible = VisibleText(
+        TOKENIZERS[format.name],
+        format.phase_tokens,
+        lambda ids: format.parse(ids, start=prompt),
+        start=start,
+        stops=stops,
+    )
+    fed, pieces = [], []
+    for event in tagged(ids, format.phase_tokens, start):
+        fed.append(event.id)
+        pieces += visible.feed(event)
+        if visible.stopped:
+            break
+    whole = format.parse(fed, start=prompt)
+    message = cut_at_stop(whole, stops) or whole
+    pieces += visible.finish(message)
+    joined = {phase: "".join(text for p, text in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
+    return whole, joined, message
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_joined_by_phase_the_pieces_are_the_texts_of_the_message(name, data):
+    format = FORMATS[name]
+    ids = data.draw(generations(format))
+    start = data.draw(st.sampled_from([Phase.THINK, Phase.ANSWER]))
+    stops = data.draw(st.sampled_from([(), ("ab",), ("aa", "b\n"), ("\n",), ("bab", "\n\n"), ("éa",), ("<",)]))
+    whole, joined, message = streamed(format, ids, start, stops)
+    assert joined == {Phase.THINK: message.reasoning, Phase.ANSWER: message.text}
+    if stops:
+        first = re.search("|".join(map(re.escape, stops)), whole.text)
+        assert message.text == (whole.text[: first.start()] if first else whole.text)

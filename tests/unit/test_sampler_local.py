@@ -1,0 +1,398 @@
+"""The local engine behind the `Sampler` protocol: text, stops, batching across coroutines, cancellation."""
+
+import asyncio
+from collections import defaultdict
+from contextlib import aclosing
+
+import pytest
+import torch
+
+from ponder.dialogue import CONTROL_TOKENS, Message, PonderFormat, Reasoning, Role, Start, Text, ToolCall
+from ponder.model.checkpoint import save_model
+from ponder.sampler.local import load_sampler
+from ponder.sampler.protocol import Delta, Request, Truncation
+from ponder.sampler.sync import run_sync
+from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_model, tiny_sampler
+from ponder.types import (
+    CheckpointError,
+    InvalidRequest,
+    Phase,
+    SamplerError,
+    SamplingParams,
+    StopReason,
+    ThinkingLimits,
+    WindowExceeded,
+)
+
+TOKENIZER = ByteTokenizer()
+FORMAT = PonderFormat(TOKENIZER)
+QUESTION = (Message.user("6 x 7?"),)
+OPEN, CLOSE, END = FORMAT.phase_tokens.think_open, FORMAT.phase_tokens.think_close, FORMAT.phase_tokens.end[0]
+DIRECT = ThinkingLimits(cap=0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def ids_of(*pieces):
+    """Ids of texts and control ids, in order."""
+    return [id for piece in pieces for id in (TOKENIZER.encode(piece) if isinstance(piece, str) else [piece])]
+
+
+def speaker(*pieces, start=Start.THINK, **options):
+    """A sampler whose model says exactly this after `QUESTION`."""
+    prompt = FORMAT.render(QUESTION, start=start)
+    return tiny_sampler(model=ParrotModel(ids_of(*pieces), len(prompt.ids)), **options)
+
+
+def asked(n=1, stop=(), prompt=QUESTION, **params):
+    return Request(
+        prompt=prompt, params=SamplingParams(**({"temperature": 0.0, "max_tokens": 60} | params)), n=n, stop=stop
+    )
+
+
+def sample(sampler, request):
+    return asyncio.run(sampler.sample(request))
+
+
+async def collect(sampler, request):
+    texts, done = defaultdict(list), {}
+    async with aclosing(sampler.stream(request)) as stream:
+        async for item in stream:
+            if isinstance(item, Delta):
+                texts[item.index, item.phase].append(item.text)
+            else:
+                done[item.index] = item.completion
+    return texts, done
+
+
+# Messages ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_sampled_becomes_a_message_whose_parts_carry_their_ids():
+    completion = sample(speaker("six sevens", CLOSE, "42.", END), asked())[0]
+    assert completion.message == Message(
+        Role.ASSISTANT,
+        (Reasoning("six sevens", tuple(ids_of("six sevens"))), Text("42.", tuple(ids_of("42.")))),
+    )
+    assert (completion.text, completion.reasoning, completion.stop_reason) == ("42.", "six sevens", StopReason.END)
+    assert completion.segment.prompt_ids == FORMAT.render(QUESTION, start=Start.THINK).ids
+    assert completion.segment.ids == tuple(ids_of("six sevens", CLOSE, "42.", END))
+    assert completion.usage.reasoning_tokens == len("six sevens") + 1
+    assert completion.usage.completion_tokens == len(completion.segment.ids)
+
+
+def test_a_cap_of_zero_renders_a_direct_prompt():
+    completion = sample(speaker("42.", END, start=Start.DIRECT), asked(thinking=DIRECT))[0]
+    assert (completion.text, completion.reasoning, completion.usage.reasoning_tokens) == ("42.", "", 0)
+    assert completion.segment.prompt_ids == FORMAT.render(QUESTION, start=Start.DIRECT).ids
+
+
+def test_ids_that_are_rendered_already_say_which_phase_they_end_in():
+    prompt = FORMAT.render(QUESTION, start=Start.THINK).ids
+    request = Request(prompt=prompt, params=SamplingParams(temperature=0.0, max_tokens=20), start=Phase.THINK)
+    assert sample(speaker("hm", CLOSE, "42.", END), request)[0].reasoning == "hm"
+    direct = Request(prompt=prompt, params=SamplingParams(temperature=0.0, max_tokens=20), start=Phase.ANSWER)
+    assert sample(speaker("42.", END), direct)[0].text == "42."
+
+
+def test_a_tool_call_becomes_a_part():
+    args = TOKENIZER.control_id("<|args|>")
+    call = (FORMAT.phase_tokens.call_open, "add", args, "{}", FORMAT.phase_tokens.call_close)
+    completion = sample(speaker(CLOSE, "Let me see.", *call, END), asked())[0]
+    assert completion.text == "Let me see."
+    assert completion.message.parts[-1] == ToolCall("add", "{}", ids=tuple(ids_of("add", args, "{}")))
+
+
+def test_the_prompt_is_counted_once_for_several_samples():
+    completions = sample(tiny_sampler(), asked(n=3, temperature=1.0, seed=4))
+    assert [c.usage.prompt_tokens for c in completions] == [len(completions[0].segment.prompt_ids), 0, 0]
+    assert [c.usage.cached_tokens for c in completions] == [0, 0, 0]
+    assert len({c.segment.ids for c in completions}) == 3
+
+
+def test_sample_i_is_sampled_with_seed_plus_i():
+    three = sample(tiny_sampler(), asked(n=3, temperature=1.0, seed=4))
+    for index in range(3):
+        alone = sample(tiny_sampler(), asked(temperature=1.0, seed=4 + index))[0]
+        assert alone.segment.ids == three[index].segment.ids
+
+
+def test_a_second_turn_is_served_from_the_cache():
+    sampler = tiny_sampler()
+    first = sample(sampler, asked(max_tokens=10, thinking=DIRECT, seed=2, temperature=1.0))[0]
+    conversation = (*QUESTION, first.message, Message.user("Sure?"))
+    second = sample(sampler, asked(prompt=conversation, thinking=DIRECT))[0]
+    assert second.usage.cached_tokens >= len(first.segment.prompt_ids)
+
+
+# Streams and stops -------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_the_text_as_it_comes_and_whole_characters_only():
+    sampler = speaker("ho", CLOSE, "é ", "好", END)
+    texts, done = asyncio.run(collect(sampler, asked()))
+    assert texts[0, Phase.THINK] == ["h", "o"]
+    assert texts[0, Phase.ANSWER] == ["é", " 好"]
+    assert done[0].text == "é 好"
+
+
+def test_thinking_is_streamed_whole_before_the_answer_begins():
+    async def order():
+        return [
+            item.phase async for item in speaker("ho \n", CLOSE, "42", END).stream(asked()) if isinstance(item, Delta)
+        ]
+
+    assert asyncio.run(order()) == [Phase.THINK] * 3 + [Phase.ANSWER] * 2
+
+
+@pytest.mark.parametrize("stop", [("STOP",), ("O", "STOP"), ("x", "ST"), ("TOPPLE", "S")])
+def test_a_stop_string_ends_the_answer_and_no_part_of_it_is_seen(stop):
+    sampler = speaker(CLOSE, "go SO STOP more", END)
+    texts, done = asyncio.run(collect(sampler, asked(stop=stop)))
+    whole = "go SO STOP more"
+    expected = whole[: min(whole.find(s) for s in stop if s in whole)]
+    assert "".join(texts[0, Phase.ANSWER]) == done[0].text == expected
+    assert done[0].stop_reason is StopReason.STOP
+    assert TOKENIZER.decode(done[0].segment.ids[1:]).startswith(expected), "what was sampled stays in the segment"
+    assert len(done[0].segment.ids) <= len(expected) + 1 + max(map(len, stop))
+    assert sampler.engine.has_work is False
+
+
+def test_a_text_that_is_cut_loses_its_ids_and_one_that_is_not_keeps_them():
+    assert sample(speaker(CLOSE, "a.b", END), asked(stop=(".",)))[0].message.parts[-1] == Text("a")
+    whole = sample(speaker(CLOSE, "a.b", END), asked(stop=("..",)))[0].message.parts[-1]
+    assert whole == Text("a.b", tuple(ids_of("a.b")))
+
+
+def test_a_stop_string_is_not_matched_in_the_reasoning():
+    completion = sample(speaker("no STOP here", CLOSE, "yes", END), asked(stop=("STOP",)))[0]
+    assert (completion.reasoning, completion.text, completion.stop_reason) == ("no STOP here", "yes", StopReason.END)
+
+
+def test_what_only_looked_like_a_stop_string_is_given_in_the_end():
+    texts, done = asyncio.run(collect(speaker(CLOSE, "a STO", END), asked(stop=("STOP",))))
+    assert "".join(texts[0, Phase.ANSWER]) == done[0].text == "a STO"
+
+
+def test_a_stop_string_of_white_space_only_at_the_very_start():
+    texts, done = asyncio.run(collect(speaker(CLOSE, "\n\nfoo", END), asked(stop=("\n\n",))))
+    assert (texts[0, Phase.ANSWER], done[0].text, done[0].stop_reason) == ([], "", StopReason.STOP)
+    texts, done = asyncio.run(collect(speaker(CLOSE, "\n\n", END), asked(stop=("\n\n",))))
+    assert (texts[0, Phase.ANSWER], done[0].text, done[0].stop_reason) == ([], "", StopReason.STOP)
+
+
+# Many at once ------------------------------------------------------------------------------------------------------
+
+
+def test_coroutines_share_one_batch_and_get_what_each_would_get_alone():
+    requests = [
+        asked(temperature=1.0, seed=i, max_tokens=5 + 3 * i, prompt=(Message.user("?" * i + "x"),)) for i in range(12)
+    ]
+    sampler = tiny_sampler(max_batch=4)
+    steps = 0
+    step = sampler.engine.step
+
+    def counted():
+        nonlocal steps
+        steps += 1
+        return step()
+
+    sampler.engine.step = counted
+
+    async def together():
+        return await asyncio.gather(*(sampler.sample(request) for request in requests))
+
+    results = asyncio.run(together())
+    for request, result in zip(requests, results, strict=True):
+        assert result[0].segment.ids == sample(tiny_sampler(), request)[0].segment.ids
+    assert steps < sum(len(result[0].segment.ids) for result in results) / 2
+
+
+def test_a_stream_and_samples_run_side_by_side():
+    async def both():
+        sampler = tiny_sampler()
+        streamed, whole = await asyncio.gather(
+            collect(sampler, asked(n=2, temperature=1.0, seed=1)), sampler.sample(asked())
+        )
+        return streamed, whole
+
+    (texts, done), whole = asyncio.run(both())
+    for index, completion in done.items():
+        assert "".join(texts[index, Phase.THINK]) == completion.reasoning
+        assert "".join(texts[index, Phase.ANSWER]) == completion.text
+    assert whole[0].segment.ids == sample(tiny_sampler(), asked())[0].segment.ids
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_cancelling_the_waiting_task_aborts_its_requests_only(after):
+    async def scenario():
+        sampler = tiny_sampler(max_batch=2)
+        given_up = asyncio.create_task(sampler.sample(asked(n=3, max_tokens=200)))
+        kept = asyncio.create_task(sampler.sample(asked()))
+        for _ in range(after):
+            await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        result = await kept
+        return sampler.engine.has_work, result[0].segment.ids
+
+    has_work, ids = asyncio.run(scenario())
+    assert not has_work
+    assert ids == sample(tiny_sampler(), asked())[0].segment.ids
+
+
+def test_closing_a_stream_early_aborts_its_request():
+    async def scenario():
+        sampler = tiny_sampler()
+        async with aclosing(sampler.stream(asked(max_tokens=200, n=2))) as stream:
+            async for _ in stream:
+                break
+        return sampler.engine.has_work
+
+    assert asyncio.run(scenario()) is False
+
+
+def test_one_sampler_serves_one_event_loop_after_the_other():
+    sampler = tiny_sampler()
+    assert sample(sampler, asked())[0].segment.ids == sample(sampler, asked())[0].segment.ids
+
+
+def test_the_synchronous_door_works_inside_a_running_loop_while_that_loop_samples_too():
+    sampler = tiny_sampler()
+
+    async def scenario():
+        outer = asyncio.create_task(sampler.sample(asked(n=2, temperature=1.0, seed=1)))
+        await asyncio.sleep(0)
+        inner = run_sync(sampler.sample(asked()))
+        return inner, await outer
+
+    inner, outer = asyncio.run(scenario())
+    assert inner[0].segment.ids == sample(tiny_sampler(), asked())[0].segment.ids
+    alone = sample(tiny_sampler(), asked(n=2, temperature=1.0, seed=1))
+    assert [c.segment.ids for c in outer] == [c.segment.ids for c in alone]
+
+
+def test_run_sync_hands_over_results_and_errors():
+    async def fail():
+        raise KeyError("gone")
+
+    async def inside():
+        with pytest.raises(KeyError, match="gone"):
+            run_sync(fail())
+        return run_sync(asyncio.sleep(0, "done"))
+
+    assert run_sync(inside()) == "done"
+
+
+def test_an_engine_that_breaks_tells_everyone_who_waits():
+    sampler = tiny_sampler()
+
+    def broken():
+        raise MemoryError("no room")
+
+    async def scenario():
+        sampler.engine.step = broken
+        return await asyncio.gather(*(sampler.sample(asked()) for _ in range(3)), return_exceptions=True)
+
+    assert [str(error) for error in asyncio.run(scenario())] == ["no room"] * 3
+    del sampler.engine.step
+    assert sample(sampler, asked())[0].segment.ids == sample(tiny_sampler(), asked())[0].segment.ids
+
+
+def test_closing_ends_what_runs_and_refuses_what_comes():
+    async def scenario():
+        sampler = tiny_sampler()
+        waiting = asyncio.create_task(sampler.sample(asked()))
+        await asyncio.sleep(0)
+        await sampler.close()
+        with pytest.raises(SamplerError, match="was closed"):
+            await waiting
+        with pytest.raises(SamplerError, match="is closed"):
+            await sampler.sample(asked())
+        return sampler.engine.has_work
+
+    assert asyncio.run(scenario()) is False
+
+
+# The window, and refusals ------------------------------------------------------------------------------------------
+
+
+LONG = (
+    Message.system("Be brief."),
+    *(message for i in range(6) for message in (Message.user(f"question {i} " * 2), Message.assistant("answer " * 3))),
+    Message.user("last"),
+)
+
+
+def test_a_conversation_that_does_not_fit_is_refused_with_the_counts():
+    with pytest.raises(WindowExceeded, match="window of 256") as refused:
+        sample(tiny_sampler(), asked(prompt=LONG))
+    assert refused.value.prompt_tokens == len(FORMAT.render(LONG, start=Start.THINK).ids)
+
+
+def test_truncation_drops_the_oldest_turns_and_says_how_many_messages():
+    request = Request(prompt=LONG, params=SamplingParams(temperature=0.0, max_tokens=40), truncation=Truncation.AUTO)
+    completion = sample(tiny_sampler(), request)[0]
+    assert completion.dropped_turns % 2 == 0
+    assert completion.dropped_turns > 0
+    kept = (LONG[0], *LONG[1 + completion.dropped_turns :])
+    assert completion.segment.prompt_ids == FORMAT.render(kept, start=Start.THINK).ids
+    assert len(completion.segment.prompt_ids) <= 256 - 40
+
+
+def test_a_long_last_turn_takes_the_room_it_needs_when_turns_may_be_dropped():
+    prompt = (*LONG, Message.assistant("ok"), Message.user("x" * 200))
+    request = Request(prompt=prompt, params=SamplingParams(temperature=0.0), truncation=Truncation.AUTO)
+    assert sample(tiny_sampler(), request)[0].dropped_turns == len(LONG), "all but the system message"
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (asked(n=0), "n is 0: allowed are integers of 1 or more"),
+        (asked(stop=("",)), "stop holds ''"),
+        (asked(prompt=()), "prompt is empty"),
+        (asked(top_p=2.0), "top_p is 2.0"),
+        (asked(n=2, seed=2**64 - 1), "seed is 18446744073709551616"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name_and_leaves_nothing_behind(request_, text):
+    sampler = tiny_sampler()
+    with pytest.raises(InvalidRequest, match=text):
+        sample(sampler, request_)
+    assert not sampler.engine.has_work
+
+
+# From a folder -----------------------------------------------------------------------------------------------------
+
+
+def test_a_sampler_is_loaded_from_a_folder(tmp_path):
+    save_model(tiny_model(seed=5), tmp_path / "sage")
+    TOKENIZER.save(tmp_path / "sage")
+    sampler = load_sampler(tmp_path / "sage")
+    assert sampler.name == "sage"
+    assert sample(sampler, asked())[0].segment.ids == sample(tiny_sampler(seed=5), asked())[0].segment.ids
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(tmp_path):
+    save_model(tiny_model(vocab_size=288), tmp_path / "m")
+    ByteTokenizer(CONTROL_TOKENS, 352).save(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="352 ids, the model only 288"):
+        load_sampler(tmp_path / "m")
+
+
+def test_the_weights_are_updated_through_the_engine():
+    sampler = tiny_sampler()
+    before = sample(sampler, asked())[0].segment
+    with sampler.engine.update_weights(), torch.no_grad():
+        sampler.engine.model.model.norm.weight.mul_(0.5)
+    after = sample(sampler, asked())[0].segment
+    assert (before.weights_version, after.weights_version) == (0, 1)
+    assert after.logprobs != pytest.approx(before.logprobs)
