@@ -14,7 +14,7 @@ QUESTIONS = (
     "What is the greatest common divisor of 765 and 837?",
     "How many r's are in strawberry?",
     "Spell this word backward (example: sun -> nus): ruralite",
-    "Calculate -8 + ( 2 + -9 ) * 3.",
+    "Calculate 8 * 7 - 20.",
 )
 
 
