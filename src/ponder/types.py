@@ -29,6 +29,7 @@ class StopReason(StrEnum):
     END = "end"  # the model closed its turn
     STOP = "stop"  # a stop id or stop string of the request
     LENGTH = "length"  # max_tokens or the window ran out
+    DEADLINE = "deadline"  # the request's time was up
     ABORTED = "aborted"  # the caller gave up
 
 
@@ -44,12 +45,17 @@ class Effort(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The token bill. Adds. `reasoning_tokens` is a part of `completion_tokens`, `cached_tokens` of `prompt_tokens`."""
+    """The token bill. Adds. `reasoning_tokens` is a part of `completion_tokens`, `cached_tokens` of `prompt_tokens`.
+
+    refilled_tokens: run through the model once more because a thought was folded (a state behind its prompt). They are
+    neither prompt nor completion.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0
+    refilled_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -57,7 +63,22 @@ class Usage:
             self.completion_tokens + other.completion_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             self.cached_tokens + other.cached_tokens,
+            self.refilled_tokens + other.refilled_tokens,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceStop:
+    """When thinking is given up as lost (DeepConf, arXiv 2508.15260, section 3.2).
+
+    The confidence of a token is minus the mean log-probability of the `top` likeliest ids at its place: high where the
+    distribution is peaked. Once its mean over the last `window` THINK tokens falls below `threshold`, the close is
+    forced.
+    """
+
+    threshold: float
+    window: int = 64
+    top: int = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +88,12 @@ class ThinkingLimits:
     cap: at most this many THINK tokens, the close token included; None: no cap of its own. 0 is a direct prompt.
     floor: the close is suppressed before this many THINK tokens; each time the model wants to close, the
         continuation is put in instead (s1, arXiv 2501.19393, section 3.1). The cap wins over the floor.
+    confidence: close where the model's confidence stays low. The floor wins over it.
     """
 
     cap: int | None = None
     floor: int = 0
+    confidence: ConfidenceStop | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +102,12 @@ class SamplingParams:
     when submitted.
 
     temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. `seed` None: drawn from the operating system.
-    max_tokens counts every token after the prompt, thinking included; None: whatever the window holds.
-    answer_room: thinking is closed early enough that this many of `max_tokens` are left for the answer.
+    max_tokens counts every token after the prompt, thinking included; None: whatever the window holds. More than the
+        window holds can be reached only by folding.
+    answer_room: thinking is closed early enough that this many of `max_tokens`, and of the window, are left for the
+        answer.
+    logit_bias: (id, bias) pairs, added to the logits in every phase; log-probabilities are reported without it.
+    top_logprobs: report so many likeliest ids at each token, with their log-probabilities.
     """
 
     max_tokens: int | None = None
@@ -92,22 +119,33 @@ class SamplingParams:
     stop_ids: tuple[int, ...] = ()
     thinking: ThinkingLimits = ThinkingLimits()
     answer_room: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseTokens:
     """The control ids by which an engine follows the phases of one dialogue format. None: the format has no such token.
 
+    state_open, fold: open and close a state while thinking; with the close, the context becomes prompt + state.
     continuation: ids put in when the floor suppresses a close ("Wait"); may be empty.
+    lead: ids that the format writes between the close of thinking and the answer (a blank line, in some); put in where
+        a grammar governs the answer, which then begins behind them.
     end: ids that close the assistant's turn.
     """
 
     think_open: int | None = None
     think_close: int | None = None
+    state_open: int | None = None
+    fold: int | None = None
     call_open: int | None = None
     call_close: int | None = None
     continuation: tuple[int, ...] = ()
+    lead: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
+
+
+TopLogprobs = tuple[tuple[int, float], ...]  # (id, natural log-probability), the likeliest first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +154,9 @@ class Segment:
 
     logprobs: natural log, after temperature and before truncation or masks (at temperature 0: of temperature 1).
         A FORCED token carries its log-probability too.
-    ids: the end token, when sampled, is kept.
+    ids: the end token, when sampled, is kept; so is the token that folds a thought and ends its segment.
+    top_logprobs: the likeliest ids at each token's place with their log-probabilities, the likeliest first; empty
+        where none were asked for.
     """
 
     prompt_ids: tuple[int, ...]
@@ -125,6 +165,7 @@ class Segment:
     phases: tuple[Phase, ...]
     origins: tuple[Origin, ...]
     weights_version: int
+    top_logprobs: tuple[TopLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +211,10 @@ class WindowExceeded(InvalidRequest):
         super().__init__(message)
         self.prompt_tokens = prompt_tokens
         self.window = window
+
+
+class Overloaded(PonderError):
+    """The queue is full: nothing was accepted. Try again later, or allow more waiting."""
 
 
 class CheckpointError(PonderError):

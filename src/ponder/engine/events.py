@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ponder.types import Origin, Phase, Segment, StopReason, Usage
+from ponder.types import Origin, Phase, Segment, StopReason, TopLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """Token number `index` (from 0) of a request, as it was produced. `logprob` as in `Segment`."""
+    """Token number `index` (from 0) of a request, as it was produced. `logprob` and `top_logprobs` as in `Segment`."""
 
     request: int
     index: int
@@ -17,16 +17,28 @@ class TokenEvent:
     phase: Phase
     origin: Origin
     logprob: float
+    top_logprobs: TopLogprobs = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FinishEvent:
-    """The end of a request: every token it emitted, why it ended and the bill."""
+    """The end of a request: every token it emitted, why it ended and the bill. More than one segment: thoughts were
+    folded."""
 
     request: int
-    segment: Segment
+    segments: tuple[Segment, ...]
     stop_reason: StopReason
     usage: Usage
+
+    @property
+    def segment(self) -> Segment:
+        """The last segment; the only one unless thoughts were folded."""
+        return self.segments[-1]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every token, of all segments."""
+        return tuple(id for segment in self.segments for id in segment.ids)
 
 
 Event = TokenEvent | FinishEvent

@@ -63,4 +63,4 @@ class Sequence:
             reasoning_tokens=self.num_think,
             cached_tokens=self.num_cached,
         )
-        return FinishEvent(self.request, segment, reason, usage)
+        return FinishEvent(self.request, (segment,), reason, usage)

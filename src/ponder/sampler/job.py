@@ -83,7 +83,7 @@ class Job:
 
     def finish(self, event: FinishEvent) -> None:
         """Send what is still owed, then the completion."""
-        message = self._format.parse(event.segment.ids, start=self._prompt.start)
+        message = self._format.parse(event.ids, start=self._prompt.start)
         cut = cut_at_stop(message, self._stops)
         message = cut or message
         if self._text is not None:
@@ -93,7 +93,7 @@ class Job:
             message=message,
             stop_reason=StopReason.STOP if cut else event.stop_reason,
             usage=usage,
-            segment=event.segment,
+            segments=event.segments,
             dropped_turns=self._prompt.dropped,
         )
         self.outlet.send(Done(self._index, completion))

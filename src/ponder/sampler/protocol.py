@@ -18,6 +18,35 @@ class Truncation(StrEnum):
     AUTO = "auto"
 
 
+class NextTurn(StrEnum):
+    """What is known of the prompt after this one: how a local engine makes it warm while the answer streams.
+
+    NONE: there is none. VERBATIM: the conversation goes on with the message that is given back, its ids included.
+    TEXT: the caller sends the visible text back, and it is encoded anew.
+    """
+
+    NONE = "none"
+    VERBATIM = "verbatim"
+    TEXT = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """The visible answer is one JSON value that the schema accepts. `schema`: JSON text."""
+
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """The visible answer matches the whole of a regular expression (Rust's syntax, no look-around)."""
+
+    pattern: str
+
+
+Grammar = JsonSchema | Regex
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prompt and how to sample it.
@@ -26,6 +55,9 @@ class Request:
     n: how many completions; sample i uses seed + i. stop: stop strings, matched in the visible answer only.
     effort: a word for samplers that take no exact limits (a remote endpoint). Where `params.thinking` is kept exactly
         (the local engine), an effort is refused.
+    grammar: what the visible answer must match; thinking is free.
+    seconds: wall time from submission; what is there when it is up is given back, with StopReason.DEADLINE.
+    tenant: whose prefixes may be shared: cached keys and values of one tenant are never served to another.
     """
 
     prompt: Conversation | tuple[int, ...]
@@ -36,11 +68,16 @@ class Request:
     truncation: Truncation = Truncation.DISABLED
     start: Phase = Phase.THINK
     effort: Effort | None = None
+    grammar: Grammar | None = None
+    seconds: float | None = None
+    next_turn: NextTurn = NextTurn.NONE
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sampled answer. `segment` is None where the sampler has no ids to give (a remote endpoint).
+    """One sampled answer. `segments` is empty where the sampler has no ids to give (a remote endpoint), and more than
+    one where thoughts were folded.
 
     dropped_turns: how many messages `Truncation.AUTO` left out of the prompt.
     usage_estimated: some of the usage is not as a server counted it, but shared out (a remote endpoint).
@@ -49,9 +86,14 @@ class Completion:
     message: Message
     stop_reason: StopReason
     usage: Usage
-    segment: Segment | None = None
+    segments: tuple[Segment, ...] = ()
     dropped_turns: int = 0
     usage_estimated: bool = False
+
+    @property
+    def segment(self) -> Segment | None:
+        """The last segment, which holds the answer; the only one unless thoughts were folded. None: there is none."""
+        return self.segments[-1] if self.segments else None
 
     @property
     def text(self) -> str:
