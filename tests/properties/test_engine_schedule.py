@@ -64,8 +64,8 @@ def assert_limits_kept(params, start, segment):
 
 @settings(max_examples=40, deadline=None)
 @given(actions, st.integers(1, 5), st.sampled_from([3, 16, 2048]))
-def test_every_schedule_gives_each_sequence_what_it_gets_alone(schedule, max_batch, prefill_tokens):
-    engine = Engine(MODEL, TOKENS, max_batch=max_batch, prefill_tokens=prefill_tokens)
+def test_every_schedule_gives_each_sequence_what_it_gets_alone(schedule, max_batch, step_tokens):
+    engine = Engine(MODEL, TOKENS, max_batch=max_batch, step_tokens=step_tokens)
     submitted, finished = {}, {}
 
     def step():

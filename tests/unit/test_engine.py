@@ -59,10 +59,10 @@ def test_a_batch_smaller_than_the_queue_changes_nothing():
     assert [f.segment.ids for f in engine(max_batch=2).generate(PROMPTS, sampled())] == [f.segment.ids for f in whole]
 
 
-@pytest.mark.parametrize("prefill_tokens", [1, 2, 7, 64])
-def test_chunked_prefill_changes_nothing(prefill_tokens):
+@pytest.mark.parametrize("step_tokens", [1, 2, 7, 64])
+def test_chunked_prefill_changes_nothing(step_tokens):
     whole = engine().generate(PROMPTS, sampled())
-    chunked = engine(prefill_tokens=prefill_tokens).generate(PROMPTS, sampled())
+    chunked = engine(step_tokens=step_tokens).generate(PROMPTS, sampled())
     assert [f.segment.ids for f in chunked] == [f.segment.ids for f in whole]
 
 
@@ -173,7 +173,7 @@ def test_the_end_token_ends_with_end_and_is_kept():
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5])
 def test_abort_at_any_point_frees_the_slot_and_keeps_what_was_made(after):
-    running = engine(max_batch=2, prefill_tokens=16)
+    running = engine(max_batch=2, step_tokens=16)
     requests = [running.submit(prompt, sampled()) for prompt in PROMPTS[3:8]]
     events = [event for _ in range(after) for event in running.step()]
     for request in requests:
@@ -211,7 +211,7 @@ def test_a_broken_model_is_an_error_and_what_it_computed_is_gone():
 
 @pytest.mark.cuda
 def test_a_gpu_gives_what_the_cpu_gives():
-    there = Engine(tiny_model().to("cuda"), TOKENS, max_batch=4, prefill_tokens=16)
+    there = Engine(tiny_model().to("cuda"), TOKENS, max_batch=4, step_tokens=16)
     params = [SamplingParams(max_tokens=12, temperature=0.0), sampled(), sampled(top_p=0.9)] * 3
     for a, b in zip(there.generate(PROMPTS, params), engine().generate(PROMPTS, params), strict=True):
         assert a.segment.ids == b.segment.ids
@@ -258,7 +258,7 @@ def test_a_prompt_that_fills_the_window_is_refused_with_the_counts():
     assert (refused.value.prompt_tokens, refused.value.window) == (20, 20)
 
 
-@pytest.mark.parametrize("options", [{"max_batch": 0}, {"window": 1}, {"window": 257}, {"prefill_tokens": 0}])
+@pytest.mark.parametrize("options", [{"max_batch": 0}, {"window": 1}, {"window": 257}, {"step_tokens": 0}])
 def test_impossible_sizes_are_refused(options):
     with pytest.raises(InvalidRequest, match=f"{next(iter(options))} is {next(iter(options.values()))}"):
         engine(**options)

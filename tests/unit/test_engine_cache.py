@@ -1,17 +1,20 @@
 """What stays in the cache is used where it fits, reported exactly, and never outlives the weights it came from."""
 
+import resource
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
 
-from ponder.engine import Engine
-from ponder.engine.cache import SlotCache
-from ponder.engine.scheduler import MIN_COPY, SPARE_SLOTS, common_prefix
-from ponder.testing.tiny import tiny_model
+from ponder.engine import Engine, FinishEvent
+from ponder.engine.pages import bytes_per_page
+from ponder.engine.scheduler import common_prefix
+from ponder.testing.tiny import tiny_config, tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 TOKENS = PhaseTokens()
+PAGE_BYTES = bytes_per_page(tiny_config(), 16, torch.float32)
 PROMPT = [(11 * i) % 300 for i in range(40)]
 OTHER = [(13 * i + 5) % 300 for i in range(40)]
 
@@ -32,73 +35,57 @@ def cold(prompt, chosen, model=None):
     return Engine(model or tiny_model(), TOKENS).generate([prompt], chosen)[0].segment
 
 
+def resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def assert_same(segment, expected):
     assert segment.ids == expected.ids
     assert segment.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
 
 
-def test_a_second_turn_finds_the_first_in_the_cache():
+def test_a_second_turn_finds_the_whole_pages_of_the_first():
     engine = Engine(tiny_model(), TOKENS)
-    first = engine.generate([PROMPT], params())[0]
+    first = engine.generate([PROMPT], params(20))[0]
     assert first.usage.cached_tokens == 0
     second_prompt = [*PROMPT, *first.segment.ids, 1, 2, 3]
     second = engine.generate([second_prompt], params())[0]
-    # the last sampled token never ran through the model
-    assert second.usage.cached_tokens == len(PROMPT) + len(first.segment.ids) - 1
+    assert second.usage.cached_tokens == 48, "of 60 tokens, the last of which never ran through the model"
     assert_same(second.segment, cold(second_prompt, params()))
 
 
-def test_the_same_prompt_again_computes_only_its_last_token():
+def test_the_last_token_of_a_prompt_is_computed_even_where_its_page_is_cached():
     engine = Engine(tiny_model(), TOKENS)
-    engine.generate([PROMPT], params())
-    again = engine.generate([PROMPT], params(seed=1))[0]
-    assert again.usage.cached_tokens == len(PROMPT) - 1
-    assert_same(again.segment, cold(PROMPT, params(seed=1)))
+    engine.generate([PROMPT[:33]], params())
+    again = engine.generate([PROMPT[:32]], params(seed=1))[0]
+    assert again.usage.cached_tokens == 16
+    assert_same(again.segment, cold(PROMPT[:32], params(seed=1)))
 
 
-def test_samples_of_one_prompt_compute_it_once():
-    engine = Engine(tiny_model(), TOKENS)
-    finishes = engine.generate([PROMPT] * 5, [params(seed=i) for i in range(5)])
-    assert [f.usage.cached_tokens for f in finishes] == [0] + [len(PROMPT) - 1] * 4
+@pytest.mark.parametrize("step_tokens", [2048, 7])
+def test_samples_of_one_prompt_compute_and_hold_it_once(step_tokens):
+    engine = Engine(tiny_model(), TOKENS, step_tokens=step_tokens)
+    requests = [engine.submit(PROMPT, params(seed=i)) for i in range(5)]
+    most, finished = 0, {}
+    while engine.has_work:
+        for event in engine.step():
+            if isinstance(event, FinishEvent):
+                finished[event.request] = event
+        most = max(most, engine.stats.pages_used)
+    finishes = [finished[request] for request in requests]
+    assert [f.usage.cached_tokens for f in finishes] == [0] + [32] * 4
+    assert most <= 2 + 5, "two pages that all share, and one of its own for each"
     for seed, finish in enumerate(finishes):
         assert_same(finish.segment, cold(PROMPT, params(seed=seed)))
 
 
-def test_samples_of_one_prompt_compute_it_once_when_it_takes_several_chunks():
-    engine = Engine(tiny_model(), TOKENS, prefill_tokens=7)
-    finishes = engine.generate([PROMPT] * 3, [params(seed=i) for i in range(3)])
-    assert [f.usage.cached_tokens for f in finishes] == [0] + [len(PROMPT) - 1] * 2
-    for seed, finish in enumerate(finishes):
-        assert_same(finish.segment, cold(PROMPT, params(seed=seed)))
-
-
-def test_a_branch_copies_a_short_beginning_and_leaves_the_other_branch_whole():
+def test_a_branch_shares_the_pages_before_it_leaves_the_path():
     engine = Engine(tiny_model(), TOKENS)
     engine.generate([PROMPT], params())
-    branch = [*PROMPT[:18], 7, 8, 9]
-    assert engine.generate([branch], params())[0].usage.cached_tokens == 18
-    assert engine.generate([PROMPT], params())[0].usage.cached_tokens == len(PROMPT) - 1
+    branch = [*PROMPT[:18], *OTHER]
+    assert engine.generate([branch], params())[0].usage.cached_tokens == 16
+    assert engine.generate([PROMPT], params())[0].usage.cached_tokens == 32
     assert_same(engine.generate([branch], params(seed=3))[0].segment, cold(branch, params(seed=3)))
-
-
-def test_a_branch_that_keeps_most_of_a_slot_takes_it_over():
-    """As when the reasoning of the last turn is dropped from the next prompt."""
-    engine = Engine(tiny_model(), TOKENS)
-    engine.generate([PROMPT], params())
-    branch = [*PROMPT[:35], 7, 8, 9]
-    finish = engine.generate([branch], params())[0]
-    assert finish.usage.cached_tokens == 35
-    assert_same(finish.segment, cold(branch, params()))
-    assert engine.generate([PROMPT], params())[0].usage.cached_tokens == 35
-
-
-def test_a_beginning_too_short_to_copy_is_computed():
-    engine = Engine(tiny_model(), TOKENS)
-    engine.generate([PROMPT], params())
-    branch = [*PROMPT[: MIN_COPY - 1], *OTHER]
-    finish = engine.generate([branch], params())[0]
-    assert finish.usage.cached_tokens == 0
-    assert_same(finish.segment, cold(branch, params()))
 
 
 def test_a_running_sequence_lends_its_beginning():
@@ -108,39 +95,87 @@ def test_a_running_sequence_lends_its_beginning():
         engine.step()
     engine.submit([*PROMPT, 5], params())
     finishes = [event for _ in range(80) for event in engine.step() if hasattr(event, "usage")]
-    assert [f.usage.cached_tokens for f in finishes] == [len(PROMPT), 0]
+    assert [f.usage.cached_tokens for f in finishes] == [32, 0]
     assert finishes[1].request == long
     assert_same(finishes[1].segment, cold(PROMPT, params(60)))
     assert_same(finishes[0].segment, cold([*PROMPT, 5], params()))
 
 
-def test_idle_prefixes_give_way_oldest_first():
-    engine = Engine(tiny_model(), TOKENS)
-    prompts = [[(17 * i + j) % 300 for j in range(20)] for i in range(SPARE_SLOTS + 1)]
+def test_what_was_not_used_for_longest_gives_way_first():
+    engine = Engine(tiny_model(), TOKENS, window=64, memory=8 * PAGE_BYTES)
+    prompts = [[(17 * i + j) % 300 for j in range(40)] for i in range(4)]
     for prompt in prompts:
-        engine.generate([prompt], params())
-    cached = [engine.generate([prompt], params(1))[0].usage.cached_tokens for prompt in reversed(prompts)]
-    assert cached == [19] * SPARE_SLOTS + [0]
+        engine.generate([prompt], params(1))  # two pages stay of each, a third is given back
+    assert engine.stats.evictions == 1
+    cached = [engine.generate([prompt], params(1))[0].usage.cached_tokens for prompt in (prompts[3], prompts[0])]
+    assert cached == [32, 16], "the oldest lost its last page"
 
 
-def test_an_aborted_sequence_leaves_only_what_it_computed():
-    engine = Engine(tiny_model(), TOKENS, prefill_tokens=10)
+@pytest.mark.parametrize("fields", [{"tenant": "b"}, {"adapter": "b"}])
+def test_nothing_is_shared_between_tenants_or_adapters(fields):
+    engine = Engine(tiny_model(), TOKENS)
+    finishes = []
+    for key in ({}, fields, fields):
+        engine.submit(PROMPT, params(), **key)
+        while engine.has_work:
+            finishes += [event for event in engine.step() if isinstance(event, FinishEvent)]
+    assert [f.usage.cached_tokens for f in finishes] == [0, 0, 32]
+
+
+def test_an_aborted_sequence_leaves_the_whole_pages_it_computed():
+    engine = Engine(tiny_model(), TOKENS, step_tokens=20)
     request = engine.submit(PROMPT, params())
     engine.step()
     engine.abort(request)
+    assert (engine.stats.pages_used, engine.stats.pages_cached) == (0, 1)
     finish = engine.generate([PROMPT], params())[0]
-    assert finish.usage.cached_tokens == 10
+    assert finish.usage.cached_tokens == 16
     assert_same(finish.segment, cold(PROMPT, params()))
 
 
-def test_decoding_over_slots_with_gaps_changes_nothing():
-    """Slots are read as one span, or gathered when few of the span are in use: both equal a cold engine."""
-    engine = Engine(tiny_model(), TOKENS, max_batch=9)
-    prompts = [[(19 * i + j) % 300 for j in range(4 + i)] for i in range(9)]
-    lengths = [40, 5, 38, 9, 3, 12, 6, 7, 36]  # what is left over lies far apart
-    chosen = [params(n, seed=i) for i, n in enumerate(lengths)]
+def test_without_sharing_every_prompt_is_computed():
+    engine = Engine(tiny_model(), TOKENS, share_prefixes=False)
+    finishes = engine.generate([PROMPT] * 3, [params(seed=i) for i in range(3)])
+    assert [f.usage.cached_tokens for f in finishes] == [0, 0, 0]
+    assert engine.stats.pages_cached == 0
+    for seed, finish in enumerate(finishes):
+        assert_same(finish.segment, cold(PROMPT, params(seed=seed)))
+
+
+def test_contexts_of_very_different_lengths_in_one_step_change_nothing():
+    engine = Engine(tiny_model(max_positions=2048), TOKENS, max_batch=9)
+    prompts = [[(19 * i + j) % 300 for j in range(4 + 150 * i)] for i in range(9)]
+    chosen = [params(12, seed=i) for i in range(9)]
     for prompt, each, finish in zip(prompts, chosen, engine.generate(prompts, chosen), strict=True):
-        assert_same(finish.segment, cold(prompt, each))
+        assert_same(finish.segment, cold(prompt, each, tiny_model(max_positions=2048)))
+
+
+# Memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_memory_is_one_number_in_bytes_or_a_fraction():
+    assert Engine(tiny_model(), TOKENS, memory=20 * PAGE_BYTES + 1).stats.pages_free == 20
+    free = Engine(tiny_model(), TOKENS, memory=1e-3).stats.pages_free
+    assert 0 < free < Engine(tiny_model(), TOKENS, memory=2e-3).stats.pages_free
+
+
+def test_without_a_window_of_its_own_an_engine_takes_what_the_memory_holds():
+    assert Engine(tiny_model(), TOKENS, memory=4 * PAGE_BYTES).window == 64
+    with pytest.raises(InvalidRequest, match=f"64 tokens, fewer than the window of 65: .* {5 * PAGE_BYTES} bytes"):
+        Engine(tiny_model(), TOKENS, memory=4 * PAGE_BYTES, window=65)
+
+
+@pytest.mark.parametrize("memory", [0, -5, 1.5, 0.0, True, "1GB"])
+def test_an_impossible_memory_is_refused(memory):
+    with pytest.raises(InvalidRequest, match="memory is"):
+        Engine(tiny_model(), TOKENS, memory=memory)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory is resident")
+def test_memory_is_not_taken_before_it_is_used():
+    before = resident_bytes()
+    Engine(tiny_model(), TOKENS, memory=1 << 30)
+    assert resident_bytes() - before < 100 << 20
 
 
 # Weights -----------------------------------------------------------------------------------------------------------
@@ -203,22 +238,6 @@ def test_the_cache_follows_the_model_to_another_precision():
     with engine.update_weights():
         model.to(torch.bfloat16)
     assert_same(engine.generate([PROMPT], params())[0].segment, cold(PROMPT, params(), model))
-
-
-# The cache itself --------------------------------------------------------------------------------------------------
-
-
-def test_a_cache_grows_by_doubling_up_to_the_window_and_keeps_what_it_holds():
-    cache = SlotCache(2, 1, 2, window=1000, dtype=torch.float32, device=torch.device("cpu"))
-    cache.reserve(1, 10)
-    assert (cache.num_slots, cache.capacity) == (1, 256)
-    cache.keys[1][0, 0, 5] = 3.0
-    cache.reserve(3, 257)
-    assert (cache.num_slots, cache.capacity) == (3, 512)
-    cache.reserve(4, 600)
-    assert (cache.num_slots, cache.capacity) == (6, 1000)
-    assert cache.keys[1][0, 0, 5].tolist() == [3.0, 3.0]
-    assert cache.keys[1].sum() == 6.0, "new memory is zero"
 
 
 def test_common_prefix():

@@ -12,9 +12,9 @@ LOGITS = torch.tensor([[2.0, 1.0, 0.5, 0.0, -1.0, -3.0, 1.5, -0.5]])
 def drawn(params, banned=(), n=4000):
     """How often each id comes, drawn with n seeds."""
     logits_SV = LOGITS.expand(n, -1)
-    ids_S, _ = sample(
-        logits_SV, [params] * n, uniforms(range(n), [0] * n), [(row, id) for row in range(n) for id in banned]
-    )
+    added_SV = torch.zeros_like(logits_SV)
+    added_SV[:, list(banned)] = float("-inf")
+    ids_S, _ = sample(logits_SV, [params] * n, uniforms(range(n), [0] * n), added_SV)
     return torch.bincount(ids_S, minlength=LOGITS.shape[-1]) / n
 
 
@@ -65,7 +65,9 @@ def test_temperature_zero_takes_the_first_of_the_most_likely():
 
 def test_logprobs_are_after_temperature_and_before_masks_and_truncation():
     params = SamplingParams(temperature=0.5, top_k=1)
-    ids_S, scaled_SV = sample(LOGITS, [params], uniforms([0], [0]), [(0, 0)])
+    ids_S, scaled_SV = sample(
+        LOGITS, [params], uniforms([0], [0]), torch.tensor([[float("-inf")] + [0.0] * (LOGITS.shape[1] - 1)])
+    )
     assert ids_S.tolist() == [6]
     assert logprobs(scaled_SV, ids_S).item() == pytest.approx((LOGITS[0] / 0.5).log_softmax(-1)[6].item())
 

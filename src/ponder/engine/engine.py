@@ -4,99 +4,179 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from ponder.engine.cache import SlotCache
+from ponder.engine.blocks import BlockCache, CacheKey
+from ponder.engine.choosing import choose
+from ponder.engine.constraint import Constraint
 from ponder.engine.events import Event, FinishEvent
+from ponder.engine.memory import num_pages
+from ponder.engine.pages import PagedKV, bytes_per_page
 from ponder.engine.phases import Phases
-from ponder.engine.requests import check_params, check_prompt, check_thinking
+from ponder.engine.requests import check_params, check_prompt, check_sizes, check_thinking
 from ponder.engine.runner import Runner
-from ponder.engine.sampling import logprobs, sample, uniforms
-from ponder.engine.scheduler import Scheduler, Step
-from ponder.engine.sequence import Sequence
+from ponder.engine.scheduler import Scheduler, common_prefix
+from ponder.engine.sequence import Sequence, Shadow
+from ponder.engine.stats import Counters, EngineStats
 from ponder.model.transformer import Transformer
-from ponder.types import InvalidRequest, Origin, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
+from ponder.types import InvalidRequest, Overloaded, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
 
 COMPUTE_LOCK = threading.RLock()  # one model computes at a time in a process: two would only share the same cores
+PAGE_SIZE = 16
 
 
 class Engine:
-    """Continuous batching over one model. Single-threaded: `submit`, `step` and `abort` are called one at a time (hold
-    `COMPUTE_LOCK` to drive one engine from several threads)."""
+    """Continuous batching over one model, with a paged cache. Single-threaded: its methods are called one at a time
+    (hold `COMPUTE_LOCK`, or drive it by an `EngineThread`)."""
 
     def __init__(
         self,
         model: Transformer,
         phase_tokens: PhaseTokens,
         *,
-        max_batch: int = 32,
+        max_batch: int = 64,
         window: int | None = None,
-        prefill_tokens: int = 2048,
+        memory: int | float | None = None,
+        step_tokens: int = 2048,
+        max_waiting: int | None = None,
+        max_waiting_tokens: int | None = None,
+        deterministic: bool = False,
+        share_prefixes: bool = True,
     ) -> None:
-        """max_batch: sequences that run at once. window: tokens of prompt and answer together; None: the longest that
-        the model was made for. prefill_tokens: prompt tokens computed in one step, at most.
+        """max_batch: sequences that run at once. window: tokens of one context, prompt and answer together; None: the
+        longest that the model was made for and the memory holds.
+        memory: of the cache, in bytes (int) or as a fraction of what is free (float); None: enough for max_batch
+        windows, but at most a quarter of what is free. It is never exceeded, and taken as it is used.
+        step_tokens: rows of one step, at most (but every running sequence may decode).
+        max_waiting, max_waiting_tokens: more requests, or more tokens of theirs, are refused while so many wait.
+        deterministic: logits do not depend on batch, chunking or cache, bit for bit; slower.
+        share_prefixes: False computes every prompt anew.
 
         Raises InvalidRequest for sizes that are impossible.
         """
-        self._check_sizes(model, phase_tokens, max_batch, window, prefill_tokens)
+        check_sizes(
+            model.config,
+            phase_tokens,
+            window,
+            {"max_batch": max_batch, "step_tokens": step_tokens},
+            {"max_waiting": max_waiting, "max_waiting_tokens": max_waiting_tokens},
+        )
         self.model = model
-        self.window = window or model.config.max_positions
         self.weights_version = 0
-        self._max_batch = max_batch
-        self._prefill_tokens = prefill_tokens
-        self._phases = Phases(phase_tokens)
+        self._options = (max_batch, step_tokens, share_prefixes)
+        self._max_waiting = max_waiting
+        self._max_waiting_tokens = max_waiting_tokens
+        self._deterministic = deterministic
         self._sequences: dict[int, Sequence] = {}
-        self._next_request = 0
+        self._next_number = 0
+        self._num_deadlines = 0
         self._updating = False
+        self._counters = Counters()
+        self._num_pages, self.window = self._size_cache(memory, window, max_batch)
+        self._phases = Phases(phase_tokens, self.window)
         self._forget()
 
     @property
     def has_work(self) -> bool:
-        """Whether a request is unfinished."""
-        return bool(self._sequences)
+        """Whether a request, or the warming of a next turn, is unfinished."""
+        return bool(self._sequences) or any(shadow.closed for shadow in self._scheduler.shadows.values())
 
     @property
     def num_running(self) -> int:
-        """Requests that hold a slot."""
+        """Requests that hold pages."""
         return len(self._scheduler.running)
 
     @property
     def num_waiting(self) -> int:
         return len(self._scheduler.waiting)
 
-    def submit(self, prompt_ids: Seq[int], params: SamplingParams, *, start: Phase = Phase.ANSWER) -> int:
-        """Queue a request and return its number. start: THINK when the prompt ends inside thinking.
+    @property
+    def stats(self) -> EngineStats:
+        """A snapshot of the counters and of the cache."""
+        return EngineStats(
+            counters=replace(self._counters),
+            running=self.num_running,
+            waiting=self.num_waiting,
+            waiting_tokens=self._waiting_tokens(),
+            shadows=len(self._scheduler.shadows),
+            page_size=PAGE_SIZE,
+            pages_used=self._blocks.num_used,
+            pages_cached=self._blocks.num_cached,
+            pages_free=self._blocks.num_free,
+            evictions=self._blocks.num_evicted,
+        )
 
-        Raises InvalidRequest naming field, value and allowed range; WindowExceeded for a prompt that is too long.
+    # Requests ---------------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        prompt_ids: Seq[int],
+        params: SamplingParams,
+        *,
+        start: Phase = Phase.ANSWER,
+        constraint: Constraint | None = None,
+        deadline: float | None = None,
+        tenant: str = "",
+        adapter: str = "",
+    ) -> int:
+        """Queue a request and return its number.
+
+        start: THINK when the prompt ends inside thinking. constraint: governs the ANSWER phase. deadline: on the clock
+        of `time.monotonic()`. tenant, adapter: cached keys and values are shared only among equal ones.
+        Raises InvalidRequest naming field, value and allowed range; WindowExceeded for a prompt that is too long;
+        Overloaded when too much is waiting already.
         """
-        if self._updating:
-            raise InvalidRequest("cannot submit while the weights change: leave update_weights() first")
-        self._check_weights()
+        self._check_open()
         vocab_size = self.model.config.vocab_size
         check_prompt(prompt_ids, vocab_size, self.window)
         check_params(params, vocab_size)
+        self._check_load(len(prompt_ids))
         room = self.window - len(prompt_ids)
-        limit = room if params.max_tokens is None else min(params.max_tokens, room)
-        check_thinking(params, start, self._phases.tokens, limit)
+        folds = self._phases.tokens.fold is not None
+        limit = room if params.max_tokens is None else params.max_tokens if folds else min(params.max_tokens, room)
+        check_thinking(params, start, self._phases.tokens, min(limit, room))
         sequence = Sequence(
-            request=self._next_request,
+            key=CacheKey(self.weights_version, adapter, tenant),
+            tokens=list(prompt_ids),
+            num_prompt=len(prompt_ids),
+            request=self._number(),
             prompt_ids=tuple(prompt_ids),
             params=params,
             seed=secrets.randbits(64) if params.seed is None else params.seed,
             limit=limit,
             phase=start,
-            weights_version=self.weights_version,
-            tokens=list(prompt_ids),
+            constraint=constraint,
+            deadline=deadline,
         )
-        self._next_request += 1
-        self._sequences[sequence.request] = sequence
+        self._add(sequence)
         self._scheduler.add(sequence)
         return sequence.request
+
+    def fork(self, request: int, *, seed: int | None = None) -> int:
+        """A second request that goes on from where `request` is, sharing its pages until the two differ.
+
+        Its FinishEvent holds the tokens before the fork too; its usage bills only what comes after. Raises
+        InvalidRequest when `request` is not running or waiting.
+        """
+        parent = self._sequences.get(request)
+        if parent is None:
+            raise InvalidRequest(f"request {request} cannot be forked: it is finished, or never was")
+        fork = parent.fork(self._number(), secrets.randbits(64) if seed is None else seed)
+        self._add(fork)
+        self._scheduler.add_fork(parent, fork)
+        return fork.request
+
+    def abort(self, request: int) -> FinishEvent | None:
+        """End a request wherever it is and free its pages. Returns what it has so far; None when it is finished."""
+        with COMPUTE_LOCK:
+            sequence = self._sequences.get(request)
+            return None if sequence is None else self._finish(sequence, StopReason.ABORTED)
 
     @torch.inference_mode()
     def step(self) -> list[Event]:
@@ -105,19 +185,90 @@ class Engine:
         Raises PonderError, and drops every request, when the model's output is not a number.
         """
         with COMPUTE_LOCK:
+            events = self._past_deadline()
             step = self._scheduler.schedule()
             if step is None:
-                return []
+                return events
+            self._counters.steps += 1
             logits_SV = self._runner.run(step)
-            for chunk, sequence in zip(step.chunks, step.sequences, strict=True):
-                sequence.computed += chunk.length
-            return self._sample_and_emit(step, logits_SV)
+            self._scheduler.computed(step)
+            ready = [sequence for _, sequence in step.ready()]
+            if not ready:
+                return events
+            if not torch.isfinite(logits_SV.amax()):
+                self._sequences.clear()
+                self._forget()
+                raise PonderError(
+                    "the model gave logits that are not finite: its weights are broken, or too large for "
+                    f"{str(logits_SV.dtype).removeprefix('torch.')} (try float32)"
+                )
+            for sequence, chosen in zip(ready, choose(ready, logits_SV, self._phases), strict=True):
+                phase = self._phases.advance(sequence, chosen.id)
+                events.append(sequence.append(chosen.id, chosen.logprob, phase, chosen.origin, chosen.top_logprobs))
+                reason = self._ending(sequence, chosen.id)
+                if reason is not None:
+                    events.append(self._finish(sequence, reason))
+                elif sequence.state_at is not None and chosen.id == self._phases.tokens.fold:
+                    self._fold(sequence)
+            return events
 
-    def abort(self, request: int) -> FinishEvent | None:
-        """End a request wherever it is and free its slot. Returns what it has so far; None when it is finished."""
+    def generate(
+        self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams], *, start: Phase = Phase.ANSWER
+    ) -> list[FinishEvent]:
+        """Run prompts to their ends and return the results in their order. params: one for all, or one per prompt."""
+        if self._sequences:
+            raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
+        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        finished: dict[int, FinishEvent] = {}
+        requests: list[int] = []
+        try:
+            for prompt, chosen in zip(prompts, each, strict=True):
+                requests.append(self.submit(prompt, chosen, start=start))
+            while self._sequences:
+                finished.update((event.request, event) for event in self.step() if isinstance(event, FinishEvent))
+        finally:
+            for request in requests:
+                self.abort(request)
+        return [finished[request] for request in requests]
+
+    # Next turns -------------------------------------------------------------------------------------------------------
+
+    def open_shadow(self, ids: Seq[int], *, tenant: str = "", adapter: str = "") -> int:
+        """Begin to make a later prompt warm: `ids` are what it will begin with, as far as is known. They run through
+        the model beside other work, in chunks, sharing every page that is cached. Returns the shadow's number."""
+        self._check_open()
+        number = self._number()
+        key = CacheKey(self.weights_version, adapter, tenant)
+        self._scheduler.shadows[number] = Shadow(key=key, tokens=list(ids), number=number)
+        return number
+
+    def extend_shadow(self, shadow: int, ids: Seq[int]) -> None:
+        """`ids` come next. A shadow that had to give way for lack of pages takes no notice."""
+        known = self._scheduler.shadows.get(shadow)
+        if known is not None:
+            known.tokens += ids
+
+    def close_shadow(self, shadow: int, ids: Seq[int] | None) -> None:
+        """The turn is over. `ids`: exactly what the next prompt will begin with; what is missing runs as soon as there
+        is time (`has_work`), then the pages stay cached. None: there is no next turn."""
         with COMPUTE_LOCK:
-            sequence = self._sequences.get(request)
-            return None if sequence is None else self._finish(sequence, StopReason.ABORTED)
+            known = self._scheduler.shadows.get(shadow)
+            if known is None:
+                return
+            if ids is None:
+                self._scheduler.drop_shadow(known)
+            else:
+                self._scheduler.close_shadow(known, ids)
+
+    def end_turn(self, spent_ids: Seq[int], next_ids: Seq[int], *, tenant: str = "", adapter: str = "") -> int:
+        """Free what the cache holds of `spent_ids` (a prompt and all that was generated) beyond what `next_ids`, the
+        next prompt's beginning, shares with it. Pages that others use, or build on, stay. Returns the pages freed."""
+        with COMPUTE_LOCK:
+            spent, following = list(spent_ids), list(next_ids)
+            keep = common_prefix(spent, following, len(spent))
+            return self._blocks.forget(CacheKey(self.weights_version, adapter, tenant), spent, keep)
+
+    # Weights ----------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def update_weights(self) -> Iterator[None]:
@@ -140,81 +291,74 @@ class Engine:
                 self.weights_version += 1
                 self._forget()
 
-    def generate(
-        self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams], *, start: Phase = Phase.ANSWER
-    ) -> list[FinishEvent]:
-        """Run prompts to their ends and return the results in their order. params: one for all, or one per prompt."""
-        if self._sequences:
-            raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
-        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
-        finished: dict[int, FinishEvent] = {}
-        requests: list[int] = []
-        try:
-            for prompt, chosen in zip(prompts, each, strict=True):
-                requests.append(self.submit(prompt, chosen, start=start))
-            while self._sequences:
-                finished.update((event.request, event) for event in self.step() if isinstance(event, FinishEvent))
-        finally:
-            for request in requests:
-                self.abort(request)
-        return [finished[request] for request in requests]
+    # Inside -----------------------------------------------------------------------------------------------------------
 
-    def _sample_and_emit(self, step: Step, logits_SV: Tensor) -> list[Event]:
-        ready = [sequence for _, sequence in step.ready()]
-        if not ready:
+    def _number(self) -> int:
+        self._next_number += 1
+        return self._next_number - 1
+
+    def _add(self, sequence: Sequence) -> None:
+        self._sequences[sequence.request] = sequence
+        self._num_deadlines += sequence.deadline is not None
+
+    def _finish(self, sequence: Sequence, reason: StopReason) -> FinishEvent:
+        del self._sequences[sequence.request]
+        self._num_deadlines -= sequence.deadline is not None
+        self._scheduler.remove(sequence)
+        return sequence.finish(reason)
+
+    def _past_deadline(self) -> list[Event]:
+        if not self._num_deadlines:
             return []
-        if not torch.isfinite(logits_SV.amax()):
-            self._sequences.clear()
-            self._forget()
-            raise PonderError(
-                "the model gave logits that are not finite: its weights are broken, or too large for "
-                f"{str(logits_SV.dtype).removeprefix('torch.')} (try float32)"
-            )
-        rules = [self._phases.rule(sequence) for sequence in ready]
-        banned = [(row, id) for row, rule in enumerate(rules) if rule for id in rule.banned]
-        uniform_S = uniforms([sequence.seed for sequence in ready], [sequence.num_generated for sequence in ready])
-        ids_S, scaled_SV = sample(logits_SV, [sequence.params for sequence in ready], uniform_S, banned)
-        ids, origins = ids_S.tolist(), [Origin.SAMPLED] * len(ready)
-        for row, rule in enumerate(rules):
-            put_in = rule and self._phases.resolve(ready[row], rule, ids[row])
-            if put_in is not None:
-                ids[row], origins[row] = put_in, Origin.FORCED
-        if Origin.FORCED in origins:
-            ids_S = torch.tensor(ids, device=ids_S.device)
-        events: list[Event] = []
-        for sequence, id, logprob, origin in zip(ready, ids, logprobs(scaled_SV, ids_S).tolist(), origins, strict=True):
-            phase = self._phases.advance(sequence, id)
-            events.append(sequence.append(id, logprob, phase, origin))
-            reason = self._ending(sequence, id)
-            if reason is not None:
-                events.append(self._finish(sequence, reason))
-        return events
+        now = time.monotonic()
+        late = [each for each in self._sequences.values() if each.deadline is not None and each.deadline <= now]
+        return [self._finish(sequence, StopReason.DEADLINE) for sequence in late]
 
     def _ending(self, sequence: Sequence, id: int) -> StopReason | None:
         if id in self._phases.tokens.end:
             return StopReason.END
         if id in sequence.params.stop_ids:
             return StopReason.STOP
-        return StopReason.LENGTH if sequence.num_generated == sequence.limit else None
+        full = sequence.num_generated == sequence.limit or len(sequence.tokens) == self.window
+        return StopReason.LENGTH if full else None
 
-    def _finish(self, sequence: Sequence, reason: StopReason) -> FinishEvent:
-        del self._sequences[sequence.request]
-        self._scheduler.remove(sequence)
-        return sequence.finish(reason)
+    def _fold(self, sequence: Sequence) -> None:
+        """The context becomes prompt + state; the state's keys and values are computed anew right behind the prompt,
+        so that what follows equals a fresh prefill."""
+        assert sequence.state_at is not None
+        state = sequence.tokens[sequence.state_at :]
+        sequence.end_segment()
+        self._scheduler.fold(sequence, len(sequence.prompt_ids))
+        sequence.tokens = [*sequence.prompt_ids, *state]
+        sequence.num_prompt, sequence.state_at = len(sequence.tokens), None
+        sequence.num_refilled += sequence.num_pending
+        self._counters.folds += 1
+
+    def _size_cache(self, memory: int | float | None, window: int | None, max_batch: int) -> tuple[int, int]:
+        """(pages, window)."""
+        config, weight = self.model.config, self.model.model.embed_tokens.weight
+        self._dtype, self._device = self.model.compute_dtype or weight.dtype, weight.device
+        page_bytes = bytes_per_page(config, PAGE_SIZE, self._dtype)
+        longest = window or config.max_positions
+        pages = num_pages(memory, page_bytes, PAGE_SIZE, max_batch * (longest + PAGE_SIZE), self._device)
+        if pages * PAGE_SIZE >= longest:
+            return pages, longest
+        if window is not None:
+            raise InvalidRequest(
+                f"the cache holds {pages * PAGE_SIZE} tokens, fewer than the window of {window}: give memory of at "
+                f"least {-(-window // PAGE_SIZE) * page_bytes} bytes, or a smaller window"
+            )
+        return pages, pages * PAGE_SIZE
 
     def _forget(self) -> None:
         """Start from an empty cache, in the dtype that the model computes in now."""
-        config, embedding = self.model.config, self.model.model.embed_tokens.weight
-        cache = SlotCache(
-            config.num_layers,
-            config.num_kv_heads,
-            config.head_dim,
-            self.window,
-            self.model.compute_dtype or embedding.dtype,
-            embedding.device,
-        )
-        self._scheduler = Scheduler(cache, self._max_batch, self._prefill_tokens)
-        self._runner = Runner(self.model, cache)
+        config, weight = self.model.config, self.model.model.embed_tokens.weight
+        max_batch, step_tokens, share = self._options
+        self._num_deadlines = 0
+        self._blocks = BlockCache(self._num_pages, PAGE_SIZE)
+        pages = PagedKV(config, self._num_pages, PAGE_SIZE, self.model.compute_dtype or weight.dtype, weight.device)
+        self._scheduler = Scheduler(self._blocks, pages, self._counters, max_batch, step_tokens, share)
+        self._runner = Runner(self.model, pages, deterministic=self._deterministic)
         self._stamp = self._weights_stamp()
 
     def _weights_stamp(self) -> tuple[int, int]:
@@ -222,24 +366,26 @@ class Engine:
         parameters = [p for p in self.model.parameters() if not p.is_inference()]
         return sum(map(id, parameters)), sum(p._version for p in parameters)
 
-    def _check_weights(self) -> None:
+    def _check_open(self) -> None:
+        if self._updating:
+            raise InvalidRequest("cannot submit while the weights change: leave update_weights() first")
         if self._weights_stamp() != self._stamp:
             raise InvalidRequest(
                 "the model's weights changed outside update_weights(), so the cache may hold stale keys and values: "
                 "change them inside `with engine.update_weights():`"
             )
 
-    @staticmethod
-    def _check_sizes(
-        model: Transformer, tokens: PhaseTokens, max_batch: int, window: int | None, prefill_tokens: int
-    ) -> None:
-        longest, vocab_size = model.config.max_positions, model.config.vocab_size
-        if window is not None and not 2 <= window <= longest:
-            raise InvalidRequest(f"window is {window}: allowed are 2 to {longest}, the most this model was made for")
-        for name, value in (("max_batch", max_batch), ("prefill_tokens", prefill_tokens)):
-            if value < 1:
-                raise InvalidRequest(f"{name} is {value}: allowed are integers of 1 or more")
-        single = (tokens.think_open, tokens.think_close, tokens.call_open, tokens.call_close)
-        for id in (*single, *tokens.continuation, *tokens.end):
-            if id is not None and not 0 <= id < vocab_size:
-                raise InvalidRequest(f"the format's token id {id} is outside the model's vocabulary of {vocab_size}")
+    def _waiting_tokens(self) -> int:
+        return sum(len(sequence.tokens) for sequence in self._scheduler.waiting)
+
+    def _check_load(self, num_tokens: int) -> None:
+        if self._max_waiting is not None and self.num_waiting >= self._max_waiting:
+            raise Overloaded(f"{self.num_waiting} requests are waiting, the limit of max_waiting: try again later")
+        if self._max_waiting_tokens is None or not self.num_waiting:
+            return
+        waiting = self._waiting_tokens()
+        if waiting + num_tokens > self._max_waiting_tokens:
+            raise Overloaded(
+                f"requests of {waiting} tokens are waiting, and this one has {num_tokens}: with max_waiting_tokens of "
+                f"{self._max_waiting_tokens} that is too many, try again later"
+            )

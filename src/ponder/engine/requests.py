@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from ponder.model.config import ModelConfig
 from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, WindowExceeded
 
 MAX_SEED = 2**64 - 1
+MAX_TOP_LOGPROBS = 20
 
 
 def check_prompt(prompt_ids: Sequence[int], vocab_size: int, window: int) -> None:
@@ -42,6 +44,42 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
         _integer("thinking.cap", params.thinking.cap, 0)
     _integer("thinking.floor", params.thinking.floor, 0)
     _integer("answer_room", params.answer_room, 0)
+    _integer("top_logprobs", params.top_logprobs, 0, min(MAX_TOP_LOGPROBS, vocab_size))
+    for id, bias in params.logit_bias:
+        _integer("logit_bias", id, 0, vocab_size - 1)
+        _number(f"logit_bias of {id}", bias, "a finite number", lambda value: True)
+    confidence = params.thinking.confidence
+    if confidence is not None:
+        _number("thinking.confidence.threshold", confidence.threshold, "a number above 0", lambda value: value > 0)
+        _integer("thinking.confidence.window", confidence.window, 1)
+        _integer("thinking.confidence.top", confidence.top, 1)
+
+
+def check_sizes(
+    config: ModelConfig,
+    tokens: PhaseTokens,
+    window: int | None,
+    required: Mapping[str, int],
+    optional: Mapping[str, int | None],
+) -> None:
+    """An engine's own sizes. Raises InvalidRequest."""
+    longest, vocab_size = config.max_positions, config.vocab_size
+    if window is not None and not 2 <= window <= longest:
+        raise InvalidRequest(f"window is {window}: allowed are 2 to {longest}, the most this model was made for")
+    for name, value in (*required.items(), *optional.items()):
+        if value is not None:
+            _integer(name, value, 1)
+    single = (
+        tokens.think_open,
+        tokens.think_close,
+        tokens.state_open,
+        tokens.fold,
+        tokens.call_open,
+        tokens.call_close,
+    )
+    for id in (*single, *tokens.continuation, *tokens.lead, *tokens.end):
+        if id is not None and not 0 <= id < vocab_size:
+            raise InvalidRequest(f"the format's token id {id} is outside the model's vocabulary of {vocab_size}")
 
 
 def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, limit: int) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ponder.types import SamplingParams
 
-_NONE = float("-inf")
 _CANDIDATES = 128  # ids that truncation looks at first: sorting them all costs as much as a small model's step
 
 
@@ -29,22 +28,18 @@ def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
 
 
 def sample(
-    logits_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, banned: Sequence[tuple[int, int]] = ()
+    logits_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, added_SV: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Sampled ids_S, and scaled_SV: float32 logits divided by the temperature (at temperature 0 by 1), of which
     `logprobs` takes what it reports.
 
-    banned: pairs (row, id) that may not be chosen. Truncation is by top-k, then top-p of what that leaves, then min-p
-    relative to the most likely id; each always leaves one id.
+    added_SV: what the scaled scores gain before an id is chosen; -inf where it may not be. Truncation is by top-k, then
+    top-p of what that leaves, then min-p relative to the most likely id; each always leaves one id.
     """
     greedy = all(p.temperature == 0 for p in params)
     temperature_S = torch.tensor([p.temperature or 1.0 for p in params], device=logits_SV.device)
     scaled_SV = logits_SV.float() if greedy else logits_SV.float() / temperature_S[:, None]
-    allowed_SV = scaled_SV
-    if banned:
-        rows, ids = zip(*banned, strict=True)
-        allowed_SV = scaled_SV.clone()
-        allowed_SV[list(rows), list(ids)] = _NONE
+    allowed_SV = scaled_SV if added_SV is None else scaled_SV + added_SV
     ids_S = allowed_SV.argmax(-1)
     if greedy:
         return ids_S, scaled_SV

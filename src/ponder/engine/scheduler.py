@@ -1,157 +1,291 @@
-"""Who runs next, in which slot, on which tokens.
+"""Who runs next, on which tokens, in which pages.
 
-A slot keeps the keys and values of its last sequence until another takes it, so that a prompt that begins alike takes
-over, or copies, what is already computed.
+First come, first served. Every running sequence decodes one token a step; prompts ride along in chunks; shadows take
+what is left. When pages run out, shadows give way first, then the sequence that came last: it waits with its tokens,
+and what is no longer cached is computed again.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
-from ponder.engine.cache import Chunk, SlotCache
-from ponder.engine.sequence import Sequence
+from ponder.engine.blocks import BlockCache
+from ponder.engine.pages import Chunk, PagedKV
+from ponder.engine.sequence import Context, Sequence, Shadow
+from ponder.engine.stats import Counters
 
-SPARE_SLOTS = 4  # idle prefixes kept before one of them gives way to a new sequence
+SHADOW_CHUNK = 32  # tokens; a shadow that is still growing runs so many at a time
 _BLOCK = 64  # ids compared at once
-MIN_COPY = 16  # tokens; recomputing fewer is as fast as copying them
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """Room in the cache. The first `length` of `tokens` have their keys and values in it. used: when it was freed."""
-
-    index: int
-    tokens: list[int] = field(default_factory=list)
-    idle_length: int = 0
-    sequence: Sequence | None = None
-    used: int = 0
-
-    @property
-    def length(self) -> int:
-        return self.idle_length if self.sequence is None else self.sequence.computed
-
-    def shared_prefix(self, prompt: list[int]) -> int:
-        """How much of the prompt is in the slot. Its last token never counts: its logits are needed."""
-        return common_prefix(self.tokens, prompt, min(self.length, len(prompt) - 1))
 
 
 @dataclass(slots=True)
 class Step:
-    """One pass through the model: `chunks[i]` are the next tokens of `sequences[i]`, decode rows first."""
+    """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`."""
 
     chunks: list[Chunk]
-    sequences: list[Sequence]
+    contexts: list[Context]
 
     def ready(self) -> list[tuple[int, Sequence]]:
         """(row, sequence) of those whose last token runs in this step: their next token is sampled."""
         ready, end = [], 0
-        for chunk, sequence in zip(self.chunks, self.sequences, strict=True):
+        for chunk, context in zip(self.chunks, self.contexts, strict=True):
             end += chunk.length
-            if chunk.start + chunk.length == len(sequence.tokens):
-                ready.append((end - 1, sequence))
+            if isinstance(context, Sequence) and chunk.end == len(context.tokens):
+                ready.append((end - 1, context))
         return ready
 
 
 class Scheduler:
-    """First come, first served. Every running sequence decodes one token a step; prompts ride along in chunks, at most
-    `prefill_tokens` of them a step."""
-
-    def __init__(self, cache: SlotCache, max_batch: int, prefill_tokens: int) -> None:
-        self._cache = cache
+    def __init__(
+        self, blocks: BlockCache, pages: PagedKV, counters: Counters, max_batch: int, step_tokens: int, share: bool
+    ) -> None:
+        self._blocks = blocks
+        self._pages = pages
+        self._counters = counters
         self._max_batch = max_batch
-        self._prefill_tokens = prefill_tokens
-        self._slots: list[Slot] = []
-        self._clock = 0
+        self._step_tokens = step_tokens
+        self._share = share
         self.waiting: deque[Sequence] = deque()
-        self.running: dict[Sequence, Slot] = {}
+        self.running: list[Sequence] = []
+        self.shadows: dict[int, Shadow] = {}
+
+    # Sequences in and out ---------------------------------------------------------------------------------------------
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
+    def add_fork(self, parent: Sequence, fork: Sequence) -> None:
+        """The fork shares its parent's pages where it can run at once; else it waits, and finds them in the tree."""
+        if parent in self.running and len(self.running) < self._max_batch:
+            fork.pages, fork.nodes, fork.computed = array("i", parent.pages), list(parent.nodes), parent.computed
+            self._blocks.retain(fork.pages)
+            self.running.append(fork)
+        else:
+            self.waiting.append(fork)
+
     def remove(self, sequence: Sequence) -> None:
-        """The sequence is finished or aborted; its slot is free, its keys and values stay until the slot is taken."""
-        slot = self.running.pop(sequence, None)
-        if slot is None:
+        """The sequence is finished or aborted. What the tree has of it stays until others need the room."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+            self._release(sequence)
+        else:
             self.waiting.remove(sequence)
-            return
-        self._clock += 1
-        slot.idle_length, slot.sequence, slot.used = sequence.computed, None, self._clock
+
+    def fold(self, sequence: Sequence, keep: int) -> None:
+        """The context is replaced from token `keep` on: the pages behind it are freed at once."""
+        whole = keep // self._blocks.page_size
+        self._blocks.release(sequence.pages[whole:], forget=True)
+        del sequence.pages[whole:], sequence.nodes[whole:]
+        sequence.computed = whole * self._blocks.page_size
+
+    def drop_shadow(self, shadow: Shadow) -> None:
+        del self.shadows[shadow.number]
+        self._release(shadow)
+
+    def close_shadow(self, shadow: Shadow, ids: Seq[int]) -> None:
+        """`ids` is what the next prompt begins with: whatever else the shadow holds goes."""
+        size = self._blocks.page_size
+        same = common_prefix(shadow.tokens, ids, len(ids))
+        if shadow.computed > same:
+            whole = same // size
+            self._blocks.release(shadow.pages[whole:], forget=True)
+            del shadow.pages[whole:], shadow.nodes[whole:]
+            shadow.computed = whole * size
+        # A page that is not whole cannot be found again, so its tokens are left out.
+        shadow.tokens, shadow.closed = list(ids[: len(ids) // size * size]), True
+        self._finish_shadow(shadow)
+
+    # One step ---------------------------------------------------------------------------------------------------------
 
     def schedule(self) -> Step | None:
         """The next step, or None when nothing is left to do."""
-        self._admit()
-        if not self.running:
-            return None
-        decoding: list[tuple[Chunk, Sequence]] = []
-        prefilling: list[tuple[Chunk, Sequence]] = []
-        budget = self._prefill_tokens
-        for sequence, slot in self.running.items():
-            length = len(sequence.tokens) - sequence.computed
-            if length > 1:
-                length = min(length, budget)
-                budget -= length
-            if length:
-                chunk = Chunk(slot.index, sequence.computed, length)
-                (decoding if length == 1 else prefilling).append((chunk, sequence))
-        decoding.sort(key=lambda work: work[0].slot)
-        chunks, sequences = zip(*decoding, *prefilling, strict=True)
-        self._cache.reserve(len(self._slots), max(chunk.start + chunk.length for chunk in chunks))
-        return Step(list(chunks), list(sequences))
+        chunks: list[Chunk] = []
+        contexts: list[Context] = []
+        budget = self._step_tokens
+        at = 0
+        while at < len(self.running):  # it grows shorter when sequences at its end have to give way
+            sequence = self.running[at]
+            at += 1
+            length = sequence.num_pending if sequence.num_pending == 1 else min(sequence.num_pending, max(budget, 0))
+            if not length or not self._make_room(sequence, length):
+                continue
+            budget -= length
+            chunks.append(Chunk(sequence.pages, sequence.computed, length))
+            contexts.append(sequence)
+        budget = self._admit(chunks, contexts, budget)
+        self._add_shadows(chunks, contexts, budget)
+        return Step(chunks, contexts) if chunks else None
 
-    def _admit(self) -> None:
-        """Waiting sequences take free slots. One whose prompt is largely that of a sequence still in prefill waits for
-        it and copies the result."""
+    def computed(self, step: Step) -> None:
+        """The keys and values of the step are in their pages: whole pages go into the tree."""
+        for chunk, context in zip(step.chunks, step.contexts, strict=True):
+            self._count(context, chunk)
+            context.computed = chunk.end
+            if self._share:
+                self._store(context)
+            if isinstance(context, Shadow):
+                self._finish_shadow(context)
+
+    def _count(self, context: Context, chunk: Chunk) -> None:
+        counters = self._counters
+        if isinstance(context, Shadow):
+            counters.shadow_tokens += chunk.length
+        elif isinstance(context, Sequence) and context.num_generated and chunk.length == 1:
+            counters.decode_tokens += 1
+        elif isinstance(context, Sequence) and context.num_generated:
+            counters.recomputed_tokens += chunk.length
+        else:
+            counters.prefill_tokens += chunk.length
+
+    def _admit(self, chunks: list[Chunk], contexts: list[Context], budget: int) -> int:
+        """Waiting sequences take the free places while there are pages for all their tokens. One whose prompt is
+        largely that of a sequence still in prefill waits for it and shares the result. Returns the budget left."""
         held_back: list[Sequence] = []
-        while self.waiting and len(self.running) + len(held_back) < self._max_batch:
+        while self.waiting and budget > 0 and len(self.running) + len(held_back) < self._max_batch:
             sequence = self.waiting.popleft()
-            source, shared = self._best_prefix(sequence)
-            if self._computed_soon(sequence) > max(shared, len(sequence.tokens) // 2, MIN_COPY):
+            if self._share and self._computed_soon(sequence) > self._num_cached(sequence):
                 held_back.append(sequence)
                 continue
-            self._place(sequence, source, shared)
+            if not self._place(sequence):
+                self.waiting.appendleft(sequence)
+                break
+            length = min(sequence.num_pending, budget)
+            budget -= length
+            chunks.append(Chunk(sequence.pages, sequence.computed, length))
+            contexts.append(sequence)
         self.waiting.extendleft(reversed(held_back))
+        return budget
 
-    def _best_prefix(self, sequence: Sequence) -> tuple[Slot | None, int]:
-        """The slot that holds the longest prefix of the prompt, and its length."""
-        best, longest = None, 0
-        for slot in self._slots:
-            shared = slot.shared_prefix(sequence.tokens)
-            if shared > longest:
-                best, longest = slot, shared
-        return best, longest
+    def _num_cached(self, sequence: Sequence) -> int:
+        return self._blocks.num_matching(sequence.key, sequence.tokens[:-1])
 
     def _computed_soon(self, sequence: Sequence) -> int:
-        """The longest prefix of the prompt that running prefills are about to compute."""
-        prompt = sequence.tokens
-        in_prefill = (other.tokens for other in self.running if other.computed < len(other.prompt_ids))
-        return max((common_prefix(tokens, prompt, len(prompt) - 1) for tokens in in_prefill), default=0)
+        """Tokens in whole pages of the longest prefix that running prefills are about to compute."""
+        tokens, size = sequence.tokens, self._blocks.page_size
+        in_prefill = (other for other in self.running if other.num_pending > 1 and other.key == sequence.key)
+        shared = max((common_prefix(other.tokens, tokens, len(tokens) - 1) for other in in_prefill), default=0)
+        return shared // size * size
 
-    def _place(self, sequence: Sequence, source: Slot | None, shared: int) -> None:
-        if source is not None and source.sequence is None and 2 * shared >= source.length:
-            target = source  # the prompt goes on with most of what the slot holds; what it drops is the smaller part
-        else:
-            target = self._free_slot()
-            if source is not None and source is not target and shared >= MIN_COPY:
-                self._cache.reserve(len(self._slots), shared)
-                self._cache.copy_prefix(source.index, target.index, shared)
-            elif source is not target:
-                shared = target.shared_prefix(sequence.tokens)
-        target.tokens, target.sequence = sequence.tokens, sequence
-        sequence.computed = sequence.num_cached = shared
-        self.running[sequence] = target
+    def _place(self, sequence: Sequence) -> bool:
+        """Give a waiting sequence the pages of all its tokens, cached ones first. False: there are not enough."""
+        size = self._blocks.page_size
+        if self._share:
+            sequence.nodes = self._blocks.match(sequence.key, sequence.tokens[:-1])
+        sequence.pages = array("i", (node.page for node in sequence.nodes))
+        sequence.computed = len(sequence.pages) * size
+        needed = -(-len(sequence.tokens) // size) - len(sequence.pages)
+        while needed > self._blocks.num_available and self._give_way_shadow():
+            pass
+        if needed > self._blocks.num_available:
+            self._release(sequence)
+            return False
+        self._extend(sequence, len(sequence.tokens))
+        self._counters.cached_tokens += sequence.computed
+        if sequence.num_cached is None:
+            sequence.num_cached = sequence.computed
+        self.running.append(sequence)
+        return True
 
-    def _free_slot(self) -> Slot:
-        """The free slot unused for longest; a new one while few are idle and the batch allows it."""
-        free = [slot for slot in self._slots if slot.sequence is None]
-        if len(free) < SPARE_SLOTS and len(self._slots) < self._max_batch:
-            self._slots.append(Slot(len(self._slots)))
-            return self._slots[-1]
-        return min(free, key=lambda slot: slot.used)
+    # Pages ------------------------------------------------------------------------------------------------------------
+
+    def _make_room(self, sequence: Sequence, length: int) -> bool:
+        """Pages for the next `length` tokens of a running sequence. False: it had to give way itself."""
+        while not self._extend(sequence, sequence.computed + length):
+            if self._give_way_shadow():
+                continue
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _extend(self, context: Context, end: int) -> bool:
+        """Own pages for the tokens up to `end`, and the first that is written into for oneself alone."""
+        size = self._blocks.page_size
+        at = context.computed // size
+        if at < len(context.pages) and not self._blocks.is_writable(context.pages[at]):
+            own = self._blocks.allocate()
+            if own is None:
+                return False
+            self._pages.copy(context.pages[at], own)
+            self._blocks.release(context.pages[at : at + 1])
+            context.pages[at] = own
+        while len(context.pages) * size < end:
+            page = self._blocks.allocate()
+            if page is None:
+                return False
+            context.pages.append(page)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._counters.preemptions += 1
+        self.running.remove(sequence)
+        self._release(sequence)
+        self.waiting.appendleft(sequence)
+
+    def _release(self, context: Context) -> None:
+        self._blocks.release(context.pages)
+        context.pages, context.nodes, context.computed = array("i"), [], 0
+
+    def _store(self, context: Context) -> None:
+        size = self._blocks.page_size
+        for at in range(len(context.nodes), context.computed // size):
+            parent = context.nodes[-1] if context.nodes else None
+            ids = tuple(context.tokens[at * size : (at + 1) * size])
+            node = self._blocks.store(context.key, parent, ids, context.pages[at])
+            context.pages[at] = node.page
+            context.nodes.append(node)
+
+    # Shadows ----------------------------------------------------------------------------------------------------------
+
+    def _add_shadows(self, chunks: list[Chunk], contexts: list[Context], budget: int) -> None:
+        if not self.shadows:
+            return
+        if self.waiting:  # under load; whoever waits comes first, and idle time will come
+            self._counters.shadows_deferred += 1
+            return
+        for shadow in list(self.shadows.values()):
+            size = self._blocks.page_size
+            if not shadow.started and (shadow.closed or shadow.num_pending >= SHADOW_CHUNK):
+                shadow.started = True
+                shadow.nodes = self._blocks.match(shadow.key, shadow.tokens)
+                shadow.pages = array("i", (node.page for node in shadow.nodes))
+                shadow.computed = len(shadow.pages) * size
+                if self._finish_shadow(shadow):
+                    continue
+            length = min(shadow.num_pending, budget)
+            if not length or not (shadow.closed or length >= SHADOW_CHUNK):
+                continue
+            if not self._extend(shadow, shadow.computed + length):
+                self._counters.shadows_dropped += 1
+                self.drop_shadow(shadow)
+                continue
+            budget -= length
+            chunks.append(Chunk(shadow.pages, shadow.computed, length))
+            contexts.append(shadow)
+
+    def _finish_shadow(self, shadow: Shadow) -> bool:
+        """A closed shadow that is computed gives its pages to the tree."""
+        if not shadow.closed or shadow.num_pending > 0 or not shadow.started:
+            return False
+        self._counters.shadows_finished += 1
+        self.drop_shadow(shadow)
+        return True
+
+    def _give_way_shadow(self) -> bool:
+        holding = [shadow for shadow in self.shadows.values() if shadow.pages]
+        if not holding:
+            return False
+        self._counters.shadows_dropped += 1
+        self.drop_shadow(max(holding, key=lambda shadow: len(shadow.pages)))
+        return True
 
 
-def common_prefix(a: list[int], b: list[int], limit: int) -> int:
-    """How many leading ids `a` and `b` share, at most `limit`."""
+def common_prefix(a: Seq[int], b: Seq[int], limit: int) -> int:
+    """How many leading ids `a` and `b` share, at most `limit`. Both of one type."""
     limit = min(limit, len(a), len(b))
     same = 0
     while same < limit and a[same : same + _BLOCK] == b[same : same + _BLOCK]:
