@@ -25,6 +25,7 @@ from ponder.dialogue import (
     ToolCall,
 )
 from ponder.engine import Engine, FinishEvent, TokenEvent
+from ponder.engine.requests import check_prompt
 from ponder.sampler.protocol import NextTurn, Request
 from ponder.tokenizer import GrowingText, Tokenizer
 from ponder.types import FormatError, Phase, PonderError
@@ -72,6 +73,7 @@ class Shadow:
         self._thought = False
         self._growing = GrowingText(tokenizer)
         self._prefix, verbatim = _before_answer(format, tokenizer, self._messages, request.policy)
+        self._length = len(self._prefix)
         # Whether the answer is followed as text. Where not, its ids stand in the next prompt as they were sampled.
         self.reads_text = request.next_turn is NextTurn.TEXT or not verbatim
 
@@ -101,6 +103,7 @@ class Shadow:
             message = Message.assistant(message.text)
         try:
             ids = _before_user(self._format, (*self._messages, message), self._request.policy)
+            check_prompt(ids, self._engine.model.config.vocab_size, self._engine.window)
             if self._number is None:
                 self._number = self._engine.open_shadow(ids, tenant=self._request.tenant)
             self._engine.close_shadow(self._number, ids)
@@ -127,7 +130,10 @@ class Shadow:
     def _extend(self, ids: Sequence[int]) -> None:
         if not ids:
             return
-        if self._number is None:
+        self._length += len(ids)
+        if self._length >= self._engine.window:
+            self._close()  # a prompt that begins like this has no room
+        elif self._number is None:
             self._number = self._engine.open_shadow((*self._prefix, *ids), tenant=self._request.tenant)
         else:
             self._engine.extend_shadow(self._number, ids)

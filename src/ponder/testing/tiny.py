@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,8 +91,12 @@ def tiny_sampler(
     max_positions: int = 256,
     max_batch: int = 8,
     model: Transformer | None = None,
+    **options: Any,
 ) -> LocalSampler:
-    """A `LocalSampler` over `model` (None: a `tiny_model`, which babbles, but every contract of the protocol holds)."""
+    """A `LocalSampler` over `model` (None: a `tiny_model`, which babbles, but every contract of the protocol holds).
+
+    options: those of `LocalSampler`.
+    """
     tokenizer = ByteTokenizer()
     model = model or tiny_model(seed, vocab_size=tokenizer.vocab_size, max_positions=max_positions)
-    return LocalSampler(model, tokenizer, PonderFormat(tokenizer), name=name, max_batch=max_batch)
+    return LocalSampler(model, tokenizer, PonderFormat(tokenizer), name=name, max_batch=max_batch, **options)

@@ -156,7 +156,7 @@ class Tokenizer:
         ids, begins, _ = self.encode_with_pieces(text)
         return ids, begins
 
-    def encode_with_pieces(self, text: str) -> tuple[list[int], list[int], list[int]]:
+    def encode_with_pieces(self, text: str) -> tuple[list[int], list[int], list[int | None]]:
         """`encode_with_offsets`, and for each id the number of the piece it is in: merges never leave a piece."""
         try:
             encoding = self._plain.encode(text, add_special_tokens=False)
