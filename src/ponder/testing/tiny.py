@@ -57,8 +57,10 @@ class ParrotModel(Transformer):
     """Says `script` after a prompt of `prompt_tokens` ids, with a logit of `certainty` against zeros elsewhere; what
     it was given before plays no part, so a forced token does not disturb it."""
 
-    def __init__(self, script: Sequence[int], prompt_tokens: int, *, certainty: float = 50.0) -> None:
-        super().__init__(tiny_config())
+    def __init__(
+        self, script: Sequence[int], prompt_tokens: int, *, certainty: float = 50.0, vocab_size: int = VOCAB_SIZE
+    ) -> None:
+        super().__init__(tiny_config(vocab_size=vocab_size))
         self._said_after = {prompt_tokens - 1 + index: id for index, id in enumerate(script)}
         self._certainty = certainty
 
