@@ -14,14 +14,17 @@ from ponder.dialogue import (
     ReasoningPolicy,
     Role,
     Start,
+    Text,
     ToolResult,
     load_format,
     train_tokenizer,
 )
+from ponder.dialogue.jinja import JinjaFormat
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import Delta, NextTurn, Request
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_model
 from ponder.think import Reasoner
+from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError, Phase, SamplingParams, StopReason, ThinkingLimits
 
 TOKENIZER = train_tokenizer(["What is six times seven? The answer is forty-two, he said, and so it is.\n" * 9], 384)
@@ -231,6 +234,25 @@ def test_the_guess_is_right_in_every_format(family, next_turn, answer):
     assert sampler.engine.stats.counters.shadow_tokens <= len(exact)
     rendered = sampler.format.render(carried_on(first, next_turn), start=Start.THINK).ids
     assert rendered[: len(exact)] == exact
+
+
+def test_a_template_that_knows_no_ids_is_fed_with_text():
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    template += "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    tokenizer = Tokenizer.train(["and the answer is that, then and there\n" * 9], 384, CHATML)
+    format = JinjaFormat(tokenizer, template)
+    script = [id for character in "the answer is there, and then and there" * 3 for id in tokenizer.encode(character)]
+    model = ParrotModel(script, len(format.render(OPENING, start=Start.DIRECT).ids), vocab_size=384)
+    sampler = LocalSampler(model, tokenizer, format)
+    calls = watched(sampler)
+    params = SamplingParams(temperature=0.0, max_tokens=len(script), thinking=ThinkingLimits(cap=0))
+    first = sample(sampler, Request(prompt=OPENING, params=params, next_turn=NextTurn.VERBATIM))
+    assert first.message.parts == (Text(first.text, tuple(script)),)
+    assert tokenizer.encode(first.text) != script
+    rest(sampler)
+    exact, guess = next(ids for name, ids in calls if name == "close_shadow"), guessed(calls)
+    assert 30 < len(guess) < len(exact)
+    assert tuple(guess) == exact[: len(guess)]
 
 
 def test_a_format_that_cannot_render_the_next_turn_costs_a_count_and_nothing_else():
