@@ -3,10 +3,9 @@
 import asyncio
 import gc
 import itertools
-import sys
+import re
 import threading
 import time
-import types
 import weakref
 from collections import defaultdict
 from contextlib import aclosing
@@ -469,37 +468,16 @@ def test_a_full_queue_is_an_error_and_nothing_of_the_request_is_kept():
     assert idle(sampler)
 
 
-def test_a_grammar_governs_each_sample_by_a_state_of_its_own(monkeypatch):
-    class Spelled:
-        """Allows the ids of one word, one after the other."""
+def test_a_grammar_governs_each_sample_by_a_state_of_its_own():
+    request = replace(asked(n=3, temperature=1.0, thinking=ThinkingLimits(cap=5)), grammar=Regex("(yes|no), [0-9]{4}"))
+    texts = [completion.text for completion in sample(tiny_sampler(), request)]
+    assert all(re.fullmatch("(yes|no), [0-9]{4}", text) for text in texts)
+    assert len(set(texts)) == 3
 
-        def __init__(self, ids, at=0):
-            self.ids, self.at = ids, at
 
-        def allowed(self):
-            allowed_V = torch.zeros(TOKENIZER.vocab_size, dtype=torch.bool)
-            allowed_V[self.ids[self.at]] = True
-            return allowed_V
-
-        def advance(self, id):
-            self.at += 1
-
-        def fork(self):
-            return Spelled(self.ids, self.at)
-
-    compiled = []
-
-    def compile_grammar(grammar, tokenizer, phase_tokens, vocab_size):
-        compiled.append((grammar, tokenizer, phase_tokens, vocab_size))
-        return Spelled(ids_of("yes", END))
-
-    module = types.ModuleType("ponder.sampler.grammar")
-    module.compile_grammar = compile_grammar
-    monkeypatch.setitem(sys.modules, "ponder.sampler.grammar", module)
-    sampler = tiny_sampler()
-    request = replace(asked(n=3, temperature=1.0, thinking=ThinkingLimits(cap=5)), grammar=Regex("yes"))
-    assert [completion.text for completion in sample(sampler, request)] == ["yes"] * 3
-    assert compiled == [(Regex("yes"), sampler.tokenizer, FORMAT.phase_tokens, TOKENIZER.vocab_size)]
+def test_a_grammar_that_cannot_be_followed_is_refused():
+    with pytest.raises(InvalidRequest, match="regular expression"):
+        sample(tiny_sampler(), replace(asked(), grammar=Regex("(")))
 
 
 # The window, and refusals ------------------------------------------------------------------------------------------

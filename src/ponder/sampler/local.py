@@ -130,9 +130,12 @@ class LocalSampler:
         if request.grammar is not None:
             from ponder.sampler.grammar import compile_grammar
 
-            tokens, vocab_size = self.format.phase_tokens, self.engine.model.config.vocab_size
             order.constraint = await asyncio.to_thread(
-                compile_grammar, request.grammar, self.tokenizer, tokens, vocab_size
+                compile_grammar,
+                request.grammar,
+                self.tokenizer,
+                self.format.phase_tokens,
+                vocab_size=self.engine.model.config.vocab_size,
             )
         return order
 
