@@ -1,5 +1,7 @@
 """How a generation ended is a named case, whatever was sampled."""
 
+from pathlib import Path
+
 import pytest
 
 from ponder.dialogue import (
@@ -12,9 +14,13 @@ from ponder.dialogue import (
     Start,
     Text,
     ToolCall,
+    load_format,
     train_tokenizer,
 )
+from ponder.testing.tiny import ByteTokenizer
+from ponder.tokenizer import Tokenizer
 
+FAMILIES = Path(__file__).parents[1] / "golden" / "families"
 TOKENIZER = train_tokenizer([], 320)
 FORMAT = PonderFormat(TOKENIZER)
 
@@ -110,3 +116,26 @@ def test_ids_that_cut_a_character_are_kept() -> None:
     message = FORMAT.parse([*half, TOKENIZER.control_id("<|end|>")], start=Start.DIRECT)
     assert message.text == "\ufffd"
     assert FORMAT.render([message]).ids[1:-1] == tuple(half)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "deepseek_r1"])
+def test_the_lead_of_an_answer_is_the_formats_and_no_part_of_its_text(family: str) -> None:
+    tokenizer = Tokenizer.load(FAMILIES / family)
+    format = load_format(tokenizer)
+    tokens = format.phase_tokens
+    assert tokens.lead == tuple(tokenizer.encode("\n\n")) != ()
+    answer = tokenizer.encode('{"x": 1}')
+    said = [*tokenizer.encode("Hm.\n"), tokens.think_close, *tokens.lead, *answer, tokens.end[0]]
+    parsed = format.parse_generated(said, start=Start.THINK)
+    assert parsed.status is ParseStatus.COMPLETE
+    assert parsed.message.text == '{"x": 1}'
+    assert parsed.message.reasoning == "Hm."
+    question = Message.user("q")
+    prompt = format.render((question,), start=Start.THINK).ids
+    assert format.render((question, parsed.message)).ids[: len(prompt) + len(said)] == (*prompt, *said)
+
+
+@pytest.mark.parametrize("name", ["ponder", "llama3"])
+def test_formats_that_write_nothing_before_an_answer_have_no_lead(name: str) -> None:
+    tokenizer = ByteTokenizer() if name == "ponder" else Tokenizer.load(FAMILIES / name)
+    assert load_format(tokenizer).phase_tokens.lead == ()
