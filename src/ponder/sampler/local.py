@@ -11,7 +11,7 @@ from typing import cast
 import torch
 
 from ponder.dialogue import Conversation, Format, Start, fit, load_format
-from ponder.engine import COMPUTE_LOCK, Engine, Event, FinishEvent, TokenEvent
+from ponder.engine import COMPUTE_LOCK, Engine, Event, FailEvent, FinishEvent, TokenEvent
 from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
 from ponder.sampler.job import Item, Job, Outlet, Prompt
@@ -186,6 +186,8 @@ class LocalSampler:
                     ended = self.engine.abort(job.number)
                     if ended is not None:
                         self._finish(job, ended)
+            elif isinstance(event, FailEvent):
+                self._fail(job, event.error)
             else:
                 self._finish(job, event)
 
