@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 
 from ponder.dialogue import Conversation, Format, Start, fit, load_format
-from ponder.engine import Engine, Event, FinishEvent, TokenEvent
+from ponder.engine import Engine, Event, FailEvent, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
 from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
@@ -195,13 +195,10 @@ class LocalSampler:
             job = self._jobs.get(event.request)
             if job is None:
                 continue  # it met a stop string in this very step
-            finish = event if isinstance(event, FinishEvent) else None
             try:
-                if isinstance(event, TokenEvent) and job.feed(event):
-                    finish = self.engine.abort(job.number)
+                finish = self._follow(job, event)
                 if finish is not None:
-                    completion = job.finish(finish)
-                    ended.append((job, finish, completion))
+                    ended.append((job, finish, job.finish(finish)))
                     self._forget(job)
             except Exception as error:
                 self._mail.add(job.order.outlet, error)
@@ -210,6 +207,14 @@ class LocalSampler:
         for job, finish, completion in ended:  # the completions are out: this keeps nobody waiting
             if job.order.shadow is not None:
                 job.order.shadow.end(finish, completion.message)
+
+    def _follow(self, job: Job, event: Event) -> FinishEvent | None:
+        """What ends the job, when this event does. Raises what made the request fail."""
+        if isinstance(event, FailEvent):
+            raise event.error
+        if isinstance(event, FinishEvent):
+            return event
+        return self.engine.abort(job.number) if job.feed(event) else None
 
     def _on_error(self, error: BaseException) -> None:
         orders = {job.order for job in self._jobs.values()}
