@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ponder.dialogue import CONTROL_TOKENS, Start, load_format
 from ponder.engine import TokenEvent
+from ponder.engine.blocks import CacheKey
 from ponder.engine.phases import Phases
 from ponder.engine.sequence import Sequence
 from ponder.sampler.visible import VisibleText, cut_at_stop
@@ -45,10 +46,10 @@ def tagged(ids, tokens, start):
         seed=0,
         limit=len(ids),
         phase=start,
-        weights_version=0,
+        key=CacheKey(),
         tokens=[0],
     )
-    phases = Phases(tokens)
+    phases = Phases(tokens, window=1 << 20)
     for index, id in enumerate(ids):
         yield TokenEvent(0, index, id, phases.advance(sequence, id), Origin.SAMPLED, 0.0)
         if id in tokens.end:

@@ -17,7 +17,7 @@ import torch
 from ponder.dialogue import CONTROL_TOKENS, Message, PonderFormat, Reasoning, Role, Start, Text, ToolCall
 from ponder.model.checkpoint import save_model
 from ponder.sampler.local import load_sampler
-from ponder.sampler.protocol import Delta, Regex, Request, Truncation
+from ponder.sampler.protocol import Delta, NextTurn, Regex, Request, Truncation
 from ponder.sampler.sync import run_sync
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_model, tiny_sampler
 from ponder.types import (
@@ -70,8 +70,12 @@ def sample(sampler, request):
 
 def idle(sampler, seconds=1.0):
     """Whether everything is back within so many seconds: no job, no page in use."""
+
+    def left():
+        return sampler.num_jobs or sampler.engine.has_work or sampler.engine.stats.pages_used
+
     end = time.monotonic() + seconds
-    while sampler.num_jobs or sampler.engine.has_work or sampler.engine.stats.pages_used:
+    while sampler._driver.call(left).result():
         if time.monotonic() > end:
             return False
         time.sleep(0.001)
@@ -473,6 +477,35 @@ def test_a_grammar_governs_each_sample_by_a_state_of_its_own():
     texts = [completion.text for completion in sample(tiny_sampler(), request)]
     assert all(re.fullmatch("(yes|no), [0-9]{4}", text) for text in texts)
     assert len(set(texts)) == 3
+
+
+def test_a_grammar_that_gives_up_on_the_way_ends_its_own_request_only(monkeypatch):
+    class GivesUp:
+        """Allows everything, twice."""
+
+        left = 2
+
+        def allowed(self):
+            return torch.ones(TOKENIZER.vocab_size, dtype=torch.bool)
+
+        def advance(self, id):
+            self.left -= 1
+            if not self.left:
+                raise InvalidRequest("too complex to go on")
+
+    monkeypatch.setattr("ponder.sampler.grammar.compile_grammar", lambda *_, **__: GivesUp())
+
+    async def scenario():
+        sampler = tiny_sampler()
+        governed = replace(asked(thinking=DIRECT), grammar=Regex(".*"), next_turn=NextTurn.VERBATIM)
+        results = await asyncio.gather(sampler.sample(governed), sampler.sample(asked()), return_exceptions=True)
+        return sampler, *results
+
+    sampler, failed, other = asyncio.run(scenario())
+    assert isinstance(failed, InvalidRequest)
+    assert str(failed) == "too complex to go on"
+    assert other[0].segment.ids == sample(tiny_sampler(), asked())[0].segment.ids
+    assert idle(sampler)
 
 
 def test_a_grammar_that_cannot_be_followed_is_refused():

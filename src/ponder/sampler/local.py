@@ -16,6 +16,7 @@ import torch
 from ponder.dialogue import Conversation, Format, Start, fit, load_format
 from ponder.engine import Engine, Event, FailEvent, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
+from ponder.engine.stats import EngineStats
 from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
 from ponder.sampler.job import Item, Job, Mail, Order, Outlet, Prompt
@@ -77,6 +78,10 @@ class LocalSampler:
     def num_jobs(self) -> int:
         """Completions under way, waiting ones included."""
         return len(self._jobs)
+
+    async def stats(self) -> EngineStats:
+        """The engine's counters and its cache, read between two steps."""
+        return await asyncio.wrap_future(self._driver.call(lambda: self.engine.stats))
 
     async def sample(self, request: Request) -> list[Completion]:
         """Raises InvalidRequest for what cannot be served as asked, WindowExceeded with the counts, Overloaded when too
