@@ -158,6 +158,24 @@ def test_the_thoughts_are_freed_at_once(next_turn):
     assert (stats.pages_used, stats.pages_cached) == (0, len(exact) // PAGE), "the next prompt, and nothing besides"
 
 
+def test_behind_folded_thoughts_the_next_turn_is_warm_too():
+    folding = [(TOKENS.state_open, 0.0), (TOKENS.fold, 0.0)]
+    spelling = tuple(pair for pair in SPELLING if pair[0] not in dict(folding))
+    request = asked(tokens=300)
+    params = replace(request.params, thinking=ThinkingLimits(cap=120), logit_bias=(*spelling, *folding))
+    sampler = babbler()
+    first = sample(sampler, replace(request, params=params))
+    assert len(first.segments) > 1
+    assert first.usage.refilled_tokens > 0
+    rest(sampler)
+    stats = sampler.engine.stats
+    following = asked(carried_on(first, NextTurn.VERBATIM))
+    assert stats.pages_cached == before_the_new_turn(following.prompt) // PAGE, "of all segments nothing is left"
+    second = sample(sampler, following)
+    assert second.usage.cached_tokens > before_the_new_turn(following.prompt) - PAGE
+    assert second.segment.ids == sample(babbler(), following).segment.ids
+
+
 def test_an_answer_that_was_cut_at_a_stop_string_is_carried_on_as_it_reads():
     sampler = babbler()
     whole = sample(babbler(), asked(tokens=100)).text
