@@ -88,6 +88,7 @@ class Phases:
         if phase is Phase.THINK:
             if id == tokens.think_close:
                 sequence.phase = Phase.ANSWER
+                sequence.state_at = None  # a state that was not folded is a thought like any other
                 sequence.confidences.clear()
                 if sequence.constraint is not None:
                     sequence.pending.extend(tokens.lead)
