@@ -287,7 +287,7 @@ def test_each_contexts_log_probabilities_are_those_of_a_fresh_forward(options):
 
 
 def test_in_deterministic_mode_they_are_bitwise_those_of_a_fresh_prefill(monkeypatch):
-        seen = {}
+    seen = {}
     choose = module.choose
 
     def spy(ready, logits_SV, phases):
