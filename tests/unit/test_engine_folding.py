@@ -157,7 +157,7 @@ def test_a_state_that_is_open_when_the_cap_closes_the_thought_is_never_folded():
 def test_a_state_that_was_left_open_does_not_reach_into_the_next_thought():
     finish = scripted({20: STATE, 21: CLOSE, 22: OPEN, 23: FOLD, 24: STATE, 25: FOLD, 26: CLOSE, 27: END})
     assert finish.segments[0].ids == (STATE, CLOSE, OPEN, 0, STATE, FOLD)
-    assert finish.segments[1].prompt_ids == (*PROMPT, STATE, FOLD)
+    assert finish.segments[1].prompt_ids == (*PROMPT, STATE, CLOSE, OPEN, STATE, FOLD), "what was said before stays"
 
 
 def test_a_fold_frees_everything_behind_the_prompts_pages_at_once():

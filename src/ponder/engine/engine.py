@@ -205,20 +205,21 @@ class Engine:
         self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams], *, start: Phase = Phase.ANSWER
     ) -> list[FinishEvent]:
         """Run prompts to their ends and return the results in their order. params: one for all, or one per prompt."""
-        if self._sequences:
-            raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
-        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
-        finished: dict[int, FinishEvent] = {}
-        requests: list[int] = []
-        try:
-            for prompt, chosen in zip(prompts, each, strict=True):
-                requests.append(self.submit(prompt, chosen, start=start))
-            while self._sequences:
-                finished.update((event.request, event) for event in self.step() if isinstance(event, FinishEvent))
-        finally:
-            for request in requests:
-                self.abort(request)
-        return [finished[request] for request in requests]
+        with COMPUTE_LOCK:  # all of it: nobody else may step, and take the events
+            if self._sequences:
+                raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
+            each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+            finished: dict[int, FinishEvent] = {}
+            requests: list[int] = []
+            try:
+                for prompt, chosen in zip(prompts, each, strict=True):
+                    requests.append(self.submit(prompt, chosen, start=start))
+                while self._sequences:
+                    finished.update((event.request, event) for event in self.step() if isinstance(event, FinishEvent))
+            finally:
+                for request in requests:
+                    self.abort(request)
+            return [finished[request] for request in requests]
 
     # Next turns -------------------------------------------------------------------------------------------------------
 
