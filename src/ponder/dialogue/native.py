@@ -20,7 +20,7 @@ from ponder.dialogue.messages import (
     ToolResult,
 )
 from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
-from ponder.dialogue.rules import check_conversation, check_result_names, first_kept_reasoning
+from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError, PhaseTokens
@@ -83,6 +83,7 @@ class NativeFormat:
         train: bool = False,
     ) -> Rendered:
         check_conversation(messages, start=start, train=train)
+        check_no_states(self.name, messages)
         kept_from = first_kept_reasoning(messages, policy)
         for index, message in enumerate(messages):
             self._refuse(index, message, reasoning_kept=index >= kept_from)
@@ -101,6 +102,12 @@ class NativeFormat:
             out.mark(len(messages), None, SpanKind.PROMPT)
             self._prompt(out, start)
         return out.rendered()
+
+    def contexts(
+        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+    ) -> tuple[Rendered, ...]:
+        """As `Format.contexts`: one, because nothing is folded here."""
+        return (self.render(messages, policy=policy, train=True).with_loss_on(len(messages) - 1),)
 
     def parse(self, ids: Sequence[int], *, start: Start) -> Message:
         return self.parse_generated(ids, start=start).message

@@ -58,8 +58,9 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def add_fork(self, parent: Sequence, fork: Sequence) -> None:
-        """The fork shares its parent's pages where it can run at once; else it waits, and finds them in the tree."""
-        if parent in self.running and len(self.running) < self._max_batch:
+        """The fork shares its parent's pages where it can run at once; else it waits, and finds them in the tree. So it
+        does beside a parent in prefill, whose pages are still to be written: by one of them only."""
+        if parent in self.running and parent.num_pending == 1 and len(self.running) < self._max_batch:
             fork.pages, fork.nodes, fork.computed = array("i", parent.pages), list(parent.nodes), parent.computed
             self._blocks.retain(fork.pages)
             self.running.append(fork)
@@ -115,7 +116,7 @@ class Scheduler:
             budget -= length
             chunks.append(Chunk(sequence.pages, sequence.computed, length))
             contexts.append(sequence)
-        budget = self._admit(chunks, contexts, budget)
+        budget = self._admit(chunks, contexts, max(budget, 0))
         self._add_shadows(chunks, contexts, budget)
         return Step(chunks, contexts) if chunks else None
 
