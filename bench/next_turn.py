@@ -155,7 +155,8 @@ def largest_difference(args: argparse.Namespace, dtype: torch.dtype) -> tuple[fl
     generator = torch.Generator().manual_seed(0)
     base, message = (random_ids(count, args.vocab, generator) for count in (args.prompt - 1, args.message))
     model = random_model(args.shape, args.vocab, args.prompt + think + answer + args.message + 8, dtype)
-    engines = [Engine(model, TOKENS, max_batch=1, deterministic=True) for _ in range(2)]
+    # max_batch decides the memory: there is room for the shadow beside the turn
+    engines = [Engine(model, TOKENS, max_batch=2, deterministic=True) for _ in range(2)]
     history = [*base, *first_turn(engines[0], base, think, answer, "", shadowed=True).answer]
     params = SamplingParams(max_tokens=8, temperature=0, top_logprobs=20)
     warm, cold = (engine.generate([[*history, *message]], params)[0] for engine in engines)
@@ -188,7 +189,7 @@ def measure(args: argparse.Namespace, model: Transformer) -> dict[str, Any]:
             run_round(engine, args, answer, number, figures)
         print(f"answers of {answer}: {args.rounds} rounds done")
     assert engine.stats.pages_used == 0
-    assert engine.stats.evictions == 0
+    assert engine.stats.evictions == engine.stats.counters.shadows_dropped == 0
     return {
         "arguments": vars(args),
         **environment(),
