@@ -160,13 +160,13 @@ class Scheduler:
         self.waiting.extendleft(reversed(held_back))
         return budget
 
-    def _num_cached(self, sequence: Sequence) -> int:
-        return self._blocks.num_matching(sequence.key, sequence.tokens[:-1])
+    def _num_cached(self, context: Context) -> int:
+        return self._blocks.num_matching(context.key, context.tokens[:-1])
 
-    def _computed_soon(self, sequence: Sequence) -> int:
+    def _computed_soon(self, context: Context) -> int:
         """Tokens in whole pages of the longest prefix that running prefills are about to compute."""
-        tokens, size = sequence.tokens, self._blocks.page_size
-        in_prefill = (other for other in self.running if other.num_pending > 1 and other.key == sequence.key)
+        tokens, size = context.tokens, self._blocks.page_size
+        in_prefill = (other for other in self.running if other.num_pending > 1 and other.key == context.key)
         shared = max((common_prefix(other.tokens, tokens, len(tokens) - 1) for other in in_prefill), default=0)
         return shared // size * size
 
@@ -251,6 +251,8 @@ class Scheduler:
         for shadow in list(self.shadows.values()):
             size = self._blocks.page_size
             if not shadow.started and (shadow.closed or shadow.num_pending >= SHADOW_CHUNK):
+                if self._share and self._computed_soon(shadow) > self._num_cached(shadow):
+                    continue
                 shadow.started = True
                 shadow.nodes = self._blocks.match(shadow.key, shadow.tokens)
                 shadow.pages = array("i", (node.page for node in shadow.nodes))
