@@ -37,16 +37,18 @@ def test_the_bytes_have_the_ids_written_down() -> None:
 
 
 def test_every_example_is_read() -> None:
-    assert len(EXAMPLES) == SPEC.count("```json example") == 7
+    assert len(EXAMPLES) == SPEC.count("```json example") == 9
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
 def test_an_example_renders_as_written(title: str) -> None:
     example = EXAMPLES[title]
     given: dict[str, Any] = json.loads(example["given"])
-    rendered = PonderFormat(TOKENIZER).render(
-        from_dicts(given["messages"]), policy=ReasoningPolicy(given["policy"]), start=Start(given["start"])
-    )
+    format, messages, policy = PonderFormat(TOKENIZER), from_dicts(given["messages"]), ReasoningPolicy(given["policy"])
+    if "context" in given:
+        rendered = format.contexts(messages, policy=policy)[given["context"]]
+    else:
+        rendered = format.render(messages, policy=policy, start=Start(given["start"]))
     assert rendered.ids == tuple(map(int, example["ids"].split()))
     assert TOKENIZER.decode(rendered.ids) == example["text"]
     assert "".join("01"[learned] for learned in rendered.assistant_mask()) == "".join(example["loss"].split())

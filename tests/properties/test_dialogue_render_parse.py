@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from ponder.dialogue import (
     to_dicts,
     train_tokenizer,
 )
+from ponder.dialogue.messages import is_state, think_blocks
 from ponder.tokenizer import Tokenizer
 
 FAMILIES = Path(__file__).parents[1] / "golden" / "families"
@@ -64,8 +66,15 @@ def calls(arguments: st.SearchStrategy[str]) -> st.SearchStrategy[Part]:
     return st.builds(ToolCall, WORD, arguments)
 
 
-ANY_PARTS = st.lists(st.one_of(st.builds(Text, TEXT), st.builds(Reasoning, TEXT), calls(TEXT)), max_size=5)
-ASSISTANT = ANY_PARTS.map(lambda parts: Message(Role.ASSISTANT, tuple(parts)))
+STATE = st.builds(Reasoning, TEXT, state=st.just(True))
+ANY_PARTS = st.one_of(st.builds(Text, TEXT), st.builds(Reasoning, TEXT), calls(TEXT))
+
+
+def assistant(part: st.SearchStrategy[Part]) -> st.SearchStrategy[Message]:
+    return st.lists(part, max_size=5).map(lambda parts: Message(Role.ASSISTANT, tuple(parts)))
+
+
+UNFOLDED, ASSISTANT = assistant(ANY_PARTS), assistant(ANY_PARTS | STATE)
 NAMES = st.none() | WORD
 USER = st.builds(Message.user, TEXT, NAMES)
 TOOL = st.builds(lambda name, content: Message(Role.TOOL, (ToolResult(name, content),)), WORD, TEXT)
@@ -81,7 +90,7 @@ def start_of(format: Format, message: Message) -> Start:
 
 
 @settings(deadline=None)
-@given(message=ASSISTANT)
+@given(message=UNFOLDED)
 def test_parse_reads_what_render_wrote(message: Message) -> None:
     start = start_of(PONDER, message)
     prompt = PONDER.render([Message.user("q")], start=start).ids
@@ -91,6 +100,96 @@ def test_parse_reads_what_render_wrote(message: Message) -> None:
     assert parsed.status is ParseStatus.COMPLETE
     assert plain(parsed.message) == plain(message)
     assert PONDER.render([Message.user("q"), parsed.message]).ids == whole.ids
+
+
+IDS = st.lists(st.integers(0, 266), max_size=4)
+CONTROL = TOKENIZER.control
+
+
+@st.composite
+def folded_generations(draw: st.DrawFn) -> tuple[Start, list[list[int]]]:
+    """The prompt, and what was sampled after it, cut behind every fold."""
+    start = draw(st.sampled_from([Start.THINK, Start.DIRECT]))
+    pieces = [[] if start is Start.THINK else [*draw(IDS.filter(bool)), CONTROL["<|think|>"]]]
+    for state in draw(st.lists(IDS, max_size=3)):
+        pieces[-1] += [*draw(IDS), CONTROL["<|state|>"], *state, CONTROL["<|fold|>"]]
+        pieces.append([])
+    pieces[-1] += [*draw(IDS), CONTROL["<|/think|>"], *draw(IDS), CONTROL["<|end|>"]]
+    return start, pieces
+
+
+@settings(deadline=None)
+@given(generation=folded_generations())
+def test_a_folded_generation_renders_as_the_contexts_it_was_sampled_in(
+    generation: tuple[Start, list[list[int]]],
+) -> None:
+    """Each context is the turn up to its open token, the last state, and what was sampled behind that."""
+    start, pieces = generation
+    question = [Message.user("q")]
+    prompt = PONDER.render(question, start=start).ids
+    parsed = PONDER.parse_generated([id for piece in pieces for id in piece], start=start)
+    assert parsed.status is ParseStatus.COMPLETE
+    opened = 0 if start is Start.THINK else pieces[0].index(CONTROL["<|think|>"]) + 1
+    expected = [(*prompt, *pieces[0])]
+    for before, piece in pairwise(pieces):
+        state = before[before.index(CONTROL["<|state|>"]) :]
+        expected.append((*prompt, *pieces[0][:opened], *state, *piece))
+    contexts = PONDER.contexts([*question, parsed.message])
+    assert [context.ids for context in contexts] == expected
+    for context, piece in zip(contexts, pieces, strict=True):
+        mask = context.assistant_mask()
+        assert mask == (False,) * (len(mask) - len(piece)) + (True,) * len(piece)
+    whole = PONDER.render([*question, parsed.message], train=True)
+    assert whole == contexts[-1]
+    generated = sum(map(len, pieces))
+    assert generated - sum(left.tokens for left in whole.folded_reasoning) == len(whole.ids) - len(prompt)
+
+
+def last_states(message: Message) -> list[str]:
+    """The text of the last state of each block that has one."""
+    blocks = [message.parts[block.start : block.stop] for block in think_blocks(message.parts)]
+    states = [[part.text for part in block if isinstance(part, Reasoning) and part.state] for block in blocks]
+    return [texts[-1] for texts in states if texts]
+
+
+BABBLE = st.one_of(TEXT.map(TOKENIZER.encode), IDS, st.sampled_from([*CONTROL.values()][-53:-32]).map(lambda id: [id]))
+FOLDING = ("<|think|>", "<|/think|>", "<|state|>", "<|fold|>")
+
+
+@settings(deadline=None)
+@given(
+    pieces=st.lists(BABBLE | st.sampled_from(FOLDING).map(lambda name: [CONTROL[name]]), max_size=12),
+    start=st.sampled_from([Start.THINK, Start.DIRECT]),
+)
+def test_whatever_was_sampled_its_rendering_is_read_as_it_stands(pieces: list[list[int]], start: Start) -> None:
+    """No text and no token without a place turns into a fold, a thought or a turn by being rendered again."""
+    question = [Message.user("q")]
+    prompt = PONDER.render(question, start=start).ids
+    message = PONDER.parse([id for piece in pieces for id in piece], start=start)
+    rendered = PONDER.render([*question, message])
+    assert rendered.ids[: len(prompt)] == prompt
+    again = PONDER.parse_generated(rendered.ids[len(prompt) :], start=start)
+    assert again.status is ParseStatus.COMPLETE
+    assert PONDER.render([*question, again.message]).ids == rendered.ids
+    assert last_states(again.message) == last_states(message)
+
+
+@settings(deadline=None)
+@given(conversation=st.lists(ASSISTANT | USER, max_size=3), last=ASSISTANT)
+def test_each_context_goes_on_where_the_last_fold_left_it(conversation: list[Message], last: Message) -> None:
+    messages = [*conversation, last]
+    contexts = PONDER.contexts(messages)
+    states = [part for part in last.parts if is_state(part)]
+    assert len(contexts) == len(states) + 1
+    assert contexts[-1].ids == PONDER.render(messages, train=True).ids
+    header = len(PONDER.render([*conversation, Message(Role.ASSISTANT, ())]).ids) - 1
+    for context in contexts:
+        learned = context.assistant_mask()
+        assert not any(learned[:header])
+        assert (context.ids[-1] == CONTROL["<|fold|>"]) == (context is not contexts[-1])
+        first = learned.index(True)
+        assert all(learned[first:])
+        assert context is contexts[0] or context.ids[first - 1] == CONTROL["<|fold|>"]
 
 
 NATIVE_TEXT = TEXT.map(lambda text: text.strip())
@@ -186,12 +285,13 @@ def test_spans_cover_every_id_and_hold_their_texts(conversation: tuple[Message, 
     assert [span.begin for span in rendered.spans] == [0, *(span.end for span in rendered.spans)][:-1]
     assert rendered.spans[-1].end == len(rendered.ids)
     for span in rendered.spans:
-        if span.kind in (SpanKind.TEXT, SpanKind.REASONING):
+        if span.kind in (SpanKind.TEXT, SpanKind.REASONING, SpanKind.STATE):
             assert span.part_index is not None
             part = conversation[span.message_index].parts[span.part_index]
             assert isinstance(part, Text | Reasoning)
             alone = TOKENIZER.decode(rendered.ids[span.begin : span.end])
-            assert alone == part.text or "\ufffd" in alone or len(conversation[span.message_index].parts) > 1
+            written = f"<|state|>{part.text}<|fold|>" if span.kind is SpanKind.STATE else part.text
+            assert alone == written or "\ufffd" in alone or len(conversation[span.message_index].parts) > 1
 
 
 @settings(deadline=None)
@@ -200,6 +300,7 @@ def test_both_policies_agree_where_there_is_no_old_reasoning(conversation: tuple
     current = PONDER.render(conversation)
     whole = PONDER.render(conversation, policy=ReasoningPolicy.ALL_TURNS)
     assert whole.dropped_reasoning == ()
+    assert whole.folded_reasoning == current.folded_reasoning
     assert len(whole.ids) - len(current.ids) == sum(dropped.tokens for dropped in current.dropped_reasoning)
     if not current.dropped_reasoning:
         assert current == whole
@@ -221,9 +322,14 @@ def test_the_loss_falls_on_what_the_assistant_samples(conversation: tuple[Messag
     mask = rendered.assistant_mask()
     assert len(mask) == len(rendered.ids)
     for span in rendered.spans:
-        own = conversation[span.message_index].role is Role.ASSISTANT
+        message = conversation[span.message_index] if span.message_index < len(conversation) else None
+        own = message is not None and message.role is Role.ASSISTANT
+        states = [number for number, part in enumerate(message.parts) if is_state(part)] if message else []
+        earlier = span.part_index is not None and bool(states) and span.part_index <= states[-1]
+        if span.kind is SpanKind.CLOSE:
+            earlier = earlier and span.part_index != states[-1]
         if span.kind is not SpanKind.OPEN:
-            assert span.sampled == (own and span.kind is not SpanKind.HEADER)
+            assert span.sampled == (own and span.kind is not SpanKind.HEADER and not earlier)
         assert set(mask[span.begin : span.end]) == {span.sampled}
 
 
@@ -232,8 +338,9 @@ def test_the_loss_falls_on_what_the_assistant_samples(conversation: tuple[Messag
 def test_messages_survive_the_interchange_of_dictionaries(conversation: tuple[Message, ...]) -> None:
     def simple(message: Message) -> bool:
         """Reasoning, text, calls: the order that dictionaries have."""
-        order = [(Reasoning, Text, ToolCall, ToolResult).index(type(part)) for part in plain(message).parts]
-        return order == sorted(order) and order.count(0) <= 1
+        parts = message.parts if any(map(is_state, message.parts)) else plain(message).parts
+        order = [(Reasoning, Text, ToolCall, ToolResult).index(type(part)) for part in parts]
+        return order == sorted(order) and len(think_blocks(parts)) <= 1
 
     assume(all(map(simple, conversation)))
     assert [plain(message) for message in from_dicts(to_dicts(conversation))] == [plain(m) for m in conversation]

@@ -18,8 +18,11 @@ from ponder.dialogue import (
     ToolResult,
     from_dicts,
     load_format,
+    ponder_template,
+    to_dicts,
     train_tokenizer,
 )
+from ponder.dialogue.jinja import JinjaFormat
 from ponder.tokenizer import Tokenizer, TokenizerError
 from ponder.types import FormatError
 
@@ -96,6 +99,48 @@ def test_families_write_one_reasoning_first(name: str, parts: tuple[Any, ...]) -
         FORMATS[name].render([Q, Message(Role.ASSISTANT, parts)])
 
 
+FOLDED = Message(Role.ASSISTANT, (Reasoning("t"), Reasoning("s", state=True), Reasoning("u"), Text("a")))
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "deepseek_r1"])
+def test_families_have_no_states(name: str) -> None:
+    with pytest.raises(FormatError, match=rf"message 1 \(assistant\), part 1: {name} cannot express a state"):
+        FORMATS[name].render([Q, FOLDED])
+    with pytest.raises(FormatError, match="cannot express a state"):
+        FORMATS[name].contexts([Q, FOLDED])
+    assert len(FORMATS[name].contexts([Q, Message.assistant("a")])) == 1
+
+
+def test_a_foreign_template_has_no_states_but_leaves_old_ones_out() -> None:
+    jinja = JinjaFormat(OWN, ponder_template())
+    with pytest.raises(FormatError, match=r"message 1 .*, part 1: a foreign template cannot express a state"):
+        jinja.render([Q, FOLDED])
+    assert jinja.render([Q, FOLDED, Q]).ids == FORMATS["ponder"].render([Q, FOLDED, Q]).ids
+
+
+def test_our_own_template_refuses_folded_thinking_wherever_it_is_run() -> None:
+    jinja2 = pytest.importorskip("jinja2")
+
+    def raise_exception(text: str) -> None:
+        raise jinja2.TemplateError(text)
+
+    template = jinja2.Environment().from_string(ponder_template())
+    with pytest.raises(jinja2.TemplateError, match="cannot express folded thinking"):
+        template.render(messages=to_dicts([Q, FOLDED]), raise_exception=raise_exception)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (Text("a"), Reasoning("s", state=True)),
+        (Reasoning("t"), Reasoning("s", state=True), Text("a"), Reasoning("u")),
+    ],
+)
+def test_dictionaries_have_no_place_for_folded_thinking_behind_text(parts: tuple[Any, ...]) -> None:
+    with pytest.raises(FormatError, match=r"message 1 .* only as one think block before everything else"):
+        to_dicts([Q, Message(Role.ASSISTANT, parts)])
+
+
 def test_chatml_results_stand_in_the_order_of_their_calls() -> None:
     with pytest.raises(FormatError, match="answers 'f', but its name is 'g'"):
         FORMATS["chatml"].render([Q, CALL, result(ToolResult("g", "2"))])
@@ -138,6 +183,10 @@ def test_a_format_whose_tokens_are_missing_is_refused() -> None:
         ([{"role": "user", "content": [{"type": "image_url"}]}], "'content' must be a string or a list of text parts"),
         ([{"role": "user", "content": "x", "name": 3}], "'name' must be a string"),
         ([{"role": "tool", "content": "x"}], "needs a 'name'"),
+        ([{"role": "assistant", "reasoning_content": 5}], "'reasoning_content' must be a string or a list"),
+        ([{"role": "assistant", "reasoning": ["t", {"fold": "s"}]}], "'reasoning', part 1: must be a string"),
+        ([{"role": "assistant", "reasoning_content": [{"state": None}]}], "part 0: must be a string"),
+        ([{"role": "assistant", "reasoning_content": ["t", "u"]}], "two thoughts in a row"),
         ([{"role": "assistant", "tool_calls": 5}], "'tool_calls' must be a list"),
         ([{"role": "assistant", "tool_calls": [5]}], "needs 'function'"),
         ([{"role": "assistant", "tool_calls": [{}]}], "needs 'function'"),

@@ -9,11 +9,21 @@ from ponder.dialogue.messages import Message, Reasoning, ReasoningPolicy, Role, 
 from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.sampler.http import Url
-from ponder.sampler.protocol import Delta, Done, Request, Truncation
+from ponder.sampler.protocol import Delta, Done, JsonSchema, NextTurn, Regex, Request, Truncation
 from ponder.sampler.replies import apportion
 from ponder.testing.endpoint import Fault, StubEndpoint
 from ponder.testing.script import Say
-from ponder.types import Effort, InvalidRequest, Phase, SamplerError, SamplingParams, StopReason, ThinkingLimits
+from ponder.types import (
+    ConfidenceStop,
+    Effort,
+    InvalidRequest,
+    Phase,
+    SamplerError,
+    SamplingParams,
+    StopReason,
+    ThinkingLimits,
+    Usage,
+)
 
 THOUGHTFUL = Say(text="It is 42.", reasoning="Six times seven.")
 
@@ -123,6 +133,13 @@ def test_what_only_vllm_can_say():
     [
         (ask(thinking=ThinkingLimits(floor=3)), "floor"),
         (ask(answer_room=3), "answer_room"),
+        (ask(thinking=ThinkingLimits(confidence=ConfidenceStop(threshold=1.0))), "confidence"),
+        (ask(top_logprobs=3), "top_logprobs"),
+        (ask(logit_bias=((5, 101.0),)), "logit_bias outside -100 to 100"),
+        (ask(logit_bias=((5, float("nan")),)), "logit_bias outside"),
+        (ask(logit_bias=((5, 1.0), (5, 2.0))), "each named once"),
+        (Request(prompt=(Message.user("hi"),), grammar=Regex("a+")), "regular expression"),
+        (Request(prompt=(Message.user("hi"),), tenant="ann"), "tenant"),
         (Request(prompt=(1, 2, 3)), "ids"),
         (Request(prompt=(Message.user("hi"),), truncation=Truncation.AUTO), "truncation"),
     ],
@@ -131,6 +148,41 @@ def test_what_only_vllm_can_say():
 def test_what_no_wire_can_say_is_refused_by_name(request_, named, dialect):
     with pytest.raises(InvalidRequest, match=named):
         request_body(request_, "m", dialect, stream=False)
+
+
+SCHEMA = '{"type": "object", "properties": {"é": {"type": "integer"}}}'
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm"])
+def test_a_schema_and_biases_go_over_the_wire(dialect):
+    request = Request(
+        prompt=(Message.user("hi"),),
+        grammar=JsonSchema(SCHEMA),
+        params=SamplingParams(logit_bias=((5, -100.0), (7, 1.5))),
+        next_turn=NextTurn.TEXT,
+    )
+    with StubEndpoint(["{}"], dialect=dialect) as stub:
+        sample(sampler(stub), request)
+        (body,) = stub.requests
+    schema = {"type": "object", "properties": {"é": {"type": "integer"}}}
+    format = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+    assert body["response_format"] == format
+    assert body["logit_bias"] == {"5": -100.0, "7": 1.5}
+    assert "next_turn" not in body
+    assert not {"response_format", "logit_bias"} & request_body(ask(), "m", Dialect(dialect), stream=False).keys()
+
+
+def test_deepseek_has_no_schemas_and_no_biases():
+    request = Request(
+        prompt=(Message.user("hi"),), grammar=JsonSchema(SCHEMA), params=SamplingParams(logit_bias=((5, 1.0),))
+    )
+    with pytest.raises(InvalidRequest, match=r"logit_bias; a JSON schema"):
+        request_body(request, "m", Dialect.DEEPSEEK, stream=False)
+
+
+def test_a_schema_that_is_no_json_never_leaves_the_house():
+    with pytest.raises(InvalidRequest, match="not valid JSON"):
+        request_body(Request(prompt=(Message.user("hi"),), grammar=JsonSchema("{")), "m", Dialect.OPENAI, stream=False)
 
 
 def test_messages_with_tools_and_reasoning():
@@ -303,6 +355,60 @@ def test_cancelling_hangs_up():
         asyncio.run(cancelled(sampler(stub)))
         assert time.monotonic() - began < 1.5
         assert stub.hung_up.wait(5)
+
+
+# Deadlines ------------------------------------------------------------------------------------------------------------
+
+SLOW = Say("word " * 40, reasoning="Hm hm. ", seconds=4.0)
+
+
+def in_time(seconds, n=1):
+    return Request(prompt=(Message.user("hi"),), n=n, seconds=seconds)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("n", [1, 2])
+def test_when_the_time_is_up_what_came_is_given_back(dialect, n):
+    with StubEndpoint(lambda *_: SLOW, dialect=dialect) as stub:
+        began = time.monotonic()
+        completions = sample(sampler(stub), in_time(0.7, n))
+        assert 0.7 <= time.monotonic() - began < 2
+        assert stub.hung_up.wait(5), "the server is told by hanging up"
+    assert [each.stop_reason for each in completions] == [StopReason.DEADLINE] * n
+    first = completions[0]
+    assert SLOW.text.startswith(first.text)
+    assert 0 < len(first.text) < len(SLOW.text)
+    assert first.usage == Usage()
+    assert first.usage_estimated
+
+
+def test_a_stream_whose_time_is_up_ends_with_what_was_passed_on():
+    with StubEndpoint([SLOW], dialect="vllm") as stub:
+        *deltas, done = asyncio.run(gather_stream(sampler(stub), in_time(0.6)))
+    assert "".join(each.text for each in deltas if each.phase is Phase.ANSWER) == done.completion.text
+    assert done.completion.reasoning == "Hm hm. "
+    assert done.completion.stop_reason is StopReason.DEADLINE
+
+
+def test_an_answer_in_time_is_the_same_as_without_a_deadline():
+    with StubEndpoint([THOUGHTFUL] * 2, dialect="vllm") as stub:
+        assert sample(sampler(stub), in_time(30.0)) == sample(sampler(stub), ask(text="hi"))
+
+
+def test_retries_do_not_go_past_the_deadline():
+    with StubEndpoint(faults=[Fault(status=503)] * 99) as stub:
+        began = time.monotonic()
+        (completion,) = sample(sampler(stub, retries=99, backoff=0.1), in_time(0.4))
+        assert time.monotonic() - began < 2
+    assert completion.stop_reason is StopReason.DEADLINE
+    assert completion.text == ""
+
+
+def test_an_error_before_the_deadline_is_an_error():
+    with StubEndpoint(faults=[Fault(status=400)]) as stub, pytest.raises(InvalidRequest):
+        sample(sampler(stub), in_time(30.0))
+    with StubEndpoint(faults=[Fault(delay=1.0)]) as stub, pytest.raises(SamplerError, match="nothing came"):
+        sample(sampler(stub, timeout=0.1, retries=0), in_time(30.0))
 
 
 # Names and keys -------------------------------------------------------------------------------------------------------

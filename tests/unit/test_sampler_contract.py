@@ -188,6 +188,14 @@ def test_a_cancelled_request_leaves_the_sampler_usable(sampler):
     assert len(asyncio.run(cancelled())) == 1
 
 
+@pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), "3"])
+def test_impossible_seconds_are_refused(sampler, seconds):
+    if sampler.kind == "local":
+        pytest.skip("the local engine keeps no deadlines yet")
+    with pytest.raises(InvalidRequest, match="seconds"):
+        asyncio.run(sampler.sample(ask(sampler, seconds=seconds)))
+
+
 @pytest.mark.parametrize("fields", [{"n": 0}, {"n": 1.5}, {"prompt": ()}])
 def test_an_impossible_request_is_refused(sampler, fields):
     with pytest.raises(InvalidRequest):

@@ -1,8 +1,15 @@
 """The local engine behind the `Sampler` protocol: text, stops, batching across coroutines, cancellation."""
 
 import asyncio
+import gc
+import itertools
+import re
+import threading
+import time
+import weakref
 from collections import defaultdict
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +17,13 @@ import torch
 from ponder.dialogue import CONTROL_TOKENS, Message, PonderFormat, Reasoning, Role, Start, Text, ToolCall
 from ponder.model.checkpoint import save_model
 from ponder.sampler.local import load_sampler
-from ponder.sampler.protocol import Delta, Request, Truncation
+from ponder.sampler.protocol import Delta, NextTurn, Regex, Request, Truncation
 from ponder.sampler.sync import run_sync
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_model, tiny_sampler
 from ponder.types import (
     CheckpointError,
     InvalidRequest,
+    Overloaded,
     Phase,
     SamplerError,
     SamplingParams,
@@ -58,6 +66,20 @@ def asked(n=1, stop=(), prompt=QUESTION, **params):
 
 def sample(sampler, request):
     return asyncio.run(sampler.sample(request))
+
+
+def idle(sampler, seconds=1.0):
+    """Whether everything is back within so many seconds: no job, no page in use."""
+
+    def left():
+        return sampler.num_jobs or sampler.engine.has_work or sampler.engine.stats.pages_used
+
+    end = time.monotonic() + seconds
+    while sampler._driver.call(left).result():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.001)
+    return True
 
 
 async def collect(sampler, request):
@@ -124,11 +146,26 @@ def test_sample_i_is_sampled_with_seed_plus_i():
 
 
 def test_a_second_turn_is_served_from_the_cache():
-    sampler = tiny_sampler()
-    first = sample(sampler, asked(max_tokens=10, thinking=DIRECT, seed=2, temperature=1.0))[0]
-    conversation = (*QUESTION, first.message, Message.user("Sure?"))
+    sampler, opening = tiny_sampler(), (Message.user("What is six times seven?"),)
+    first = sample(sampler, asked(prompt=opening, max_tokens=10, thinking=DIRECT, seed=2, temperature=1.0))[0]
+    conversation = (*opening, first.message, Message.user("Sure?"))
     second = sample(sampler, asked(prompt=conversation, thinking=DIRECT))[0]
-    assert second.usage.cached_tokens >= len(first.segment.prompt_ids)
+    page = sampler.engine.stats.page_size
+    assert second.usage.cached_tokens >= len(first.segment.prompt_ids) // page * page > 0
+
+
+def test_a_tenant_is_not_served_what_another_cached():
+    sampler, prompt = tiny_sampler(), (Message.user("What is six times seven?"),)
+    requests = [replace(asked(prompt=prompt), tenant=tenant) for tenant in ("", "a", "b", "a")]
+    cached = [sample(sampler, request)[0].usage.cached_tokens for request in requests]
+    assert cached[:3] == [0, 0, 0]
+    assert cached[3] > 0
+
+
+def test_the_likeliest_ids_come_with_the_segment():
+    segment = sample(tiny_sampler(), asked(top_logprobs=3))[0].segment
+    assert [len(top) for top in segment.top_logprobs] == [3] * len(segment.ids)
+    assert all(top[0][0] == id for top, id in zip(segment.top_logprobs, segment.ids, strict=True)), "greedy"
 
 
 # Streams and stops -------------------------------------------------------------------------------------------------
@@ -160,8 +197,9 @@ def test_a_stop_string_ends_the_answer_and_no_part_of_it_is_seen(stop):
     assert "".join(texts[0, Phase.ANSWER]) == done[0].text == expected
     assert done[0].stop_reason is StopReason.STOP
     assert TOKENIZER.decode(done[0].segment.ids[1:]).startswith(expected), "what was sampled stays in the segment"
-    assert len(done[0].segment.ids) <= len(expected) + 1 + max(map(len, stop))
-    assert sampler.engine.has_work is False
+    ended = min(whole.find(s) + len(s) for s in stop if s in whole)
+    assert done[0].segment.ids == (CLOSE, *ids_of(whole[:ended])), "not a token more is sampled"
+    assert idle(sampler)
 
 
 def test_a_text_that_is_cut_loses_its_ids_and_one_that_is_not_keeps_them():
@@ -241,10 +279,10 @@ def test_cancelling_the_waiting_task_aborts_its_requests_only(after):
         with pytest.raises(asyncio.CancelledError):
             await given_up
         result = await kept
-        return sampler.engine.has_work, result[0].segment.ids
+        return idle(sampler), result[0].segment.ids
 
-    has_work, ids = asyncio.run(scenario())
-    assert not has_work
+    is_idle, ids = asyncio.run(scenario())
+    assert is_idle
     assert ids == sample(tiny_sampler(), asked())[0].segment.ids
 
 
@@ -254,9 +292,9 @@ def test_closing_a_stream_early_aborts_its_request():
         async with aclosing(sampler.stream(asked(max_tokens=200, n=2))) as stream:
             async for _ in stream:
                 break
-        return sampler.engine.has_work
+        return idle(sampler)
 
-    assert asyncio.run(scenario()) is False
+    assert asyncio.run(scenario())
 
 
 def test_one_sampler_serves_one_event_loop_after_the_other():
@@ -277,6 +315,86 @@ def test_the_synchronous_door_works_inside_a_running_loop_while_that_loop_sample
     assert inner[0].segment.ids == sample(tiny_sampler(), asked())[0].segment.ids
     alone = sample(tiny_sampler(), asked(n=2, temperature=1.0, seed=1))
     assert [c.segment.ids for c in outer] == [c.segment.ids for c in alone]
+
+
+def test_threads_with_event_loops_of_their_own_share_one_batch():
+    sampler = tiny_sampler()
+    requests = [asked(n=2, temperature=1.0, seed=seed) for seed in range(4)]
+    results = [None] * len(requests)
+
+    def work(index):
+        results[index] = sample(sampler, requests[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for request, result in zip(requests, results, strict=True):
+        assert [c.segment.ids for c in result] == [c.segment.ids for c in sample(tiny_sampler(), request)]
+    assert idle(sampler)
+
+
+def test_an_event_loop_does_not_wait_for_a_step():
+    sampler = tiny_sampler()
+    step = sampler.engine.step
+
+    def slow():
+        time.sleep(0.2)
+        return step()
+
+    sampler.engine.step = slow
+
+    async def scenario():
+        task = asyncio.create_task(sampler.sample(asked(max_tokens=3)))
+        longest, last = 0.0, time.monotonic()
+        while not task.done():
+            await asyncio.sleep(0.005)
+            longest, last = max(longest, time.monotonic() - last), time.monotonic()
+        return longest
+
+    assert asyncio.run(scenario()) < 0.15
+
+
+def test_two_samplers_progress_together():
+    log = []
+
+    def watched(name):
+        sampler = tiny_sampler(name=name)
+        step = sampler.engine.step
+        sampler.engine.step = lambda: (log.append(name), step())[1]
+        return sampler
+
+    async def scenario():
+        request = asked(max_tokens=120, temperature=1.0, seed=5)
+        await asyncio.gather(*(watched(name).sample(request) for name in "ab"))
+
+    asyncio.run(scenario())
+    both = log[log.index("b") :]
+    both = both[: len(both) - 1 - both[::-1].index("a")]
+    assert len(both) > 50
+    assert max(len(list(run)) for _, run in itertools.groupby(both)) <= 3, "".join(both)
+
+
+def test_a_sampler_that_is_dropped_is_gone():
+    sampler = tiny_sampler()
+    sample(sampler, asked())
+    dropped = weakref.ref(sampler)
+    del sampler
+    end = time.monotonic() + 5
+    while dropped() is not None:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+        gc.collect()
+
+
+def test_a_loop_that_is_closed_while_it_waits_leaves_nothing_behind():
+    sampler = tiny_sampler()
+    loop = asyncio.new_event_loop()
+    stream = sampler.stream(asked(max_tokens=200, n=2, temperature=1.0, seed=3))
+    loop.run_until_complete(anext(stream))
+    loop.close()
+    assert idle(sampler)
 
 
 def test_run_sync_hands_over_results_and_errors():
@@ -316,9 +434,83 @@ def test_closing_ends_what_runs_and_refuses_what_comes():
             await waiting
         with pytest.raises(SamplerError, match="is closed"):
             await sampler.sample(asked())
-        return sampler.engine.has_work
+        await sampler.close()
+        return idle(sampler)
 
-    assert asyncio.run(scenario()) is False
+    assert asyncio.run(scenario())
+
+
+# Limits --------------------------------------------------------------------------------------------------------------
+
+
+def test_when_time_is_up_what_is_there_is_given_back():
+    sampler = tiny_sampler(max_positions=4096)
+    request = replace(asked(max_tokens=4000, thinking=ThinkingLimits(floor=4000)), seconds=0.2)
+    began = time.monotonic()
+    completion = sample(sampler, request)[0]
+    assert completion.stop_reason is StopReason.DEADLINE
+    assert 0 < len(completion.segment.ids) < 4000
+    assert time.monotonic() - began < 2
+    assert idle(sampler)
+
+
+def test_a_full_queue_is_an_error_and_nothing_of_the_request_is_kept():
+    async def scenario():
+        sampler = tiny_sampler(max_batch=1, max_waiting=2)
+        first = asyncio.create_task(sampler.sample(asked(max_tokens=200)))
+        while not sampler.engine.num_running:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Overloaded, match="max_waiting"):
+            await sampler.sample(asked(n=3))
+        assert sampler.num_jobs == 1
+        accepted = await sampler.sample(asked(n=2))
+        return sampler, await first, accepted
+
+    sampler, first, accepted = asyncio.run(scenario())
+    assert len(first) == 1
+    assert len(accepted) == 2
+    assert idle(sampler)
+
+
+def test_a_grammar_governs_each_sample_by_a_state_of_its_own():
+    request = replace(asked(n=3, temperature=1.0, thinking=ThinkingLimits(cap=5)), grammar=Regex("(yes|no), [0-9]{4}"))
+    texts = [completion.text for completion in sample(tiny_sampler(), request)]
+    assert all(re.fullmatch("(yes|no), [0-9]{4}", text) for text in texts)
+    assert len(set(texts)) == 3
+
+
+def test_a_grammar_that_gives_up_on_the_way_ends_its_own_request_only(monkeypatch):
+    class GivesUp:
+        """Allows everything, twice."""
+
+        left = 2
+
+        def allowed(self):
+            return torch.ones(TOKENIZER.vocab_size, dtype=torch.bool)
+
+        def advance(self, id):
+            self.left -= 1
+            if not self.left:
+                raise InvalidRequest("too complex to go on")
+
+    monkeypatch.setattr("ponder.sampler.grammar.compile_grammar", lambda *_, **__: GivesUp())
+
+    async def scenario():
+        sampler = tiny_sampler()
+        governed = replace(asked(thinking=DIRECT), grammar=Regex(".*"), next_turn=NextTurn.VERBATIM)
+        results = await asyncio.gather(sampler.sample(governed), sampler.sample(asked()), return_exceptions=True)
+        return sampler, *results
+
+    sampler, failed, other = asyncio.run(scenario())
+    assert isinstance(failed, InvalidRequest)
+    assert str(failed) == "too complex to go on"
+    assert other[0].segment.ids == sample(tiny_sampler(), asked())[0].segment.ids
+    assert idle(sampler)
+
+
+def test_a_grammar_that_cannot_be_followed_is_refused():
+    with pytest.raises(InvalidRequest, match="regular expression"):
+        sample(tiny_sampler(), replace(asked(), grammar=Regex("(")))
 
 
 # The window, and refusals ------------------------------------------------------------------------------------------
@@ -359,6 +551,7 @@ def test_a_long_last_turn_takes_the_room_it_needs_when_turns_may_be_dropped():
         (asked(n=0), "n is 0: allowed are integers of 1 or more"),
         (asked(stop=("",)), "stop holds ''"),
         (asked(prompt=()), "prompt is empty"),
+        (replace(asked(), seconds=0.0), "seconds is 0.0: allowed are finite numbers above 0"),
         (asked(top_p=2.0), "top_p is 2.0"),
         (asked(n=2, seed=2**64 - 1), "seed is 18446744073709551616"),
     ],
@@ -367,7 +560,7 @@ def test_what_cannot_be_served_is_refused_by_name_and_leaves_nothing_behind(requ
     sampler = tiny_sampler()
     with pytest.raises(InvalidRequest, match=text):
         sample(sampler, request_)
-    assert not sampler.engine.has_work
+    assert idle(sampler)
 
 
 # From a folder -----------------------------------------------------------------------------------------------------
@@ -376,8 +569,8 @@ def test_what_cannot_be_served_is_refused_by_name_and_leaves_nothing_behind(requ
 def test_a_sampler_is_loaded_from_a_folder(tmp_path):
     save_model(tiny_model(seed=5), tmp_path / "sage")
     TOKENIZER.save(tmp_path / "sage")
-    sampler = load_sampler(tmp_path / "sage")
-    assert sampler.name == "sage"
+    sampler = load_sampler(tmp_path / "sage", window=128, deterministic=True)
+    assert (sampler.name, sampler.window) == ("sage", 128)
     assert sample(sampler, asked())[0].segment.ids == sample(tiny_sampler(seed=5), asked())[0].segment.ids
 
 
@@ -396,3 +589,9 @@ def test_the_weights_are_updated_through_the_engine():
     after = sample(sampler, asked())[0].segment
     assert (before.weights_version, after.weights_version) == (0, 1)
     assert after.logprobs != pytest.approx(before.logprobs)
+
+
+def test_sampling_inside_an_update_is_refused_not_waited_for():
+    sampler = tiny_sampler()
+    with sampler.engine.update_weights(), pytest.raises(InvalidRequest, match="leave update_weights"):
+        sample(sampler, asked())

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from ponder.dialogue import Message, PonderFormat, Start
+from ponder.dialogue import Message, PonderFormat, Start, from_dicts
 from ponder.testing.tiny import ByteTokenizer
 from ponder.train.examples import Examples, question_number, read_messages, to_examples
 from ponder.train.packing import Example
@@ -68,6 +68,26 @@ def test_reasoning_that_a_later_prompt_drops_makes_each_turn_its_own_example() -
     assert learned(second_example) == "hence<|/think|>d<|end|>"
     assert "because" not in given(second_example)
     assert "b<|end|>" in given(second_example)
+
+
+def test_a_folded_turn_is_learned_in_each_of_its_contexts() -> None:
+    folded = ["a", {"state": "b"}, "c", {"state": "d"}, "e"]
+    dialogue = from_dicts(
+        [
+            {"role": "user", "content": "u"},
+            {"role": "assistant", "content": "x", "reasoning_content": folded},
+            {"role": "user", "content": "v"},
+            {"role": "assistant", "content": "y", "reasoning_content": "f"},
+        ]
+    )
+    *earlier, last = to_examples(dialogue, FORMAT)
+    begin = "<|user|>u<|end|><|assistant|><|think|>"
+    assert [(given(example), learned(example)) for example in earlier] == [
+        (begin, "a<|state|>b<|fold|>"),
+        (begin + "<|state|>b<|fold|>", "c<|state|>d<|fold|>"),
+        (begin + "<|state|>d<|fold|>", "e<|/think|>x<|end|>"),
+    ]
+    assert learned(last) == "f<|/think|>y<|end|>"
 
 
 def test_a_mix_draws_by_weight_and_direct_share_and_the_same_for_the_same_seed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from ponder.dialogue.messages import Conversation, Message, Role, ToolCall, ToolResult
-from ponder.dialogue.native import Family, ThinkingFormat, is_json, json_call
+from ponder.dialogue.native import LEAD, Family, ThinkingFormat, is_json, json_call
 from ponder.dialogue.rendered import Builder, SpanKind, Start
 from ponder.types import FormatError
 
@@ -82,7 +82,7 @@ class ChatMLFormat(ThinkingFormat):
         if start is Start.THINK:
             out.text("\n")
         else:
-            out.text("\n\n").control(END_THINK).text("\n\n")
+            out.text("\n\n").control(END_THINK).text(LEAD)
 
     def _read_call(self, ids: Sequence[int]) -> ToolCall | None:
         if any(map(self._tokenizer.is_control, ids)):

@@ -8,7 +8,7 @@ itself skips thinking. Tool calls are refused: the template loses the opening to
 from __future__ import annotations
 
 from ponder.dialogue.messages import Conversation, Message, Role
-from ponder.dialogue.native import Family, ThinkingFormat
+from ponder.dialogue.native import LEAD, Family, ThinkingFormat
 from ponder.dialogue.rendered import Builder, SpanKind, Start
 
 BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -52,4 +52,4 @@ class DeepSeekR1Format(ThinkingFormat):
         if start is Start.THINK:
             out.text("\n")
         else:
-            out.text("\n\n").control(END_THINK).text("\n\n")
+            out.text("\n\n").control(END_THINK).text(LEAD)

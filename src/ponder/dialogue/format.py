@@ -16,6 +16,8 @@ from ponder.dialogue.messages import (
     Text,
     ToolCall,
     ToolResult,
+    is_state,
+    think_blocks,
 )
 from ponder.dialogue.rendered import (
     Builder,
@@ -54,8 +56,20 @@ class Format(Protocol):
     ) -> Rendered:
         """The conversation as ids, then the generation prompt of `start`.
 
-        train: a supervised example; the conversation must end with the assistant and take no generation prompt.
-        Raises FormatError for what the format cannot express.
+        Folded thinking is rendered as an engine holds it after the last fold. train: a supervised example; the
+        conversation must end with the assistant and take no generation prompt. Raises FormatError for what the format
+        cannot express.
+        """
+        ...
+
+    def contexts(
+        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+    ) -> tuple[Rendered, ...]:
+        """The last message, which must be the assistant's, as the contexts it was thought in: one supervised example
+        each, n + 1 where it holds n states.
+
+        All but the last end with the fold of a state. The loss falls on what the last message brings new in each, so
+        on each id that was sampled once. Raises as `render`.
         """
         ...
 
@@ -81,6 +95,8 @@ class PonderFormat:
         self.phase_tokens = PhaseTokens(
             think_open=ids[control.THINK],
             think_close=ids[control.END_THINK],
+            state_open=ids[control.STATE],
+            fold=ids[control.FOLD],
             call_open=ids[control.CALL],
             call_close=ids[control.END_CALL],
             continuation=tuple(tokenizer.encode(CONTINUATION)),
@@ -96,47 +112,93 @@ class PonderFormat:
         train: bool = False,
     ) -> Rendered:
         check_conversation(messages, start=start, train=train)
-        kept_from = first_kept_reasoning(messages, policy)
-        out = Builder(self._tokenizer)
-        for index, message in enumerate(messages):
-            self._message(out, index, message, keep_reasoning=index >= kept_from)
+        out = self._conversation(messages, policy)
         if start is not Start.NONE:
             out.mark(len(messages), None, SpanKind.PROMPT).control(control.ASSISTANT)
             if start is Start.THINK:
                 out.control(control.THINK)
         return out.rendered()
 
-    def _message(self, out: Builder, index: int, message: Message, *, keep_reasoning: bool) -> None:
-        whole = keep_reasoning or not any(isinstance(part, Reasoning) for part in message.parts)
+    def contexts(
+        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+    ) -> tuple[Rendered, ...]:
+        check_conversation(messages, start=Start.NONE, train=True)
+        states = [number for number, part in enumerate(messages[-1].parts) if is_state(part)]
+        return tuple(
+            self._conversation(messages, policy, fold).rendered().with_loss_on(len(messages) - 1)
+            for fold in (*states, None)
+        )
+
+    def _conversation(self, messages: Conversation, policy: ReasoningPolicy, fold: int | None = None) -> Builder:
+        """fold: part of the last message, a state at whose close the rendering ends."""
+        kept_from = first_kept_reasoning(messages, policy)
+        out = Builder(self._tokenizer)
+        for index, message in enumerate(messages):
+            last = index == len(messages) - 1
+            self._message(out, index, message, keep_reasoning=index >= kept_from, fold=fold if last else None)
+        return out
+
+    def _message(self, out: Builder, index: int, message: Message, *, keep_reasoning: bool, fold: int | None) -> None:
+        parts = message.parts if fold is None else message.parts[: fold + 1]
+        whole = keep_reasoning or not any(isinstance(part, Reasoning) for part in parts)
         own = message.role is Role.ASSISTANT and whole  # nobody samples an answer that lost its reasoning
+        # Up to its last state (of those before `fold`) the turn was sampled in earlier contexts.
+        states = [number for number, part in enumerate(message.parts[:fold]) if is_state(part)]
+        earlier = max(states, default=-1)
+        shown = [
+            range(max((state for state in states if state in block), default=block.start), block.stop)
+            for block in think_blocks(parts)
+        ]
         out.mark(index, None, SpanKind.HEADER).control(control.ROLE_TOKENS[message.role])
         if message.name is not None:
             out.control(control.NAME).text(message.name).control(control.BODY)
-        header, saved = len(out), 0
-        for number, part in enumerate(message.parts):
-            if isinstance(part, Reasoning) and not keep_reasoning:
-                saved += 2 + len(verbatim_ids(self._tokenizer, part) or self._tokenizer.encode(part.text))
+        header, dropped, folded = len(out), 0, 0
+        for number, part in enumerate(parts):
+            sampled = own and number > earlier
+            block = next((block for block in shown if number in block), None)
+            if not isinstance(part, Reasoning):
+                self._part(out, index, number, part, sampled=sampled)
+            elif block is None:
+                folded += self._length(part)
+            elif not keep_reasoning:
+                dropped += self._length(part) + (2 if number == block[0] else 0)
             else:
-                self._part(out, index, number, part, own=own, first=len(out) == header)
-        if saved:
-            out.dropped.append(DroppedReasoning(index, saved))
-        out.mark(index, None, SpanKind.END, sampled=own).control(control.END)
+                if number == block[0]:
+                    # The open token right behind the header belongs to the generation prompt; a later one is sampled.
+                    opened = sampled and len(out) > header
+                    out.mark(index, number, SpanKind.OPEN, sampled=opened).control(control.THINK)
+                self._part(out, index, number, part, sampled=sampled)
+                if number == block[-1] and number != fold:
+                    out.mark(index, number, SpanKind.CLOSE, sampled=own and number >= earlier)
+                    out.control(control.END_THINK)
+        if dropped:
+            out.dropped.append(DroppedReasoning(index, dropped))
+        if folded:
+            out.folded.append(DroppedReasoning(index, folded))
+        if fold is None:
+            out.mark(index, None, SpanKind.END, sampled=own).control(control.END)
 
-    def _part(self, out: Builder, index: int, number: int, part: Part, *, own: bool, first: bool) -> None:
+    def _length(self, part: Reasoning) -> int:
+        """How many ids a part of a think block takes, those that open and close a state included."""
+        ids = verbatim_ids(self._tokenizer, part)
+        return len(self._tokenizer.encode(part.text) if ids is None else ids) + (2 if part.state else 0)
+
+    def _part(self, out: Builder, index: int, number: int, part: Part, *, sampled: bool) -> None:
         match part:
             case Text():
-                out.mark(index, number, SpanKind.TEXT, sampled=own)
+                out.mark(index, number, SpanKind.TEXT, sampled=sampled)
                 self._verbatim_or_text(out, part)
+            case Reasoning(state=True):
+                out.mark(index, number, SpanKind.STATE, sampled=sampled).control(control.STATE)
+                self._verbatim_or_text(out, part)
+                out.control(control.FOLD)
             case Reasoning():
-                # The open token right behind the header belongs to the generation prompt; a later one is sampled.
-                out.mark(index, number, SpanKind.OPEN, sampled=not first).control(control.THINK)
-                out.mark(index, number, SpanKind.REASONING, sampled=True)
+                out.mark(index, number, SpanKind.REASONING, sampled=sampled)
                 self._verbatim_or_text(out, part)
-                out.mark(index, number, SpanKind.CLOSE, sampled=True).control(control.END_THINK)
             case ToolCall():
-                out.mark(index, number, SpanKind.CALL, sampled=own).control(control.CALL)
-                sampled = self._read_call(part.ids) if part.ids is not None else None
-                if sampled and (sampled.name, sampled.arguments) == (part.name, part.arguments):
+                out.mark(index, number, SpanKind.CALL, sampled=sampled).control(control.CALL)
+                read = self._read_call(part.ids) if part.ids is not None else None
+                if read and (read.name, read.arguments) == (part.name, part.arguments):
                     out.ids(part.ids or ())
                 else:
                     out.text(part.name).control(control.ARGS).text(part.arguments)

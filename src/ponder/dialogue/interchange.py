@@ -6,7 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ponder.dialogue.messages import Conversation, Message, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from ponder.dialogue.messages import (
+    Conversation,
+    Message,
+    Part,
+    Reasoning,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+    is_state,
+    think_blocks,
+)
 from ponder.types import FormatError
 
 _KNOWN = {"role", "content", "name", "reasoning_content", "reasoning", "tool_calls", "tool_call_id"}
@@ -14,8 +25,9 @@ _KNOWN = {"role", "content", "name", "reasoning_content", "reasoning", "tool_cal
 
 def to_dicts(messages: Conversation) -> list[dict[str, Any]]:
     """One dictionary per message, and one per tool result: `role`, `content`, and where present `name`,
-    `reasoning_content`, `tool_calls`, `tool_call_id`. A call's arguments stay JSON text."""
-    return [entry for message in messages for entry in _entries(message)]
+    `reasoning_content`, `tool_calls`, `tool_call_id`. A call's arguments stay JSON text. Folded thinking is a list of
+    thoughts (strings) and states (`{"state": text}`); FormatError where it is not one block before everything else."""
+    return [entry for index, message in enumerate(messages) for entry in _entries(index, message)]
 
 
 def from_dicts(entries: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
@@ -24,7 +36,7 @@ def from_dicts(entries: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     return tuple(_message(index, entry, calls) for index, entry in enumerate(entries))
 
 
-def _entries(message: Message) -> list[dict[str, Any]]:
+def _entries(index: int, message: Message) -> list[dict[str, Any]]:
     results = [part for part in message.parts if isinstance(part, ToolResult)]
     if message.role is Role.TOOL:
         return [_result_entry(result) for result in results]
@@ -32,11 +44,23 @@ def _entries(message: Message) -> list[dict[str, Any]]:
     if message.name is not None:
         entry["name"] = message.name
     if any(isinstance(part, Reasoning) for part in message.parts):
-        entry["reasoning_content"] = message.reasoning
+        entry["reasoning_content"] = _written_reasoning(index, message)
     calls = [part for part in message.parts if isinstance(part, ToolCall)]
     if calls:
         entry["tool_calls"] = [_call_entry(call) for call in calls]
     return [entry]
+
+
+def _written_reasoning(index: int, message: Message) -> str | list[str | dict[str, str]]:
+    if not any(map(is_state, message.parts)):
+        return message.reasoning
+    if (blocks := think_blocks(message.parts))[1:] or blocks[0].start:
+        raise FormatError(
+            f"message {index} ({message.role.value}): a dictionary holds folded thinking only as one think block "
+            "before everything else; this message has it elsewhere"
+        )
+    thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
+    return [{"state": part.text} if part.state else part.text for part in thoughts]
 
 
 def _result_entry(result: ToolResult) -> dict[str, Any]:
@@ -70,7 +94,7 @@ def _message(index: int, entry: Mapping[str, Any], calls: dict[str, str]) -> Mes
     parts: list[Part] = []
     keys = [key for key in ("reasoning_content", "reasoning") if entry.get(key) is not None]
     if keys:
-        parts.append(Reasoning(_optional_string(index, entry, keys[0]) or ""))
+        parts += _reasoning(index, entry[keys[0]], keys[0])
     if content:
         parts.append(Text(content))
     written_calls = entry.get("tool_calls") or ()
@@ -82,6 +106,25 @@ def _message(index: int, entry: Mapping[str, Any], calls: dict[str, str]) -> Mes
         if call.id is not None:
             calls[call.id] = call.name
     return Message(role, tuple(parts), name)
+
+
+def _reasoning(index: int, written: Any, key: str) -> list[Reasoning]:
+    """A string, or thoughts and states as `to_dicts` writes them."""
+    where = f"message {index}: {key!r}"
+    if isinstance(written, str):
+        return [Reasoning(written)]
+    if not isinstance(written, list):
+        raise FormatError(f"{where} must be a string or a list of thoughts and states, is a {type(written).__name__}")
+    parts: list[Reasoning] = []
+    for number, part in enumerate(written):
+        state = isinstance(part, Mapping)
+        text = part["state"] if isinstance(part, Mapping) and set(part) == {"state"} else part
+        if not isinstance(text, str):
+            raise FormatError(f'{where}, part {number}: must be a string (a thought) or {{"state": a string}}')
+        parts.append(Reasoning(text, state=state))
+    if len(think_blocks(parts)) > 1:
+        raise FormatError(f"{where}: two thoughts in a row; a state must stand between them, or join them")
+    return parts
 
 
 def _call(index: int, call: Any) -> ToolCall:

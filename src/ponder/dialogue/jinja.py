@@ -20,7 +20,7 @@ from ponder.dialogue.interchange import to_dicts
 from ponder.dialogue.messages import Conversation, Message, Reasoning, ReasoningPolicy, Role, ToolCall
 from ponder.dialogue.native import json_call
 from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
-from ponder.dialogue.rules import check_conversation, check_result_names, first_kept_reasoning
+from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
 from ponder.dialogue.sandbox import Sandbox, TemplateError, TemplateFailure
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
@@ -75,6 +75,7 @@ class JinjaFormat:
         shown = [
             message if index >= kept_from else _without_reasoning(message) for index, message in enumerate(messages)
         ]
+        check_no_states("a foreign template", shown)
         text, fields = self._run(shown, start)
         out = Builder(self._tokenizer)
         lost, last = self._write(out, text, fields, len(messages))
@@ -83,6 +84,12 @@ class JinjaFormat:
             if message.reasoning and (index < kept_from or index in lost):
                 out.dropped.append(DroppedReasoning(index, len(self._tokenizer.encode(message.reasoning))))
         return out.rendered()
+
+    def contexts(
+        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+    ) -> tuple[Rendered, ...]:
+        """Raises FormatError, as `render` does for a training example."""
+        return (self.render(messages, policy=policy, train=True),)
 
     def parse(self, ids: Sequence[int], *, start: Start) -> Message:
         return self.parse_generated(ids, start=start).message

@@ -38,10 +38,14 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """Thinking, without its open and close tokens. `ids` as in `Text`."""
+    """Thinking, without its open and close tokens. `ids` as in `Text`.
+
+    state: this is a state, in which the thinking before it was folded; `think_blocks` says which parts belong together.
+    """
 
     text: str
     ids: tuple[int, ...] | None = None
+    state: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,29 @@ class ToolResult:
 
 
 Part = Text | Reasoning | ToolCall | ToolResult
+
+
+def is_state(part: Part) -> bool:
+    """Whether `part` is a state of folded thinking."""
+    return isinstance(part, Reasoning) and part.state
+
+
+def think_blocks(parts: Sequence[Part]) -> list[range]:
+    """The parts that make up each think block, in order: one `Reasoning`, or several that states tie together.
+
+    A state continues the block of the `Reasoning` directly before it, and a `Reasoning` directly behind a state
+    continues the state's block. Two thoughts in a row are two blocks.
+    """
+    blocks: list[range] = []
+    for number, part in enumerate(parts):
+        if not isinstance(part, Reasoning):
+            continue
+        before = parts[number - 1] if number else None
+        if isinstance(before, Reasoning) and (part.state or before.state):
+            blocks[-1] = range(blocks[-1].start, number + 1)
+        else:
+            blocks.append(range(number, number + 1))
+    return blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +125,7 @@ class Message:
 
     @property
     def reasoning(self) -> str:
-        """The thinking, all `Reasoning` parts joined."""
+        """The thinking, all `Reasoning` parts joined, thoughts and states."""
         return "".join(part.text for part in self.parts if isinstance(part, Reasoning))
 
 

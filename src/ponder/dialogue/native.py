@@ -20,11 +20,12 @@ from ponder.dialogue.messages import (
     ToolResult,
 )
 from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
-from ponder.dialogue.rules import check_conversation, check_result_names, first_kept_reasoning
+from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError, PhaseTokens
 
+LEAD = "\n\n"  # what families that think write between the close of thinking and the answer
 CALL_SHAPE = re.compile(r'\s*\{"name": "(?:[^"\\]|\\.)*", "arguments": (.*)\}\s*', re.DOTALL)
 
 
@@ -65,6 +66,7 @@ class NativeFormat:
             call_open=self._id(call[0]),
             call_close=self._id(call[1]),
             continuation=tuple(tokenizer.encode(CONTINUATION)) if self.family.think else (),
+            lead=tuple(tokenizer.encode(LEAD)) if self.family.think else (),
             end=tuple(tokenizer.control[name] for name in self.family.end if name in tokenizer.control),
         )
 
@@ -81,6 +83,7 @@ class NativeFormat:
         train: bool = False,
     ) -> Rendered:
         check_conversation(messages, start=start, train=train)
+        check_no_states(self.name, messages)
         kept_from = first_kept_reasoning(messages, policy)
         for index, message in enumerate(messages):
             self._refuse(index, message, reasoning_kept=index >= kept_from)
@@ -99,6 +102,12 @@ class NativeFormat:
             out.mark(len(messages), None, SpanKind.PROMPT)
             self._prompt(out, start)
         return out.rendered()
+
+    def contexts(
+        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+    ) -> tuple[Rendered, ...]:
+        """As `Format.contexts`: one, because nothing is folded here."""
+        return (self.render(messages, policy=policy, train=True).with_loss_on(len(messages) - 1),)
 
     def parse(self, ids: Sequence[int], *, start: Start) -> Message:
         return self.parse_generated(ids, start=start).message
@@ -184,11 +193,11 @@ class ThinkingFormat(NativeFormat):
             out.text(part.text.strip("\n")).text("\n")
         out.mark(index, number, SpanKind.CLOSE, sampled=not empty).control(closing)
         if empty:
-            out.text("\n\n").seam()
+            out.text(LEAD).seam()
             return False
         if ids is not None and turn.texts and self._sampled(turn.texts[0][1]) is not None:
             return True
-        out.mark(index, turn.texts[0][0] if turn.texts else None, SpanKind.TEXT, sampled=True).text("\n\n")
+        out.mark(index, turn.texts[0][0] if turn.texts else None, SpanKind.TEXT, sampled=True).text(LEAD)
         return ids is not None
 
     def _texts(self, out: Builder, index: int, turn: Turn, *, trim: bool, sampled_block: bool, own: bool) -> None:
@@ -210,7 +219,7 @@ class ThinkingFormat(NativeFormat):
     def _drop(self, out: Builder, index: int, part: Reasoning) -> None:
         """Report the block that is not written: `<think>\\n`, the reasoning, `</think>\\n\\n`."""
         ids = self._sampled(part) or self._tokenizer.encode(part.text.strip("\n") + "\n")
-        around = 2 + len(self._tokenizer.encode("\n")) + len(self._tokenizer.encode("\n\n"))
+        around = 2 + len(self._tokenizer.encode("\n")) + len(self.phase_tokens.lead)
         out.dropped.append(DroppedReasoning(index, len(ids) + around))
 
     def _sampled(self, part: Text | Reasoning) -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ponder.dialogue.messages import Message, Reasoning, Text
@@ -27,6 +27,7 @@ class SpanKind(StrEnum):
     TEXT = "text"
     OPEN = "open"  # the token that opens thinking
     REASONING = "reasoning"
+    STATE = "state"  # a state of folded thinking, with the tokens that open and close it
     CLOSE = "close"  # the token that closes thinking
     CALL = "call"
     RESULT = "result"
@@ -51,7 +52,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class DroppedReasoning:
-    """Reasoning of one message that the policy left out; `tokens`: how many ids that saved, open and close included."""
+    """Reasoning of one message that is left out; `tokens`: how many ids that saved, their control tokens included."""
 
     message_index: int
     tokens: int
@@ -59,23 +60,33 @@ class DroppedReasoning:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as ids. The spans are in order, do not overlap and cover every id."""
+    """A conversation as ids. The spans are in order, do not overlap and cover every id.
+
+    dropped_reasoning: what the policy left out. folded_reasoning: what a later state of the same think block replaced.
+    """
 
     ids: tuple[int, ...]
     spans: tuple[Span, ...]
     dropped_reasoning: tuple[DroppedReasoning, ...] = ()
+    folded_reasoning: tuple[DroppedReasoning, ...] = ()
 
     def assistant_mask(self) -> tuple[bool, ...]:
         """One flag per id: True where the supervised loss falls.
 
         True on the assistant's reasoning, its close, the answer, calls and the end token; False on everything that
-        a prompt brings: other speakers, the turn's header and the open token behind it.
+        a prompt brings: other speakers, the turn's header and the open token behind it, and what an earlier context
+        of folded thinking brought: a turn up to its last state.
         """
         mask = [False] * len(self.ids)
         for span in self.spans:
             if span.sampled:
                 mask[span.begin : span.end] = [True] * (span.end - span.begin)
         return tuple(mask)
+
+    def with_loss_on(self, message_index: int) -> Rendered:
+        """The same, but the supervised loss falls on this message alone."""
+        spans = (replace(s, sampled=s.sampled and s.message_index == message_index) for s in self.spans)
+        return replace(self, spans=tuple(spans))
 
 
 class ParseStatus(StrEnum):
@@ -130,6 +141,7 @@ class Builder:
         self._spans: list[Span] = []
         self._run: list[tuple[str, _Mark]] = []
         self.dropped: list[DroppedReasoning] = []
+        self.folded: list[DroppedReasoning] = []
         self._mark = _Mark(0, None, SpanKind.HEADER, False)
 
     def mark(self, message_index: int, part_index: int | None, kind: SpanKind, *, sampled: bool = False) -> Builder:
@@ -170,7 +182,7 @@ class Builder:
 
     def rendered(self) -> Rendered:
         self.seam()
-        return Rendered(tuple(self._ids), tuple(self._spans), tuple(self.dropped))
+        return Rendered(tuple(self._ids), tuple(self._spans), tuple(self.dropped), tuple(self.folded))
 
     def __len__(self) -> int:
         self.seam()

@@ -12,6 +12,7 @@ from ponder.dialogue.messages import (
     Text,
     ToolCall,
     ToolResult,
+    is_state,
 )
 from ponder.dialogue.rendered import Start
 from ponder.types import FormatError
@@ -75,6 +76,17 @@ def _check_pairing(messages: Conversation) -> None:
                 raise FormatError(
                     f"message {index} (tool), part {number}: the result has id {part.id!r}, but the next call to be "
                     f"answered has {call.id!r}; give results in the order of their calls"
+                )
+
+
+def check_no_states(family: str, messages: Conversation) -> None:
+    """For formats without folding. Raises FormatError naming message and part."""
+    for index, message in enumerate(messages):
+        for number, part in enumerate(message.parts):
+            if is_state(part):
+                raise FormatError(
+                    f"message {index} ({message.role.value}), part {number}: {family} cannot express a state of folded "
+                    "thinking; join the turn's thinking into one Reasoning, or use the ponder format"
                 )
 
 

@@ -10,8 +10,9 @@ def ponder_template() -> str:
     """The template. Variables: `messages`, `add_generation_prompt`; `enable_thinking` (default true) opens the thinking
     in the generation prompt; `all_turns` (default false) keeps old reasoning (`ReasoningPolicy.ALL_TURNS`).
 
-    Messages are dictionaries as `to_dicts` writes them. A template joins text before it is encoded, so it has not
-    `PonderFormat`'s guarantee that text cannot become control tokens.
+    Messages are dictionaries as `to_dicts` writes them; folded thinking (`reasoning_content` is a list) is refused. A
+    template joins text before it is encoded, so it has not `PonderFormat`'s guarantee that text cannot become control
+    tokens.
     """
     names = {name.lower(): getattr(control, name.upper()) for name in _TOKENS}
     roles = "".join(
@@ -43,6 +44,9 @@ ROLES
 {%- if message.name is defined and message.name is not none -%}[name]{{- message.name -}}[body]{%- endif -%}
 {%- if message.reasoning_content is defined and message.reasoning_content is not none and
  (all_turns | default(false) or loop.index0 > ns.last_user) -%}
+{%- if message.reasoning_content is not string -%}
+{{- raise_exception('reasoning_content must be a string: this template cannot express folded thinking') -}}
+{%- endif -%}
 [think]{{- message.reasoning_content -}}[end_think]
 {%- endif -%}
 {%- if message.content is defined and message.content is not none -%}{{- message.content -}}{%- endif -%}

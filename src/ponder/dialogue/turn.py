@@ -36,6 +36,7 @@ class _Turn:
         self._parts: list[Part] = []
         self._buffer: list[int] = []
         self._call_open_at = 0
+        self._state_open_at: int | None = None  # position of the token that opened a state
         self._stray: list[int] = []
         self._ending: ParseStatus | None = None
 
@@ -48,8 +49,15 @@ class _Turn:
         elif id in self._tokens.end:
             self._close(at)
         elif self._phase is Phase.THINK and id == self._tokens.think_close:
+            if self._state_open_at is not None:  # a state that was not closed is none
+                self._stray.append(self._state_open_at)
             self._flush()
             self._phase = Phase.ANSWER
+        elif self._phase is Phase.THINK and id == self._tokens.state_open and self._state_open_at is None:
+            self._state_open_at = at
+            self._buffer.append(id)
+        elif self._phase is Phase.THINK and id == self._tokens.fold and self._state_open_at is not None:
+            self._fold()
         elif self._phase is Phase.ANSWER and id == self._tokens.think_open:
             self._flush()
             self._phase = Phase.THINK
@@ -73,7 +81,7 @@ class _Turn:
             self._flush()
         status = ParseStatus.STRAY_CONTROL if self._stray else self._ending
         assert status is not None
-        return Parsed(Message(Role.ASSISTANT, tuple(self._parts)), status, tuple(self._stray))
+        return Parsed(Message(Role.ASSISTANT, tuple(self._parts)), status, tuple(sorted(self._stray)))
 
     def _close(self, at: int) -> None:
         """The turn ends here, by its end token or because the ids are over."""
@@ -87,6 +95,14 @@ class _Turn:
             Phase.ANSWER: ParseStatus.COMPLETE,
             Phase.TOOL: ParseStatus.OPEN_CALL,
         }[phase]
+
+    def _fold(self) -> None:
+        """The thought before the state, then the state; another thought follows, be it an empty one."""
+        assert self._tokens.state_open is not None
+        opened = self._buffer.index(self._tokens.state_open)
+        state, self._buffer = self._buffer[opened + 1 :], self._buffer[:opened]
+        self._flush()
+        self._parts.append(Reasoning(self._tokenizer.decode(state), self._plain(state), state=True))
 
     def _end_call(self, at: int) -> None:
         call = self._read_call(self._buffer[:-1])
@@ -106,9 +122,13 @@ class _Turn:
         self._phase = Phase.ANSWER
 
     def _flush(self) -> None:
-        buffer, self._buffer = self._buffer, []
-        ids = None if any(map(self._tokenizer.is_control, buffer)) else tuple(buffer)
+        buffer, self._buffer, self._state_open_at = self._buffer, [], None
+        ids = self._plain(buffer)
         if self._phase is Phase.THINK:
             self._parts.append(Reasoning(self._tokenizer.decode(buffer), ids))
         elif buffer:
             self._parts.append(Text(self._tokenizer.decode(buffer), ids))
+
+    def _plain(self, ids: Sequence[int]) -> tuple[int, ...] | None:
+        """The ids, when a rendering may use them as they are: without control tokens."""
+        return None if any(map(self._tokenizer.is_control, ids)) else tuple(ids)

@@ -5,6 +5,6 @@ the rules of `phases`, `events`.
 """
 
 from ponder.engine.engine import COMPUTE_LOCK, Engine
-from ponder.engine.events import Event, FinishEvent, TokenEvent
+from ponder.engine.events import Event, FailEvent, FinishEvent, TokenEvent
 
-__all__ = ["COMPUTE_LOCK", "Engine", "Event", "FinishEvent", "TokenEvent"]
+__all__ = ["COMPUTE_LOCK", "Engine", "Event", "FailEvent", "FinishEvent", "TokenEvent"]

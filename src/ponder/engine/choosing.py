@@ -11,14 +11,17 @@ from torch import Tensor
 from ponder.engine.phases import Phases
 from ponder.engine.sampling import logprobs, sample, uniforms
 from ponder.engine.sequence import Sequence
-from ponder.types import Origin, Phase, TopLogprobs
+from ponder.types import Origin, Phase, PonderError, TopLogprobs
 
 
 class Chosen(NamedTuple):
+    """error: the sequence's grammar gave up; the token does not count."""
+
     id: int
     logprob: float
     origin: Origin
     top_logprobs: TopLogprobs
+    error: PonderError | None
 
 
 def choose(ready: Seq[Sequence], logits_SV: Tensor, phases: Phases) -> list[Chosen]:
@@ -33,7 +36,9 @@ def choose(ready: Seq[Sequence], logits_SV: Tensor, phases: Phases) -> list[Chos
     ]
     uniform_S = uniforms([sequence.seed for sequence in ready], [sequence.num_generated for sequence in ready])
     params = [sequence.params for sequence in ready]
-    ids_S, scaled_SV = sample(logits_SV, params, uniform_S, _adjustments(ready, governed, banned, logits_SV))
+    errors: list[PonderError | None] = [None] * len(ready)
+    added_SV = _adjustments(ready, governed, banned, errors, logits_SV)
+    ids_S, scaled_SV = sample(logits_SV, params, uniform_S, added_SV)
     ids, origins = ids_S.tolist(), [Origin.SAMPLED] * len(ready)
     for row, rule in enumerate(rules):
         put_in = rule and phases.resolve(ready[row], rule, ids[row])
@@ -44,16 +49,25 @@ def choose(ready: Seq[Sequence], logits_SV: Tensor, phases: Phases) -> list[Chos
     for row in governed:
         constraint = ready[row].constraint
         assert constraint is not None
-        constraint.advance(ids[row])
+        try:
+            if errors[row] is None:
+                constraint.advance(ids[row])
+        except PonderError as error:
+            errors[row] = error
     _note_confidence(ready, scaled_SV)
     tops = _top_logprobs(ready, scaled_SV)
-    return [Chosen(*each) for each in zip(ids, logprobs(scaled_SV, ids_S).tolist(), origins, tops, strict=True)]
+    return [Chosen(*each) for each in zip(ids, logprobs(scaled_SV, ids_S).tolist(), origins, tops, errors, strict=True)]
 
 
 def _adjustments(
-    ready: Seq[Sequence], governed: Seq[int], banned: Seq[tuple[int, int]], logits_SV: Tensor
+    ready: Seq[Sequence],
+    governed: Seq[int],
+    banned: Seq[tuple[int, int]],
+    errors: list[PonderError | None],
+    logits_SV: Tensor,
 ) -> Tensor | None:
-    """What is added to the scores before sampling, (S, V): biases, and -inf for what is not allowed. None: nothing."""
+    """What is added to the scores before sampling, (S, V): biases, and -inf for what is not allowed. None: nothing.
+    Errors of the grammars go into `errors`."""
     biased = [row for row, sequence in enumerate(ready) if sequence.params.logit_bias]
     if not (banned or governed or biased):
         return None
@@ -68,7 +82,10 @@ def _adjustments(
     for row in governed:
         constraint = ready[row].constraint
         assert constraint is not None
-        added_SV[row].masked_fill_(~constraint.allowed().to(added_SV.device), float("-inf"))
+        try:
+            added_SV[row].masked_fill_(~constraint.allowed().to(added_SV.device), float("-inf"))
+        except PonderError as error:
+            errors[row] = error
     return added_SV
 
 

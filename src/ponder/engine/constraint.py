@@ -9,7 +9,10 @@ from torch import Tensor
 
 class Constraint(Protocol):
     """The state of one sequence's answer under a grammar. The engine asks in the ANSWER phase only: thinking, the token
-    that closes it and whatever is forced before the answer never reach a constraint."""
+    that closes it and whatever is forced before the answer never reach a constraint.
+
+    A method that raises a PonderError ends its own request, with a FailEvent.
+    """
 
     def allowed(self) -> Tensor:
         """allowed_V: True for each id that may come next, on the CPU. The format's end ids are among them where the

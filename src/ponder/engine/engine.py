@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from ponder.engine.blocks import BlockCache, CacheKey
-from ponder.engine.choosing import choose
+from ponder.engine.choosing import Chosen, choose
 from ponder.engine.constraint import Constraint
-from ponder.engine.events import Event, FinishEvent
+from ponder.engine.events import Event, FailEvent, FinishEvent
 from ponder.engine.memory import num_pages
 from ponder.engine.pages import PagedKV, bytes_per_page
 from ponder.engine.phases import Phases
@@ -151,6 +152,7 @@ class Engine:
             seed=secrets.randbits(64) if params.seed is None else params.seed,
             limit=limit,
             phase=start,
+            think_at=len(prompt_ids),
             constraint=constraint,
             deadline=deadline,
         )
@@ -193,23 +195,10 @@ class Engine:
             logits_SV = self._runner.run(step)
             self._scheduler.computed(step)
             ready = [sequence for _, sequence in step.ready()]
-            if not ready:
-                return events
-            if not torch.isfinite(logits_SV.amax()):
-                self._sequences.clear()
-                self._forget()
-                raise PonderError(
-                    "the model gave logits that are not finite: its weights are broken, or too large for "
-                    f"{str(logits_SV.dtype).removeprefix('torch.')} (try float32)"
-                )
-            for sequence, chosen in zip(ready, choose(ready, logits_SV, self._phases), strict=True):
-                phase = self._phases.advance(sequence, chosen.id)
-                events.append(sequence.append(chosen.id, chosen.logprob, phase, chosen.origin, chosen.top_logprobs))
-                reason = self._ending(sequence, chosen.id)
-                if reason is not None:
-                    events.append(self._finish(sequence, reason))
-                elif sequence.state_at is not None and chosen.id == self._phases.tokens.fold:
-                    self._fold(sequence)
+            if ready:
+                self._check_finite(logits_SV)
+                for sequence, chosen in zip(ready, choose(ready, logits_SV, self._phases), strict=True):
+                    events += self._emit(sequence, chosen)
             return events
 
     def generate(
@@ -307,6 +296,29 @@ class Engine:
         self._scheduler.remove(sequence)
         return sequence.finish(reason)
 
+    def _emit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
+        """The sequence has its next token: it goes on, folds or ends."""
+        if chosen.error is not None:
+            return [FailEvent(chosen.error, self._finish(sequence, StopReason.ABORTED))]
+        phase = self._phases.advance(sequence, chosen.id)
+        event = sequence.append(chosen.id, chosen.logprob, phase, chosen.origin, chosen.top_logprobs)
+        reason = self._ending(sequence, chosen.id)
+        if reason is not None:
+            return [event, self._finish(sequence, reason)]
+        if sequence.state_at is not None and chosen.id == self._phases.tokens.fold:
+            self._fold(sequence)
+        return [event]
+
+    def _check_finite(self, logits_SV: Tensor) -> None:
+        if torch.isfinite(logits_SV.amax()):
+            return
+        self._sequences.clear()
+        self._forget()
+        raise PonderError(
+            "the model gave logits that are not finite: its weights are broken, or too large for "
+            f"{str(logits_SV.dtype).removeprefix('torch.')} (try float32)"
+        )
+
     def _past_deadline(self) -> list[Event]:
         if not self._num_deadlines:
             return []
@@ -323,13 +335,13 @@ class Engine:
         return StopReason.LENGTH if full else None
 
     def _fold(self, sequence: Sequence) -> None:
-        """The context becomes prompt + state; the state's keys and values are computed anew right behind the prompt,
-        so that what follows equals a fresh prefill."""
+        """The context becomes what stood before the thinking, and the state; the state's keys and values are computed
+        anew behind it, so that what follows equals a fresh prefill."""
         assert sequence.state_at is not None
-        state = sequence.tokens[sequence.state_at :]
+        before, state = sequence.tokens[: sequence.think_at], sequence.tokens[sequence.state_at :]
         sequence.end_segment()
-        self._scheduler.fold(sequence, len(sequence.prompt_ids))
-        sequence.tokens = [*sequence.prompt_ids, *state]
+        self._scheduler.fold(sequence, len(before))
+        sequence.tokens = [*before, *state]
         sequence.num_prompt, sequence.state_at = len(sequence.tokens), None
         sequence.num_refilled += sequence.num_pending
         self._counters.folds += 1

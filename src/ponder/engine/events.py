@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ponder.types import Origin, Phase, Segment, StopReason, TopLogprobs, Usage
+from ponder.types import Origin, Phase, PonderError, Segment, StopReason, TopLogprobs, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +41,16 @@ class FinishEvent:
         return tuple(id for segment in self.segments for id in segment.ids)
 
 
-Event = TokenEvent | FinishEvent
+@dataclass(frozen=True, slots=True)
+class FailEvent:
+    """The end of a request that cannot go on (its grammar became too costly): what it has is in `so_far`."""
+
+    error: PonderError
+    so_far: FinishEvent
+
+    @property
+    def request(self) -> int:
+        return self.so_far.request
+
+
+Event = TokenEvent | FinishEvent | FailEvent

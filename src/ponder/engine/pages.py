@@ -74,12 +74,15 @@ class PagedKV:
 @dataclass(slots=True)
 class _Part:
     """Runs of rows and the keys that they attend to. `rows`: (B x n), which rows of the step, a run padded by repeating
-    a row; None: rows 0 … B x n - 1. kept: which places of (B x n) are no padding; None: all. mask: (B, 1, 1, n, T)."""
+    a row; None: rows 0 … B x n - 1. kept: which places of (B x n) are no padding; None: all. gather: their pages, rows
+    of a (num_pages x K, page_size x d) view of the cache, in the order (B, K, P). gathered: room for these pages, keys
+    and values, used by one layer after the other. mask: (B, 1, 1, n, T)."""
 
     shape: tuple[int, int, int]
     rows: Tensor | None
     kept: Tensor | None
     gather: Tensor
+    gathered: tuple[Tensor, Tensor]
     mask: Tensor | None
 
 
@@ -119,11 +122,13 @@ class _StepAttention:
         rows = np.concatenate([np.arange(begins[member], begins[member + 1]) for member in members])
         pages = _view(chunks[members[0]].pages)[first:last]
         whole = len(rows) == self._num_rows and bool((rows == np.arange(len(rows))).all())
+        gather, gathered = self._gather(pages[None])
         return _Part(
             shape=(1, len(rows), (last - first) * self._cache.page_size),
             rows=None if whole else self._on_device(rows),
             kept=None,
-            gather=self._gather(pages[None]),
+            gather=gather,
+            gathered=gathered,
             mask=None,
         )
 
@@ -153,18 +158,23 @@ class _StepAttention:
             dtype = self._cache.keys[0].dtype
             mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, float("-inf"))
             mask = mask[:, None, None].to(self._cache.device)
+        gather, gathered = self._gather(pages_BP)
         return _Part(
             shape=(B, n, P * size),
             rows=None if in_order else self._on_device(rows),
             kept=None if kept.all() else self._on_device(kept.nonzero()[0]),
-            gather=self._gather(pages_BP),
+            gather=gather,
+            gathered=gathered,
             mask=mask,
         )
 
-    def _gather(self, pages_BP: np.ndarray) -> Tensor:
-        """Rows of a (num_pages x K, page_size x d) view of the cache, in the order (B, K, P)."""
-        K = self._cache.keys[0].shape[1]
-        return self._on_device((pages_BP[:, None, :] * K + np.arange(K)[:, None]).ravel())
+    def _gather(self, pages_BP: np.ndarray) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """`gather` and `gathered` of a part."""
+        keys = self._cache.keys[0]
+        K = keys.shape[1]
+        rows = self._on_device((pages_BP[:, None, :] * K + np.arange(K)[:, None]).ravel())
+        shape = (len(rows), keys.shape[2] * keys.shape[3])
+        return rows, (keys.new_empty(shape), keys.new_empty(shape))
 
     def _on_device(self, indices: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(indices, np.int64)).to(self._cache.device)
@@ -206,8 +216,11 @@ class _StepAttention:
         (B, n, T), (K, d), G = part.shape, (keys.shape[1], keys.shape[3]), q_NHd.shape[1] // keys.shape[1]
         q = q_NHd if part.rows is None else q_NHd[part.rows]
         q_BKQd = q.reshape(B, n, K, G, d).permute(0, 2, 3, 1, 4).reshape(B, K, G * n, d)
-        k_BKTd = keys.view(-1, self._cache.page_size * d).index_select(0, part.gather).view(B, K, T, d)
-        v_BKTd = values.view(-1, self._cache.page_size * d).index_select(0, part.gather).view(B, K, T, d)
+        for source, target in zip((keys, values), part.gathered, strict=True):
+            # Copied as 8-byte words: torch copies these faster than the same bytes as narrower numbers.
+            words = source.view(-1, target.shape[1]).view(torch.int64)
+            torch.index_select(words, 0, part.gather, out=target.view(torch.int64))
+        k_BKTd, v_BKTd = (target.view(B, K, T, d) for target in part.gathered)
         # Query heads that share a key/value head stand where more queries would: nothing is repeated.
         mask = None if part.mask is None else part.mask.expand(-1, -1, G, -1, -1).reshape(B, 1, G * n, T)
         o_BKQd, mass_BKQ = attention(q_BKQd, k_BKTd, v_BKTd, mask, merging)

@@ -87,8 +87,7 @@ class Phases:
         phase, tokens = sequence.phase, self.tokens
         if phase is Phase.THINK:
             if id == tokens.think_close:
-                sequence.phase = Phase.ANSWER
-                sequence.state_at = None  # a state that was not folded is a thought like any other
+                sequence.phase, sequence.state_at = Phase.ANSWER, None
                 sequence.confidences.clear()
                 if sequence.constraint is not None:
                     sequence.pending.extend(tokens.lead)
@@ -99,7 +98,7 @@ class Phases:
                 sequence.phase = Phase.ANSWER
         elif id == tokens.think_open:
             phase = sequence.phase = Phase.THINK
-            sequence.state_at = None
+            sequence.think_at = len(sequence.tokens) + 1
         elif id == tokens.call_open:
             phase = sequence.phase = Phase.TOOL
         return phase

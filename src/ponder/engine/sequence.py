@@ -48,9 +48,10 @@ class Sequence(Context):
     """tokens: of the present context, prompt and generated. num_prompt: how many of them are its prompt.
 
     limit: generate at most this many in all. seed: of 64 bits. phase: of the next token. pending: ids still to be put
-    in. deadline: on the monotonic clock. num_generated, num_think: over all contexts. state_at: where in `tokens` an
-    open state begins. in_logprobs, phases, …: of the present context's generated tokens. unbilled: tokens (and THINK
-    tokens) that were generated before this sequence was forked off.
+    in. deadline: on the monotonic clock. num_generated, num_think: over all contexts. think_at: where in `tokens` the
+    present thinking begins, behind its open token. state_at: where an open state does. logprobs, phases, …: of the
+    present context's generated tokens. unbilled: tokens (and THINK tokens) that were generated before this sequence was
+    forked off.
     """
 
     request: int
@@ -67,6 +68,7 @@ class Sequence(Context):
     num_generated: int = 0
     num_think: int = 0
     unbilled: tuple[int, int] | None = None
+    think_at: int = 0
     state_at: int | None = None
     pending: deque[int] = field(default_factory=deque)
     confidences: deque[float] = field(default_factory=deque)
@@ -132,6 +134,7 @@ class Sequence(Context):
             num_generated=self.num_generated,
             num_think=self.num_think,
             unbilled=(self.num_generated, self.num_think),
+            think_at=self.think_at,
             state_at=self.state_at,
             pending=deque(self.pending),
             confidences=deque(self.confidences),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import Any
 
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy, Role, Text, ToolCall, ToolResult
-from ponder.sampler.protocol import Request, Truncation
-from ponder.types import Effort, InvalidRequest
+from ponder.sampler.protocol import JsonSchema, Regex, Request, Truncation
+from ponder.types import Effort, InvalidRequest, SamplingParams
 
 
 class Dialect(StrEnum):
@@ -24,11 +25,16 @@ class Dialect(StrEnum):
     DEEPSEEK = "deepseek"
 
 
+LARGEST_BIAS = 100.0  # of the API; larger ones are refused by some servers and cut by others
 REASONING_FIELD = {Dialect.VLLM: "reasoning", Dialect.DEEPSEEK: "reasoning_content"}
 
 
 def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool) -> dict[str, Any]:
-    """The JSON of a chat completion request. Raises InvalidRequest naming every part the dialect cannot express."""
+    """The JSON of a chat completion request. Raises InvalidRequest naming every part the dialect cannot express.
+
+    The ids of `logit_bias` and `stop_ids` are the server's own. `next_turn` is a hint and says nothing on the wire;
+    `seconds` is kept on this side of it.
+    """
     refused = list(_inexpressible(request, dialect))
     if refused:
         raise InvalidRequest(f"an endpoint of the {dialect} dialect cannot express: {'; '.join(refused)}")
@@ -51,6 +57,8 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
         "top_k": params.top_k or None,
         "min_p": params.min_p or None,
         "stop_token_ids": list(params.stop_ids) or None,
+        "logit_bias": {str(id): bias for id, bias in params.logit_bias} or None,
+        "response_format": _response_format(request),
         **_thinking(request, dialect),
     }
     return body | {key: value for key, value in optional.items() if value is not None}
@@ -70,8 +78,19 @@ def _inexpressible(request: Request, dialect: Dialect) -> Iterator[str]:
         yield "a floor on thinking"
     if params.thinking.cap and not vllm:
         yield f"a cap on thinking of {params.thinking.cap} tokens (set effort instead)"
+    if params.thinking.confidence is not None:
+        yield "a confidence at which thinking stops"
     if params.answer_room:
         yield "answer_room"
+    if params.top_logprobs:
+        yield "top_logprobs (its tokens come without ids)"
+    yield from _inexpressible_bias(params, dialect)
+    if isinstance(request.grammar, Regex):
+        yield "a regular expression as the grammar"
+    if request.grammar is not None and dialect is Dialect.DEEPSEEK:
+        yield "a JSON schema as the grammar"
+    if request.tenant:
+        yield "a tenant (whose prefixes are shared is the server's affair; use one API key for each)"
     if request.effort in (Effort.MINIMAL, Effort.LOW) and dialect is Dialect.DEEPSEEK:
         yield f"effort {request.effort} (it is on or off here)"
     if request.truncation is not Truncation.DISABLED:
@@ -80,6 +99,26 @@ def _inexpressible(request: Request, dialect: Dialect) -> Iterator[str]:
         yield "ids as a prompt"
     elif dialect is Dialect.OPENAI and any(shown and message.reasoning for message, shown in _reasoned(request)):
         yield "reasoning of earlier messages"
+
+
+def _inexpressible_bias(params: SamplingParams, dialect: Dialect) -> Iterator[str]:
+    if params.logit_bias and dialect is Dialect.DEEPSEEK:
+        yield "logit_bias"
+    ids = [id for id, _ in params.logit_bias]
+    if len(set(ids)) < len(ids) or any(type(id) is not int or id < 0 for id in ids):
+        yield "a logit_bias whose ids are not integers of 0 or more, each named once"
+    if any(not abs(bias) <= LARGEST_BIAS for _, bias in params.logit_bias):  # NaN included
+        yield f"a logit_bias outside {-LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+
+
+def _response_format(request: Request) -> dict[str, Any] | None:
+    if not isinstance(request.grammar, JsonSchema):
+        return None
+    try:
+        schema = json.loads(request.grammar.schema)
+    except (ValueError, RecursionError, TypeError) as error:
+        raise InvalidRequest(f"the JSON schema is not valid JSON: {error}") from error
+    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
 
 
 def _thinking(request: Request, dialect: Dialect) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 from ponder.sampler import http
 from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.protocol import Completion, Delta, Done, Request
-from ponder.sampler.replies import Replies
+from ponder.sampler.replies import Replies, check_seconds, until
 from ponder.types import InvalidRequest, SamplerError
 
 T = TypeVar("T")
@@ -90,7 +90,9 @@ class EndpointSampler:
     async def sample(self, request: Request) -> list[Completion]:
         """Raises InvalidRequest for what the wire cannot express or the server refuses, SamplerError after retries.
 
-        Under DEEPSEEK n completions are n requests, each with its own seed, and each billed with its prompt.
+        Under DEEPSEEK n completions are n requests, each with its own seed, and each billed with its prompt. With
+        `seconds`, the answer is streamed, so that what came in time can be given back; such completions end with
+        StopReason.DEADLINE, without a bill (`usage_estimated`) and without tool calls.
         """
         self._check(request)
         if self.dialect is Dialect.DEEPSEEK and request.n > 1:
@@ -102,12 +104,13 @@ class EndpointSampler:
                     each.cancel()
         return await self._whole(request)
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done, None]:
         """Text as it comes; all Dones at the end, when the server has sent its bill. Raises as `sample`."""
         self._check(request)
+        deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
         singles = _one_by_one(request) if self.dialect is Dialect.DEEPSEEK else [request]
         for offset, each in enumerate(singles):
-            async with aclosing(self._streamed(each)) as events:
+            async with aclosing(self._streamed(each)) as whole, aclosing(until(whole, each.n, deadline)) as events:
                 async for event in events:
                     yield replace(event, index=event.index + offset)
 
@@ -118,6 +121,9 @@ class EndpointSampler:
     # One request, with its retries ------------------------------------------------------------------------------------
 
     async def _whole(self, request: Request) -> list[Completion]:
+        if request.seconds is not None:
+            async with aclosing(self.stream(request)) as events:
+                return [event.completion async for event in events if isinstance(event, Done)]
         body = request_body(request, await self._model_name(), self.dialect, stream=False)
 
         async def attempt() -> list[Completion]:
@@ -229,6 +235,7 @@ class EndpointSampler:
             raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
         if not request.prompt:
             raise InvalidRequest("prompt is empty: give at least one message")
+        check_seconds(request.seconds)
 
     def _told(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 from ponder.dialogue import Conversation, Format, Start, fit, load_format
-from ponder.engine import COMPUTE_LOCK, Engine, Event, FinishEvent, TokenEvent
+from ponder.engine import Engine, Event, FailEvent, FinishEvent
+from ponder.engine.driver import EngineThread, check_lock
+from ponder.engine.stats import EngineStats
 from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
-from ponder.sampler.job import Item, Job, Outlet, Prompt
+from ponder.sampler.job import Item, Job, Mail, Order, Outlet, Prompt
 from ponder.sampler.protocol import Completion, Delta, Done, Request, Truncation
+from ponder.sampler.shadow import ShadowCounts, shadow_of
 from ponder.tokenizer import Tokenizer
 from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, WindowExceeded
 
@@ -25,12 +31,11 @@ def load_sampler(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
-    max_batch: int = 64,
-    window: int | None = None,
+    **options: Any,
 ) -> LocalSampler:
     """Model, tokenizer and dialogue format of a folder in the Hugging Face layout, ready to sample.
 
-    Raises CheckpointError or TokenizerError naming the file.
+    options: those of `LocalSampler`. Raises CheckpointError or TokenizerError naming the file.
     """
     tokenizer = Tokenizer.load(folder)
     model = load_model(folder, dtype=dtype, device=device)
@@ -39,32 +44,27 @@ def load_sampler(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size}: "
             "the two do not belong together"
         )
-    name = Path(folder).resolve().name
-    return LocalSampler(model, tokenizer, load_format(tokenizer), name=name, max_batch=max_batch, window=window)
+    return LocalSampler(model, tokenizer, load_format(tokenizer), **{"name": Path(folder).resolve().name, **options})
 
 
 class LocalSampler:
-    """Owns an engine. Any number of coroutines, of any number of event loops, feed it; their sequences run as one
-    batch. Each loop that waits for something drives the engine with a task of its own."""
+    """Owns an engine and the thread that drives it. Any number of coroutines, of any number of event loops, feed it;
+    their sequences run as one batch, and no event loop waits for a step."""
 
     def __init__(
-        self,
-        model: Transformer,
-        tokenizer: Tokenizer,
-        format: Format,
-        *,
-        name: str = "local",
-        max_batch: int = 64,
-        window: int | None = None,
+        self, model: Transformer, tokenizer: Tokenizer, format: Format, *, name: str = "local", **options: Any
     ) -> None:
-        """max_batch and window: as in `Engine`."""
-        self.engine = Engine(model, format.phase_tokens, max_batch=max_batch, window=window)
+        """options: those of `Engine`: max_batch, window, memory, max_waiting, max_waiting_tokens, deterministic, …"""
+        self.engine = Engine(model, format.phase_tokens, **options)
         self.tokenizer = tokenizer
         self.format = format
+        self.shadows = ShadowCounts()
         self._name = name
+        self._driver = EngineThread(self.engine, self._on_events, self._on_error)
+        # The rest belongs to the engine thread.
         self._closed = False
         self._jobs: dict[int, Job] = {}
-        self._pumps: dict[asyncio.AbstractEventLoop, asyncio.Task[None]] = {}
+        self._mail = Mail()
 
     @property
     def name(self) -> str:
@@ -74,8 +74,18 @@ class LocalSampler:
     def window(self) -> int:
         return self.engine.window
 
+    @property
+    def num_jobs(self) -> int:
+        """Completions under way, waiting ones included."""
+        return len(self._jobs)
+
+    async def stats(self) -> EngineStats:
+        """The engine's counters and its cache, read between two steps."""
+        return await asyncio.wrap_future(self._driver.call(lambda: self.engine.stats))
+
     async def sample(self, request: Request) -> list[Completion]:
-        """Raises InvalidRequest for what cannot be served as asked, WindowExceeded with the counts."""
+        """Raises InvalidRequest for what cannot be served as asked, WindowExceeded with the counts, Overloaded when too
+        much is waiting."""
         done = {
             item.index: item.completion async for item in self._run(request, streamed=False) if isinstance(item, Done)
         }
@@ -87,52 +97,52 @@ class LocalSampler:
 
     async def close(self) -> None:
         """Abort what runs and accept nothing more."""
-        with COMPUTE_LOCK:
-            self._closed = True
-            for job in list(self._jobs.values()):
-                self._fail(job, SamplerError(f"sampler '{self._name}' was closed"))
+        await asyncio.wrap_future(self._driver.call(self._shut))
+        self._driver.close()
 
     async def _run(self, request: Request, *, streamed: bool) -> AsyncIterator[Delta | Done]:
+        check_lock()
         inbox: asyncio.Queue[Item] = asyncio.Queue()
-        jobs = self._submit(request, Outlet(asyncio.get_running_loop(), inbox.put_nowait), streamed=streamed)
+        order = await self._order(request, Outlet(asyncio.get_running_loop(), inbox.put_nowait), streamed=streamed)
+        self._driver.post(partial(self._submit, order))
+        over = 0
         try:
-            for _ in jobs:
-                while not isinstance(item := await inbox.get(), Done):
-                    if isinstance(item, BaseException):
-                        raise item
-                    yield item
+            while over < request.n:
+                item = await inbox.get()
+                if isinstance(item, BaseException):
+                    over = request.n
+                    raise item
+                over += isinstance(item, Done)
                 yield item
         finally:
-            self._abort(jobs)
+            if over < request.n:
+                self._driver.post(partial(self._abort, order))
 
-    # Requests in ----------------------------------------------------------------------------------------------------
+    # Requests in, on the caller's loop ------------------------------------------------------------------------------
 
-    def _submit(self, request: Request, outlet: Outlet, *, streamed: bool) -> list[Job]:
+    async def _order(self, request: Request, outlet: Outlet, *, streamed: bool) -> Order:
         check_request(request)
+        began = time.monotonic()
         prompt = self._prompt(request)
-        phase = Phase.THINK if prompt.start is Start.THINK else Phase.ANSWER
-        jobs: list[Job] = []
-        with COMPUTE_LOCK:
-            if self._closed:
-                raise SamplerError(f"sampler '{self._name}' is closed: make a new one")
-            try:
-                for index in range(request.n):
-                    seed = request.params.seed
-                    params = replace(request.params, seed=None if seed is None else seed + index)
-                    number = self.engine.submit(prompt.ids, params, start=phase)
-                    job = Job(
-                        self.tokenizer, self.format, number, index, request.stop, prompt, outlet, streamed=streamed
-                    )
-                    self._jobs[number] = job
-                    jobs.append(job)
-            except InvalidRequest:
-                self._abort(jobs)
-                raise
-            if outlet.loop not in self._pumps:
-                pump = outlet.loop.create_task(self._pump(outlet.loop))
-                pump.add_done_callback(lambda task: self._pump_ended(outlet.loop, task))
-                self._pumps[outlet.loop] = pump
-        return jobs
+        order = Order(
+            request=request,
+            prompt=prompt,
+            outlet=outlet,
+            streamed=streamed,
+            deadline=None if request.seconds is None else began + request.seconds,
+            shadow=shadow_of(self.engine, self.tokenizer, self.format, request, prompt.messages, self.shadows),
+        )
+        if request.grammar is not None:
+            from ponder.sampler.grammar import compile_grammar
+
+            order.constraint = await asyncio.to_thread(
+                compile_grammar,
+                request.grammar,
+                self.tokenizer,
+                self.format.phase_tokens,
+                vocab_size=self.engine.model.config.vocab_size,
+            )
+        return order
 
     def _prompt(self, request: Request) -> Prompt:
         if isinstance(request.prompt[0], int):
@@ -143,7 +153,7 @@ class LocalSampler:
         start, window = Start.THINK if thinks else Start.DIRECT, self.engine.window
         if request.truncation is Truncation.DISABLED:
             fitted = fit(messages, self.format, window, 1, policy=request.policy, start=start)
-            return Prompt(fitted.rendered.ids, start)
+            return Prompt(fitted.rendered.ids, start, fitted.messages)
         # Turns are dropped until max_tokens (or a quarter of the window, never more than half) is free for the answer;
         # where the last turn leaves less than that, for whatever it leaves.
         room = min(request.params.max_tokens or window // 4, window // 2)
@@ -154,55 +164,90 @@ class LocalSampler:
             if room < 1:
                 raise
             fitted = fit(messages, self.format, window, room, drop_oldest=True, policy=request.policy, start=start)
-        return Prompt(fitted.rendered.ids, start, len(fitted.dropped))
+        return Prompt(fitted.rendered.ids, start, fitted.messages, len(fitted.dropped))
 
-    # Events out -----------------------------------------------------------------------------------------------------
+    # On the engine thread -------------------------------------------------------------------------------------------
 
-    async def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Drive the engine for as long as this loop waits for something."""
+    def _submit(self, order: Order) -> None:
         try:
-            while any(job.outlet.loop is loop for job in list(self._jobs.values())):
-                with COMPUTE_LOCK:
-                    self._dispatch(self.engine.step())
-                await asyncio.sleep(0)
-        finally:
-            del self._pumps[loop]
+            if self._closed:
+                raise SamplerError(f"sampler '{self._name}' is closed: make a new one")
+            for index in range(order.request.n):
+                self._submit_one(order, index)
+        except Exception as error:
+            self._abort(order)
+            self._mail.add(order.outlet, error)
+            self._deliver()
 
-    def _pump_ended(self, loop: asyncio.AbstractEventLoop, pump: asyncio.Task[None]) -> None:
-        """Whoever still waits is told why nothing comes any more."""
-        error = asyncio.CancelledError() if pump.cancelled() else pump.exception()
-        if error is not None:
-            with COMPUTE_LOCK:
-                for job in [job for job in self._jobs.values() if job.outlet.loop is loop]:
-                    self._fail(job, error)
+    def _submit_one(self, order: Order, index: int) -> None:
+        request, constraint = order.request, order.constraint
+        seed = request.params.seed
+        number = self.engine.submit(
+            order.prompt.ids,
+            replace(request.params, seed=None if seed is None else seed + index),
+            start=order.start,
+            constraint=constraint.fork() if constraint is not None and index else constraint,
+            tenant=request.tenant,
+            deadline=order.deadline,
+        )
+        job = Job(self.tokenizer, self.format, self._mail, order, index, number)
+        self._jobs[number] = job
+        order.open.add(job)
 
-    def _dispatch(self, events: Sequence[Event]) -> None:
+    def _on_events(self, events: Sequence[Event]) -> None:
+        ended: list[tuple[Job, FinishEvent, Completion]] = []
         for event in events:
             job = self._jobs.get(event.request)
             if job is None:
                 continue  # it met a stop string in this very step
-            if isinstance(event, TokenEvent):
-                if job.feed(event):
-                    ended = self.engine.abort(job.number)
-                    if ended is not None:
-                        self._finish(job, ended)
-            else:
-                self._finish(job, event)
+            try:
+                finish = self._follow(job, event)
+                if finish is not None:
+                    ended.append((job, finish, job.finish(finish)))
+                    self._forget(job)
+            except Exception as error:
+                self._mail.add(job.order.outlet, error)
+                self._abort(job.order)
+        self._deliver()
+        for job, finish, completion in ended:  # the completions are out: this keeps nobody waiting
+            if job.order.shadow is not None:
+                job.order.shadow.end(finish, completion.message)
 
-    def _finish(self, job: Job, event: FinishEvent) -> None:
+    def _follow(self, job: Job, event: Event) -> FinishEvent | None:
+        """What ends the job, when this event does. Raises what made the request fail."""
+        if isinstance(event, FailEvent):
+            raise event.error
+        if isinstance(event, FinishEvent):
+            return event
+        return self.engine.abort(job.number) if job.feed(event) else None
+
+    def _on_error(self, error: BaseException) -> None:
+        orders = {job.order for job in self._jobs.values()}
+        for order in orders:
+            self._mail.add(order.outlet, error)
+        self._deliver()
+        for order in orders:
+            self._abort(order)
+
+    def _shut(self) -> None:
+        self._closed = True
+        self._on_error(SamplerError(f"sampler '{self._name}' was closed"))
+
+    def _deliver(self) -> None:
+        closed = self._mail.deliver()
+        for order in {job.order for job in self._jobs.values() if job.order.outlet.loop in closed}:
+            self._abort(order)
+
+    def _abort(self, order: Order) -> None:
+        if order.open and order.shadow is not None:
+            order.shadow.give_up()
+        for job in list(order.open):
+            self._forget(job)
+            self.engine.abort(job.number)
+
+    def _forget(self, job: Job) -> None:
         del self._jobs[job.number]
-        job.finish(event)
-
-    def _fail(self, job: Job, error: BaseException) -> None:
-        del self._jobs[job.number]
-        self.engine.abort(job.number)
-        job.outlet.send(error)
-
-    def _abort(self, jobs: Sequence[Job]) -> None:
-        with COMPUTE_LOCK:
-            for job in jobs:
-                if self._jobs.pop(job.number, None) is not None:
-                    self.engine.abort(job.number)
+        job.order.open.discard(job)
 
 
 def check_request(request: Request) -> None:
@@ -212,6 +257,8 @@ def check_request(request: Request) -> None:
     for stop in request.stop:
         if not isinstance(stop, str) or not stop:
             raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
+    if request.seconds is not None and not (math.isfinite(request.seconds) and request.seconds > 0):
+        raise InvalidRequest(f"seconds is {request.seconds!r}: allowed are finite numbers above 0")
     if request.effort is not None:
         raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
     if not request.prompt:

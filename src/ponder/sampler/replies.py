@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
-from ponder.sampler.protocol import Completion, Delta
-from ponder.types import Phase, SamplerError, StopReason, Usage
+from ponder.sampler.protocol import Completion, Delta, Done
+from ponder.types import InvalidRequest, Phase, SamplerError, StopReason, Usage
 
 FINISHES = {
     "stop": StopReason.END,
@@ -101,6 +102,43 @@ class Replies:
             )
             for choice, bill in zip(choices, bills, strict=True)
         ]
+
+
+def check_seconds(seconds: float | None) -> None:
+    """Raises InvalidRequest unless it is a time that can pass."""
+    if seconds is not None and not (type(seconds) in (int, float) and seconds > 0):
+        raise InvalidRequest(f"seconds is {seconds!r}: allowed are numbers above 0")
+
+
+async def until(
+    events: AsyncGenerator[Delta | Done, None], n: int, deadline: float | None
+) -> AsyncGenerator[Delta | Done, None]:
+    """`events` up to `deadline` (the loop's time; None: all). Then each of the n completions that are not done ends as
+    it stands, with StopReason.DEADLINE and no bill."""
+    open_choices = {index: Choice(index) for index in range(n)}
+    while open_choices:
+        timeout = asyncio.timeout_at(deadline)
+        try:
+            async with timeout:
+                event = await anext(events)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            break
+        if isinstance(event, Done):
+            del open_choices[event.index]
+        elif event.phase is Phase.THINK:
+            open_choices[event.index].reasoning += event.text
+        else:
+            open_choices[event.index].text += event.text
+        yield event
+    for index, choice in open_choices.items():
+        completion = Completion(
+            message=choice.message(), stop_reason=StopReason.DEADLINE, usage=Usage(), usage_estimated=True
+        )
+        yield Done(index, completion)
 
 
 def share_out(usage: dict[str, Any] | None, choices: Sequence[Choice]) -> tuple[list[Usage], bool]:

@@ -47,7 +47,8 @@ class VisibleText:
 
     Held back is whatever may not be shown after all: the beginning of a stop string, an unfinished character, and
     white space at the edge of a stretch of text, of which the format's parser decides whether it belongs to the text
-    or to the format. Tool calls are no text: they come with the message.
+    or to the format. A state of folded thinking comes as a whole with its fold; without one it is none, and the token
+    that opened it is text. Tool calls are no text: they come with the message.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class VisibleText:
         self._parse = parse
         self._stops = tuple(stops)
         self._phase = start
+        self._in_state = False
         self._ids: list[int] = []
         self._num_shown = {Phase.THINK: 0, Phase.ANSWER: 0}
         self.stopped = False  # whether a stop string was met
@@ -75,11 +77,10 @@ class VisibleText:
         if event.id in self._tokens.end:
             self._begin_stretch()
             return []
-        if self._changes_phase(event):
+        if self._changes_phase(event) or self._folds(event.id):
             self._begin_stretch()
-            # Thinking that is closed is settled: the parser sees all of it.
-            return self._owed(Phase.THINK, self._parse(self._ids)) if event.phase is Phase.THINK else []
-        if self._phase is Phase.TOOL:
+            return self._settle()
+        if self._phase is Phase.TOOL or self._in_state:
             return []
         self._stretch.append(event.id)
         self._grow(self._decoder.feed(event.id))
@@ -88,6 +89,14 @@ class VisibleText:
     def finish(self, message: Message) -> list[Piece]:
         """The pieces still owed, given the whole message."""
         return [*self._owed(Phase.THINK, message), *self._owed(Phase.ANSWER, message)]
+
+    def _settle(self) -> list[Piece]:
+        """What the end of a stretch lets out. Not where a call begins: it may turn out to be text."""
+        if self._phase is Phase.TOOL:
+            return []
+        message = self._parse(self._ids)
+        self.stopped = first_stop(message.text, self._stops) is not None
+        return self._owed(Phase.THINK, message)
 
     def _owed(self, phase: Phase, message: Message) -> list[Piece]:
         whole = message.reasoning if phase is Phase.THINK else message.text
@@ -105,13 +114,23 @@ class VisibleText:
         """Whether this token is the boundary of a phase, and so no text."""
         before, id = self._phase, event.id
         if before is not event.phase:  # the engine tags the token that opens a phase with that phase
-            self._phase = event.phase
+            self._phase, self._in_state = event.phase, False
             return True
         if (before is Phase.THINK and id == self._tokens.think_close) or (
             before is Phase.TOOL and id == self._tokens.call_close
         ):
-            self._phase = Phase.ANSWER
+            self._phase, self._in_state = Phase.ANSWER, False
             return True
+        return False
+
+    def _folds(self, id: int) -> bool:
+        """Whether this token closes a state. Follows where states begin."""
+        if self._phase is not Phase.THINK:
+            return False
+        if self._in_state and id == self._tokens.fold:
+            self._in_state = False
+            return True
+        self._in_state = self._in_state or id == self._tokens.state_open
         return False
 
     def _grow(self, text: str) -> None:
@@ -119,19 +138,24 @@ class VisibleText:
             self._held += text
             return
         self._lead += text
-        if not self._lead or self._lead.isspace():
+        blank = self._lead.isspace()
+        if not self._lead or (blank and not self._stops_here()):
             return
         message = self._parse(self._ids)
         whole = message.reasoning if self._phase is Phase.THINK else message.text
         unfinished = len(self._tokenizer.decode(self._stretch)) - len(self._lead)
         whole = whole[: len(whole) - unfinished]
+        if blank:
+            if first_stop(whole, self._stops_here()) is not None:  # it is text already, and ends the answer
+                self._held = whole[self._num_shown[self._phase] :]
+            return
         edge = self._lead[len(self._lead.rstrip()) :]
         self._held = (whole.rstrip() + edge)[self._num_shown[self._phase] :]
 
     def _release(self) -> list[Piece]:
         if self._held is None:
             return []
-        stops = self._stops if self._phase is Phase.ANSWER else ()
+        stops = self._stops_here()
         stop = first_stop(self._held, stops)
         if stop is None:
             safe = len(self._held) - max((_overlap(self._held, stop) for stop in stops), default=0)
@@ -142,6 +166,9 @@ class VisibleText:
         self._held = self._held[len(ready) :]
         self._num_shown[self._phase] += len(ready)
         return [(self._phase, ready)] if ready else []
+
+    def _stops_here(self) -> tuple[str, ...]:
+        return self._stops if self._phase is Phase.ANSWER else ()
 
 
 def _overlap(text: str, stop: str) -> int:

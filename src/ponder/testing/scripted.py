@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import cast
 
 from ponder.dialogue.messages import Conversation
 from ponder.sampler.protocol import Completion, Delta, Done, Request
+from ponder.sampler.replies import check_seconds, until
 from ponder.testing.script import Prompter, Script, Spoken, count_prompt, speak
 from ponder.types import InvalidRequest, Phase, SamplerError, Usage
 
@@ -16,7 +18,9 @@ class ScriptedSampler:
     """Keeps every contract of `Sampler` on a script: a list of answers, or a function (conversation, index) -> answer.
 
     Tokens are words; the thinking cap, the answer's room, max_tokens and stop strings hold as they do in the engine.
-    requests: what was asked so far. Floors, stop ids and ids as a prompt are refused: there is no model to hold them.
+    requests: what was asked so far. What would need a model or its ids is refused by name: floors and confidence, stop
+    ids, biases, log-probabilities, grammars, ids as a prompt. `seconds` is kept; a completion that it cuts has no bill.
+    Nothing is cached, so any tenant is served and `next_turn` changes nothing.
     """
 
     def __init__(self, script: Script, *, name: str = "scripted", window: int = 4096) -> None:
@@ -41,6 +45,12 @@ class ScriptedSampler:
     async def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
         self._check(request)
         self.requests.append(request)
+        deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
+        async with aclosing(self._said(request)) as said, aclosing(until(said, request.n, deadline)) as events:
+            async for event in events:
+                yield event
+
+    async def _said(self, request: Request) -> AsyncGenerator[Delta | Done, None]:
         conversation = cast(Conversation, request.prompt)
         params = request.params
         for index in range(request.n):
@@ -68,9 +78,14 @@ class ScriptedSampler:
             raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
         if not request.prompt or isinstance(request.prompt[0], int):
             raise InvalidRequest("a scripted sampler needs a conversation of at least one message")
+        check_seconds(request.seconds)
         refused = {
             "a floor on thinking": request.params.thinking.floor,
+            "a confidence at which thinking stops": request.params.thinking.confidence,
             "stop_ids": request.params.stop_ids,
+            "logit_bias": request.params.logit_bias,
+            "top_logprobs": request.params.top_logprobs,
+            "grammar": request.grammar,
             "effort": request.effort,
         }
         named = [name for name, value in refused.items() if value]

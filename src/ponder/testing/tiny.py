@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,8 +57,10 @@ class ParrotModel(Transformer):
     """Says `script` after a prompt of `prompt_tokens` ids, with a logit of `certainty` against zeros elsewhere; what
     it was given before plays no part, so a forced token does not disturb it."""
 
-    def __init__(self, script: Sequence[int], prompt_tokens: int, *, certainty: float = 50.0) -> None:
-        super().__init__(tiny_config())
+    def __init__(
+        self, script: Sequence[int], prompt_tokens: int, *, certainty: float = 50.0, vocab_size: int = VOCAB_SIZE
+    ) -> None:
+        super().__init__(tiny_config(vocab_size=vocab_size))
         self._said_after = {prompt_tokens - 1 + index: id for index, id in enumerate(script)}
         self._certainty = certainty
 
@@ -90,8 +93,12 @@ def tiny_sampler(
     max_positions: int = 256,
     max_batch: int = 8,
     model: Transformer | None = None,
+    **options: Any,
 ) -> LocalSampler:
-    """A `LocalSampler` over `model` (None: a `tiny_model`, which babbles, but every contract of the protocol holds)."""
+    """A `LocalSampler` over `model` (None: a `tiny_model`, which babbles, but every contract of the protocol holds).
+
+    options: those of `LocalSampler`.
+    """
     tokenizer = ByteTokenizer()
     model = model or tiny_model(seed, vocab_size=tokenizer.vocab_size, max_positions=max_positions)
-    return LocalSampler(model, tokenizer, PonderFormat(tokenizer), name=name, max_batch=max_batch)
+    return LocalSampler(model, tokenizer, PonderFormat(tokenizer), name=name, max_batch=max_batch, **options)

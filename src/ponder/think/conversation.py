@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from ponder.dialogue.messages import Message, ReasoningPolicy
-from ponder.sampler.protocol import Truncation
+from ponder.sampler.protocol import NextTurn, Truncation
 from ponder.types import Answer
 
 if TYPE_CHECKING:
@@ -96,4 +96,5 @@ class Conversation:
         return [*self.messages, Message.user(text)]
 
     def _call(self, settings: dict[str, Any]) -> dict[str, Any]:
-        return {"policy": self.policy, "truncation": self.truncation, **self._settings, **settings}
+        ours = {"policy": self.policy, "truncation": self.truncation, "next_turn": NextTurn.VERBATIM}
+        return {**ours, **self._settings, **settings}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ponder.dialogue.messages import Message
 from ponder.sampler.protocol import Completion, Delta, Sampler
@@ -28,7 +28,7 @@ class Direct:
     ) -> Answer:
         """The answer, its pieces handed to `listen` as they come."""
         check_budget(budget)
-        request = self.sampling.request(question, sampler, budget, 1)
+        request = replace(self.sampling.request(question, sampler, budget, 1), next_turn=question.next_turn)
         collected = await collect(sampler, request, budget.seconds, listen)
         if 0 in collected.finished:
             return answer_of(collected.finished[0])

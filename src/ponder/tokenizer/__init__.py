@@ -2,5 +2,6 @@
 
 from ponder.tokenizer.bpe import StreamDecoder, Tokenizer
 from ponder.tokenizer.files import TokenizerError
+from ponder.tokenizer.growing import GrowingText
 
-__all__ = ["StreamDecoder", "Tokenizer", "TokenizerError"]
+__all__ = ["GrowingText", "StreamDecoder", "Tokenizer", "TokenizerError"]

@@ -153,11 +153,16 @@ class Tokenizer:
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
         """`encode`, and for each id the position in `text` of the character where it begins."""
+        ids, begins, _ = self.encode_with_pieces(text)
+        return ids, begins
+
+    def encode_with_pieces(self, text: str) -> tuple[list[int], list[int], list[int | None]]:
+        """`encode_with_offsets`, and for each id the number of the piece it is in: merges never leave a piece."""
         try:
             encoding = self._plain.encode(text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:
             raise _not_text(text, error) from error
-        return encoding.ids, [begin for begin, _ in encoding.offsets]
+        return encoding.ids, [begin for begin, _ in encoding.offsets], encoding.word_ids
 
     def split_control(self, text: str) -> Iterator[tuple[int | None, str]]:
         """Split trusted text (a template's own) at the control tokens it spells: (id, name) of one, or (None, text).

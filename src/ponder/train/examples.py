@@ -12,7 +12,7 @@ from random import Random
 
 from ponder.dialogue.format import Format
 from ponder.dialogue.interchange import from_dicts
-from ponder.dialogue.messages import Message, Reasoning, ReasoningPolicy, Role, Text
+from ponder.dialogue.messages import Message, Reasoning, ReasoningPolicy, Role, Text, is_state
 from ponder.tasks.gym import question_hash
 from ponder.tasks.protocol import DemonstratedTask, Problem
 from ponder.tasks.registry import load_task
@@ -109,7 +109,20 @@ def teachable(spec: str) -> DemonstratedTask:
 
 
 def to_examples(dialogue: Sequence[Message], format: Format) -> list[Example]:
-    """What a dialogue teaches: every assistant turn once, each after the very prompt it would be generated from."""
+    """What a dialogue teaches: every assistant turn once, each after the very prompt it would be generated from.
+
+    A turn whose thinking was folded is taught in all its contexts: up to each fold, in examples of their own.
+    """
+    folded = [
+        Example(ids=context.ids, learned=list(context.assistant_mask()))
+        for i, message in enumerate(dialogue)
+        if any(map(is_state, message.parts))
+        for context in format.contexts(dialogue[: i + 1])[:-1]
+    ]
+    return folded + _last_contexts(dialogue, format)
+
+
+def _last_contexts(dialogue: Sequence[Message], format: Format) -> list[Example]:
     last_user = max((i for i, m in enumerate(dialogue) if m.role is Role.USER), default=0)
     if not any(m.reasoning for m in dialogue[:last_user]):
         return [_example(dialogue, 0, format)]

@@ -1,0 +1,207 @@
+"""Grammars as constraints: a JSON schema or a regular expression, followed token by token (by `llguidance`).
+
+How JSON is written: on one line, with at most one space, and that only behind a comma or a colon. `{"a": 1, "b": [2]}`
+and `{"a":1,"b":[2]}` are both allowed; white space can never run on. Properties come in the order of the schema.
+
+Where the grammar leaves only one continuation, the ids allowed are those the tokenizer encodes it as.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponder.engine.constraint import Constraint
+from ponder.sampler.grammar_limits import check_pattern, check_schema
+from ponder.sampler.protocol import Grammar, JsonSchema, Regex
+from ponder.tokenizer import Tokenizer
+from ponder.types import InvalidRequest, MissingExtra, PhaseTokens
+
+if TYPE_CHECKING:
+    import llguidance
+
+JSON_STYLE = {
+    "item_separator": ", ?",
+    "key_separator": ": ?",
+    "whitespace_flexible": False,
+    "whitespace_pattern": None,
+    "coerce_one_of": False,  # a `oneOf` that cannot be kept exactly is refused, not approximated
+    "lenient": False,  # so is a keyword that is not supported
+}
+MESSAGE_LENGTH = 300
+
+
+def compile_grammar(
+    grammar: Grammar, tokenizer: Tokenizer, phase_tokens: PhaseTokens, *, vocab_size: int | None = None
+) -> Constraint:
+    """The constraint of one sequence's answer, at its beginning; `fork` gives the others of the same grammar.
+
+    vocab_size: of the model, at least the tokenizer's (None: that); ids beyond the tokenizer's are never allowed.
+    Control ids never stand for text, whatever the grammar spells; `phase_tokens.end` are allowed where it may end.
+    Raises InvalidRequest for what is no schema or pattern, is not supported, matches nothing or is too large;
+    MissingExtra without `llguidance`. The constraint raises InvalidRequest when the grammar turns out too complex on
+    the way.
+    """
+    size = tokenizer.vocab_size if vocab_size is None else vocab_size
+    if size < tokenizer.vocab_size or not phase_tokens.end:
+        raise InvalidRequest(
+            f"a grammar needs a model with the tokenizer's ids (it has {size} of {tokenizer.vocab_size}) and a "
+            f"format with an end token (it has {len(phase_tokens.end)})"
+        )
+    library = _llguidance()
+    match grammar:
+        case JsonSchema(schema):
+            what, source = "the JSON schema", _json_source(library, schema)
+        case Regex(pattern):
+            check_pattern(pattern)
+            what, source = "the regular expression", library.LLMatcher.grammar_from_regex(pattern)
+        case _:
+            raise InvalidRequest(f"grammar is a {type(grammar).__name__}: allowed are JsonSchema and Regex")
+    limits = library.LLParserLimits(verbose_errors=False)
+    matcher = library.LLMatcher(_vocabulary(library, tokenizer), source, log_level=0, limits=limits)
+    if matcher.is_error():
+        raise InvalidRequest(f"{what} cannot be followed: {_said(matcher)}")
+    constraint = GrammarConstraint(matcher, tokenizer, phase_tokens.end, size, what)
+    constraint.allowed()  # raises where nothing matches
+    return constraint
+
+
+class GrammarConstraint:
+    """See `ponder.engine.constraint.Constraint`. `advance` also takes end ids again behind the end."""
+
+    def __init__(
+        self, matcher: llguidance.LLMatcher, tokenizer: Tokenizer, end: tuple[int, ...], vocab_size: int, what: str
+    ) -> None:
+        self._matcher = matcher
+        self._tokenizer = tokenizer  # the matcher's vocabulary only holds it weakly
+        self._end = list(end)
+        self._vocab_size = vocab_size
+        self._what = what
+        self._ended = False
+
+    def allowed(self) -> Tensor:
+        """Raises InvalidRequest when the grammar is too complex to go on, or leads nowhere."""
+        allowed_V = torch.zeros(self._vocab_size, dtype=torch.bool)
+        ends = self._ended
+        if not ends:
+            packed = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            if self._matcher.is_error():
+                raise self._lost()
+            mask = np.unpackbits(packed, bitorder="little").view(np.bool_)
+            num_ids = self._tokenizer.vocab_size
+            allowed_V[:num_ids] = torch.from_numpy(mask[:num_ids])
+            ends = bool(mask[num_ids])  # the id beyond the vocabulary stands for the end
+        if ends:
+            allowed_V[self._end] = True
+        return allowed_V
+
+    def advance(self, id: int) -> None:
+        """Raises InvalidRequest when `id` is not allowed, or the grammar is too complex to go on."""
+        if id in self._end:
+            if not (self._ended or self._matcher.is_accepting()):
+                raise InvalidRequest(f"{self._what} does not end here: id {id} is not among the allowed")
+            self._ended = True
+        elif self._ended or not 0 <= id < self._tokenizer.vocab_size:
+            raise InvalidRequest(f"id {id} is not among the allowed: what {self._what} describes is at its end")
+        elif not self._matcher.consume_token(id):
+            raise self._lost()
+
+    def fork(self) -> GrammarConstraint:
+        copy = GrammarConstraint(
+            self._matcher.deep_copy(), self._tokenizer, tuple(self._end), self._vocab_size, self._what
+        )
+        copy._ended = self._ended
+        return copy
+
+    def _lost(self) -> InvalidRequest:
+        said = _said(self._matcher)
+        if "NoExtension" in said:
+            return InvalidRequest(f"{self._what} matches no text from here on: loosen it")
+        return InvalidRequest(f"{self._what} cannot be followed any further, simplify it: {said}")
+
+
+def _llguidance() -> ModuleType:
+    try:
+        import llguidance
+    except ImportError as error:
+        raise MissingExtra("llguidance", "structured") from error
+    return llguidance
+
+
+def _json_source(library: ModuleType, schema: str) -> str:
+    check_schema(schema)
+    try:
+        return library.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
+    except ValueError as error:
+        raise InvalidRequest(f"the JSON schema cannot be read: {str(error)[:MESSAGE_LENGTH]}") from error
+
+
+def _said(matcher: llguidance.LLMatcher) -> str:
+    """The library's complaint, on one line."""
+    said = " ".join(matcher.get_error().split("\n<", 1)[0].split())[:MESSAGE_LENGTH]
+    if "coerce_one_of" in said:  # an option of the library that Ponder does not pass on
+        return "oneOf is kept only where its options exclude each other: use anyOf"
+    return said
+
+
+# The vocabulary as llguidance reads it: built once for each tokenizer -------------------------------------------------
+
+_VOCABULARIES: weakref.WeakKeyDictionary[Tokenizer, llguidance.LLTokenizer] = weakref.WeakKeyDictionary()
+
+
+def _vocabulary(library: ModuleType, tokenizer: Tokenizer) -> llguidance.LLTokenizer:
+    if tokenizer not in _VOCABULARIES:
+        _VOCABULARIES[tokenizer] = library.LLTokenizer(library.TokenizerWrapper(_Vocabulary(tokenizer)))
+    return _VOCABULARIES[tokenizer]
+
+
+class _Vocabulary:
+    """Every id's bytes, as `llguidance.TokenizerWrapper` wants them: nothing for ids that are no text, and one id more,
+    for the end. Holds the tokenizer weakly, as it is kept under it."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = weakref.ref(tokenizer)
+        self.tokens = [*_texts(tokenizer), b""]
+        self.eos_token_id = tokenizer.vocab_size
+        self.special_token_ids = [self.eos_token_id]
+        self._ids = {token: id for id, token in enumerate(self.tokens) if token}
+        self._longest = max(map(len, self._ids), default=0)
+
+    def __call__(self, text: str) -> list[int]:
+        """The ids of forced text. A tokenizer that rewrites text (NFC) has none of its own for some: then the longest
+        tokens from the left."""
+        tokenizer = self._tokenizer()
+        assert tokenizer is not None, "a constraint keeps its tokenizer alive"
+        ids, data = tokenizer.encode(text), text.encode()
+        if b"".join(self.tokens[id] for id in ids) == data:
+            return ids
+        return list(self._longest_first(data))
+
+    def _longest_first(self, data: bytes) -> Iterator[int]:
+        at = 0
+        while at < len(data):
+            sizes = range(min(self._longest, len(data) - at), 0, -1)
+            size = next((size for size in sizes if data[at : at + size] in self._ids), None)
+            if size is None:
+                return  # what has no token is left to the mask
+            yield self._ids[data[at : at + size]]
+            at += size
+
+
+def _texts(tokenizer: Tokenizer) -> Iterator[bytes]:
+    """The text of each id; empty for control ids, for ids that the vocabulary leaves out, and for the byte 0xFF, which
+    is in no text and means a control token to llguidance."""
+    replacement = "\N{REPLACEMENT CHARACTER}"
+    its_ids = tokenizer.encode(replacement)
+    for id in range(tokenizer.vocab_size):
+        token = tokenizer.token_bytes(id)
+        left_out = token == replacement.encode() and its_ids != [id]
+        yield b"" if tokenizer.is_control(id) or left_out or token.startswith(b"\xff") else token
