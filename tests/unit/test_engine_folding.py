@@ -157,7 +157,17 @@ def test_a_state_that_is_open_when_the_cap_closes_the_thought_is_never_folded():
 def test_a_state_that_was_left_open_does_not_reach_into_the_next_thought():
     finish = scripted({20: STATE, 21: CLOSE, 22: OPEN, 23: FOLD, 24: STATE, 25: FOLD, 26: CLOSE, 27: END})
     assert finish.segments[0].ids == (STATE, CLOSE, OPEN, 0, STATE, FOLD)
-    assert finish.segments[1].prompt_ids == (*PROMPT, STATE, CLOSE, OPEN, STATE, FOLD), "what was said before stays"
+    assert finish.segments[1].prompt_ids == (*PROMPT, STATE, CLOSE, OPEN, STATE, FOLD)
+
+
+def test_a_thought_in_the_middle_of_an_answer_folds_to_its_own_beginning():
+    """What was said before it, and the token that opens it, are no thoughts: they stay."""
+    finish = scripted({20: 7, 21: 8, 22: OPEN, 25: STATE, 26: 3, 27: FOLD, 29: CLOSE, 30: END}, start=ANSWER)
+    first, second = finish.segments
+    assert first.ids == (7, 8, OPEN, 1, 1, STATE, 3, FOLD)
+    assert second.prompt_ids == (*PROMPT, 7, 8, OPEN, STATE, 3, FOLD)
+    assert second.ids == (3, 0, 1, CLOSE, END), "its 27th token would fold, outside of a state"
+    assert finish.usage == Usage(20, 13, 10, 0, refilled_tokens=23 % PAGE + 3)
 
 
 def test_a_fold_frees_everything_behind_the_prompts_pages_at_once():

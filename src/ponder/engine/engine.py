@@ -233,7 +233,7 @@ class Engine:
         return number
 
     def extend_shadow(self, shadow: int, ids: Seq[int]) -> None:
-        """`ids` come next. A shadow that had to give way for lack of pages takes no notice."""
+        """`ids` come next."""
         known = self._scheduler.shadows.get(shadow)
         if known is not None:
             known.tokens += ids
@@ -353,7 +353,7 @@ class Engine:
         self._dtype, self._device = self.model.compute_dtype or weight.dtype, weight.device
         page_bytes = bytes_per_page(config, PAGE_SIZE, self._dtype)
         longest = window or config.max_positions
-        pages = num_pages(memory, page_bytes, PAGE_SIZE, max_batch * (longest + PAGE_SIZE), self._device)
+        pages = num_pages(memory, page_bytes, PAGE_SIZE, (max_batch + 1) * (longest + PAGE_SIZE), self._device)
         if pages * PAGE_SIZE >= longest:
             return pages, longest
         if window is not None:
@@ -392,8 +392,12 @@ class Engine:
         return sum(len(sequence.tokens) for sequence in self._scheduler.waiting)
 
     def _check_load(self, num_tokens: int) -> None:
-        if self._max_waiting is not None and self.num_waiting >= self._max_waiting:
-            raise Overloaded(f"{self.num_waiting} requests are waiting, the limit of max_waiting: try again later")
+        max_batch, *_ = self._options
+        waiting = self.num_waiting - max(0, max_batch - self.num_running)  # those that the next step takes do not count
+        if waiting < 0:
+            return
+        if self._max_waiting is not None and waiting >= self._max_waiting:
+            raise Overloaded(f"{waiting} requests are waiting, the limit of max_waiting: try again later")
         if self._max_waiting_tokens is None or not self.num_waiting:
             return
         waiting = self._waiting_tokens()
