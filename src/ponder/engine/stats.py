@@ -11,7 +11,7 @@ class Counters:
 
     recomputed_tokens: run once more, after a preemption or behind a fold. cached_tokens: of prompts, found in the
     tree. shadows_finished: next turns made warm. shadows_deferred: steps in which shadows waited because requests did.
-    shadows_dropped: given up because pages were short.
+    shadows_dropped: gave way because pages were short.
     """
 
     steps: int = 0
