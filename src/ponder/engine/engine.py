@@ -17,14 +17,15 @@ from ponder.engine.blocks import BlockCache, CacheKey
 from ponder.engine.choosing import Chosen, choose
 from ponder.engine.constraint import Constraint
 from ponder.engine.events import Event, FailEvent, FinishEvent
+from ponder.engine.kernel import Kernel, StepRunner, open_runner
 from ponder.engine.memory import num_pages
-from ponder.engine.pages import PagedKV, bytes_per_page
+from ponder.engine.pages import bytes_per_page
 from ponder.engine.phases import Phases
 from ponder.engine.requests import check_params, check_prompt, check_sizes, check_thinking
-from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Scheduler, common_prefix
 from ponder.engine.sequence import Sequence, Shadow
 from ponder.engine.stats import Counters, EngineStats
+from ponder.kernels.fused import Choice
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest, Overloaded, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
 
@@ -49,6 +50,7 @@ class Engine:
         max_waiting_tokens: int | None = None,
         deterministic: bool = False,
         share_prefixes: bool = True,
+        kernel: Kernel = "auto",
     ) -> None:
         """max_batch: sequences that run at once. window: tokens of one context, prompt and answer together; None: the
         longest that the model was made for and the memory holds.
@@ -58,8 +60,10 @@ class Engine:
         max_waiting, max_waiting_tokens: more requests, or more tokens of theirs, are refused while so many wait.
         deterministic: logits do not depend on batch, chunking or cache, bit for bit; slower.
         share_prefixes: False computes every prompt anew.
+        kernel: "fused" is compiled for bfloat16 on this processor; "auto" takes it where it covers model and machine,
+        else "torch". `Engine.kernel` says what runs and why.
 
-        Raises InvalidRequest for sizes that are impossible.
+        Raises InvalidRequest for sizes that are impossible, and for kernel "fused" where it cannot run.
         """
         check_sizes(
             model.config,
@@ -74,6 +78,7 @@ class Engine:
         self._max_waiting = max_waiting
         self._max_waiting_tokens = max_waiting_tokens
         self._deterministic = deterministic
+        self._kernel: Kernel = kernel
         self._sequences: dict[int, Sequence] = {}
         self._next_number = 0
         self._num_deadlines = 0
@@ -96,6 +101,11 @@ class Engine:
     @property
     def num_waiting(self) -> int:
         return len(self._scheduler.waiting)
+
+    @property
+    def kernel(self) -> Choice:
+        """What computes the steps, and why nothing faster does."""
+        return self._runner.choice
 
     @property
     def stats(self) -> EngineStats:
@@ -279,7 +289,7 @@ class Engine:
             finally:
                 self._updating = False
                 self.weights_version += 1
-                self._forget()
+                self._forget(self._runner)
 
     # Inside -----------------------------------------------------------------------------------------------------------
 
@@ -314,7 +324,7 @@ class Engine:
         if torch.isfinite(logits_SV.amax()):
             return
         self._sequences.clear()
-        self._forget()
+        self._forget(self._runner)
         raise PonderError(
             "the model gave logits that are not finite: its weights are broken, or too large for "
             f"{str(logits_SV.dtype).removeprefix('torch.')} (try float32)"
@@ -363,15 +373,16 @@ class Engine:
             )
         return pages, pages * PAGE_SIZE
 
-    def _forget(self) -> None:
-        """Start from an empty cache, in the dtype that the model computes in now."""
-        config, weight = self.model.config, self.model.model.embed_tokens.weight
+    def _forget(self, before: StepRunner | None = None) -> None:
+        """Start from an empty cache, with the weights and in the dtype that the model has now."""
         max_batch, step_tokens, share = self._options
         self._num_deadlines = 0
         self._blocks = BlockCache(self._num_pages, PAGE_SIZE)
-        pages = PagedKV(config, self._num_pages, PAGE_SIZE, self.model.compute_dtype or weight.dtype, weight.device)
-        self._scheduler = Scheduler(self._blocks, pages, self._counters, max_batch, step_tokens, share)
-        self._runner = Runner(self.model, pages, deterministic=self._deterministic)
+        exact = self._deterministic
+        self._runner = open_runner(
+            self.model, self._num_pages, PAGE_SIZE, kernel=self._kernel, deterministic=exact, before=before
+        )
+        self._scheduler = Scheduler(self._blocks, self._runner.pages, self._counters, max_batch, step_tokens, share)
         self._stamp = self._weights_stamp()
 
     def _weights_stamp(self) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -42,6 +43,13 @@ def bytes_per_page(config: ModelConfig, page_size: int, dtype: torch.dtype) -> i
     return 2 * config.num_layers * config.num_kv_heads * page_size * config.head_dim * dtype.itemsize
 
 
+class Pages(Protocol):
+    """Where keys and values lie, as far as the scheduler is concerned."""
+
+    def copy(self, source: int, target: int) -> None:
+        """Page `target` becomes what page `source` is."""
+
+
 class PagedKV:
     """Per layer one (num_pages, K, page_size, d) tensor of keys and one of values.
 
@@ -58,7 +66,6 @@ class PagedKV:
         self.values = [_zeros(shape, dtype, device) for _ in range(config.num_layers)]
 
     def copy(self, source: int, target: int) -> None:
-        """Page `target` becomes what page `source` is."""
         for tensor in (*self.keys, *self.values):
             tensor[target] = tensor[source]
 

@@ -1,4 +1,4 @@
-"""One pass of the model over the rows of a step: ids and positions in, logits out."""
+"""One pass of the model over the rows of a step, in torch: ids and positions in, logits out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ponder.engine.pages import Chunk, PagedKV
 from ponder.engine.scheduler import Step
+from ponder.kernels.fused import Choice
 from ponder.model.transformer import Attend, Transformer
 
 _TILE = 32  # rows of a deterministic pass
@@ -23,9 +24,10 @@ class Runner:
     itself. Slower, and bit for bit the same for any batch, any chunking, prefill or decode.
     """
 
-    def __init__(self, model: Transformer, pages: PagedKV, *, deterministic: bool) -> None:
+    def __init__(self, model: Transformer, pages: PagedKV, choice: Choice, *, deterministic: bool) -> None:
+        self.choice = choice
+        self.pages = pages
         self._model = model
-        self._pages = pages
         self._deterministic = deterministic
 
     @torch.inference_mode()
@@ -39,11 +41,11 @@ class Runner:
         rows = [row for row, _ in step.ready()]
         if self._deterministic:
             return self._run_in_tiles(step.chunks, ids, positions, rows)
-        h_ND = self._hidden(ids, positions, self._pages.attend(step.chunks))
+        h_ND = self._hidden(ids, positions, self.pages.attend(step.chunks))
         return self._model.unembed(h_ND if len(rows) == len(ids) else h_ND[rows])
 
     def _hidden(self, ids: list[int], positions: list[int], attend: Attend) -> Tensor:
-        device = self._pages.device
+        device = self.pages.device
         return self._model.hidden(
             torch.tensor([ids], device=device),
             positions_BT=torch.tensor([positions], device=device),
@@ -55,7 +57,7 @@ class Runner:
         for tile in _tiles(chunks):
             count = sum(chunk.length for chunk in tile)
             padding, end = [0] * (_TILE - count), begin + count
-            attend = _Padded(self._pages.attend(tile, exact=True), count)
+            attend = _Padded(self.pages.attend(tile, exact=True), count)
             h_ND = self._hidden(ids[begin:end] + padding, positions[begin:end] + padding, attend)
             hidden.append(h_ND[:count])
             begin = end

@@ -13,7 +13,7 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
 from ponder.engine.blocks import BlockCache
-from ponder.engine.pages import Chunk, PagedKV
+from ponder.engine.pages import Chunk, Pages
 from ponder.engine.sequence import Context, Sequence, Shadow
 from ponder.engine.stats import Counters
 
@@ -40,7 +40,7 @@ class Step:
 
 class Scheduler:
     def __init__(
-        self, blocks: BlockCache, pages: PagedKV, counters: Counters, max_batch: int, step_tokens: int, share: bool
+        self, blocks: BlockCache, pages: Pages, counters: Counters, max_batch: int, step_tokens: int, share: bool
     ) -> None:
         self._blocks = blocks
         self._pages = pages

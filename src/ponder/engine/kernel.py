@@ -1,0 +1,114 @@
+"""Which kernel runs a model's steps: the fused one where it covers model and machine, else torch."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ponder.engine.pages import PagedKV, Pages
+from ponder.engine.runner import Runner
+from ponder.engine.scheduler import Step
+from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, StepShape, choose_kernel
+from ponder.model.transformer import Transformer
+from ponder.types import InvalidRequest
+
+Kernel = Literal["auto", "torch", "fused"]
+
+
+class StepRunner(Protocol):
+    """Runs steps over pages that it owns. choice: what it is, and why nothing faster."""
+
+    @property
+    def choice(self) -> Choice: ...
+    @property
+    def pages(self) -> Pages: ...
+    def run(self, step: Step) -> Tensor:
+        """logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
+
+
+class FusedRunner:
+    def __init__(self, model: Transformer, num_pages: int, choice: Choice, *, deterministic: bool) -> None:
+        self.choice = choice
+        self.pages = FusedStep(
+            step_shape(model),
+            dict(model.named_parameters()),
+            model.model.rotary,
+            num_pages,
+            path=choice.kernel,
+            exact=deterministic,
+        )
+
+    def fits(self, model: Transformer, choice: Choice) -> bool:
+        """Whether `forget` is enough to run `model` as it is now."""
+        return choice == self.choice and self.pages.fits(step_shape(model), dict(model.named_parameters()))
+
+    def run(self, step: Step) -> Tensor:
+        ids: list[int] = []
+        for chunk, context in zip(step.chunks, step.contexts, strict=True):
+            ids += context.tokens[chunk.start : chunk.end]
+        return self.pages.run(ids, step.chunks, [row for row, _ in step.ready()])
+
+
+def open_runner(
+    model: Transformer,
+    num_pages: int,
+    page_size: int,
+    *,
+    kernel: Kernel,
+    deterministic: bool,
+    before: StepRunner | None = None,
+) -> StepRunner:
+    """A runner with an empty cache, for the weights as they are. before: the one that ran until now; what it holds is
+    used again where it can be.
+
+    Raises InvalidRequest for kernel "fused" where that cannot run, with the reason.
+    """
+    choice = _choose(model, page_size, kernel)
+    if choice.kernel == "torch":
+        return Runner(model, _paged(model, num_pages, page_size), choice, deterministic=deterministic)
+    if isinstance(before, FusedRunner) and before.fits(model, choice):
+        before.pages.forget(dict(model.named_parameters()))
+        return before
+    return FusedRunner(model, num_pages, choice, deterministic=deterministic)
+
+
+def step_shape(model: Transformer) -> StepShape:
+    config = model.config
+    return StepShape(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        num_layers=config.num_layers,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        intermediate_size=config.intermediate_size,
+        qk_norm=config.qk_norm,
+        rms_norm_eps=config.rms_norm_eps,
+    )
+
+
+def _choose(model: Transformer, page_size: int, kernel: Kernel) -> Choice:
+    if kernel not in ("auto", "torch", "fused"):
+        raise InvalidRequest(f"kernel is {kernel!r}: choose from 'auto', 'torch', 'fused'")
+    if kernel == "torch":
+        return Choice("torch", "as asked")
+    choice = _covered(model, page_size)
+    if kernel == "fused" and choice.kernel == "torch":
+        raise InvalidRequest(f"kernel 'fused' cannot run: {choice.reason}; choose 'auto' or 'torch'")
+    return choice
+
+
+def _covered(model: Transformer, page_size: int) -> Choice:
+    if type(model) is not Transformer:
+        return Choice("torch", f"the model is a {type(model).__name__}, which may compute something of its own")
+    if any(getattr(module, "adapter_pending", False) for module in model.modules()):
+        return Choice("torch", "a LoRA adapter is not merged into the weights")
+    assert page_size == PAGE_SIZE
+    return choose_kernel(step_shape(model), dict(model.named_parameters()), model.compute_dtype)
+
+
+def _paged(model: Transformer, num_pages: int, page_size: int) -> PagedKV:
+    device: torch.device = model.model.embed_tokens.weight.device
+    return PagedKV(model.config, num_pages, page_size, model.compute_dtype, device)

@@ -1,0 +1,104 @@
+"""Compile the C++ of `cpu/` for this machine, once: the library is kept by what it was built from and for."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+_SOURCES = Path(__file__).parent / "cpu"
+# Not -ffast-math: it may set flush-to-zero for the whole process, and sums in an order of its own.
+_FLAGS = (
+    *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast"),
+    *("-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"),
+)
+_SECONDS = 300
+
+
+class BuildError(RuntimeError):
+    """The fused step cannot be built here. The text is the reason, to be shown to the user."""
+
+
+def library(target: str = "native") -> ctypes.CDLL:
+    """The compiled step. target: what `-march` takes; other than "native" it must run on this machine.
+
+    Raises BuildError.
+    """
+    built = _library(target)
+    if isinstance(built, BuildError):
+        raise built
+    return built
+
+
+@cache
+def _library(target: str) -> ctypes.CDLL | BuildError:
+    try:
+        return ctypes.CDLL(str(_built(target)))
+    except BuildError as error:
+        return error
+    except OSError as error:
+        return BuildError(f"the fused step was built but cannot be used: {error}")
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: $PONDER_CACHE, else the user's cache folder."""
+    base = os.environ.get("PONDER_CACHE")
+    if base:
+        return Path(base) / "kernels"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder" / "kernels"
+
+
+def _built(target: str) -> Path:
+    """Path of the library, compiled if it is not there yet."""
+    if not sys.platform.startswith("linux") or sys.byteorder != "little":
+        raise BuildError(f"the fused step is for Linux, this is {sys.platform}")
+    sources = sorted(_SOURCES.iterdir())
+    made_of = [*_FLAGS, target, _processor(), *(source.read_text(encoding="utf-8") for source in sources)]
+    key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:24]
+    folder = cache_folder()
+    path = folder / f"step-{key}.so"
+    if path.exists():
+        return path
+    compiler = shutil.which("g++")
+    if compiler is None:
+        raise BuildError("the fused step needs a compiler: g++ is not installed")
+    import fcntl  # here, because Windows has none
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / f"step-{key}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds what the first has built
+            if not path.exists():
+                _compile(compiler, target, path)
+    except OSError as error:
+        raise BuildError(f"the fused step cannot be kept in {folder}: {error}") from error
+    return path
+
+
+def _compile(compiler: str, target: str, path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [compiler, *_FLAGS, f"-march={target}", str(_SOURCES / "step.cpp"), "-o", str(made)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise BuildError(f"{compiler} did not finish the fused step within {_SECONDS} s") from None
+        if done.returncode:
+            raise BuildError(f"{compiler} failed on the fused step: {done.stderr.strip()[-500:]}")
+        os.replace(made, path)
+
+
+def _processor() -> str:
+    """What tells processors apart that need different code."""
+    wanted = ("flags", "Features", "model name")
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return os.uname().machine
+    return "\n".join(next((line for line in lines if line.startswith(name)), "") for name in wanted)

@@ -1,0 +1,354 @@
+// One step of a decoder over paged rows: token ids in, logits out, in one parallel region.
+//
+// A row is a token at a position of a context whose pages a table names; decoding, chunks of prompts and mixes of both
+// are the same. Stages of a layer, with a barrier behind each: norm | q, k, v | attention | o | norm | gate, up | down.
+#include <linux/futex.h>
+#include <omp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <new>
+
+#include "packing.h"
+
+namespace {
+
+constexpr int FEW = 3;  // rows up to which dot products beat tiles
+constexpr int SPINS = 1500;  // some 20 to 60 microseconds
+
+// Threads that wait spin for a little, then sleep: where cores are short, somebody else needs them to get there.
+struct Barrier {
+  std::atomic<int> waiting{0}, asleep{0};
+  std::atomic<int> round{0};
+  void wait(int threads) {
+    if (threads == 1) return;
+    const int mine = round.load(std::memory_order_relaxed);
+    if (waiting.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
+      waiting.store(0, std::memory_order_relaxed);
+      round.store(mine + 1);
+      if (asleep.load()) syscall(SYS_futex, &round, FUTEX_WAKE_PRIVATE, threads, nullptr, nullptr, 0);
+      return;
+    }
+    for (int spins = 0; spins < SPINS; spins++) {
+      if (round.load(std::memory_order_acquire) != mine) return;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    asleep.fetch_add(1);
+    while (round.load() == mine) syscall(SYS_futex, &round, FUTEX_WAIT_PRIVATE, mine, nullptr, nullptr, 0);
+    asleep.fetch_sub(1);
+  }
+};
+
+struct Item {  // neighbouring rows of one chunk that attend together
+  int chunk, row, position, count;
+};
+
+struct Step {
+  Model& m;
+  Kernel few, many;  // products of few rows, and of more
+  Kernel attending;
+  bool mixed;  // attention by tiles only where rows fill them
+  const int* ids;
+  int rows, num_chunks;
+  const int* const* tables;
+  const int *starts, *lengths;
+  int outs;
+  const int* out_rows;
+  const float* rope;
+  float* logits;
+  bool singles = true;  // every chunk is one row
+  std::vector<Item> items;
+  std::vector<std::atomic<int>> next;  // per layer, the item to be taken
+  Barrier barrier;
+
+  explicit Step(Model& model) : m(model), next(model.s.layers) {}
+};
+
+struct Worker {
+  Step& step;
+  Model& m;
+  Bench& bench;
+  int thread, threads;
+  int shaped = 0;  // rows of the tiles
+
+  void wait() { step.barrier.wait(threads); }
+  int share(int count, int t) const { return (int)((long)count * t / threads); }
+
+  void shape([[maybe_unused]] int rows) {
+#if defined(__AMX_BF16__)
+    rows = rows < 16 ? rows : 16;
+    if (shaped != rows) shape_tiles(32, rows);
+    shaped = rows;
+#endif
+  }
+
+  void multiply(const Product& p, int rows) {
+    [[maybe_unused]] const Kernel kernel = rows <= FEW ? step.few : step.many;
+    int top = 0, bottom = rows, first = share(p.num_panels, thread), last = share(p.num_panels, thread + 1);
+    if (p.num_panels < 4 * threads && rows >= 32 * threads) {  // too few panels to share out: share the rows
+      const int blocks = (rows + 31) / 32;
+      top = share(blocks, thread) * 32, bottom = share(blocks, thread + 1) * 32;
+      bottom = bottom < rows ? bottom : rows;
+      first = 0, last = p.num_panels;
+    }
+    if (top >= bottom || first >= last) return;
+#if defined(__AMX_BF16__)
+    if (kernel == AMX) {
+      shape(rows);
+      return multiply_tiles(p, top, bottom, first, last);
+    }
+#endif
+#if defined(__AVX512BF16__)
+    if (kernel == AVX512) return multiply_vectors<Dotted>(p, top, bottom, first, last);
+#endif
+    multiply_vectors<Widened>(p, top, bottom, first, last);
+  }
+
+  void norm_row(const float* x, const float* weight, bf16* to) const {
+    vf squares[2] = {};
+    long i = 0;
+    for (; i + 2 * W <= m.D; i += 2 * W)
+      for (int c = 0; c < 2; c++) {
+        vf v = load<vf>(x + i + c * W);
+        squares[c] += v * v;
+      }
+    const float scale = 1.0f / sqrtf(sum(squares[0] + squares[1]) / m.s.hidden + m.s.eps);
+    for (i = 0; i < m.D; i += W) store(to + i, narrow(load<vf>(x + i) * scale * load<vf>(weight + i)));
+  }
+
+  void embed() {
+    for (int row = share(step.rows, thread); row < share(step.rows, thread + 1); row++) {
+      float* x = m.x + row * m.D;
+      copy_row(x, step.ids[row]);
+      for (long i = m.s.hidden; i < m.D; i++) x[i] = 0;
+    }
+  }
+  void copy_row(float* x, long id) const {
+    const long begin = id * m.s.hidden;
+    if (m.s.float_weights)
+      memcpy(x, (const float*)m.embed + begin, m.s.hidden * sizeof(float));
+    else
+      for (int i = 0; i < m.s.hidden; i++) x[i] = widen(((const bf16*)m.embed)[begin + i]);
+  }
+
+  void norm(const float* weight) {
+    for (int row = share(step.rows, thread); row < share(step.rows, thread + 1); row++)
+      norm_row(m.x + row * m.D, weight, m.normed + row * m.ld_normed);
+    wait();
+  }
+
+  // Norm and rotation of one head, in place.
+  void turn(float* head, const float* weight, const float* angles) const {
+    const int d = m.s.head_dim, half = d / 2;
+    if (m.s.qk_norm) {
+      vf squares = {};
+      for (int i = 0; i < d; i += W) {
+        vf v = load<vf>(head + i);
+        squares += v * v;
+      }
+      const float scale = 1.0f / sqrtf(sum(squares) / d + m.s.eps);
+      for (int i = 0; i < d; i += W) store(head + i, load<vf>(head + i) * scale * load<vf>(weight + i));
+    }
+    for (int i = 0; i < half; i++) {
+      const float a = head[i], b = head[i + half], cos = angles[i], sin = angles[i + half];
+      head[i] = a * cos - b * sin;
+      head[i + half] = b * cos + a * sin;
+    }
+  }
+
+  // A row's key and value of one head go into their page, its queries of that head to `queries`.
+  void prepare(int layer, int row, int position, const int* table, int kv_head, bf16* queries, long stride) const {
+    const Layer& weights = m.layers[layer];
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
+    const float* angles = step.rope + (long)position * d;
+    float* projected = m.qkv + row * m.QKV;
+    for (int g = 0; g < group; g++) {
+      float* q = projected + (kv_head * group + g) * d;
+      turn(q, weights.q_norm, angles);
+      for (int i = 0; i < d; i += W) store(queries + g * stride + i, narrow(load<vf>(q + i)));
+    }
+    float* k = projected + (m.s.heads + kv_head) * d;
+    const float* v = projected + (m.s.heads + m.s.kv_heads + kv_head) * d;
+    turn(k, weights.k_norm, angles);
+    bf16 rounded[WIDEST];
+    for (int i = 0; i < d; i += W) store(rounded + i, narrow(load<vf>(k + i)));
+    const int slot = position % PAGE;
+    bf16* keys = m.head_of(layer, kv_head) + table[position / PAGE] * m.page;
+    for (int i = 0; i < d; i += 2) memcpy(keys + i * PAGE + slot * 2, rounded + i, 4);
+    for (int i = 0; i < d; i += W) store(rounded + i, narrow(load<vf>(v + i)));
+    bf16* values = keys + PAGE * d + slot / 2 * 2 * d + slot % 2;
+    for (int i = 0; i < d; i++) values[2 * i] = rounded[i];
+  }
+
+  void prepare_rows(int layer) {
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, all = step.rows * m.s.kv_heads;
+    int chunk = 0, first = 0;  // the chunk of a row, and its first row
+    for (int at = share(all, thread); at < share(all, thread + 1); at++) {
+      const int row = at / m.s.kv_heads, kv_head = at % m.s.kv_heads;
+      while (row >= first + step.lengths[chunk]) first += step.lengths[chunk++];
+      prepare(layer, row, step.starts[chunk] + row - first, step.tables[chunk], kv_head,
+              m.queries + ((long)row * m.s.heads + kv_head * group) * d, d);
+    }
+    wait();
+  }
+
+  void attend_item(int layer, const Item& item, int kv_head) {
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
+    const Pages pages{m.head_of(layer, kv_head), m.page, step.tables[item.chunk], d};
+    if (step.singles)
+      prepare(layer, item.row, item.position, pages.table, kv_head, bench.queries[0], WIDEST + 32);
+    for (int i = 0; i < rows; i++) {
+      if (!step.singles)
+        memcpy(bench.queries[i], m.queries + ((long)(item.row + i / group) * m.s.heads + kv_head * group + i % group) * d,
+               d * sizeof(bf16));
+      bench.seen[i] = item.position + i / group + 1;
+    }
+    begin_attention(bench, rows, d);
+    const Kernel kernel = step.mixed && rows <= 8 ? step.few : step.attending;
+    attend(kernel, bench, rows, pages, 0, (item.position + item.count + PAGE - 1) / PAGE, 1.0f / sqrtf(d));
+    for (int i = 0; i < rows; i++) {
+      bf16* to = m.attended + (item.row + i / group) * m.ld_attended + (kv_head * group + i % group) * d;
+      const float scale = 1.0f / bench.mass[i];
+      for (int c = 0; c < d; c += W) store(to + c, narrow(load<vf>(bench.sums[i] + c) * scale));
+    }
+  }
+
+  void attention(int layer) {
+    if (!step.singles) prepare_rows(layer);
+    const int all = (int)step.items.size() * m.s.kv_heads;
+    for (int at; (at = step.next[layer].fetch_add(1, std::memory_order_relaxed)) < all;)
+      attend_item(layer, step.items[at / m.s.kv_heads], at % m.s.kv_heads);
+    shaped = 0;
+    wait();
+  }
+
+  void project(const bf16* a, long lda, const bf16* panels, long K, long outputs, Into into, const float* bias, float* out) {
+    multiply({a, lda, panels, (int)K, (int)(outputs / PANEL), into, bias, out, outputs, m.gated, m.ld_gated}, step.rows);
+    wait();
+  }
+
+  void run() {
+    embed();
+    wait();
+    for (int at = 0; at < m.s.layers; at++) {
+      const Layer& layer = m.layers[at];
+      norm(layer.norm1);
+      project(m.normed, m.ld_normed, layer.qkv, m.D, m.QKV, Into::STORE, layer.qkv_bias, m.qkv);
+      attention(at);
+      project(m.attended, m.ld_attended, layer.o, m.HD, m.D, Into::ADD, layer.o_bias, m.x);
+      norm(layer.norm2);
+      project(m.normed, m.ld_normed, layer.gate_up, m.D, 2 * m.F, Into::GATED, nullptr, nullptr);
+      project(m.gated, m.ld_gated, layer.down, m.F, m.D, Into::ADD, nullptr, m.x);
+    }
+    for (int i = share(step.outs, thread); i < share(step.outs, thread + 1); i++)
+      norm_row(m.x + step.out_rows[i] * m.D, m.norm, m.normed + i * m.ld_normed);
+    wait();
+    if (step.outs)
+      multiply({m.normed, m.ld_normed, m.head, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr, step.logits, m.V,
+                nullptr, 0}, step.outs);
+  }
+};
+
+void choose_kernels(Step& step, int path, bool exact) {
+  step.few = step.many = step.attending = (Kernel)path;
+  step.mixed = false;
+  if (path != AMX) return;
+  if (!exact) step.few = AVX512, step.mixed = true;
+  if (step.m.s.head_dim % 32) step.attending = AVX512, step.mixed = false;  // tiles take 32 dimensions at a time
+}
+
+void find_items(Step& step) {
+  const int group = step.m.s.heads / step.m.s.kv_heads, together = ROWS / group;
+  for (int chunk = 0, row = 0; chunk < step.num_chunks; row += step.lengths[chunk++]) {
+    step.singles &= step.lengths[chunk] == 1;
+    for (int at = 0; at < step.lengths[chunk]; at += together) {
+      const int left = step.lengths[chunk] - at;
+      step.items.push_back({chunk, row + at, step.starts[chunk] + at, left < together ? left : together});
+    }
+  }
+}
+
+}  // namespace
+
+#pragma GCC visibility push(default)
+extern "C" {
+
+// Bits of the kernels that this library holds and this process may use: 1 portable, 2 AVX-512, 4 AMX; 8: AMX is there,
+// but the system does not permit it.
+int ponder_kernels() {
+  int found = 1 << PORTABLE;
+#if defined(__AVX512BF16__)
+  found |= 1 << AVX512;
+#if defined(__AMX_BF16__)
+  const long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  found |= syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 ? 1 << AMX : 8;
+#endif
+#endif
+  return found;
+}
+
+Model* ponder_open(const Shape* shape, long num_pages) {
+  Model* m = new (std::nothrow) Model(*shape);
+  if (!m) return nullptr;
+  if (m->weights.map(m->lay_out_weights(nullptr)) && m->pool.map(num_pages * m->page * sizeof(bf16))) {
+    m->lay_out_weights(m->weights.at);
+    return m;
+  }
+  delete m;
+  return nullptr;
+}
+
+void ponder_close(Model* m) { delete m; }
+
+void ponder_clear(Model* m) { m->pool.clear(); }
+
+void ponder_copy(Model* m, int source, int target) {
+  bf16* pool = (bf16*)m->pool.at;
+  memcpy(pool + target * m->page, pool + source * m->page, m->page * sizeof(bf16));
+}
+
+// `from`: as `packings` takes it. The embedding is read in place later on.
+void ponder_pack(Model* m, const void* const* from, int threads) {
+  const std::vector<Packing> all = packings(*m, from);
+  std::vector<long> ends;
+  for (const Packing& each : all) ends.push_back((ends.empty() ? 0 : ends.back()) + each.count);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (long at = 0; at < ends.back(); at++) {
+    const size_t which = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin();
+    pack_panel(all[which], at - ends[which] + all[which].count, m->s.float_weights);
+  }
+}
+
+// `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
+// `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`, whose
+// rows are the vocabulary padded to 32 wide, and of which there are up to 15 more. 0, or why nothing was done.
+int ponder_run(Model* m, int threads, int path, int exact, int rows, const int* ids, int chunks,
+               const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
+               const float* rope, float* logits) {
+  if (!m->make_room(rows, threads)) return 1;
+  for (int row = 0; row < rows; row++)
+    if (ids[row] < 0 || ids[row] >= m->s.vocab) return 2;
+  Step step(*m);
+  choose_kernels(step, path, exact);
+  step.ids = ids, step.rows = rows, step.num_chunks = chunks;
+  step.tables = tables, step.starts = starts, step.lengths = lengths;
+  step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
+  find_items(step);
+#pragma omp parallel num_threads(threads)
+  {
+    const int thread = omp_get_thread_num();
+    Worker worker{step, *m, *m->benches[thread], thread, omp_get_num_threads()};
+    worker.run();
+#if defined(__AMX_BF16__)
+    if (path == AMX) _tile_release();
+#endif
+  }
+  return 0;
+}
+
+}
+#pragma GCC visibility pop

@@ -1,0 +1,230 @@
+"""The whole step of a decoder, token ids to logits, in compiled code over its own pages (`cpu/step.cpp`).
+
+Axes: N rows of a step, S rows whose logits are wanted, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponder.kernels.build import BuildError, library
+
+PAGE_SIZE = 16
+_PATHS = ("portable", "avx512", "amx")  # the enum Kernel of cpu/attention.h
+_FORBIDDEN = 8
+_WIDEST_HEAD, _LARGEST_GROUP = 256, 32
+_LAYER = (
+    *("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+    *("self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"),
+    *("self_attn.o_proj.weight", "self_attn.o_proj.bias", "self_attn.q_norm.weight", "self_attn.k_norm.weight"),
+    *("post_attention_layernorm.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"),
+)
+
+Weights = Mapping[str, Tensor]  # under Hugging Face's names
+Rotary = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions (1, P) → cos and sin, (1, 1, P, d/2) each
+
+
+class Run(Protocol):
+    """`length` neighbouring tokens of one context, the first at position `start`; `pages` hold that context."""
+
+    @property
+    def pages(self) -> array[int]: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepShape:
+    """Sizes of a decoder of the Llama, Qwen2 or Qwen3 family. Biases are told by the weights."""
+
+    vocab_size: int
+    hidden_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    qk_norm: bool
+    rms_norm_eps: float
+
+
+class Choice(NamedTuple):
+    """kernel: "amx", "avx512" or "portable" of the fused step, or "torch". reason: why no faster one; "" if none is."""
+
+    kernel: str
+    reason: str
+
+
+class _Shape(ctypes.Structure):
+    """`Shape` of cpu/model.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_int) for name in StepShape.__slots__[:7]),
+        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("eps", ctypes.c_float)),
+    )
+
+
+def choose_kernel(
+    shape: StepShape, weights: Weights, compute_dtype: torch.dtype, *, target: str | None = None
+) -> Choice:
+    """The fastest path that this model and this machine allow, and what stands in the way of a faster one.
+
+    target: what to compile for, as g++'s `-march`; None: $PONDER_MARCH, or else this machine.
+    """
+    reason = _uncovered(shape, weights, compute_dtype)
+    if reason:
+        return Choice("torch", reason)
+    try:
+        found = _open_library(target).ponder_kernels()
+    except BuildError as error:
+        return Choice("torch", str(error))
+    best = max(at for at in range(len(_PATHS)) if found >> at & 1)
+    if best == len(_PATHS) - 1:
+        return Choice(_PATHS[best], "")
+    if found & _FORBIDDEN:
+        return Choice(_PATHS[best], "the system does not permit this process to use AMX")
+    lacking = "AMX tiles" if _PATHS[best] == "avx512" else "bfloat16 instructions (AVX-512 BF16, AMX)"
+    return Choice(_PATHS[best], f"the processor, or what was compiled for, has no {lacking}")
+
+
+def _uncovered(shape: StepShape, weights: Weights, compute_dtype: torch.dtype) -> str:
+    """Why the fused step cannot run this model; "" if it can."""
+    tensors = list(weights.values())
+    dtypes = {tensor.dtype for tensor in tensors}
+    if any(tensor.device.type != "cpu" for tensor in tensors):
+        return "the model is not on the CPU"
+    if compute_dtype != torch.bfloat16:
+        return f"the model computes in {str(compute_dtype).removeprefix('torch.')}; the fused step is for bfloat16"
+    if len(dtypes) > 1 or not dtypes <= {torch.bfloat16, torch.float32}:
+        return f"weights of {', '.join(sorted(map(str, dtypes)))}: the fused step takes all bfloat16 or all float32"
+    if shape.head_dim % 16 or shape.head_dim > _WIDEST_HEAD:
+        return f"head_dim {shape.head_dim}: the fused step takes multiples of 16 up to {_WIDEST_HEAD}"
+    if shape.num_heads // shape.num_kv_heads > _LARGEST_GROUP:
+        return f"more than {_LARGEST_GROUP} query heads share a key/value head"
+    return ""
+
+
+class FusedStep:
+    """One model's packed weights and paged cache, and the step over them.
+
+    `run` is not to be called from two threads at once. The weights are read when they are packed: at the first `run`,
+    and the first after `forget`; in between they must neither change nor move.
+    """
+
+    def __init__(
+        self,
+        shape: StepShape,
+        weights: Weights,
+        rotary: Rotary,
+        num_pages: int,
+        *,
+        path: str,
+        exact: bool = False,
+        target: str | None = None,
+    ) -> None:
+        """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
+        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut.
+
+        Raises BuildError, MemoryError.
+        """
+        self._library = _open_library(target)
+        self._path, self._exact = _PATHS.index(path), exact
+        if not self._library.ponder_kernels() >> self._path & 1:
+            raise BuildError(f"the path '{path}' of the fused step does not run here")
+        self._shape, self._weights, self._rotary = shape, weights, rotary
+        floats = _dtype(weights) == torch.float32
+        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, shape.rms_norm_eps)
+        self._handle = self._library.ponder_open(ctypes.byref(sizes), num_pages)
+        if not self._handle:
+            raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
+        self._width = -(-shape.vocab_size // 32) * 32
+        self._rope = torch.empty(0, shape.head_dim)
+        self._packed: list[Tensor | None] | None = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None):
+            self._library.ponder_close(self._handle)
+            self._handle = None
+
+    def copy(self, source: int, target: int) -> None:
+        """Page `target` becomes what page `source` is."""
+        self._library.ponder_copy(self._handle, source, target)
+
+    def fits(self, shape: StepShape, weights: Weights) -> bool:
+        """Whether `forget(weights)` is allowed."""
+        return shape == self._shape and _dtype(weights) == _dtype(self._weights)
+
+    def forget(self, weights: Weights) -> None:
+        """Every page is zero again, and `weights`, of the same shapes and dtype, are packed when they are needed."""
+        self._library.ponder_clear(self._handle)
+        self._weights, self._packed = weights, None
+
+    def run(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int]) -> Tensor:
+        """ids: tokens of all runs, one after the other. float32 logits_SV of the rows asked for, in their order."""
+        if self._packed is None:
+            self._pack()
+        ids_N = np.array(ids, np.int32)
+        starts, lengths = (np.array([getattr(run, name) for run in runs], np.int32) for name in ("start", "length"))
+        assert len(ids_N) == lengths.sum(), "one id for each token of the runs"
+        tables = np.array([run.pages.buffer_info()[0] for run in runs], np.uintp)
+        rows_S = np.array(rows, np.int32)
+        self._know_positions(int((starts + lengths).max()))
+        logits = torch.empty(-(-len(rows_S) // 16) * 16, self._width)
+        failed = self._library.ponder_run(
+            *(self._handle, torch.get_num_threads(), self._path, self._exact, len(ids_N), ids_N.ctypes.data),
+            *(len(runs), tables.ctypes.data, starts.ctypes.data, lengths.ctypes.data),
+            *(len(rows_S), rows_S.ctypes.data, self._rope.data_ptr(), logits.data_ptr()),
+        )
+        if failed:
+            raise MemoryError("no room for the step") if failed == 1 else IndexError("an id beyond the vocabulary")
+        return logits[: len(rows_S), : self._shape.vocab_size]
+
+    def _know_positions(self, count: int) -> None:
+        """Angles of the positions below `count` are in the table."""
+        known = len(self._rope)
+        if count > known:
+            positions = torch.arange(max(count, 2 * known, 1024))
+            cos, sin = self._rotary(positions[None])
+            self._rope = torch.cat((cos[0, 0], sin[0, 0]), dim=-1).float().contiguous()
+
+    @torch.no_grad()
+    def _pack(self) -> None:
+        names = [f"model.layers.{layer}.{name}" for layer in range(self._shape.num_layers) for name in _LAYER]
+        head = "lm_head.weight" if "lm_head.weight" in self._weights else "model.embed_tokens.weight"
+        names += ["model.embed_tokens.weight", "model.norm.weight", head]
+        tensors = [None if (found := self._weights.get(name)) is None else found.contiguous() for name in names]
+        addresses = (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
+        self._library.ponder_pack(self._handle, addresses, torch.get_num_threads())
+        self._packed = tensors  # the embedding is read in place
+
+
+def _dtype(weights: Weights) -> torch.dtype:
+    return next(iter(weights.values())).dtype
+
+
+def _open_library(target: str | None) -> ctypes.CDLL:
+    lib = library(target or os.environ.get("PONDER_MARCH") or "native")
+    if lib.ponder_open.restype is not ctypes.c_void_p:
+        integer, pointer = ctypes.c_int, ctypes.c_void_p
+        lib.ponder_kernels.argtypes, lib.ponder_kernels.restype = (), integer
+        lib.ponder_open.argtypes, lib.ponder_open.restype = (pointer, ctypes.c_long), pointer
+        lib.ponder_close.argtypes = lib.ponder_clear.argtypes = (pointer,)
+        lib.ponder_copy.argtypes = (pointer, integer, integer)
+        lib.ponder_pack.argtypes = (pointer, pointer, integer)
+        lib.ponder_run.argtypes = (
+            *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),
+            *(pointer, pointer, pointer),
+        )
+        lib.ponder_close.restype = lib.ponder_clear.restype = lib.ponder_copy.restype = lib.ponder_pack.restype = None
+    return lib
