@@ -11,17 +11,15 @@ alike; the median and the spread over rounds are shown, and tokens per CPU-secon
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
+from common import environment, options, parse, ratio, save, shape_config, spread
+from common import table as markdown
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,12 +28,6 @@ from ponder.model.loss import next_token_loss
 from ponder.model.transformer import Transformer
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-SHAPES = {
-    "256x6": {"hidden_size": 256, "num_layers": 6, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 704},
-    "384x8": {"hidden_size": 384, "num_layers": 8, "num_heads": 6, "num_kv_heads": 3, "intermediate_size": 1056},
-    "512x8": {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "intermediate_size": 1408},
-}
 
 
 @dataclass
@@ -108,7 +100,7 @@ def contenders(config: ModelConfig, names: list[str], document_length: int) -> l
 
 
 def measure(args: argparse.Namespace) -> dict[str, object]:
-    config = ModelConfig(vocab_size=args.vocab, head_dim=64, max_positions=args.seq, **SHAPES[args.shape])
+    config = shape_config(args.shape, args.vocab, args.seq)
     entrants = contenders(config, args.contenders.split(","), args.document_length)
     generator = torch.Generator().manual_seed(0)
     shape = (args.batch, args.seq)
@@ -132,9 +124,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
     return {
         "arguments": vars(args),
         "parameters": config.num_parameters,
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        **environment(),
         "tokens_per_second": {entrant.name: entrant.wall for entrant in entrants},
         "tokens_per_cpu_second": {entrant.name: entrant.cpu for entrant in entrants},
         "first_loss": first,
@@ -145,44 +135,32 @@ def table(result: dict[str, object]) -> str:
     """Markdown: median and range over rounds; ratios are medians of each round's own ratio."""
     wall: dict[str, list[float]] = result["tokens_per_second"]  # type: ignore[assignment]
     cpu: dict[str, list[float]] = result["tokens_per_cpu_second"]  # type: ignore[assignment]
-    lines = ["| | tokens/s, median (range) | tokens per CPU-second | ponder is faster by |", "|---|---|---|---|"]
+    rows = []
     for name, rates in wall.items():
-        ratio = ""
+        faster = ""
         if "ponder" in wall and name != "ponder":
-            by_wall = statistics.median(a / b for a, b in zip(wall["ponder"], rates, strict=True))
-            by_cpu = statistics.median(a / b for a, b in zip(cpu["ponder"], cpu[name], strict=True))
-            ratio = f"{by_wall:.2f}x (CPU time: {by_cpu:.2f}x)"
-        spread = f"{statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})"
-        lines.append(f"| {name} | {spread} | {statistics.median(cpu[name]):,.0f} | {ratio} |")
-    return "\n".join(lines)
+            by_wall, by_cpu = ratio(wall["ponder"], rates), ratio(cpu["ponder"], cpu[name])
+            faster = f"{by_wall:.2f}x (CPU time: {by_cpu:.2f}x)"
+        rows.append([name, spread(rates), f"{statistics.median(cpu[name]):,.0f}", faster])
+    return markdown(["", "tokens/s, median (range)", "tokens per CPU-second", "ponder is faster by"], rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="256x6", help="width x layers")
-    parser.add_argument("--vocab", type=int, default=2048)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--batch", type=int, default=16, help="sequences in an optimizer step")
     parser.add_argument("--micro-batch", type=int, default=16, help="sequences in a forward pass, for all contenders")
     parser.add_argument("--seq", type=int, default=512)
     parser.add_argument("--document-length", type=int, default=0, help="ponder alone: packed documents of this length")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of each contender in a round")
-    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--contenders", default="ponder,eager,compiled")
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parse(parser)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     result = measure(args)
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"train_throughput-{args.shape}-micro{args.micro_batch}-threads{result['threads']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(
         f"\n{args.shape}, batch {args.batch} x {args.seq}, micro-batch {args.micro_batch}, vocabulary {args.vocab}:\n"
     )
     print(table(result))
-    print(f"\nwritten to {path}")
+    save(f"train_throughput-{args.shape}-micro{args.micro_batch}-threads{result['threads']}", result)
 
 
 if __name__ == "__main__":

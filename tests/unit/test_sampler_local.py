@@ -473,7 +473,8 @@ def test_a_full_queue_is_an_error_and_nothing_of_the_request_is_kept():
 
 
 def test_a_grammar_governs_each_sample_by_a_state_of_its_own():
-    request = replace(asked(n=3, temperature=1.0, thinking=ThinkingLimits(cap=5)), grammar=Regex("(yes|no), [0-9]{4}"))
+    thinking = ThinkingLimits(floor=5, cap=5)
+    request = replace(asked(n=3, temperature=1.0, thinking=thinking, seed=3), grammar=Regex("(yes|no), [0-9]{4}"))
     texts = [completion.text for completion in sample(tiny_sampler(), request)]
     assert all(re.fullmatch("(yes|no), [0-9]{4}", text) for text in texts)
     assert len(set(texts)) == 3

@@ -205,20 +205,21 @@ class Engine:
         self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams], *, start: Phase = Phase.ANSWER
     ) -> list[FinishEvent]:
         """Run prompts to their ends and return the results in their order. params: one for all, or one per prompt."""
-        if self._sequences:
-            raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
-        each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
-        finished: dict[int, FinishEvent] = {}
-        requests: list[int] = []
-        try:
-            for prompt, chosen in zip(prompts, each, strict=True):
-                requests.append(self.submit(prompt, chosen, start=start))
-            while self._sequences:
-                finished.update((event.request, event) for event in self.step() if isinstance(event, FinishEvent))
-        finally:
-            for request in requests:
-                self.abort(request)
-        return [finished[request] for request in requests]
+        with COMPUTE_LOCK:  # all of it: nobody else may step, and take the events
+            if self._sequences:
+                raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
+            each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+            finished: dict[int, FinishEvent] = {}
+            requests: list[int] = []
+            try:
+                for prompt, chosen in zip(prompts, each, strict=True):
+                    requests.append(self.submit(prompt, chosen, start=start))
+                while self._sequences:
+                    finished.update((event.request, event) for event in self.step() if isinstance(event, FinishEvent))
+            finally:
+                for request in requests:
+                    self.abort(request)
+            return [finished[request] for request in requests]
 
     # Next turns -------------------------------------------------------------------------------------------------------
 
@@ -232,7 +233,7 @@ class Engine:
         return number
 
     def extend_shadow(self, shadow: int, ids: Seq[int]) -> None:
-        """`ids` come next. A shadow that had to give way for lack of pages takes no notice."""
+        """`ids` come next."""
         known = self._scheduler.shadows.get(shadow)
         if known is not None:
             known.tokens += ids
@@ -352,7 +353,7 @@ class Engine:
         self._dtype, self._device = self.model.compute_dtype or weight.dtype, weight.device
         page_bytes = bytes_per_page(config, PAGE_SIZE, self._dtype)
         longest = window or config.max_positions
-        pages = num_pages(memory, page_bytes, PAGE_SIZE, max_batch * (longest + PAGE_SIZE), self._device)
+        pages = num_pages(memory, page_bytes, PAGE_SIZE, (max_batch + 1) * (longest + PAGE_SIZE), self._device)
         if pages * PAGE_SIZE >= longest:
             return pages, longest
         if window is not None:
@@ -391,8 +392,12 @@ class Engine:
         return sum(len(sequence.tokens) for sequence in self._scheduler.waiting)
 
     def _check_load(self, num_tokens: int) -> None:
-        if self._max_waiting is not None and self.num_waiting >= self._max_waiting:
-            raise Overloaded(f"{self.num_waiting} requests are waiting, the limit of max_waiting: try again later")
+        max_batch, *_ = self._options
+        waiting = self.num_waiting - max(0, max_batch - self.num_running)  # those that the next step takes do not count
+        if waiting < 0:
+            return
+        if self._max_waiting is not None and waiting >= self._max_waiting:
+            raise Overloaded(f"{waiting} requests are waiting, the limit of max_waiting: try again later")
         if self._max_waiting_tokens is None or not self.num_waiting:
             return
         waiting = self._waiting_tokens()

@@ -21,7 +21,6 @@ from ponder.model.transformer import Attend
 _SHORT = 16  # rows; runs up to this length are padded to a common length and computed together
 _SCORES = 1 << 22  # scores of one head that a part may hold at once
 _SLACK = 512  # tokens; contexts this short are computed together, however unlike
-_PRODUCTS = 64  # query rows from which plain matrix products beat torch's fused kernel on a CPU (docs/LOG.md)
 _WORTH_SHARING = 8  # pages that a shared part must save, at least
 
 
@@ -235,20 +234,16 @@ def attention(
     q_BKQd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, mask: Tensor | None, with_mass: bool
 ) -> tuple[Tensor, Tensor | None]:
     """softmax(q k / sqrt(d) + mask) v and, on request, the log of the softmax's denominators, in float32."""
-    _, K, Q, d = q_BKQd.shape
-    on_cpu = q_BKQd.device.type == "cpu"
-    if not with_mass and not (on_cpu and Q >= _PRODUCTS):
+    if not with_mass:
         return F.scaled_dot_product_attention(q_BKQd, k_BKTd, v_BKTd, attn_mask=mask), None
-    if on_cpu and Q < _PRODUCTS:
-        o, mass = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            q_BKQd, k_BKTd, v_BKTd, attn_mask=None if mask is None else mask.expand(-1, K, -1, -1)
-        )
-        return o, mass
-    scores = (q_BKQd @ k_BKTd.transpose(2, 3)).float().mul_(d**-0.5)
+    if q_BKQd.device.type == "cpu":
+        mask = None if mask is None else mask.expand(-1, q_BKQd.shape[1], -1, -1)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q_BKQd, k_BKTd, v_BKTd, attn_mask=mask)
+    scores = (q_BKQd @ k_BKTd.transpose(2, 3)).float().mul_(q_BKQd.shape[-1] ** -0.5)
     if mask is not None:
         scores += mask
     weights = scores.softmax(-1).to(v_BKTd.dtype)
-    return weights @ v_BKTd, scores.logsumexp(-1) if with_mass else None
+    return weights @ v_BKTd, scores.logsumexp(-1)
 
 
 def shared_spans(

@@ -87,7 +87,8 @@ class Phases:
         phase, tokens = sequence.phase, self.tokens
         if phase is Phase.THINK:
             if id == tokens.think_close:
-                sequence.phase, sequence.state_at = Phase.ANSWER, None
+                sequence.phase = Phase.ANSWER
+                sequence.state_at = None  # a state that was not folded is a thought like any other
                 sequence.confidences.clear()
                 if sequence.constraint is not None:
                     sequence.pending.extend(tokens.lead)

@@ -87,7 +87,7 @@ class Scheduler:
         self._release(shadow)
 
     def close_shadow(self, shadow: Shadow, ids: Seq[int]) -> None:
-        """`ids` is what the next prompt begins with: whatever else the shadow holds goes."""
+        """`ids` is what the next prompt begins with: whatever else the shadow holds goes, what is missing will run."""
         size = self._blocks.page_size
         same = common_prefix(shadow.tokens, ids, len(ids))
         if shadow.computed > same:
@@ -249,26 +249,30 @@ class Scheduler:
             self._counters.shadows_deferred += 1
             return
         for shadow in list(self.shadows.values()):
-            size = self._blocks.page_size
-            if not shadow.started and (shadow.closed or shadow.num_pending >= SHADOW_CHUNK):
-                if self._share and self._computed_soon(shadow) > self._num_cached(shadow):
-                    continue
-                shadow.started = True
-                shadow.nodes = self._blocks.match(shadow.key, shadow.tokens)
-                shadow.pages = array("i", (node.page for node in shadow.nodes))
-                shadow.computed = len(shadow.pages) * size
-                if self._finish_shadow(shadow):
-                    continue
-            length = min(shadow.num_pending, budget)
-            if not length or not (shadow.closed or length >= SHADOW_CHUNK):
+            if not shadow.started and not self._start_shadow(shadow):
+                continue
+            # Beside other work a shadow goes by small steps, so that nobody's next token waits for it.
+            length = min(shadow.num_pending, budget, SHADOW_CHUNK if chunks else budget)
+            if length <= 0 or not (shadow.closed or length >= SHADOW_CHUNK):
                 continue
             if not self._extend(shadow, shadow.computed + length):
-                self._counters.shadows_dropped += 1
-                self.drop_shadow(shadow)
+                self._give_way(shadow)
                 continue
             budget -= length
             chunks.append(Chunk(shadow.pages, shadow.computed, length))
             contexts.append(shadow)
+
+    def _start_shadow(self, shadow: Shadow) -> bool:
+        """Find what is cached of it. False: it is too early, or it was all there."""
+        if not shadow.closed and (shadow.gave_way or shadow.num_pending < SHADOW_CHUNK):
+            return False
+        if self._share and self._computed_soon(shadow) > self._num_cached(shadow):
+            return False
+        shadow.started = True
+        shadow.nodes = self._blocks.match(shadow.key, shadow.tokens)
+        shadow.pages = array("i", (node.page for node in shadow.nodes))
+        shadow.computed = len(shadow.pages) * self._blocks.page_size
+        return not self._finish_shadow(shadow)
 
     def _finish_shadow(self, shadow: Shadow) -> bool:
         """A closed shadow that is computed gives its pages to the tree."""
@@ -279,12 +283,19 @@ class Scheduler:
         return True
 
     def _give_way_shadow(self) -> bool:
+        """The shadow that holds most pages gives them back. False: none holds any."""
         holding = [shadow for shadow in self.shadows.values() if shadow.pages]
-        if not holding:
-            return False
+        if holding:
+            self._give_way(max(holding, key=lambda shadow: len(shadow.pages)))
+        return bool(holding)
+
+    def _give_way(self, shadow: Shadow) -> None:
         self._counters.shadows_dropped += 1
-        self.drop_shadow(max(holding, key=lambda shadow: len(shadow.pages)))
-        return True
+        if shadow.closed:
+            self.drop_shadow(shadow)
+        else:
+            self._release(shadow)
+            shadow.started, shadow.gave_way = False, True
 
 
 def common_prefix(a: Seq[int], b: Seq[int], limit: int) -> int:

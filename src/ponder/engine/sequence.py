@@ -35,12 +35,14 @@ class Context:
 class Shadow(Context):
     """What a later prompt will begin with: computed beside other work, never sampled.
 
-    closed: nothing more will be appended. started: looked up in the tree.
+    closed: nothing more will be appended. started: looked up in the tree. gave_way: lost its pages to others; it starts
+    anew when it is closed.
     """
 
     number: int
     closed: bool = False
     started: bool = False
+    gave_way: bool = False
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
