@@ -504,6 +504,38 @@ def test_a_bad_value_is_refused_by_name(fields, text):
     assert not running.has_work
 
 
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda e: e.submit(PROMPT, SamplingParams(), start="banana"), "start is 'banana'"),
+        (lambda e: e.submit(PROMPT, SamplingParams(), deadline="soon"), "deadline is 'soon'"),
+        (lambda e: e.submit(PROMPT, SamplingParams(), deadline=float("nan")), "deadline is nan"),
+        (lambda e: e.fork(0, seed=-1), "seed is -1"),
+        (lambda e: e.fork(7), "request 7 cannot be forked"),
+        (lambda e: e.open_shadow([3, 99_999]), "ids[1] is 99999"),
+        (lambda e: e.open_shadow([1] * 500), "500 tokens does not fit"),
+        (lambda e: e.extend_shadow(e.open_shadow([1]), ["1"]), "ids[0] is '1'"),
+    ],
+)
+def test_a_bad_call_is_refused_before_it_touches_anybody(call, text):
+    running = engine()
+    running.submit(PROMPT, SamplingParams(max_tokens=5, seed=1))
+    with pytest.raises(InvalidRequest) as refused:
+        call(running)
+    assert text in str(refused.value)
+    while running.has_work:
+        running.step()
+
+
+def test_a_fork_that_would_wait_counts_as_waiting():
+    running = engine(max_batch=1, max_waiting=1)
+    running.submit(PROMPT, SamplingParams(max_tokens=5, seed=1))
+    running.step()
+    running.fork(0)
+    with pytest.raises(Overloaded, match="1 requests are waiting"):
+        running.fork(0)
+
+
 def test_unknown_fields_are_refused():
     for make in (SamplingParams, ThinkingLimits, ConfidenceStop):
         with pytest.raises(TypeError, match="best_of"):

@@ -8,7 +8,7 @@ import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.testing.tiny import tiny_model
-from ponder.types import Phase, PhaseTokens, SamplingParams, ThinkingLimits
+from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, ThinkingLimits
 
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, end=(END,))
@@ -366,7 +366,8 @@ def test_a_shadow_does_not_outlive_the_weights(closed):
         weights.model.layers[0].mlp.up_proj.weight.mul_(0.5)
     assert not running.has_work
     if not closed:
-        running.extend_shadow(turn.shadow, [1, 2, 3])
+        with pytest.raises(InvalidRequest, match="is closed, or never was"):
+            running.extend_shadow(turn.shadow, [1, 2, 3])
         assert turn.end() == 0
     stats = running.stats
     assert (running.has_work, stats.shadows, stats.pages_used, stats.pages_cached) == (False, 0, 0, 0)
