@@ -51,7 +51,6 @@ struct Step {
   Model& m;
   Kernel few, many;  // products of few rows, and of more
   Kernel attending;
-  bool mixed;  // attention by tiles only where rows fill them
   const int* ids;
   int rows, num_chunks;
   const int* const* tables;
@@ -208,8 +207,7 @@ struct Worker {
       bench.seen[i] = item.position + i / group + 1;
     }
     begin_attention(bench, rows, d);
-    const Kernel kernel = step.mixed && rows <= 8 ? step.few : step.attending;
-    attend(kernel, bench, rows, pages, 0, (item.position + item.count + PAGE - 1) / PAGE, 1.0f / sqrtf(d));
+    attend(step.attending, bench, rows, pages, 0, (item.position + item.count + PAGE - 1) / PAGE, 1.0f / sqrtf(d));
     for (int i = 0; i < rows; i++) {
       bf16* to = m.attended + (item.row + i / group) * m.ld_attended + (kv_head * group + i % group) * d;
       const float scale = 1.0f / bench.mass[i];
@@ -255,10 +253,9 @@ struct Worker {
 
 void choose_kernels(Step& step, int path, bool exact) {
   step.few = step.many = step.attending = (Kernel)path;
-  step.mixed = false;
   if (path != AMX) return;
-  if (!exact) step.few = AVX512, step.mixed = true;
-  if (step.m.s.head_dim % 32) step.attending = AVX512, step.mixed = false;  // tiles take 32 dimensions at a time
+  if (!exact) step.few = AVX512;
+  if (step.m.s.head_dim % 32) step.attending = AVX512;  // tiles take 32 dimensions at a time
 }
 
 void find_items(Step& step) {
