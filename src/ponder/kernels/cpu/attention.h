@@ -189,7 +189,7 @@ static inline void soften(Bench& b, int row, int first_token, int tokens, int d,
   vf most = splat(-INFINITY);
   for (int i = 0; i < whole; i += W) {
     vf x = load<vf>(scores + i) * scale;
-    if (i + W > seen) x = choose(lanes() + i < seen, x, splat(-INFINITY));
+    if (i + W > seen) x = lanes() + i < seen ? x : splat(-INFINITY);
     store(scores + i, x);
     most = larger(most, x);
   }
@@ -199,7 +199,7 @@ static inline void soften(Bench& b, int row, int first_token, int tokens, int d,
   vf mass = {};
   for (int i = 0; i < whole; i += W) {
     vf p = exponential(load<vf>(scores + i) - top);
-    if (i + W > seen) p = choose(lanes() + i < seen, p, vf{});
+    if (i + W > seen) p = lanes() + i < seen ? p : vf{};
     vh rounded = narrow(p);
     store(weights + i, rounded);
     mass += (vf)(__builtin_convertvector(rounded, vu) << 16);
