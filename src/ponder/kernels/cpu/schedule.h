@@ -10,7 +10,7 @@
 
 #include "attention.h"
 
-constexpr int WORTH_SHARING = 16;  // pages that a span must save, at least
+constexpr int WORTH_SHARING = 64;  // pages that a span must save, at least
 
 struct Runs {  // run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i]
   int count;

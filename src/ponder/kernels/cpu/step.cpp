@@ -157,23 +157,24 @@ struct Worker {
     }
   }
 
-  // A row's key and value of one head go into their page, its queries of that head to `queries`.
-  void prepare(int layer, int row, int position, const int* table, int kv_head, bf16* queries, long stride) const {
-    const Layer& weights = m.layers[layer];
+  // A row's queries of one key/value head, turned, go to `queries`.
+  void prepare_queries(int layer, int row, int position, int kv_head, bf16* queries, long stride) const {
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
-    const float* angles = step.rope + (long)position * d;
-    float* projected = m.qkv + row * m.QKV;
     for (int g = 0; g < group; g++) {
-      float* q = projected + (kv_head * group + g) * d;
-      turn(q, weights.q_norm, angles);
+      float* q = m.qkv + row * m.QKV + (kv_head * group + g) * d;
+      turn(q, m.layers[layer].q_norm, step.rope + (long)position * d);
       for (int i = 0; i < d; i += W) store(queries + g * stride + i, narrow(load<vf>(q + i)));
     }
-    float* k = projected + (m.s.heads + kv_head) * d;
-    const float* v = projected + (m.s.heads + m.s.kv_heads + kv_head) * d;
-    turn(k, weights.k_norm, angles);
+  }
+
+  // A row's key of one head, turned, and its value go into their page.
+  void prepare_keys(int layer, int row, int position, const int* table, int kv_head) const {
+    const int d = m.s.head_dim, slot = position % PAGE;
+    float* k = m.qkv + row * m.QKV + (m.s.heads + kv_head) * d;
+    const float* v = k + m.s.kv_heads * d;
+    turn(k, m.layers[layer].k_norm, step.rope + (long)position * d);
     bf16 rounded[WIDEST];
     for (int i = 0; i < d; i += W) store(rounded + i, narrow(load<vf>(k + i)));
-    const int slot = position % PAGE;
     bf16* keys = m.head_of(layer, kv_head) + table[position / PAGE] * m.page;
     for (int i = 0; i < d; i += 2) memcpy(keys + i * PAGE + slot * 2, rounded + i, 4);
     for (int i = 0; i < d; i += W) store(rounded + i, narrow(load<vf>(v + i)));
@@ -188,8 +189,9 @@ struct Worker {
     for (int at = share(all, thread); at < share(all, thread + 1); at++) {
       const int row = at / m.s.kv_heads, kv_head = at % m.s.kv_heads;
       while (row >= first + runs.lengths[run]) first += runs.lengths[run++];
-      prepare(layer, row, runs.starts[run] + row - first, runs.tables[run], kv_head,
-              m.queries + ((long)row * m.s.heads + kv_head * group) * d, d);
+      const int position = runs.starts[run] + row - first;
+      prepare_queries(layer, row, position, kv_head, m.queries + ((long)row * m.s.heads + kv_head * group) * d, d);
+      if (!step.schedule.singles) prepare_keys(layer, row, position, runs.tables[run], kv_head);
     }
     wait();
   }
@@ -240,9 +242,10 @@ struct Worker {
     const Pages pages{m.head_of(layer, kv_head), m.page, step.runs.tables[item.run], d};
     const int skipped = step.schedule.skipped[item.run];
     begin_attention(bench, rows, d);
-    if (prepares_late()) prepare(layer, item.row, item.position, pages.table, kv_head, bench.queries[0], WIDEST + 32);
+    if (step.schedule.singles) prepare_keys(layer, item.row, item.position, pages.table, kv_head);
+    if (alone()) prepare_queries(layer, item.row, item.position, kv_head, bench.queries[0], WIDEST + 32);
     for (int i = 0; i < item.count; i++) {
-      if (!prepares_late()) take_queries(i, item.row + i, kv_head);
+      if (!alone()) take_queries(i, item.row + i, kv_head);
       if (skipped) load_state(i, item.row + i, kv_head);
     }
     for (int i = 0; i < rows; i++) bench.seen[i] = item.position + i / group + 1;
@@ -255,11 +258,11 @@ struct Worker {
     }
   }
 
-  // Rows that nobody else looks at in this step are prepared by whoever attends from them: one barrier less.
-  bool prepares_late() const { return step.schedule.singles && step.schedule.spans.empty(); }
+  // Each row has a context for itself: whoever attends from it prepares it, and one barrier is saved.
+  bool alone() const { return step.schedule.singles && step.schedule.spans.empty(); }
 
   void attention(int layer) {
-    if (!prepares_late()) prepare_rows(layer);
+    if (!alone()) prepare_rows(layer);
     const int levels = (int)step.schedule.levels.size(), heads = m.s.kv_heads;
     for (int level = 0; level < levels; level++) {
       const std::vector<Item>& items = step.schedule.levels[level];
