@@ -226,6 +226,38 @@ def test_a_fork_goes_on_in_a_copied_page(kernel):
     assert_close(again, expected, slice(44, 48))
 
 
+def private(step, table, shared, first):
+    """A table that shares its leading pages and holds copies of the rest of `table`, in pages from `first` on."""
+    own = range(first, first + len(table) - shared)
+    for source, target in zip(table[shared:], own, strict=True):
+        step.copy(source, target)
+    return array("i", [*table[:shared], *own])
+
+
+@each_kernel
+@each_config
+def test_contexts_that_share_pages(kernel, name):
+    """A group of five that shares 10 pages, three of which share 12 more, beside one that shares hardly any."""
+    expected = reference(name, 600)
+
+    def logits(exact):
+        step = fused(expected.model, kernel, exact=exact, num_pages=500)
+        table = array("i", [(7 * i) % 38 for i in range(38)])
+        step.run(expected.ids[:592], [Chunk(table, 0, 592)], [])
+        inner = private(step, table, 10, 40)
+        tables = [private(step, table, 10, 80), private(step, table, 10, 120), private(step, table, 1, 160)]
+        tables += [private(step, inner, 22, 200 + 40 * i) for i in range(3)]
+        chunks = [Chunk(each, 592, length) for each, length in zip(tables, (1, 3, 2, 1, 5, 1), strict=True)]
+        ids = [id for chunk in chunks for id in expected.ids[592 : chunk.end]]
+        positions = [position for chunk in chunks for position in range(592, chunk.end)]
+        return step.run(ids, chunks, range(len(ids))), positions
+
+    (shared, positions), (alone, _) = logits(exact=False), logits(exact=True)
+    assert_close(shared, expected, positions)
+    assert_close(alone, expected, positions)
+    assert not torch.equal(shared, alone), "pages that are read together are summed in another order"
+
+
 # Bits -----------------------------------------------------------------------------------------------------------------
 
 

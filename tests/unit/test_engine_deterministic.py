@@ -24,12 +24,13 @@ CONFIG = ModelConfig(
     max_positions=512,
 )
 MODEL = Transformer(CONFIG)
-MODELS = {torch.float32: MODEL, torch.bfloat16: Transformer(CONFIG).to(torch.bfloat16)}
+BFLOAT16 = Transformer(CONFIG).to(torch.bfloat16)
+KINDS = {"float32": (MODEL, "torch"), "bfloat16": (BFLOAT16, "torch"), "fused": (BFLOAT16, "auto")}
 PROMPTS = [[(7 * i + j * j) % 500 for j in range(5 + 11 * i % 90)] for i in range(38)]
 AT = 5  # the prompt whose logits are compared
 NEW = 20
 
-each_dtype = pytest.mark.parametrize("dtype", MODELS, ids=str)
+each_kind = pytest.mark.parametrize("kind", KINDS)  # "fused" is torch again where no compiler is
 
 
 @pytest.fixture(autouse=True)
@@ -57,17 +58,18 @@ def seen(monkeypatch):
     return seen
 
 
-def deterministic(dtype=torch.float32, **options):
-    return Engine(MODELS[dtype], TOKENS, deterministic=True, **options)
+def deterministic(kind="float32", **options):
+    model, kernel = KINDS[kind]
+    return Engine(model, TOKENS, deterministic=True, kernel=kernel, **options)
 
 
 def params(seed=3, n=NEW, **fields):
     return SamplingParams(max_tokens=n, seed=seed, **fields)
 
 
-def alone(dtype, seen, **fields):
+def alone(kind, seen, **fields):
     """The reference: one request by itself, whole prompt at once. Logits by the ids before them; its segment."""
-    segment = deterministic(dtype).generate([PROMPTS[AT]], params(**fields))[0].segment
+    segment = deterministic(kind).generate([PROMPTS[AT]], params(**fields))[0].segment
     reference = dict(seen)
     assert len(reference) == NEW
     seen.clear()
@@ -81,52 +83,52 @@ def assert_bitwise(seen, reference):
     assert not different, f"logits differ behind {different} tokens"
 
 
-@each_dtype
+@each_kind
 @pytest.mark.parametrize("neighbours", [1, 3, 37])
-def test_neighbours_change_no_bit(dtype, neighbours, seen):
-    reference, segment = alone(dtype, seen)
+def test_neighbours_change_no_bit(kind, neighbours, seen):
+    reference, segment = alone(kind, seen)
     others = [prompt for prompt in PROMPTS if prompt is not PROMPTS[AT]][:neighbours]
     prompts = [*others[: neighbours // 2], PROMPTS[AT], *others[neighbours // 2 :]]
     chosen = [params(3 if prompt is PROMPTS[AT] else 100 + i, temperature=1.0) for i, prompt in enumerate(prompts)]
-    finishes = deterministic(dtype).generate(prompts, chosen)
+    finishes = deterministic(kind).generate(prompts, chosen)
     assert_bitwise(seen, reference)
     together = finishes[neighbours // 2].segment
     assert (together.ids, together.logprobs) == (segment.ids, segment.logprobs)
 
 
-@each_dtype
+@each_kind
 @pytest.mark.parametrize("step_tokens", [1, 3, 31, 32, 33, 64])
-def test_chunking_changes_no_bit(dtype, step_tokens, seen):
-    reference, segment = alone(dtype, seen)
-    chunked = deterministic(dtype, step_tokens=step_tokens)
+def test_chunking_changes_no_bit(kind, step_tokens, seen):
+    reference, segment = alone(kind, seen)
+    chunked = deterministic(kind, step_tokens=step_tokens)
     assert chunked.generate([PROMPTS[AT]], params())[0].segment == segment
     assert chunked.stats.counters.steps >= NEW + len(PROMPTS[AT]) // step_tokens - 1
     assert_bitwise(seen, reference)
 
 
-@each_dtype
-def test_many_neighbours_in_small_chunks_change_no_bit(dtype, seen):
-    reference, _ = alone(dtype, seen)
-    deterministic(dtype, step_tokens=50, max_batch=9).generate(PROMPTS, [params(3)] * len(PROMPTS))
+@each_kind
+def test_many_neighbours_in_small_chunks_change_no_bit(kind, seen):
+    reference, _ = alone(kind, seen)
+    deterministic(kind, step_tokens=50, max_batch=9).generate(PROMPTS, [params(3)] * len(PROMPTS))
     assert_bitwise(seen, reference)
 
 
-@each_dtype
+@each_kind
 @pytest.mark.parametrize("step_tokens", [7, 2048])
-def test_a_token_that_was_decoded_equals_one_behind_a_prompt(dtype, step_tokens, seen):
-    reference, segment = alone(dtype, seen, temperature=0.0)
+def test_a_token_that_was_decoded_equals_one_behind_a_prompt(kind, step_tokens, seen):
+    reference, segment = alone(kind, seen, temperature=0.0)
     ids = [*PROMPTS[AT], *segment.ids]
     for at in range(NEW):
-        fresh = deterministic(dtype, step_tokens=step_tokens)
+        fresh = deterministic(kind, step_tokens=step_tokens)
         finish = fresh.generate([ids[: len(PROMPTS[AT]) + at]], params(n=1, temperature=0.0))[0]
         assert (finish.ids[0], finish.segment.logprobs[0]) == (segment.ids[at], segment.logprobs[at])
     assert_bitwise(seen, reference)
 
 
-@each_dtype
-def test_what_is_cached_changes_no_bit(dtype, seen):
-    reference, segment = alone(dtype, seen)
-    warm = deterministic(dtype)
+@each_kind
+def test_what_is_cached_changes_no_bit(kind, seen):
+    reference, segment = alone(kind, seen)
+    warm = deterministic(kind)
     warm.generate([[*PROMPTS[AT], 9, 9, 9]], params(n=1))
     finish = warm.generate([PROMPTS[AT]], params())[0]
     assert finish.usage.cached_tokens == (len(PROMPTS[AT]) - 1) // 16 * 16 > 0
@@ -134,20 +136,25 @@ def test_what_is_cached_changes_no_bit(dtype, seen):
     assert_bitwise(seen, reference)
 
 
-@each_dtype
-def test_prompts_of_one_beginning_share_pages_and_change_no_bit(dtype, seen):
-    reference, _ = alone(dtype, seen)
-    together = deterministic(dtype)
+@each_kind
+def test_prompts_of_one_beginning_share_pages_and_change_no_bit(kind, seen):
+    reference, _ = alone(kind, seen)
+    together = deterministic(kind)
     finishes = together.generate([PROMPTS[AT]] * 8, [params(i) for i in range(8)])
     assert sum(finish.usage.cached_tokens for finish in finishes) == 7 * ((len(PROMPTS[AT]) - 1) // 16 * 16) > 0
     assert_bitwise(seen, reference)
 
 
-@each_dtype
-def test_preemption_changes_no_bit(dtype, seen):
-    reference, segment = alone(dtype, seen)
+@each_kind
+def test_preemption_changes_no_bit(kind, seen):
+    reference, segment = alone(kind, seen)
     pages = 9
-    short = deterministic(dtype, memory=pages * bytes_per_page(CONFIG, 16, dtype), max_batch=4, window=16 * pages)
+    short = deterministic(
+        kind,
+        memory=pages * bytes_per_page(CONFIG, 16, next(KINDS[kind][0].parameters()).dtype),
+        max_batch=4,
+        window=16 * pages,
+    )
     request = {}
     for prompt in (PROMPTS[1], PROMPTS[9], PROMPTS[AT]):
         request[short.submit(prompt, params(3, NEW if prompt is PROMPTS[AT] else 80))] = prompt
@@ -160,10 +167,10 @@ def test_preemption_changes_no_bit(dtype, seen):
     assert_bitwise(seen, reference)
 
 
-@each_dtype
-def test_a_fork_changes_no_bit(dtype, seen):
-    reference, segment = alone(dtype, seen)
-    running = deterministic(dtype)
+@each_kind
+def test_a_fork_changes_no_bit(kind, seen):
+    reference, segment = alone(kind, seen)
+    running = deterministic(kind)
     first = running.submit(PROMPTS[AT], params())
     for _ in range(8):
         running.step()

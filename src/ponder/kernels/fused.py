@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -174,21 +173,22 @@ class FusedStep:
         """ids: tokens of all runs, one after the other. float32 logits_SV of the rows asked for, in their order."""
         if self._packed is None:
             self._pack()
-        ids_N = np.array(ids, np.int32)
-        starts, lengths = (np.array([getattr(run, name) for run in runs], np.int32) for name in ("start", "length"))
-        assert len(ids_N) == lengths.sum(), "one id for each token of the runs"
-        tables = np.array([run.pages.buffer_info()[0] for run in runs], np.uintp)
-        rows_S = np.array(rows, np.int32)
-        self._know_positions(int((starts + lengths).max()))
-        logits = torch.empty(-(-len(rows_S) // 16) * 16, self._width)
+        # Arrays of the standard library: numpy's take several times as long to make and to address.
+        tokens, wanted = array("i", ids), array("i", rows)
+        starts, lengths = array("i", [run.start for run in runs]), array("i", [run.length for run in runs])
+        tables = array("Q", [run.pages.buffer_info()[0] for run in runs])
+        assert len(tokens) == sum(lengths), "one id for each token of the runs"
+        self._know_positions(max(map(int.__add__, starts, lengths)))
+        logits = torch.empty(-(-len(wanted) // 16) * 16, self._width)
         failed = self._library.ponder_run(
-            *(self._handle, torch.get_num_threads(), self._path, self._exact, len(ids_N), ids_N.ctypes.data),
-            *(len(runs), tables.ctypes.data, starts.ctypes.data, lengths.ctypes.data),
-            *(len(rows_S), rows_S.ctypes.data, self._rope.data_ptr(), logits.data_ptr()),
+            *(self._handle, torch.get_num_threads(), self._path, self._exact),
+            *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),
+            *(starts.buffer_info()[0], lengths.buffer_info()[0], len(wanted), wanted.buffer_info()[0]),
+            *(self._rope.data_ptr(), logits.data_ptr()),
         )
         if failed:
             raise MemoryError("no room for the step") if failed == 1 else IndexError("an id beyond the vocabulary")
-        return logits[: len(rows_S), : self._shape.vocab_size]
+        return logits[: len(wanted), : self._shape.vocab_size]
 
     def _know_positions(self, count: int) -> None:
         """Angles of the positions below `count` are in the table."""

@@ -29,8 +29,9 @@ struct Pages {
   const bf16* values(int at) const { return keys(at) + PAGE * d; }
 };
 
-static inline void prefetch_half(const bf16* from, int numbers) {
-  for (int i = 0; i < numbers; i += 32) __builtin_prefetch(from + i, 0, 2);
+// Half a page, keys or values, will be read soon.
+static inline void announce(const bf16* half, int d) {
+  for (int i = 0; i < PAGE * d; i += 32) __builtin_prefetch(half + i, 0, 2);
 }
 
 // Vectors ------------------------------------------------------------------------------------------------------------
@@ -56,8 +57,7 @@ template <class Dot, int R> static inline void score_page(Bench& b, int row, con
 template <class Dot> static void score_vectors(Bench& b, int rows, const Pages& pages, int first, int last) {
   for (int at = first; at < last; at++) {
     const bf16* keys = pages.keys(at);
-    if (at + 1 < last) prefetch_half(pages.keys(at + 1), PAGE * pages.d);
-    prefetch_half(keys + PAGE * pages.d, PAGE * pages.d);
+    if (at + 1 < last) announce(pages.keys(at + 1), pages.d);
     const int column = (at - first) * PAGE;
     int row = 0;
     if constexpr (W == 16)
@@ -74,6 +74,7 @@ static inline void mix_columns(Bench& b, int row, const Pages& pages, int first,
     for (int v = 0; v < V; v++) acc[r][v] = load<vf>(b.sums[row + r] + column + v * W);
   for (int at = first; at < last; at++) {
     const bf16* values = pages.values(at) + column * 2;
+    if (!column && !row && at + 1 < last) announce(pages.values(at + 1), pages.d);
     for (int i = 0; i < PAGE; i += 2, values += 2 * pages.d) {
       vu x[R];
       for (int r = 0; r < R; r++) x[r] = splat(pair_at(b.weights[row + r] + (at - first) * PAGE + i));
@@ -113,6 +114,8 @@ static void score_tiles(Bench& b, int rows, const Pages& pages, int first, int l
     // A page beyond the end is the last one again, into columns that nobody reads.
     const bf16 *keys = pages.keys(at), *next = pages.keys(at + 1 < last ? at + 1 : at);
     float* to = b.scores[0] + (at - first) * PAGE;
+    if (at + 2 < last) announce(pages.keys(at + 2), pages.d);
+    if (at + 3 < last) announce(pages.keys(at + 3), pages.d);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -134,10 +137,6 @@ static void score_tiles(Bench& b, int rows, const Pages& pages, int first, int l
       _tile_stored(2, to + 16 * (S / 4), S);
       _tile_stored(3, to + 16 * (S / 4) + PAGE, S);
     }
-    if (at + 2 < last) prefetch_half(pages.keys(at + 2), PAGE * pages.d);
-    if (at + 3 < last) prefetch_half(pages.keys(at + 3), PAGE * pages.d);
-    prefetch_half(keys + PAGE * pages.d, PAGE * pages.d);
-    prefetch_half(next + PAGE * pages.d, PAGE * pages.d);
   }
 }
 
@@ -156,6 +155,7 @@ static void mix_tiles(Bench& b, int rows, const Pages& pages, int first, int las
     }
     for (int at = first; at < last; at++) {
       const bf16* values = pages.values(at) + column * 2;
+      if (!column && at + 1 < last) announce(pages.values(at + 1), d);
       _tile_loadd(4, b.weights[0] + (at - first) * PAGE, P);
       _tile_loadd(6, values, d * 4);
       _tile_dpbf16ps(0, 4, 6);
@@ -189,7 +189,7 @@ static inline void soften(Bench& b, int row, int first_token, int tokens, int d,
   vf most = splat(-INFINITY);
   for (int i = 0; i < whole; i += W) {
     vf x = load<vf>(scores + i) * scale;
-    if (i + W > seen) x = choose(lanes() + i < seen, x, splat(-INFINITY));
+    if (i + W > seen) x = lanes() + i < seen ? x : splat(-INFINITY);
     store(scores + i, x);
     most = larger(most, x);
   }
@@ -199,7 +199,7 @@ static inline void soften(Bench& b, int row, int first_token, int tokens, int d,
   vf mass = {};
   for (int i = 0; i < whole; i += W) {
     vf p = exponential(load<vf>(scores + i) - top);
-    if (i + W > seen) p = choose(lanes() + i < seen, p, vf{});
+    if (i + W > seen) p = lanes() + i < seen ? p : vf{};
     vh rounded = narrow(p);
     store(weights + i, rounded);
     mass += (vf)(__builtin_convertvector(rounded, vu) << 16);

@@ -47,9 +47,10 @@ struct Model {
   const void* embed;  // (vocab, hidden) as the model holds it
   Memory weights, pool, room;
   long page;  // numbers in a page, all layers
-  // Of one step, by row: residual stream, normed rows, projections, queries, attended values, gated values.
+  // Of one step, by row: residual stream, projections, attention so far; normed rows, queries, attended values, gated
+  // values.
   long rows = 0;
-  float *x, *qkv;
+  float *x, *qkv, *states;
   bf16 *normed, *queries, *attended, *gated;
   long ld_normed, ld_attended, ld_gated;  // not a power of two: rows would meet in the same lines of the cache
   std::vector<Bench*> benches;
@@ -97,6 +98,7 @@ struct Model {
   size_t lay_out_room(char* base, long wanted) {
     Cutter cut{base};
     x = cut.take<float>(wanted * D), qkv = cut.take<float>(wanted * QKV);
+    states = cut.take<float>(wanted * s.heads * (s.head_dim + 2));
     normed = cut.take<bf16>(wanted * ld_normed), queries = cut.take<bf16>(wanted * s.heads * s.head_dim);
     attended = cut.take<bf16>(wanted * ld_attended), gated = cut.take<bf16>(wanted * ld_gated);
     return cut.used;

@@ -45,7 +45,8 @@ static inline void finish(const Product& p, int row, int panel, const float* acc
 }
 
 // R rows times V vectors of each of P panels, in registers.
-template <class Dot, int R, int P, int V> static inline void block(const Product& p, int row, int panel, int begin, float (*out)[R][PANEL]) {
+template <class Dot, int R, int P, int V>
+static inline void block(const Product& p, int row, int panel, int begin, float (*out)[R][PANEL]) {
   vf acc[P][R][V] = {};
   const bf16* a = p.a + row * p.lda;
   const bf16* w = p.panels + (long)panel * p.K * PANEL + begin * 2;

@@ -7,11 +7,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <new>
 
 #include "packing.h"
+#include "schedule.h"
 
 namespace {
 
@@ -43,29 +43,26 @@ struct Barrier {
   }
 };
 
-struct Item {  // neighbouring rows of one chunk that attend together
-  int chunk, row, position, count;
-};
-
 struct Step {
   Model& m;
   Kernel few, many;  // products of few rows, and of more
   Kernel attending;
-  bool mixed;  // attention by tiles only where rows fill them
   const int* ids;
-  int rows, num_chunks;
-  const int* const* tables;
-  const int *starts, *lengths;
+  int rows;
+  Runs runs;
   int outs;
   const int* out_rows;
   const float* rope;
   float* logits;
-  bool singles = true;  // every chunk is one row
-  std::vector<Item> items;
-  std::vector<std::atomic<int>> next;  // per layer, the item to be taken
+  Schedule schedule;
+  std::vector<std::atomic<int>> next;  // per layer and level, the item to be taken
   Barrier barrier;
 
-  explicit Step(Model& model) : m(model), next(model.s.layers) {}
+  Step(Model& model, const Runs& runs, bool exact)
+      : m(model),
+        runs(runs),
+        schedule(runs, ROWS / (model.s.heads / model.s.kv_heads), !exact),
+        next(model.s.layers * schedule.levels.size()) {}
 };
 
 struct Worker {
@@ -160,23 +157,24 @@ struct Worker {
     }
   }
 
-  // A row's key and value of one head go into their page, its queries of that head to `queries`.
-  void prepare(int layer, int row, int position, const int* table, int kv_head, bf16* queries, long stride) const {
-    const Layer& weights = m.layers[layer];
+  // A row's queries of one key/value head, turned, go to `queries`.
+  void prepare_queries(int layer, int row, int position, int kv_head, bf16* queries, long stride) const {
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
-    const float* angles = step.rope + (long)position * d;
-    float* projected = m.qkv + row * m.QKV;
     for (int g = 0; g < group; g++) {
-      float* q = projected + (kv_head * group + g) * d;
-      turn(q, weights.q_norm, angles);
+      float* q = m.qkv + row * m.QKV + (kv_head * group + g) * d;
+      turn(q, m.layers[layer].q_norm, step.rope + (long)position * d);
       for (int i = 0; i < d; i += W) store(queries + g * stride + i, narrow(load<vf>(q + i)));
     }
-    float* k = projected + (m.s.heads + kv_head) * d;
-    const float* v = projected + (m.s.heads + m.s.kv_heads + kv_head) * d;
-    turn(k, weights.k_norm, angles);
+  }
+
+  // A row's key of one head, turned, and its value go into their page.
+  void prepare_keys(int layer, int row, int position, const int* table, int kv_head) const {
+    const int d = m.s.head_dim, slot = position % PAGE;
+    float* k = m.qkv + row * m.QKV + (m.s.heads + kv_head) * d;
+    const float* v = k + m.s.kv_heads * d;
+    turn(k, m.layers[layer].k_norm, step.rope + (long)position * d);
     bf16 rounded[WIDEST];
     for (int i = 0; i < d; i += W) store(rounded + i, narrow(load<vf>(k + i)));
-    const int slot = position % PAGE;
     bf16* keys = m.head_of(layer, kv_head) + table[position / PAGE] * m.page;
     for (int i = 0; i < d; i += 2) memcpy(keys + i * PAGE + slot * 2, rounded + i, 4);
     for (int i = 0; i < d; i += W) store(rounded + i, narrow(load<vf>(v + i)));
@@ -186,30 +184,73 @@ struct Worker {
 
   void prepare_rows(int layer) {
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, all = step.rows * m.s.kv_heads;
-    int chunk = 0, first = 0;  // the chunk of a row, and its first row
+    const Runs& runs = step.runs;
+    int run = 0, first = 0;  // the run of a row, and its first row
     for (int at = share(all, thread); at < share(all, thread + 1); at++) {
       const int row = at / m.s.kv_heads, kv_head = at % m.s.kv_heads;
-      while (row >= first + step.lengths[chunk]) first += step.lengths[chunk++];
-      prepare(layer, row, step.starts[chunk] + row - first, step.tables[chunk], kv_head,
-              m.queries + ((long)row * m.s.heads + kv_head * group) * d, d);
+      while (row >= first + runs.lengths[run]) first += runs.lengths[run++];
+      const int position = runs.starts[run] + row - first;
+      prepare_queries(layer, row, position, kv_head, m.queries + ((long)row * m.s.heads + kv_head * group) * d, d);
+      if (!step.schedule.singles) prepare_keys(layer, row, position, runs.tables[run], kv_head);
     }
     wait();
   }
 
-  void attend_item(int layer, const Item& item, int kv_head) {
-    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
-    const Pages pages{m.head_of(layer, kv_head), m.page, step.tables[item.chunk], d};
-    if (step.singles)
-      prepare(layer, item.row, item.position, pages.table, kv_head, bench.queries[0], WIDEST + 32);
-    for (int i = 0; i < rows; i++) {
-      if (!step.singles)
-        memcpy(bench.queries[i], m.queries + ((long)(item.row + i / group) * m.s.heads + kv_head * group + i % group) * d,
-               d * sizeof(bf16));
-      bench.seen[i] = item.position + i / group + 1;
+  void take_queries(int at, int row, int kv_head) {
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
+    const bf16* from = m.queries + ((long)row * m.s.heads + kv_head * group) * d;
+    for (int g = 0; g < group; g++) memcpy(bench.queries[at * group + g], from + g * d, d * sizeof(bf16));
+  }
+
+  // The state of a row's attention to one key/value head: sums, then maximum and mass, for each query head.
+  float* state(int row, int kv_head) const {
+    return m.states + ((long)row * m.s.kv_heads + kv_head) * (m.s.heads / m.s.kv_heads) * (m.s.head_dim + 2);
+  }
+  void load_state(int at, int row, int kv_head) {
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
+    const float* from = state(row, kv_head);
+    for (int i = at * group; i < (at + 1) * group; i++, from += d + 2) {
+      memcpy(bench.sums[i], from, d * sizeof(float));
+      bench.top[i] = from[d], bench.mass[i] = from[d + 1];
     }
+  }
+  void save_state(int at, int row, int kv_head) const {
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
+    float* to = state(row, kv_head);
+    for (int i = at * group; i < (at + 1) * group; i++, to += d + 2) {
+      memcpy(to, bench.sums[i], d * sizeof(float));
+      to[d] = bench.top[i], to[d + 1] = bench.mass[i];
+    }
+  }
+
+  void attend_span(int layer, const Item& item, int kv_head) {
+    const Span& span = step.schedule.spans[item.span];
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
     begin_attention(bench, rows, d);
-    const Kernel kernel = step.mixed && rows <= 8 ? step.few : step.attending;
-    attend(kernel, bench, rows, pages, 0, (item.position + item.count + PAGE - 1) / PAGE, 1.0f / sqrtf(d));
+    for (int i = 0; i < item.count; i++) {
+      take_queries(i, span.rows[item.row + i], kv_head);
+      if (span.level) load_state(i, span.rows[item.row + i], kv_head);
+    }
+    for (int i = 0; i < rows; i++) bench.seen[i] = span.last * PAGE;
+    const Pages pages{m.head_of(layer, kv_head), m.page, span.table, d};
+    attend(step.attending, bench, rows, pages, span.first, span.last, 1.0f / sqrtf(d));
+    for (int i = 0; i < item.count; i++) save_state(i, span.rows[item.row + i], kv_head);
+  }
+
+  void attend_run(int layer, const Item& item, int kv_head) {
+    const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
+    const Pages pages{m.head_of(layer, kv_head), m.page, step.runs.tables[item.run], d};
+    const int skipped = step.schedule.skipped[item.run];
+    begin_attention(bench, rows, d);
+    if (step.schedule.singles) prepare_keys(layer, item.row, item.position, pages.table, kv_head);
+    if (alone()) prepare_queries(layer, item.row, item.position, kv_head, bench.queries[0], WIDEST + 32);
+    for (int i = 0; i < item.count; i++) {
+      if (!alone()) take_queries(i, item.row + i, kv_head);
+      if (skipped) load_state(i, item.row + i, kv_head);
+    }
+    for (int i = 0; i < rows; i++) bench.seen[i] = item.position + i / group + 1;
+    const int last = (item.position + item.count + PAGE - 1) / PAGE;
+    attend(step.attending, bench, rows, pages, skipped, last, 1.0f / sqrtf(d));
     for (int i = 0; i < rows; i++) {
       bf16* to = m.attended + (item.row + i / group) * m.ld_attended + (kv_head * group + i % group) * d;
       const float scale = 1.0f / bench.mass[i];
@@ -217,16 +258,26 @@ struct Worker {
     }
   }
 
+  // Each row has a context for itself: whoever attends from it prepares it, and one barrier is saved.
+  bool alone() const { return step.schedule.singles && step.schedule.spans.empty(); }
+
   void attention(int layer) {
-    if (!step.singles) prepare_rows(layer);
-    const int all = (int)step.items.size() * m.s.kv_heads;
-    for (int at; (at = step.next[layer].fetch_add(1, std::memory_order_relaxed)) < all;)
-      attend_item(layer, step.items[at / m.s.kv_heads], at % m.s.kv_heads);
+    if (!alone()) prepare_rows(layer);
+    const int levels = (int)step.schedule.levels.size(), heads = m.s.kv_heads;
+    for (int level = 0; level < levels; level++) {
+      const std::vector<Item>& items = step.schedule.levels[level];
+      std::atomic<int>& next = step.next[layer * levels + level];
+      for (int at; (at = next.fetch_add(1, std::memory_order_relaxed)) < (int)items.size() * heads;) {
+        const Item& item = items[at / heads];
+        item.span < 0 ? attend_run(layer, item, at % heads) : attend_span(layer, item, at % heads);
+      }
+      wait();
+    }
     shaped = 0;
-    wait();
   }
 
-  void project(const bf16* a, long lda, const bf16* panels, long K, long outputs, Into into, const float* bias, float* out) {
+  void project(const bf16* a, long lda, const bf16* panels, long K, long outputs, Into into, const float* bias,
+               float* out) {
     multiply({a, lda, panels, (int)K, (int)(outputs / PANEL), into, bias, out, outputs, m.gated, m.ld_gated}, step.rows);
     wait();
   }
@@ -255,21 +306,9 @@ struct Worker {
 
 void choose_kernels(Step& step, int path, bool exact) {
   step.few = step.many = step.attending = (Kernel)path;
-  step.mixed = false;
   if (path != AMX) return;
-  if (!exact) step.few = AVX512, step.mixed = true;
-  if (step.m.s.head_dim % 32) step.attending = AVX512, step.mixed = false;  // tiles take 32 dimensions at a time
-}
-
-void find_items(Step& step) {
-  const int group = step.m.s.heads / step.m.s.kv_heads, together = ROWS / group;
-  for (int chunk = 0, row = 0; chunk < step.num_chunks; row += step.lengths[chunk++]) {
-    step.singles &= step.lengths[chunk] == 1;
-    for (int at = 0; at < step.lengths[chunk]; at += together) {
-      const int left = step.lengths[chunk] - at;
-      step.items.push_back({chunk, row + at, step.starts[chunk] + at, left < together ? left : together});
-    }
-  }
+  if (!exact) step.few = AVX512;
+  if (step.m.s.head_dim % 32) step.attending = AVX512;  // tiles take 32 dimensions at a time
 }
 
 }  // namespace
@@ -324,20 +363,18 @@ void ponder_pack(Model* m, const void* const* from, int threads) {
 }
 
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
-// `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`, whose
-// rows are the vocabulary padded to 32 wide, and of which there are up to 15 more. 0, or why nothing was done.
+// `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`: its
+// rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. 0, or why nothing was done: 1 for lack
+// of memory, 2 for an id beyond the vocabulary.
 int ponder_run(Model* m, int threads, int path, int exact, int rows, const int* ids, int chunks,
                const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
-               const float* rope, float* logits) {
+               const float* rope, float* logits) try {
   if (!m->make_room(rows, threads)) return 1;
   for (int row = 0; row < rows; row++)
     if (ids[row] < 0 || ids[row] >= m->s.vocab) return 2;
-  Step step(*m);
+  Step step(*m, {chunks, tables, starts, lengths}, exact);
   choose_kernels(step, path, exact);
-  step.ids = ids, step.rows = rows, step.num_chunks = chunks;
-  step.tables = tables, step.starts = starts, step.lengths = lengths;
-  step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
-  find_items(step);
+  step.ids = ids, step.rows = rows, step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
 #pragma omp parallel num_threads(threads)
   {
     const int thread = omp_get_thread_num();
@@ -348,6 +385,8 @@ int ponder_run(Model* m, int threads, int path, int exact, int rows, const int* 
 #endif
   }
   return 0;
+} catch (const std::bad_alloc&) {
+  return 1;
 }
 
 }

@@ -36,8 +36,7 @@ static inline vi lanes() {
   for (int i = 0; i < W; i++) v[i] = i;
   return v;
 }
-static inline vf choose(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
-static inline vf larger(vf a, vf b) { return choose(a > b, a, b); }
+static inline vf larger(vf a, vf b) { return a > b ? a : b; }
 
 static inline float sum(vf v) {  // in one fixed order
   float x[W];
@@ -77,8 +76,8 @@ static inline vh narrow(vf x) {
 
 // e^x to about 2 units in the last place; 0 and infinity at the ends stay finite, NaN stays NaN.
 static inline vf exponential(vf x) {
-  x = choose(x < -87.0f, splat(-87.0f), x);
-  x = choose(x > 88.0f, splat(88.0f), x);
+  x = x < -87.0f ? splat(-87.0f) : x;
+  x = x > 88.0f ? splat(88.0f) : x;
   const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
   vf n = (x * 1.44269504f + magic) - magic;
   vf r = x - n * 0.693359375f;
