@@ -6,6 +6,7 @@
     model.ask("What is 4711 * 815?").text                        # thinks, answers, discards the thinking
     model.ask("What is 4711 * 815?", effort="none")              # answers at once
     model.ask("…", strategy="consensus(samples=8)")              # asks eight times, takes the majority
+    model.ask("…", grammar=ponder.Regex("[0-9]+"))               # an answer of that form, and free thinking
     model.ask_many(["…", "…"])                                   # batched
     chat = model.conversation(); chat.say("…"); chat.account     # several turns, and what they kept
 
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ponder.front import load as load
+    from ponder.sampler.protocol import JsonSchema as JsonSchema
+    from ponder.sampler.protocol import Regex as Regex
     from ponder.think import Conversation as Conversation
     from ponder.think import Reasoner as Reasoner
     from ponder.think import consensus as consensus
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "load": "ponder.front",
+    "JsonSchema": "ponder.sampler.protocol",
+    "Regex": "ponder.sampler.protocol",
     "Conversation": "ponder.think",
     "Reasoner": "ponder.think",
     "consensus": "ponder.think",

@@ -298,7 +298,7 @@ class Watched:
 
     def submit(self):
         rng = self.random
-        prompt = [3, 1, 4, 1] * rng.choice([0, 0, 4, 8, 9]) + [rng.randrange(8) for _ in range(rng.randrange(1, 12))]
+        prompt = [3, 1, 4, 1] * rng.choice([0, 0, 4, 9, 20]) + [rng.randrange(8) for _ in range(rng.randrange(1, 12))]
         params = SamplingParams(
             max_tokens=rng.randrange(1, 60),
             temperature=rng.choice([0.0, 1.0, 2.0]),
@@ -313,7 +313,9 @@ class Watched:
 
     def fork(self):
         if self.unfinished:
-            parent = self.random.choice(self.unfinished)
+            in_prefill = [s.request for s in self.engine._scheduler.running if s.computed and s.num_pending > 17]
+            parent = self.random.choice(self.random.choice([in_prefill, self.unfinished]) or self.unfinished)
+            self.seen["forks in prefill"] += parent in in_prefill
             seed = self.random.getrandbits(64)
             self.unfinished.append(self.engine.fork(parent, seed=seed))
             self.seen["forks"] += 1
@@ -364,7 +366,7 @@ class Watched:
     [
         {"memory": 10 * PAGE_BYTES, "max_batch": 6},
         {"memory": 14 * PAGE_BYTES, "max_batch": 8, "step_tokens": 24},
-        {"memory": 9 * PAGE_BYTES, "max_batch": 8, "step_tokens": 5},
+        {"memory": 9 * PAGE_BYTES, "max_batch": 8, "step_tokens": 8},
         {"memory": 12 * PAGE_BYTES, "max_batch": 6, "share_prefixes": False},
     ],
 )
@@ -394,6 +396,8 @@ def test_an_engine_writes_only_pages_that_are_one_sequences_own(options, monkeyp
     assert min(counters.preemptions, counters.folds, counters.shadows_finished) > 5, counters
     assert counters.shadows_dropped
     assert min(watched.seen[situation] for situation in ("copies", "forks", "shared pages")) > 5, watched.seen
+    if options.get("step_tokens") == 8:
+        assert watched.seen["forks in prefill"]
     monkeypatch.undo()
     for request, finish in [*watched.expected.items()][:40]:
         prompt, params, start = watched.prompts[request]

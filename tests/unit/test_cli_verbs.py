@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,31 @@ def test_ask_reads_the_question_from_standard_input(
 def test_effort_none_thinks_no_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ran = Run(capsys, "ask", "2+2?", "--model", folder, "--effort", "none", "--max-tokens", 8, "--json")
     assert json.loads(ran.out)["usage"]["reasoning_tokens"] == 0
+
+
+def test_the_answer_takes_the_form_that_is_asked_for_and_thinking_stays_free(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("ask", "2+2?", "--model", folder, "--json", "--max-tokens", 100, "--temperature", 1, "--seed", 3)
+    answer = json.loads(Run(capsys, *common, "--regex", "x[0-9]{3}y").out)
+    assert re.fullmatch("x[0-9]{3}y", answer["answer"])
+    assert answer["stop_reason"] == "end"
+    assert not re.fullmatch("x[0-9]{3}y", answer["reasoning"])
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["left", "right"]}')
+    assert json.loads(json.loads(Run(capsys, *common, "--schema", schema).out)["answer"]) in ("left", "right")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [(("--regex", "("), "regular expression"), (("--schema", "missing.json"), "missing.json")],
+)
+def test_a_form_that_cannot_be_kept_is_misuse(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], says: str
+) -> None:
+    ran = Run(capsys, "ask", "2+2?", "--model", folder, *options)
+    assert (ran.code, ran.out) == (2, "")
+    assert says in ran.err
 
 
 def test_a_seed_repeats_a_sampled_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

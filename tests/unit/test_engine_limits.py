@@ -267,22 +267,19 @@ def test_a_bias_moves_the_choice_and_not_the_reported_log_probabilities(temperat
     assert_logprobs_are_those_of_training(segment, temperature or 1.0)
 
 
-def test_a_bias_is_added_to_the_logits_before_the_temperature():
-    frequencies = {}
-    probability = training_logprobs(engine().generate([PROMPT], SamplingParams(max_tokens=1, seed=0))[0].segment)
-    likely = probability[0].argmax().item()
-    for temperature, bias in ((1.0, -1.0), (0.5, -1.0), (2.0, -1.0)):
-        params = [
-            SamplingParams(max_tokens=1, seed=i, temperature=temperature, logit_bias=((likely, bias),))
-            for i in range(600)
-        ]
-        first = [finish.ids[0] for finish in engine().generate([PROMPT] * 600, params)]
-        frequencies[temperature] = first.count(likely) / 600
-        with torch.no_grad():
-            logits_V = model()(torch.tensor([PROMPT]))[0, -1]
-        logits_V[likely] += bias
-        expected = (logits_V / temperature).softmax(-1)[likely].item()
-        assert frequencies[temperature] == pytest.approx(expected, abs=0.07)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_a_bias_is_added_to_the_logits_before_the_temperature(temperature):
+    with torch.no_grad():
+        logits_V = model()(torch.tensor([PROMPT]))[0, -1]
+    unlikely = (logits_V.max() - 3 - logits_V).abs().argmin().item()
+    bias = (logits_V.max() - logits_V[unlikely]).item()
+    assert 2 < bias < 4
+    biased = ((unlikely, bias),)
+    params = [SamplingParams(max_tokens=1, seed=i, temperature=temperature, logit_bias=biased) for i in range(600)]
+    first = [finish.ids[0] for finish in engine().generate([PROMPT] * 600, params)]
+    logits_V[unlikely] += bias  # now as likely as the likeliest
+    expected = (logits_V / temperature).softmax(-1)[unlikely].item()
+    assert first.count(unlikely) / 600 == pytest.approx(expected, abs=0.06)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
@@ -505,6 +502,38 @@ def test_a_bad_value_is_refused_by_name(fields, text):
         running.submit(PROMPT, SamplingParams(**fields))
     assert text in str(refused.value)
     assert not running.has_work
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda e: e.submit(PROMPT, SamplingParams(), start="banana"), "start is 'banana'"),
+        (lambda e: e.submit(PROMPT, SamplingParams(), deadline="soon"), "deadline is 'soon'"),
+        (lambda e: e.submit(PROMPT, SamplingParams(), deadline=float("nan")), "deadline is nan"),
+        (lambda e: e.fork(0, seed=-1), "seed is -1"),
+        (lambda e: e.fork(7), "request 7 cannot be forked"),
+        (lambda e: e.open_shadow([3, 99_999]), "ids[1] is 99999"),
+        (lambda e: e.open_shadow([1] * 500), "500 tokens does not fit"),
+        (lambda e: e.extend_shadow(e.open_shadow([1]), ["1"]), "ids[0] is '1'"),
+    ],
+)
+def test_a_bad_call_is_refused_before_it_touches_anybody(call, text):
+    running = engine()
+    running.submit(PROMPT, SamplingParams(max_tokens=5, seed=1))
+    with pytest.raises(InvalidRequest) as refused:
+        call(running)
+    assert text in str(refused.value)
+    while running.has_work:
+        running.step()
+
+
+def test_a_fork_that_would_wait_counts_as_waiting():
+    running = engine(max_batch=1, max_waiting=1)
+    running.submit(PROMPT, SamplingParams(max_tokens=5, seed=1))
+    running.step()
+    running.fork(0)
+    with pytest.raises(Overloaded, match="1 requests are waiting"):
+        running.fork(0)
 
 
 def test_unknown_fields_are_refused():

@@ -8,7 +8,7 @@ import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.testing.tiny import tiny_model
-from ponder.types import Phase, PhaseTokens, SamplingParams, ThinkingLimits
+from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, ThinkingLimits
 
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, end=(END,))
@@ -240,15 +240,19 @@ def test_under_load_a_shadow_waits_and_catches_up_when_idle():
 
 def test_beside_more_sequences_than_a_step_has_rows_a_shadow_waits_too():
     running = engine(step_tokens=2)
-    shadow = running.open_shadow(HISTORY)
-    running.close_shadow(shadow, HISTORY)
-    requests = [running.submit([i, i], SamplingParams(max_tokens=10 + i, seed=i)) for i in range(4)]
-    for request in requests[1:]:
-        running.fork(request, seed=5)
-    while running.num_waiting or running.num_running:
+    params = SamplingParams(max_tokens=30, seed=1, logit_bias=NEVER_CLOSES)
+    requests = [running.submit([i], params) for i in range(2)]
+    running.step()
+    for request in (*requests, *requests):
+        running.fork(request)
+    running.close_shadow(running.open_shadow(HISTORY), HISTORY)
+    while running.num_running > 1:
+        assert running.num_waiting == 0
+        assert running.stats.counters.shadow_tokens == 0
         running.step()
     idle(running)
     assert running.stats.counters.shadows_finished == 1
+    assert running.stats.counters.shadow_tokens == len(HISTORY) // PAGE * PAGE
     assert running.stats.pages_used == 0
 
 
@@ -362,7 +366,8 @@ def test_a_shadow_does_not_outlive_the_weights(closed):
         weights.model.layers[0].mlp.up_proj.weight.mul_(0.5)
     assert not running.has_work
     if not closed:
-        running.extend_shadow(turn.shadow, [1, 2, 3])
+        with pytest.raises(InvalidRequest, match="is closed, or never was"):
+            running.extend_shadow(turn.shadow, [1, 2, 3])
         assert turn.end() == 0
     stats = running.stats
     assert (running.has_work, stats.shadows, stats.pages_used, stats.pages_cached) == (False, 0, 0, 0)

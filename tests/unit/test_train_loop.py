@@ -134,6 +134,15 @@ def test_a_crash_loses_what_came_after_the_checkpoint_and_nothing_else(tmp_path:
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
 
 
+@pytest.fixture
+def ctrl_c_interrupts() -> Iterator[None]:
+    """As at a terminal: a job that a shell starts in the background is born with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_ctrl_c_is_the_users_again_after_the_first(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
 

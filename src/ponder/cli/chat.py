@@ -30,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
     from ponder.think import parse_strategy
 
     choices = settings(args)
-    parse_strategy(args.strategy, **{key: value for key, value in choices.items() if key != "strategy"})
+    parse_strategy(
+        args.strategy, **{key: value for key, value in choices.items() if key not in ("strategy", "grammar")}
+    )
     with load(args.model) as reasoner:
         chat = Chat(reasoner, Screen(show_reasoning=not args.hide_reasoning), args.system, choices)
         chat.screen.line(f"{reasoner.name}: {COMMANDS}", DIM)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ponder.types import Effort
+from ponder.types import Effort, InvalidRequest
 
 if TYPE_CHECKING:
+    from ponder.sampler.protocol import Grammar
     from ponder.think import Reasoner
 
 MODEL_HELP = "a bundled model's name, a model folder, or an OpenAI-compatible endpoint as URL#MODEL (default: mini)"
@@ -31,6 +33,9 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=positive, metavar="N", help="of each completion, thinking included")
     parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy, the default for one answer")
     parser.add_argument("--seed", type=int, metavar="N", help="makes sampled answers repeatable")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--schema", type=Path, metavar="FILE", help="the answer is JSON that this JSON schema accepts")
+    form.add_argument("--regex", metavar="R", help="the answer matches this regular expression as a whole")
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -41,7 +46,22 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,
         "seed": args.seed,
+        "grammar": grammar(args),
     }
+
+
+def grammar(args: argparse.Namespace) -> Grammar | None:
+    """What --schema or --regex asks for. Raises InvalidRequest for a file that cannot be read."""
+    from ponder.sampler.protocol import JsonSchema, Regex
+
+    if args.regex is not None:
+        return Regex(args.regex)
+    if args.schema is None:
+        return None
+    try:
+        return JsonSchema(args.schema.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"--schema {args.schema}: {error}") from None
 
 
 def load(model: str) -> Reasoner:

@@ -21,7 +21,15 @@ from ponder.engine.kernel import Kernel, StepRunner, open_runner
 from ponder.engine.memory import num_pages
 from ponder.engine.pages import bytes_per_page
 from ponder.engine.phases import Phases
-from ponder.engine.requests import check_params, check_prompt, check_sizes, check_thinking
+from ponder.engine.requests import (
+    check_deadline,
+    check_ids,
+    check_params,
+    check_prompt,
+    check_seed,
+    check_sizes,
+    check_thinking,
+)
 from ponder.engine.scheduler import Scheduler, common_prefix
 from ponder.engine.sequence import Sequence, Shadow
 from ponder.engine.stats import Counters, EngineStats
@@ -147,6 +155,8 @@ class Engine:
         vocab_size = self.model.config.vocab_size
         check_prompt(prompt_ids, vocab_size, self.window)
         check_params(params, vocab_size)
+        if deadline is not None:
+            check_deadline(deadline)
         self._check_load(len(prompt_ids))
         room = self.window - len(prompt_ids)
         folds = self._phases.tokens.fold is not None
@@ -174,11 +184,14 @@ class Engine:
         """A second request that goes on from where `request` is, sharing its pages until the two differ.
 
         Its FinishEvent holds the tokens before the fork too; its usage bills only what comes after. Raises
-        InvalidRequest when `request` is not running or waiting.
+        InvalidRequest when `request` is not running or waiting, Overloaded as `submit`.
         """
         parent = self._sequences.get(request)
         if parent is None:
             raise InvalidRequest(f"request {request} cannot be forked: it is finished, or never was")
+        if seed is not None:
+            check_seed(seed)
+        self._check_load(len(parent.tokens))
         fork = parent.fork(self._number(), secrets.randbits(64) if seed is None else seed)
         self._add(fork)
         self._scheduler.add_fork(parent, fork)
@@ -237,16 +250,19 @@ class Engine:
         """Begin to make a later prompt warm: `ids` are what it will begin with, as far as is known. They run through
         the model beside other work, in chunks, sharing every page that is cached. Returns the shadow's number."""
         self._check_open()
+        self._check_shadow(len(ids), ids)
         number = self._number()
         key = CacheKey(self.weights_version, adapter, tenant)
         self._scheduler.shadows[number] = Shadow(key=key, tokens=list(ids), number=number)
         return number
 
     def extend_shadow(self, shadow: int, ids: Seq[int]) -> None:
-        """`ids` come next."""
+        """`ids` come next. Raises InvalidRequest behind `close_shadow`, and beyond the window."""
         known = self._scheduler.shadows.get(shadow)
-        if known is not None:
-            known.tokens += ids
+        if known is None or known.closed:
+            raise InvalidRequest(f"shadow {shadow} is closed, or never was: open another")
+        self._check_shadow(len(known.tokens) + len(ids), ids)
+        known.tokens += ids
 
     def close_shadow(self, shadow: int, ids: Seq[int] | None) -> None:
         """The turn is over. `ids`: exactly what the next prompt will begin with; what is missing runs as soon as there
@@ -258,6 +274,7 @@ class Engine:
             if ids is None:
                 self._scheduler.drop_shadow(known)
             else:
+                self._check_shadow(len(ids), ids)
                 self._scheduler.close_shadow(known, ids)
 
     def end_turn(self, spent_ids: Seq[int], next_ids: Seq[int], *, tenant: str = "", adapter: str = "") -> int:
@@ -316,7 +333,7 @@ class Engine:
         reason = self._ending(sequence, chosen.id)
         if reason is not None:
             return [event, self._finish(sequence, reason)]
-        if sequence.state_at is not None and chosen.id == self._phases.tokens.fold:
+        if self._folds(sequence, chosen.id):
             self._fold(sequence)
         return [event]
 
@@ -337,13 +354,23 @@ class Engine:
         late = [each for each in self._sequences.values() if each.deadline is not None and each.deadline <= now]
         return [self._finish(sequence, StopReason.DEADLINE) for sequence in late]
 
+    def _check_shadow(self, length: int, ids: Seq[int]) -> None:
+        check_ids(ids, self.model.config.vocab_size)
+        if length > self.window:
+            raise InvalidRequest(f"a prompt that begins with {length} tokens does not fit the window of {self.window}")
+
     def _ending(self, sequence: Sequence, id: int) -> StopReason | None:
         if id in self._phases.tokens.end:
             return StopReason.END
         if id in sequence.params.stop_ids:
             return StopReason.STOP
-        full = sequence.num_generated == sequence.limit or len(sequence.tokens) == self.window
+        if sequence.num_generated == sequence.limit:
+            return StopReason.LENGTH
+        full = len(sequence.tokens) == self.window and not self._folds(sequence, id)
         return StopReason.LENGTH if full else None
+
+    def _folds(self, sequence: Sequence, id: int) -> bool:
+        return sequence.state_at is not None and id == self._phases.tokens.fold
 
     def _fold(self, sequence: Sequence) -> None:
         """The context becomes what stood before the thinking, and the state; the state's keys and values are computed

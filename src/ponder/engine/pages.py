@@ -6,6 +6,8 @@ attention: B runs of rows, n rows in a run, P pages in a run's context, T = P x 
 
 from __future__ import annotations
 
+import math
+import mmap
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -332,8 +334,6 @@ def _view(pages: array[int]) -> np.ndarray:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
-    # numpy asks the operating system for zeroed memory, which costs nothing until it is written.
-    size = int(np.prod(shape)) * dtype.itemsize
-    raw = np.zeros(size + 64, np.uint8)
-    begin = -raw.ctypes.data % 64
-    return torch.from_numpy(raw[begin : begin + size]).view(dtype).view(shape)
+    # Straight from the operating system: zeroed, and not taken before it is written.
+    raw = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    return torch.frombuffer(raw, dtype=dtype).view(shape)

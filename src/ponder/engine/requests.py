@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from ponder.model.config import ModelConfig
-from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, WindowExceeded
+from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, ThinkingLimits, WindowExceeded
 
 MAX_SEED = 2**64 - 1
 MAX_TOP_LOGPROBS = 20
@@ -28,8 +28,29 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int, window: int) -> Non
         )
 
 
+def check_ids(ids: Sequence[int], vocab_size: int) -> None:
+    """Raises InvalidRequest for an id that the model does not have."""
+    for position, id in enumerate(ids):
+        if type(id) is not int or not 0 <= id < vocab_size:
+            raise InvalidRequest(f"ids[{position}] is {id!r}: allowed are the integers 0 to {vocab_size - 1}")
+
+
+def check_seed(seed: int) -> None:
+    """Raises InvalidRequest."""
+    _integer("seed", seed, 0, MAX_SEED)
+
+
+def check_deadline(deadline: float) -> None:
+    """Raises InvalidRequest."""
+    _number("deadline", deadline, "a finite time of time.monotonic()", lambda value: True)
+
+
 def check_params(params: SamplingParams, vocab_size: int) -> None:
     """Each field on its own. Raises InvalidRequest."""
+    for field, kind in (("thinking", ThinkingLimits), ("stop_ids", tuple), ("logit_bias", tuple)):
+        value = getattr(params, field)
+        if not isinstance(value, kind):
+            raise InvalidRequest(f"{field} is {value!r}: give a {kind.__name__}")
     if params.max_tokens is not None:
         _integer("max_tokens", params.max_tokens, 1)
     _number("temperature", params.temperature, "a finite number of 0 or more", lambda value: value >= 0)
@@ -45,7 +66,10 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     _integer("thinking.floor", params.thinking.floor, 0)
     _integer("answer_room", params.answer_room, 0)
     _integer("top_logprobs", params.top_logprobs, 0, min(MAX_TOP_LOGPROBS, vocab_size))
-    for id, bias in params.logit_bias:
+    for pair in params.logit_bias:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise InvalidRequest(f"logit_bias holds {pair!r}: allowed are pairs (id, bias)")
+        id, bias = pair
         _integer("logit_bias", id, 0, vocab_size - 1)
         _number(f"logit_bias of {id}", bias, "a finite number", lambda value: True)
     confidence = params.thinking.confidence
@@ -87,6 +111,8 @@ def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, li
 
     Raises InvalidRequest where a limit could not be kept.
     """
+    if start not in (Phase.THINK, Phase.ANSWER, Phase.TOOL):
+        raise InvalidRequest(f"start is {start!r}: allowed are 'think' and 'answer'")
     if start is Phase.TOOL:
         raise InvalidRequest("start is 'tool': a prompt ends in thinking ('think') or before the answer ('answer')")
     if tokens.think_close is None:

@@ -106,7 +106,8 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of streamed text of one phase. Joined by phase, the deltas equal the completion's texts."""
+    """A piece of streamed text of one phase. Joined by phase, the deltas equal the completion's texts. A piece that had
+    to wait (white space at an edge, a state until it is folded) may come after pieces of a later phase."""
 
     index: int
     phase: Phase

@@ -33,7 +33,12 @@ class Sampling:
         max_tokens = min((each for each in (self.max_tokens, share) if each is not None), default=None)
         params = SamplingParams(max_tokens=max_tokens, temperature=self.temperature, seed=self.seed)
         request = Request(
-            prompt=question.conversation, n=n, policy=question.policy, truncation=question.truncation, params=params
+            prompt=question.conversation,
+            n=n,
+            policy=question.policy,
+            truncation=question.truncation,
+            grammar=question.grammar,
+            params=params,
         )
         if self.thinking is not None:
             return replace(request, params=replace(params, thinking=self.thinking))
@@ -76,7 +81,7 @@ async def collect(
     """Sample `request` for at most `seconds`. A cancellation before anything was said is passed on."""
     collected = Collected()
     try:
-        async with asyncio.timeout(seconds), aclosing(_closable(sampler.stream(request))) as stream:  #
+        async with asyncio.timeout(seconds), aclosing(_closable(sampler.stream(request))) as stream:
             async for event in stream:
                 collected.take(event)
                 if listen is not None and isinstance(event, Delta):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ponder.dialogue.messages import Conversation, ReasoningPolicy
-from ponder.sampler.protocol import NextTurn, Sampler, Truncation
+from ponder.sampler.protocol import Grammar, NextTurn, Sampler, Truncation
 from ponder.tasks.protocol import Grade
 from ponder.types import Answer, Budget, InvalidRequest
 
@@ -21,7 +21,8 @@ class Question:
 
     verifier: checks an answer, for strategies that choose by a check. same: whether two answers agree, for those that
     vote; None: the same text but for white space, or the same number. policy, truncation: how the conversation becomes
-    a prompt. next_turn: whether the conversation goes on behind the answer, for strategies whose answer is one sample.
+    a prompt. grammar: what every visible answer must match. next_turn: whether the conversation goes on behind the
+    answer, for strategies whose answer is one sample.
     """
 
     conversation: Conversation
@@ -29,6 +30,7 @@ class Question:
     same: Same | None = None
     policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
     truncation: Truncation = Truncation.DISABLED
+    grammar: Grammar | None = None
     next_turn: NextTurn = NextTurn.NONE
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ponder.dialogue.messages import Message, ReasoningPolicy
-from ponder.sampler.protocol import Delta, NextTurn, Sampler, Truncation
+from ponder.sampler.protocol import Delta, Grammar, NextTurn, Sampler, Truncation
 from ponder.sampler.sync import run_sync
 from ponder.think.conversation import Conversation
 from ponder.think.direct import Direct
@@ -27,7 +27,8 @@ class Reasoner:
     effort: how long to think (none, minimal, low, medium, high; medium unless said). strategy: a name such as
     "consensus(samples=8)" or a `Strategy`, which then brings its own settings. max_tokens: of each completion, thinking
     included. temperature: 0 for one answer and 1 for a vote unless said. seed: of the first sample. budget: what the
-    strategy may spend in all. same, verifier, policy, truncation, next_turn: see `Question`.
+    strategy may spend in all. grammar: a `JsonSchema` or `Regex` that the visible answer matches; thinking is free.
+    same, verifier, policy, truncation, next_turn: see `Question`.
     Raises InvalidRequest for what cannot be served as asked, SamplerError when the sampler fails.
     """
 
@@ -60,6 +61,7 @@ class Reasoner:
         verifier: Verifier | None = None,
         policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
         truncation: Truncation = Truncation.DISABLED,
+        grammar: Grammar | None = None,
         next_turn: NextTurn = NextTurn.NONE,
         listen: Callable[[Delta], None] | None = None,
     ) -> Answer:
@@ -70,6 +72,7 @@ class Reasoner:
             same=same,
             policy=policy,
             truncation=truncation,
+            grammar=grammar,
             next_turn=next_turn,
         )
         settings = {"effort": effort, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
