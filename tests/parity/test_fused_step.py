@@ -237,7 +237,7 @@ def private(step, table, shared, first):
 @each_kernel
 @each_config
 def test_contexts_that_share_pages(kernel, name):
-    """A group of five that shares 10 pages, three of which share 12 more, beside one that shares hardly any."""
+    """A group of nine that shares 10 pages, seven of which share 12 more, beside one that shares hardly any."""
     expected = reference(name, 600)
 
     def logits(exact):
@@ -246,8 +246,8 @@ def test_contexts_that_share_pages(kernel, name):
         step.run(expected.ids[:592], [Chunk(table, 0, 592)], [])
         inner = private(step, table, 10, 40)
         tables = [private(step, table, 10, 80), private(step, table, 10, 120), private(step, table, 1, 160)]
-        tables += [private(step, inner, 22, 200 + 40 * i) for i in range(3)]
-        chunks = [Chunk(each, 592, length) for each, length in zip(tables, (1, 3, 2, 1, 5, 1), strict=True)]
+        tables += [private(step, inner, 22, 200 + 20 * i) for i in range(7)]
+        chunks = [Chunk(each, 592, length) for each, length in zip(tables, (1, 3, 2, 1, 5, 1, 1, 1, 4, 1), strict=True)]
         ids = [id for chunk in chunks for id in expected.ids[592 : chunk.end]]
         positions = [position for chunk in chunks for position in range(592, chunk.end)]
         return step.run(ids, chunks, range(len(ids))), positions
