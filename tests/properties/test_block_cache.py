@@ -230,10 +230,19 @@ class Ledger(RuleBasedStateMachine):
 def test_pages_are_accounted_for_in_ten_thousand_steps():
     Ledger.steps, Ledger.seen = 0, Counter()
     chosen = settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
-    while Ledger.steps < 10_000:
+    situations = (
+        "matched",
+        "full",
+        "evicted",
+        "retained",
+        "stored",
+        "stored twice",
+        "forgotten",
+        "forgotten at release",
+    )
+    while Ledger.steps < 10_000 or min(Ledger.seen[situation] for situation in situations) < 10:
         run_state_machine_as_test(Ledger, settings=chosen)
-    situations = ("matched", "full", "evicted", "retained", "stored", "stored twice", "forgotten")
-    assert all(Ledger.seen[situation] >= 10 for situation in (*situations, "forgotten at release")), Ledger.seen
+        assert Ledger.steps < 100_000, f"some of these hardly ever occur: {Ledger.seen}"
 
 
 # Whole engines -----------------------------------------------------------------------------------------------------
