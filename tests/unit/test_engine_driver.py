@@ -51,7 +51,7 @@ def busy(engine, steps):
     return command
 
 
-def until(holds, seconds=5.0):
+def until(holds, seconds=30.0):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it never came about"
