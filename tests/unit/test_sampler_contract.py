@@ -190,8 +190,6 @@ def test_a_cancelled_request_leaves_the_sampler_usable(sampler):
 
 @pytest.mark.parametrize("seconds", [0, -1.0, float("nan"), "3"])
 def test_impossible_seconds_are_refused(sampler, seconds):
-    if sampler.kind == "local":
-        pytest.skip("the local engine keeps no deadlines yet")
     with pytest.raises(InvalidRequest, match="seconds"):
         asyncio.run(sampler.sample(ask(sampler, seconds=seconds)))
 

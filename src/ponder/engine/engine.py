@@ -217,7 +217,7 @@ class Engine:
             self._counters.steps += 1
             logits_SV = self._runner.run(step)
             self._scheduler.computed(step)
-            ready = [sequence for _, sequence in step.ready()]
+            ready = [sequence for _, sequence in step.ready]
             if ready:
                 self._check_finite(logits_SV)
                 for sequence, chosen in zip(ready, choose(ready, logits_SV, self._phases), strict=True):
@@ -387,10 +387,9 @@ class Engine:
     def _size_cache(self, memory: int | float | None, window: int | None, max_batch: int) -> tuple[int, int]:
         """(pages, window)."""
         config, weight = self.model.config, self.model.model.embed_tokens.weight
-        self._dtype, self._device = self.model.compute_dtype or weight.dtype, weight.device
-        page_bytes = bytes_per_page(config, PAGE_SIZE, self._dtype)
+        page_bytes = bytes_per_page(config, PAGE_SIZE, self.model.compute_dtype)
         longest = window or config.max_positions
-        pages = num_pages(memory, page_bytes, PAGE_SIZE, (max_batch + 1) * (longest + PAGE_SIZE), self._device)
+        pages = num_pages(memory, page_bytes, PAGE_SIZE, (max_batch + 1) * (longest + PAGE_SIZE), weight.device)
         if pages * PAGE_SIZE >= longest:
             return pages, longest
         if window is not None:

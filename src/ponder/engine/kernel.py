@@ -48,7 +48,7 @@ class FusedRunner:
         ids: list[int] = []
         for chunk, context in zip(step.chunks, step.contexts, strict=True):
             ids += context.tokens[chunk.start : chunk.end]
-        return self.pages.run(ids, step.chunks, [row for row, _ in step.ready()])
+        return self.pages.run(ids, step.chunks, [row for row, _ in step.ready])
 
 
 def open_runner(

@@ -16,9 +16,7 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int, window: int) -> Non
     """Raises InvalidRequest for a prompt that is empty or holds a foreign id, WindowExceeded when it leaves no room."""
     if not prompt_ids:
         raise InvalidRequest("the prompt is empty: give at least one id")
-    for position, id in enumerate(prompt_ids):
-        if type(id) is not int or not 0 <= id < vocab_size:
-            raise InvalidRequest(f"prompt_ids[{position}] is {id!r}: allowed are the integers 0 to {vocab_size - 1}")
+    check_ids(prompt_ids, vocab_size, "prompt_ids")
     if len(prompt_ids) >= window:
         raise WindowExceeded(
             f"the prompt has {len(prompt_ids)} tokens and the window {window}, with at least 1 kept to generate: "
@@ -28,11 +26,11 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int, window: int) -> Non
         )
 
 
-def check_ids(ids: Sequence[int], vocab_size: int) -> None:
+def check_ids(ids: Sequence[int], vocab_size: int, field: str = "ids") -> None:
     """Raises InvalidRequest for an id that the model does not have."""
     for position, id in enumerate(ids):
         if type(id) is not int or not 0 <= id < vocab_size:
-            raise InvalidRequest(f"ids[{position}] is {id!r}: allowed are the integers 0 to {vocab_size - 1}")
+            raise InvalidRequest(f"{field}[{position}] is {id!r}: allowed are the integers 0 to {vocab_size - 1}")
 
 
 def check_seed(seed: int) -> None:
@@ -58,7 +56,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     _number("top_p", params.top_p, "a number above 0 and at most 1", lambda value: 0 < value <= 1)
     _number("min_p", params.min_p, "a number of at least 0 and at most 1", lambda value: 0 <= value <= 1)
     if params.seed is not None:
-        _integer("seed", params.seed, 0, MAX_SEED)
+        check_seed(params.seed)
     for id in params.stop_ids:
         _integer("stop_ids", id, 0, vocab_size - 1)
     if params.thinking.cap is not None:

@@ -38,7 +38,7 @@ class Runner:
         for chunk, context in zip(step.chunks, step.contexts, strict=True):
             ids += context.tokens[chunk.start : chunk.end]
             positions += range(chunk.start, chunk.end)
-        rows = [row for row, _ in step.ready()]
+        rows = [row for row, _ in step.ready]
         if self._deterministic:
             return self._run_in_tiles(step.chunks, ids, positions, rows)
         h_ND = self._hidden(ids, positions, self.pages.attend(step.chunks))

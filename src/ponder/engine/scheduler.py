@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ponder.engine.blocks import BlockCache
 from ponder.engine.pages import Chunk, Pages
@@ -23,19 +23,21 @@ _BLOCK = 64  # ids compared at once
 
 @dataclass(slots=True)
 class Step:
-    """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`."""
+    """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`.
+
+    ready: (row, sequence) of those whose last token runs in this step: their next token is sampled.
+    """
 
     chunks: list[Chunk]
     contexts: list[Context]
+    ready: list[tuple[int, Sequence]] = field(init=False, default_factory=list)
 
-    def ready(self) -> list[tuple[int, Sequence]]:
-        """(row, sequence) of those whose last token runs in this step: their next token is sampled."""
-        ready, end = [], 0
+    def __post_init__(self) -> None:
+        end = 0
         for chunk, context in zip(self.chunks, self.contexts, strict=True):
             end += chunk.length
             if isinstance(context, Sequence) and chunk.end == len(context.tokens):
-                ready.append((end - 1, context))
-        return ready
+                self.ready.append((end - 1, context))
 
 
 class Scheduler:

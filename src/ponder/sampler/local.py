@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
 from ponder.sampler.job import Item, Job, Mail, Order, Outlet, Prompt
 from ponder.sampler.protocol import Completion, Delta, Done, Request, Truncation
+from ponder.sampler.replies import check_seconds
 from ponder.sampler.shadow import ShadowCounts, shadow_of
 from ponder.tokenizer import Tokenizer
 from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, WindowExceeded
@@ -257,8 +257,7 @@ def check_request(request: Request) -> None:
     for stop in request.stop:
         if not isinstance(stop, str) or not stop:
             raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
-    if request.seconds is not None and not (math.isfinite(request.seconds) and request.seconds > 0):
-        raise InvalidRequest(f"seconds is {request.seconds!r}: allowed are finite numbers above 0")
+    check_seconds(request.seconds)
     if request.effort is not None:
         raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
     if not request.prompt:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,8 +107,8 @@ class Replies:
 
 def check_seconds(seconds: float | None) -> None:
     """Raises InvalidRequest unless it is a time that can pass."""
-    if seconds is not None and not (type(seconds) in (int, float) and seconds > 0):
-        raise InvalidRequest(f"seconds is {seconds!r}: allowed are numbers above 0")
+    if seconds is not None and not (type(seconds) in (int, float) and math.isfinite(seconds) and seconds > 0):
+        raise InvalidRequest(f"seconds is {seconds!r}: allowed are finite numbers above 0")
 
 
 async def until(
