@@ -7,6 +7,7 @@ A figure stands beside its ceiling only where both come from one run: call these
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import subprocess
@@ -66,12 +67,9 @@ float announced(const char* from, long bytes, int threads) { return by_turns(fro
 def _buffer(size: int) -> torch.Tensor:
     """`size` bytes, written once, in large pages where the system has them."""
     floats = torch.empty(size // 4)
-    try:
-        ctypes.CDLL(None).madvise(
-            ctypes.c_void_p(-(-floats.data_ptr() // 4096) * 4096), ctypes.c_size_t(size - 4096), 14
-        )
-    except (OSError, AttributeError):
-        pass  # a system without madvise
+    with contextlib.suppress(OSError, AttributeError):  # a system without it
+        begin = -(-floats.data_ptr() // 4096) * 4096
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(size - 4096), 14)
     return floats.fill_(1e-9)
 
 
@@ -126,7 +124,7 @@ def dram_read_bytes_per_second(threads: int) -> float:
 
 
 def matmul_flops(n: int = 2048, dtype: torch.dtype = torch.bfloat16) -> float:
-    """Floating-point operations per second of torch's (n, n) x (n, n) product, with torch's threads: the best of a few."""
+    """Floating-point operations per second of torch's (n, n) x (n, n) product: the best of a few, torch's threads."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(n, n, generator=generator).to(dtype) for _ in range(2))
     out = torch.empty(n, n, dtype=dtype)
