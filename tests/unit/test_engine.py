@@ -23,6 +23,7 @@ OPEN, CLOSE, CALL, END_CALL, WAIT, END = 300, 301, 302, 303, 304, 305
 TOKENS = PhaseTokens(
     think_open=OPEN, think_close=CLOSE, call_open=CALL, call_close=END_CALL, continuation=(WAIT,), end=(END,)
 )
+pytestmark = pytest.mark.usefixtures("kernel")
 PROMPTS = [[(7 * i + j) % 290 for j in range(3 + 5 * i)] for i in range(9)]
 
 

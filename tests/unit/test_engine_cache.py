@@ -14,6 +14,7 @@ from ponder.testing.tiny import tiny_config, tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 TOKENS = PhaseTokens()
+pytestmark = pytest.mark.usefixtures("kernel")
 PAGE_BYTES = bytes_per_page(tiny_config(), 16, torch.float32)
 PROMPT = [(11 * i) % 300 for i in range(40)]
 OTHER = [(13 * i + 5) % 300 for i in range(40)]

@@ -13,6 +13,7 @@ from ponder.types import Origin, Phase, PhaseTokens, SamplingParams, StopReason,
 
 OPEN, CLOSE, STATE, FOLD, WAIT, END = range(26, 32)
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, state_open=STATE, fold=FOLD, continuation=(WAIT,), end=(END,))
+pytestmark = pytest.mark.usefixtures("kernel")
 PROMPT = list(range(20))
 THINK, ANSWER = Phase.THINK, Phase.ANSWER
 PAGE = 16

@@ -25,6 +25,7 @@ LEAD = (24, 25)
 WAIT = (20, 21)
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, continuation=WAIT, lead=LEAD, end=(END,))
+pytestmark = pytest.mark.usefixtures("kernel")
 NEVER_CLOSES = ((CLOSE, -60.0), (END, -60.0), (OPEN, -60.0))
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
 THINK, ANSWER = Phase.THINK, Phase.ANSWER

@@ -9,6 +9,7 @@ from ponder.testing.tiny import tiny_config, tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams, StopReason
 
 TOKENS = PhaseTokens(think_open=300, think_close=301, state_open=302, fold=303, end=(305,))
+pytestmark = pytest.mark.usefixtures("kernel")
 PAGE_BYTES = bytes_per_page(tiny_config(num_layers=1), 16, torch.float32)
 PROMPTS = [[(7 * i * i + 3 * j) % 290 for j in range(2 + i % 15)] for i in range(48)]
 

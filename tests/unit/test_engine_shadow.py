@@ -12,6 +12,7 @@ from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, Thi
 
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, end=(END,))
+pytestmark = pytest.mark.usefixtures("kernel")
 NEVER_CLOSES = ((CLOSE, -60.0), (END, -60.0), (OPEN, -60.0))
 PAGE = 16
 HISTORY = [(5 * i * i + i) % 28 for i in range(43)]  # ends before the token that opens thinking
