@@ -1,28 +1,61 @@
-"""What holds for every test: those that need a GPU are skipped where there is none."""
+"""What holds for every test: those of the engine run on every kernel, those that need a GPU only where there is one."""
 
-from collections.abc import Iterator
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING
 
 import pytest
 
+if TYPE_CHECKING:
+    from ponder.model.transformer import Transformer
+
 
 @pytest.fixture(params=["torch", "fused", pytest.param("cuda", marks=pytest.mark.cuda)])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Runs a test of the engine on every kernel: the module's `tiny_model` makes what the kernel covers, and engines
-    are deterministic where bfloat16 would let neighbours tip a token."""
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test of the engine once on each kernel: the tiny models that it makes are such that an engine chooses that
+    kernel by itself.
+
+    In bfloat16 what stands beside a row may tip a token, in float32 hardly ever: engines over the fused step are
+    deterministic unless a test says otherwise.
+    """
     import torch
 
     from ponder.engine import Engine
+    from ponder.testing import tiny
 
-    if request.param != "torch":
-        make = request.module.tiny_model
-        place = {"dtype": torch.bfloat16} if request.param == "fused" else {"device": "cuda"}
-        monkeypatch.setattr(request.module, "tiny_model", lambda *a, **k: make(*a, **k).to(**place))
+    if request.param == "torch":
+        return request.param
     if request.param == "fused":
-        found = Engine(request.module.tiny_model(), request.module.TOKENS).kernel
-        if found.kernel == "torch":
-            pytest.skip(found.reason)
+        if why_not_fused():
+            pytest.skip(why_not_fused())
+        sizes, place = {"head_dim": 16}, {"dtype": torch.bfloat16}
         monkeypatch.setitem(Engine.__init__.__kwdefaults__, "deterministic", True)
-    yield request.param
+    else:
+        sizes, place = {}, {"device": "cuda"}
+
+    def made(make: Callable[..., Transformer], **fixed: int) -> Callable[..., Transformer]:
+        return lambda *args, **options: make(*args, **fixed, **options).to(**place)
+
+    replaced = {"tiny_model": made(tiny.tiny_model, **sizes), "ParrotModel": made(tiny.ParrotModel)}
+    for module in (tiny, request.module):
+        for name in replaced.keys() & vars(module).keys():
+            monkeypatch.setattr(module, name, replaced[name])
+    return request.param
+
+
+@cache
+def why_not_fused() -> str:
+    """Why the fused step cannot run on this machine; "" if it can."""
+    import torch
+
+    from ponder.engine import Engine
+    from ponder.testing.tiny import tiny_model
+    from ponder.types import PhaseTokens
+
+    choice = Engine(tiny_model(head_dim=16).to(torch.bfloat16), PhaseTokens()).kernel
+    return choice.reason if choice.kernel == "torch" else ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -258,7 +258,7 @@ def test_beside_more_sequences_than_a_step_has_rows_a_shadow_waits_too():
 
 
 def test_a_shadow_that_gave_way_for_pages_is_made_up_for_when_the_turn_is_over():
-    page = bytes_per_page(model().config, PAGE, torch.float32)
+    page = bytes_per_page(model().config, PAGE, model().compute_dtype)
     running = engine(memory=12 * page, window=12 * PAGE)
     turn = Turn(running, 64)
     other = None
