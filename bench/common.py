@@ -32,6 +32,10 @@ SHAPES = {
 }
 
 
+# Llama 3.2 1B's sizes: large enough that a GPU is busy with one stream.
+SHAPES["1b"] = {"hidden_size": 2048, "num_layers": 16, "num_heads": 32, "num_kv_heads": 8, "intermediate_size": 8192}
+
+
 def options(doc: str | None, *, rounds: int, shapes: Sequence[str] = tuple(SHAPES)) -> argparse.ArgumentParser:
     """A parser that knows the options of every benchmark."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

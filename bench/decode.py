@@ -10,12 +10,14 @@ to be.
     python bench/decode.py --shape 0.6b --vocab 151936 --rounds 3
     python bench/decode.py --avx2                        what a laptop without AVX-512 would show
     python bench/decode.py --openvino .venv-ov/bin/python   optimum-intel wants a transformers of its own
+    python bench/decode.py --shape 1b --vocab 128256 --device cuda
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -39,12 +41,14 @@ AVX2 = {"PONDER_MARCH": "x86-64-v3", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAP
 
 @dataclass(frozen=True)
 class Case:
-    """streams 0: prefill. goals: how many times a contender's rate is to be reached."""
+    """streams: of decoding; 0: prefill. tokens: of an answer, or of the prompt. samples: of each of `streams` prompts,
+    prompts included in the time; 0: decoding alone. goals: how many times a contender's rate is to be reached."""
 
     name: str
     streams: int
     tokens: int
     goals: dict[str, float] = field(default_factory=dict)
+    samples: int = 0
 
 
 CASES = {
@@ -53,11 +57,19 @@ CASES = {
         Case("8 streams", 8, 128, {"llama.cpp": 4, "transformers": 5}),
         Case("64 streams", 64, 64, {"llama.cpp": 5, "transformers": 4, "openvino": 2.5}),
         Case("prefill", 0, 1024, {"llama.cpp": 3, "transformers": 2}),
+        Case("32 samples of 8 prompts", 8, 64, samples=32),
     ],
     "0.6b": [
         Case("1 stream", 1, 32, {"llama.cpp": 1.2}),
         Case("32 streams", 32, 12, {"llama.cpp": 3, "eager": 2}),
         Case("prefill", 0, 1024, {"transformers": 1}),
+    ],
+    "1b": [
+        Case("1 stream", 1, 128),
+        Case("32 streams", 32, 128),
+        Case("256 streams", 256, 128, {"transformers": 3}),
+        Case("prefill", 0, 1024),
+        Case("8 samples of 32 prompts", 32, 128, samples=8),
     ],
 }
 
@@ -89,7 +101,10 @@ class Contender:
         return json.loads(line)
 
     def run(self, case: Case, prompts: list[list[int]]) -> float:
-        """Tokens per second."""
+        """Tokens per second; NaN where the contender has no such thing."""
+        if case.samples:
+            seconds = self.ask("rollouts", prompts=prompts, samples=case.samples, new=case.tokens)
+            return math.nan if seconds is None else case.streams * case.samples * case.tokens / float(seconds)  # type: ignore[arg-type]
         if case.streams:
             seconds = self.ask("decode", prompts=prompts, new=case.tokens)
             return case.streams * (case.tokens - 1) / float(seconds)  # type: ignore[arg-type]
@@ -114,6 +129,7 @@ def contenders(args: argparse.Namespace, model: Transformer) -> Iterator[list[Co
             threads = str(torch.get_num_threads())
             command = [python, str(Path(__file__).parent / "peers.py"), peer, "--model", str(folder)]
             command += ["--gguf", str(gguf), "--threads", threads, "--window", str(args.window)]
+            command += ["--device", args.device]
             env |= {"OMP_NUM_THREADS": threads}
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
             contender = Contender(name, process)
@@ -174,8 +190,8 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
                         entrant.rates.setdefault(case.name, []).append(rate)
                     print(f"{f'round {number}' if number else 'warm-up'}, {case.name}, {entrant.name}: {rate:,.0f}")
             if number:
-                ceilings["dram"].append(dram_read_bytes_per_second(torch.get_num_threads()))
-                ceilings["matmul"].append(matmul_flops(2048))
+                ceilings["dram"].append(dram_read_bytes_per_second(torch.get_num_threads(), args.device))
+                ceilings["matmul"].append(matmul_flops(2048 if args.device == "cpu" else 8192, device=args.device))
     return {
         "arguments": vars(args),
         **environment(),
@@ -213,6 +229,9 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
         for name in others:
             cells = []
             for case in cases:
+                if math.isnan(rates[name][case.name][0]):
+                    cells.append("-")
+                    continue
                 got, goal = ratio(rates[ours][case.name], rates[name][case.name]), case.goals.get(name)
                 cells.append(f"{got:.2f}x" + (f" (to reach {goal}x{', SHORT' if got < goal else ''})" if goal else ""))
             rows.append([name, *cells])
@@ -223,7 +242,7 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
     )
     read = float(result["weight_bytes_per_token"])  # type: ignore[arg-type]
     for name in rates:
-        if args.shape == "0.6b" and "1 stream" in rates[name]:
+        if args.shape != "256x6" and "1 stream" in rates[name]:
             share = [rate * read / peak for rate, peak in zip(rates[name]["1 stream"], ceilings["dram"], strict=True)]
             parts.append(f"{name}: one stream reads weights at {statistics.median(share):.0%} of the DRAM ceiling.")
         if "prefill" in rates[name]:
@@ -235,6 +254,7 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
 def main() -> None:
     parser = options(__doc__, rounds=5, shapes=tuple(CASES))
     parser.add_argument("--contenders", default="ponder,ponder-torch,transformers,eager,llama.cpp")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--avx2", action="store_true", help="all but llama.cpp held to AVX2")
     parser.add_argument("--openvino", metavar="PYTHON", help="an interpreter that has optimum-intel: OpenVINO runs too")
     parser.add_argument("--cases", default="", help="some of the shape's cases, by name")
@@ -242,10 +262,12 @@ def main() -> None:
     args = parse(parser)
     if args.avx2:
         args.contenders = "ponder avx2,ponder-torch avx2,transformers avx2,eager avx2"
+    if args.device != "cpu":
+        args.contenders = "ponder,ponder-torch,transformers,generate_batch"
     if args.openvino:
         args.contenders += ",openvino"
     result = measure(args)
-    name = f"decode-{args.shape}{'-avx2' if args.avx2 else ''}"
+    name = f"decode-{args.shape}{'-avx2' if args.avx2 else ''}{'' if args.device == 'cpu' else '-cuda'}"
     save(name, result, report(result, args))
 
 

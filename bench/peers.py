@@ -25,10 +25,12 @@ Top = list[tuple[int, float]]
 
 class Peer(Protocol):
     """decode: seconds in which every stream gets `new` - 1 further tokens. prefill: seconds until the prompt's first
-    token is there. top: the 20 likeliest ids behind the prompt and their log-probabilities."""
+    token is there. rollouts: seconds for `samples` answers of `new` tokens to each prompt, from nothing; None: there is
+    no such thing. top: the 20 likeliest ids behind the prompt and their log-probabilities."""
 
     def decode(self, prompts: Prompts, new: int) -> float: ...
     def prefill(self, prompt: list[int]) -> float: ...
+    def rollouts(self, prompts: Prompts, samples: int, new: int) -> float | None: ...
     def top(self, prompt: list[int]) -> Top: ...
     def about(self) -> str: ...
 
@@ -50,13 +52,12 @@ class Ponder:
 
         torch.set_num_threads(args.threads)
         self.engine = Engine(
-            load_model(args.model, dtype=torch.bfloat16),
+            load_model(args.model, dtype=torch.bfloat16, device=args.device),
             PhaseTokens(),
             max_batch=args.streams,
             window=args.window,
-            memory=1 << 32,
+            memory=1 << 32 if args.device == "cpu" else 0.5,
             kernel=path,  # type: ignore[arg-type]
-            share_prefixes=False,
             **options,
         )
 
@@ -74,6 +75,13 @@ class Ponder:
 
         return prefill_seconds(self.engine, prompt)
 
+    def rollouts(self, prompts: Prompts, samples: int, new: int) -> float:
+        from ponder.types import SamplingParams
+
+        began = time.perf_counter()
+        self.engine.generate([prompt for prompt in prompts for _ in range(samples)], SamplingParams(max_tokens=new))
+        return time.perf_counter() - began
+
     def top(self, prompt: list[int]) -> Top:
         from ponder.types import SamplingParams
 
@@ -88,7 +96,7 @@ class Transformers:
         from transformers import AutoModelForCausalLM
 
         torch.set_num_threads(args.threads)
-        self.model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16).eval().to(args.device)
 
     def about(self) -> str:
         import torch
@@ -96,26 +104,37 @@ class Transformers:
 
         return f"{transformers.__version__}, torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
 
-    def _times(self, prompts: Prompts, new: int) -> list[float]:
+    def _times(self, prompts: Prompts, new: int, samples: int = 1) -> list[float]:
         """When each token was about to be sampled, and when the last one was there."""
         import torch
         from transformers import GenerationConfig
 
         times: list[float] = []
 
+        def now() -> float:
+            if self.model.device.type == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter()
+
         def note(ids: Any, scores: Any) -> Any:
-            times.append(time.perf_counter())
+            times.append(now())
             return scores
 
         config = GenerationConfig(
-            do_sample=True, top_k=0, top_p=1.0, max_new_tokens=new, eos_token_id=None, pad_token_id=0
+            do_sample=True,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=samples,
+            max_new_tokens=new,
+            eos_token_id=None,
+            pad_token_id=0,
         )
-        ids = torch.tensor(prompts)
+        ids = torch.tensor(prompts, device=self.model.device)
         with torch.inference_mode():
             self.model.generate(
                 ids, attention_mask=torch.ones_like(ids), generation_config=config, logits_processor=[note]
             )
-        return [*times, time.perf_counter()]
+        return [*times, now()]
 
     def decode(self, prompts: Prompts, new: int) -> float:
         times = self._times(prompts, new)
@@ -125,11 +144,37 @@ class Transformers:
         began = time.perf_counter()
         return self._times([prompt], 1)[-1] - began
 
+    def rollouts(self, prompts: Prompts, samples: int, new: int) -> float:
+        began = time.perf_counter()
+        return self._times(prompts, new, samples)[-1] - began
+
     def top(self, prompt: list[int]) -> Top:
         import torch
 
         with torch.inference_mode():
-            return likeliest(self.model(torch.tensor([prompt])).logits[0, -1])
+            return likeliest(self.model(torch.tensor([prompt], device=self.model.device)).logits[0, -1])
+
+
+class Batched(Transformers):
+    """transformers' own continuous batching. Its steps cannot be told apart: decoding is what more tokens cost."""
+
+    def _seconds(self, prompts: Prompts, new: int) -> float:
+        from transformers import GenerationConfig
+
+        config = GenerationConfig(do_sample=True, top_k=0, max_new_tokens=new, eos_token_id=-1, pad_token_id=0)
+        began = time.perf_counter()
+        found = self.model.generate_batch(inputs=prompts, generation_config=config, progress_bar=False)
+        assert all(len(each.generated_tokens) == new for each in found.values()), "an answer is short"
+        return time.perf_counter() - began
+
+    def decode(self, prompts: Prompts, new: int) -> float:
+        return self._seconds(prompts, new) - self._seconds(prompts, 1)
+
+    def prefill(self, prompt: list[int]) -> float:
+        return self._seconds([prompt], 1)
+
+    def rollouts(self, prompts: Prompts, samples: int, new: int) -> float:
+        return self._seconds([prompt for prompt in prompts for _ in range(samples)], new)
 
 
 class Eager:
@@ -148,6 +193,9 @@ class Eager:
         import torch
 
         return f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+
+    def rollouts(self, prompts: Prompts, samples: int, new: int) -> None:
+        return None
 
     def _begin(self, prompts: Prompts) -> tuple[Any, Any]:
         """The cache's `attend` and the first logits."""
@@ -273,6 +321,9 @@ class LlamaCpp:
         self.c.llama_sampler_sample(self.chain, context, -1)
         return time.perf_counter() - began
 
+    def rollouts(self, prompts: Prompts, samples: int, new: int) -> None:
+        return None
+
     def top(self, prompt: list[int]) -> Top:
         import torch
 
@@ -305,6 +356,7 @@ class OpenVino:
     _times = Transformers._times
     decode = Transformers.decode
     prefill = Transformers.prefill
+    rollouts = Transformers.rollouts
 
     def top(self, prompt: list[int]) -> Top:
         import torch
@@ -317,6 +369,7 @@ PEERS: dict[str, Callable[[argparse.Namespace], Peer]] = {
     "ponder": lambda args: Ponder(args, "auto"),
     "ponder-torch": lambda args: Ponder(args, "torch"),
     "transformers": Transformers,
+    "generate_batch": Batched,
     "eager": Eager,
     "llama.cpp": LlamaCpp,
     "openvino": OpenVino,
@@ -329,7 +382,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder in the Hugging Face layout")
     parser.add_argument("--gguf", type=Path, help="the same weights as GGUF")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--streams", type=int, default=64, help="at most")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--streams", type=int, default=256, help="at most")
     parser.add_argument("--window", type=int, default=1280, help="tokens of one stream, at most")
     args = parser.parse_args()
     out, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not get between the answers
