@@ -1,36 +1,83 @@
-"""When the engine chooses the fused step. What it computes there, every engine test asks of every kernel."""
+"""When an engine runs the fused step, and with which weights. What it computes there, the tests of the engine ask of
+every kernel."""
 
 import pytest
 import torch
 
-from ponder.engine import Engine
+from ponder.engine import Engine, FinishEvent
+from ponder.model.config import ModelConfig
+from ponder.model.transformer import Transformer
 from ponder.testing.tiny import tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 TOKENS = PhaseTokens()
-PROMPTS = [[(7 * i * i + 3 * j) % 290 for j in range(2 + 5 * i % 70)] for i in range(8)]
-PARAMS = SamplingParams(max_tokens=40, seed=0)
-pytestmark = [pytest.mark.usefixtures("kernel"), pytest.mark.parametrize("kernel", ["fused"], indirect=True)]
+CONFIG = ModelConfig(
+    vocab_size=320,
+    hidden_size=64,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=32,
+    intermediate_size=96,
+    max_positions=512,
+)
+PROMPTS = [[(7 * i * i + 3 * j) % 290 for j in range(2 + 5 * i % 70)] for i in range(20)]
 
 
-def generate(engine):
-    return [(finish.ids, finish.segment.logprobs) for finish in engine.generate(PROMPTS, PARAMS)]
+def lively_model():
+    """Its samples vary and its most likely token stands out."""
+    model = Transformer(CONFIG)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(6)
+    return model
+
+
+MODEL = lively_model().to(torch.bfloat16)
+pytestmark = pytest.mark.skipif(
+    Engine(MODEL, TOKENS).kernel.kernel == "torch", reason=Engine(MODEL, TOKENS).kernel.reason
+)
+
+
+def engine(model=MODEL, **options):
+    return Engine(model, TOKENS, kernel="fused", deterministic=True, **options)
+
+
+def params(seed=0, n=40, **fields):
+    return SamplingParams(max_tokens=n, seed=seed, **fields)
+
+
+def drain(running, on_event=lambda event: None):
+    finished = {}
+    while running.has_work:
+        for event in running.step():
+            on_event(event)
+            if isinstance(event, FinishEvent):
+                finished[event.request] = event
+    return finished
+
+
+def segments(finishes):
+    return [(finish.ids, finish.segment.logprobs) for finish in finishes]
 
 
 def test_training_weights_of_float32_that_compute_in_bfloat16_are_packed_again_after_a_step():
-    model = tiny_model().float()
+    model = lively_model()
     model.compute_dtype = torch.bfloat16
-    running = Engine(model, TOKENS, kernel="fused")
-    before = generate(running)
+    running = engine(model)
+    before = running.generate(PROMPTS[:4], params())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     with running.update_weights():
         model(torch.tensor([PROMPTS[7]])).float().square().mean().backward()
         optimizer.step()
-    assert generate(running) == generate(Engine(model, TOKENS, kernel="fused")) != before
+    after = running.generate(PROMPTS[:4], params())
+    assert running.kernel.kernel != "torch"
+    assert segments(after) == segments(engine(model).generate(PROMPTS[:4], params())) != segments(before)
 
 
 def test_the_kernel_follows_the_model_to_another_precision():
-    model = tiny_model().float()
+    model = lively_model()
     running = Engine(model, TOKENS)
     assert running.kernel == ("torch", "the model computes in float32; the fused step is for bfloat16")
     with running.update_weights():
@@ -39,11 +86,11 @@ def test_the_kernel_follows_the_model_to_another_precision():
     with running.update_weights():
         model.float()
     assert running.kernel.kernel == "torch"
-    assert len(generate(running)[0][0]) == 40
+    assert len(running.generate([PROMPTS[3]], params())[0].ids) == 40
 
 
 def test_a_kernel_that_cannot_run_is_refused_with_the_reason():
     with pytest.raises(InvalidRequest, match="computes in float32"):
-        Engine(tiny_model().float(), TOKENS, kernel="fused")
+        Engine(tiny_model(), TOKENS, kernel="fused")
     with pytest.raises(InvalidRequest, match="kernel is 'fast'"):
         Engine(tiny_model(), TOKENS, kernel="fast")

@@ -23,9 +23,11 @@ from ponder.engine.scheduler import Step
 from ponder.kernels.fused import Choice
 from ponder.model.transformer import Transformer
 
+MOST_PAGES = 1 << 14  # of a pass, padding included; with more to read, it is not the launches that take the time
+
 
 class GraphRunner(Runner):
-    """Plays graphs for steps that only decode; every other step runs as `Runner` runs it.
+    """Plays graphs for steps that only decode, over at most MOST_PAGES; every other step runs as `Runner` runs it.
 
     pages: their last page is not the scheduler's: padding is written there.
     """
@@ -55,6 +57,8 @@ class GraphRunner(Runner):
             return super().run(step)
         longest = max(chunk.start // self.pages.page_size + 1 for chunk in step.chunks)
         size = (rounded(len(step.chunks)), rounded(longest))
+        if size[0] * size[1] > MOST_PAGES:  # every context would be padded to the longest
+            return super().run(step)
         known = self._passes.get(size)
         if known is None:
             known = self._passes[size] = _Pass(self._model, self.pages, *size, self._spare)
