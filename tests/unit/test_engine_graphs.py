@@ -1,14 +1,18 @@
 """Passes of a fixed size that read everything from where it lies: on a CPU launched kernel by kernel, on a GPU as
 recorded graphs. Every step of an engine gives what `Runner` gives."""
 
+from array import array
+
 import pytest
 import torch
 
 import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.graphs import GraphRunner, rounded
-from ponder.engine.pages import PagedKV, bytes_per_page
+from ponder.engine.pages import Chunk, PagedKV, bytes_per_page
 from ponder.engine.runner import Runner
+from ponder.engine.scheduler import Step
+from ponder.engine.sequence import Context
 from ponder.kernels.fused import Choice
 from ponder.model.lora import add_lora, merge_lora
 from ponder.testing.parity import TOLERANCE
@@ -160,6 +164,16 @@ def test_a_step_with_nothing_ready_and_rows_of_one_token_that_are_no_decoding(op
         Engine(tiny_model(), TOKENS).generate([PROMPTS[20]], params(3))
     )
     assert (opened[0].decoded, opened[0].mixed) == (21 + 23, 0)
+
+
+def test_rows_that_are_not_ready_may_stand_between_those_that_are():
+    model = tiny_model()
+    runner = Checked(model, 3)
+    contexts = [Context(key=None, tokens=[id], pages=array("i", [at])) for at, id in enumerate((5, 9, 30))]
+    step = Step([Chunk(context.pages, 0, 1) for context in contexts], contexts)
+    for rows in ([], [1], [0, 2], [0, 1, 2]):
+        step.ready = [(row, None) for row in rows]
+        assert len(runner.run(step)) == len(rows)
 
 
 def test_contexts_too_many_and_too_long_to_be_padded_alike_run_as_the_plain_runner_runs_them(opened, monkeypatch):
