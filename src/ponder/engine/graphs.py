@@ -53,11 +53,10 @@ class GraphRunner(Runner):
     @torch.inference_mode()
     def run(self, step: Step) -> Tensor:
         """logits_SV of the sequences that are ready, in their order. They hold until the next run."""
-        if any(chunk.length > 1 for chunk in step.chunks):
-            return super().run(step)
         longest = max(chunk.start // self.pages.page_size + 1 for chunk in step.chunks)
         size = (rounded(len(step.chunks)), rounded(longest))
-        if size[0] * size[1] > MOST_PAGES:  # every context would be padded to the longest
+        # In a pass every context is padded to the longest.
+        if size[0] * size[1] > MOST_PAGES or any(chunk.length > 1 for chunk in step.chunks):
             return super().run(step)
         known = self._passes.get(size)
         if known is None:
