@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,21 +136,21 @@ IDS = [(7 * i * i + 3 * i) % 256 for i in range(200)]
 
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_ours(case: str, tmp_path: Path) -> None:
-    """Sums in another order: differences of float32's rounding. Largest seen here: 3e-5 of logits up to 15."""
+    """Sums in another order: differences of float32's rounding. Largest seen: 1.8e-5, of logits up to 6."""
     folder = random_model(tmp_path / "model", CASES[case])
     export_gguf(folder, tmp_path / "model.gguf")
     ours = our_logits(folder, IDS)
-    assert np.abs(their_logits(tmp_path / "model.gguf", IDS) - ours).max() < 2e-4
+    assert np.abs(their_logits(tmp_path / "model.gguf", IDS) - ours).max() < 1e-4
     assert np.abs(ours).max() > 1
 
 
 @pytest.mark.parametrize(
     ("type", "most"),
-    [(TensorType.F32, 1e-3), (TensorType.F16, 1e-3), (TensorType.BF16, 0.3), (TensorType.Q8_0, 3.0)],
+    [(TensorType.F32, 2e-4), (TensorType.F16, 0.02), (TensorType.BF16, 0.3), (TensorType.Q8_0, 3.0)],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_minis_logits_in_each_type(type: TensorType, most: float, tmp_path: Path) -> None:
-    """mini's weights are bfloat16, which float16 holds here; under BF16 and Q8_0 llama.cpp rounds activations too."""
+    """mini's weights are bfloat16, which float16 holds here; in types but F32 llama.cpp rounds activations too."""
     folder = model_folder("mini")
     tokenizer = Tokenizer.load(folder)
     prompt = load_format(tokenizer).render([Message.user("What is 4821 * 7093?")], start=Start.THINK).ids
@@ -174,15 +173,18 @@ def test_q8_0_equals_llama_cpps_own_quantisation(tmp_path: Path) -> None:
         assert np.array_equal(tensor.data, read[tensor.name].data)
 
 
-@cache
-def mini() -> Any:
-    file = Path(pytest.importorskip("tempfile").mkdtemp()) / "mini.gguf"
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The bundled model in llama.cpp, in float32."""
+    file = tmp_path_factory.mktemp("mini") / "mini.gguf"
     export_gguf(model_folder("mini"), file, type=TensorType.F32)
-    return opened(file, window=2048)
+    model = opened(file, window=2048)
+    yield model
+    model.close()
 
 
-@cache
-def minis_tokenizer() -> Tokenizer:
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
     return Tokenizer.load(model_folder("mini"))
 
 
@@ -200,7 +202,7 @@ HARD = (
     "我想在apple工作1314151天～ 日本語テキスト。「」、",
     "\U0001f600\U0001f469\u200d\U0001f680 \u2705 \U0001f1e9\U0001f1ea 😶\u200d🌫️ (many)",
     "def f(x):\n\treturn {'a': x[0] ** 2}  # ok!!!???\n\n",
-    "------======= ```` \"\"\" ~~~ <|/ <| |> </s> <think> [INST]",
+    '------======= ```` """ ~~~ <|/ <| |> </s> <think> [INST]',
     "\ufffd\U0010ffff\ue000",
     "word " * 50 + "\n" * 30 + " " * 65,
     *CONTROL_TOKENS,
@@ -214,56 +216,55 @@ def their_ids(model: Any, text: str, *, special: bool = False) -> list[int]:
 
 
 @pytest.mark.parametrize("text", HARD)
-def test_hard_texts_have_our_ids(text: str) -> None:
-    assert their_ids(mini(), text) == minis_tokenizer().encode(text)
+def test_hard_texts_have_our_ids(mini: Any, tokenizer: Tokenizer, text: str) -> None:
+    assert their_ids(mini, text) == tokenizer.encode(text)
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.text())
-def test_any_text_has_our_ids(text: str) -> None:
-    assert their_ids(mini(), text) == minis_tokenizer().encode(text)
+def test_any_text_has_our_ids(mini: Any, tokenizer: Tokenizer, text: str) -> None:
+    assert their_ids(mini, text) == tokenizer.encode(text)
 
 
 @settings(max_examples=500, deadline=None)
 @given(st.text(st.sampled_from("aZ'stRE 0123\t\n\r\u00a0-*=<|>é\u0301ſ你😀٣")))
-def test_any_text_at_the_splitting_rules_edges_has_our_ids(text: str) -> None:
-    assert their_ids(mini(), text) == minis_tokenizer().encode(text)
+def test_any_text_at_the_splitting_rules_edges_has_our_ids(mini: Any, tokenizer: Tokenizer, text: str) -> None:
+    assert their_ids(mini, text) == tokenizer.encode(text)
 
 
 @pytest.mark.parametrize("task", ["products", "chain_sum", "letter_counting", "countdown", "basic_arithmetic"])
-def test_task_prompts_have_our_ids(task: str) -> None:
+def test_task_prompts_have_our_ids(mini: Any, tokenizer: Tokenizer, task: str) -> None:
     for index in range(20):
         text = GymTask(task).problem(TRAIN_LIMIT + index).question
-        assert their_ids(mini(), text) == minis_tokenizer().encode(text)
+        assert their_ids(mini, text) == tokenizer.encode(text)
 
 
-def test_control_tokens_are_read_where_they_are_asked_for_and_never_in_text() -> None:
-    tokenizer = minis_tokenizer()
+def test_control_tokens_are_read_where_they_are_asked_for_and_never_in_text(mini: Any, tokenizer: Tokenizer) -> None:
     for name in CONTROL_TOKENS:
         shown = "<|tool_call|>" if name == "<|call|>" else name
-        assert their_ids(mini(), shown, special=True) == [tokenizer.control_id(name)]
-        assert not set(their_ids(mini(), f"a{shown}b {name}")) & set(tokenizer.control.values())
+        assert their_ids(mini, shown, special=True) == [tokenizer.control_id(name)]
+        assert not set(their_ids(mini, f"a{shown}b {name}")) & set(tokenizer.control.values())
 
 
-def test_answers_end_at_our_end_tokens_and_at_no_other() -> None:
+def test_answers_end_at_our_end_tokens_and_at_no_other(mini: Any, tokenizer: Tokenizer) -> None:
     """llama.cpp takes some names for ends of an answer, `<|call|>` among them, which is why that one is renamed."""
-    vocabulary = mini()._model.vocab
-    ends = {id for id in range(mini().n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, id)}
-    assert ends == set(load_format(minis_tokenizer()).phase_tokens.end)
-    assert mini().token_eos() == minis_tokenizer().control_id("<|end|>")
+    vocabulary = mini._model.vocab
+    ends = {id for id in range(mini.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocabulary, id)}
+    assert ends == set(load_format(tokenizer).phase_tokens.end)
+    assert mini.token_eos() == tokenizer.control_id("<|end|>")
 
 
-def chat(formatter: Any, messages: list[Message], **variables: Any) -> list[int]:
+def chat(mini: Any, formatter: Any, messages: list[Message], **variables: Any) -> list[int]:
     """The ids of a chat as llama.cpp's users get them: the template's text, control tokens read."""
-    return their_ids(mini(), formatter(messages=to_dicts(messages), **variables).prompt, special=True)
+    return their_ids(mini, formatter(messages=to_dicts(messages), **variables).prompt, special=True)
 
 
-def test_the_chat_template_writes_what_we_render() -> None:
+def test_the_chat_template_writes_what_we_render(mini: Any, tokenizer: Tokenizer) -> None:
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-    template = mini().metadata["tokenizer.chat_template"]
+    template = mini.metadata["tokenizer.chat_template"]
     formatter = Jinja2ChatFormatter(template, eos_token="<|end|>", bos_token="<|endoftext|>")
-    form = load_format(minis_tokenizer())
+    form = load_format(tokenizer)
     call = Message(Role.ASSISTANT, (Reasoning("look"), ToolCall("add", '{"a": 1}')))
     conversations = (
         [Message.user("  2 + 2?\n")],
@@ -276,14 +277,15 @@ def test_the_chat_template_writes_what_we_render() -> None:
         [Message.user("x"), call, Message(Role.TOOL, (ToolResult("add", "3"),))],
     )
     for messages in conversations:
-        assert chat(formatter, messages) == list(form.render(messages, start=Start.THINK).ids)
+        assert chat(mini, formatter, messages) == list(form.render(messages, start=Start.THINK).ids)
         direct = form.render(messages, start=Start.DIRECT).ids
-        assert chat(formatter, messages, enable_thinking=False) == list(direct)
+        assert chat(mini, formatter, messages, enable_thinking=False) == list(direct)
 
 
-def test_greedy_text_is_ours() -> None:
+@pytest.mark.slow
+def test_greedy_text_is_ours(mini: Any, tokenizer: Tokenizer) -> None:
     """20 held-out problems, both in float32: the whole turn, thoughts included."""
-    form = load_format(minis_tokenizer())
+    form = load_format(tokenizer)
     questions = [
         GymTask(task).problem(TRAIN_LIMIT + 1000 + index).question
         for task in ("products", "chain_sum", "letter_counting", "gcd")
@@ -293,9 +295,9 @@ def test_greedy_text_is_ours() -> None:
         ours = reasoner.ask_many(questions, temperature=0, max_tokens=1500)
     for question, answer in zip(questions, ours, strict=True):
         prompt = form.render([Message.user(question)], start=Start.THINK).ids
-        mini().reset()
+        mini.reset()
         ids: list[int] = []
-        for id in mini().generate(prompt, temp=0, repeat_penalty=1.0):
+        for id in mini.generate(prompt, temp=0, repeat_penalty=1.0):
             ids.append(id)
             if id in form.phase_tokens.end or len(ids) == 1500:
                 break
@@ -303,10 +305,10 @@ def test_greedy_text_is_ours() -> None:
         assert (turn.reasoning, turn.text) == (answer.reasoning, answer.text)
 
 
-def test_a_chat_completion_thinks_and_answers() -> None:
+def test_a_chat_completion_thinks_and_answers(mini: Any) -> None:
     """As a user asks: thoughts and answer come as one text, since its handler leaves control tokens out."""
-    mini().reset()
-    reply = mini().create_chat_completion(
+    mini.reset()
+    reply = mini.create_chat_completion(
         [{"role": "user", "content": "What is 12 * 34?"}], temperature=0, max_tokens=400
     )["choices"][0]
     assert reply["finish_reason"] == "stop"
@@ -321,15 +323,20 @@ def splitting(rule: tuple[str, ...]) -> pre_tokenizers.PreTokenizer:
 
 @pytest.mark.parametrize("rule", PRE_TOKENIZERS, ids=PRE_TOKENIZERS.get)
 def test_each_splitting_rule_has_our_ids(rule: tuple[tuple[str, ...], bool], tmp_path: Path) -> None:
-    """A vocabulary whose merges reach across every boundary that the hard texts have, were it not for the rule."""
+    """Merges are learned from unsplit text, so they reach across boundaries wherever the rule does not forbid it."""
     regexes, ignore_merges = rule
     learner = tokenizers.Tokenizer(models.BPE(ignore_merges=ignore_merges))
-    learner.pre_tokenizer = splitting(regexes)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    learner.pre_tokenizer = splitting(())
+    prose = " ".join(text for text in HARD if "<|" not in text)
     learner.train_from_iterator(
-        [*HARD, *("".join(HARD)[i:] for i in range(40))] * 2,
-        trainers.BpeTrainer(vocab_size=1024 - len(CONTROL_TOKENS), initial_alphabet=alphabet, show_progress=False),
+        [prose[begin : begin + 12] for begin in range(len(prose))],
+        trainers.BpeTrainer(
+            vocab_size=1024 - len(CONTROL_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
     )
+    learner.pre_tokenizer = splitting(regexes)
     first = learner.get_vocab_size()
     spec = json.loads(learner.to_str())
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

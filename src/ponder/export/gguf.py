@@ -81,9 +81,13 @@ def write_gguf(file: BinaryIO, fields: Mapping[str, Value], tensors: Sequence[Gg
         offset += -offset % ALIGNMENT
     for tensor in tensors:
         file.write(bytes(-file.tell() % ALIGNMENT))
-        for chunk in _chunks(tensor.read()):
-            file.write(encode(chunk, tensor).tobytes())
+        _write_values(file, tensor)
     file.write(bytes(-file.tell() % ALIGNMENT))
+
+
+def _write_values(file: BinaryIO, tensor: GgufTensor) -> None:
+    for chunk in _chunks(tensor.read()):
+        file.write(encode(chunk, tensor).tobytes())
 
 
 def encode(values: Tensor, tensor: GgufTensor) -> np.ndarray:

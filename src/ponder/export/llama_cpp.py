@@ -28,7 +28,12 @@ class Exported:
 
 
 def export_gguf(
-    folder: str | Path, file: str | Path, *, type: TensorType | None = None, name: str | None = None, force: bool = False
+    folder: str | Path,
+    file: str | Path,
+    *,
+    type: TensorType | None = None,
+    name: str | None = None,
+    force: bool = False,
 ) -> Exported:
     """Write the model in `folder` (Hugging Face layout) as a GGUF file. One tensor is in memory at a time.
 
@@ -38,7 +43,9 @@ def export_gguf(
     """
     folder, file = Path(folder), Path(file)
     if (folder / ADAPTER_CONFIG).exists():
-        raise InvalidRequest(f"{folder} holds a LoRA adapter: merge it (merge_lora, save_model), then export the result")
+        raise InvalidRequest(
+            f"{folder} holds a LoRA adapter: merge it (merge_lora, save_model), then export the result"
+        )
     tokenizer = Tokenizer.load(folder)
     with open_model(folder) as (config, stored):
         type = type or stored_type(stored)
@@ -75,7 +82,9 @@ def tokenizer_fields(tokenizer: Tokenizer, form: Format, config: ModelConfig) ->
     if bos is None and own:  # llama.cpp would take id 11; ours separates documents with its pad token
         bos = pad
     if bos is None and words.adds_bos:
-        raise InvalidRequest("the tokenizer begins texts with a token that neither it nor config.json names (bos_token)")
+        raise InvalidRequest(
+            "the tokenizer begins texts with a token that neither it nor config.json names (bos_token)"
+        )
     for key, id in (("padding_token_id", pad), ("bos_token_id", bos)):
         if id is not None:
             fields[f"tokenizer.ggml.{key}"] = id

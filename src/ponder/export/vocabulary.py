@@ -6,6 +6,7 @@ other is refused, since a model would read other ids than it was trained on. tes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -27,6 +28,8 @@ PRE_TOKENIZERS = {
     ((_GPT2_REGEX,), False): "gpt-2",
     ((_EACH_DIGIT, _GPT2_REGEX), False): "smollm",
 }
+# As llama.cpp's own converter has it: what looks like this is no text, whether the file flags it or not (DeepSeek's).
+_LOOKS_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 
 
 class TokenType(IntEnum):
@@ -67,7 +70,8 @@ def vocabulary(tokenizer: Tokenizer, size: int, names: Mapping[str, str]) -> Voc
         tokens[id], types[id] = token, TokenType.NORMAL
     for name, id in tokenizer.control.items():
         tokens[id] = names.get(name, name)
-        types[id] = TokenType.CONTROL if special[name] else TokenType.USER_DEFINED
+        control = special[name] or _LOOKS_CONTROL.fullmatch(name)
+        types[id] = TokenType.CONTROL if control else TokenType.USER_DEFINED
     if len(set(tokens)) != size:
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise InvalidRequest(f"two tokens would be called {twice!r} in the exported vocabulary")
@@ -101,8 +105,8 @@ def _regexes(step: Mapping[str, Any] | None) -> Iterator[str]:
             yield regex
         case {"type": "Digits", "individual_digits": True}:
             yield _EACH_DIGIT
-        case {"type": "ByteLevel", "add_prefix_space": False}:
-            if step.get("use_regex", True):
+        case {"type": "ByteLevel", "add_prefix_space": False, **rest}:
+            if rest.get("use_regex", True):
                 yield _GPT2_REGEX
         case _:
             raise _refused(f"pre_tokenizer {step!r:.300}")

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from ponder.export.gguf import BLOCK, GgufTensor, TensorType, Value
@@ -92,9 +91,7 @@ def check_expressible(config: ModelConfig) -> None:
         )
 
 
-def gguf_tensors(
-    config: ModelConfig, stored: Mapping[str, StoredTensor], type: TensorType
-) -> list[GgufTensor]:
+def gguf_tensors(config: ModelConfig, stored: Mapping[str, StoredTensor], type: TensorType) -> list[GgufTensor]:
     """Every tensor of the file, unread. Vectors are float32, as llama.cpp wants them; so are the factors that carry
     Llama 3.1's rope scaling. Rows that do not fill blocks of Q8_0 are bfloat16."""
     tensors = []
