@@ -264,8 +264,8 @@ def test_q8_0_is_off_by_half_a_step_at_most(tmp_path: Path) -> None:
 
 
 def test_a_block_of_q8_0_byte_by_byte() -> None:
-    values = np.zeros(64, np.float32)
-    values[:5] = [127, -127, 2.5, -2.5, 0.4]  # a scale of one: halves go away from zero
+    values = torch.zeros(64)
+    values[:5] = torch.tensor([127, -127, 2.5, -2.5, 0.4])  # a scale of one: halves go away from zero
     first, second = quantize_q8_0(values)
     assert first[:2].view("<f2")[0] == 1
     assert first[2:].view(np.int8).tolist() == [127, -127, 3, -3, 0, *[0] * 27]

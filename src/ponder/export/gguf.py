@@ -1,6 +1,6 @@
 """The GGUF file format, version 3: typed fields, then tensors, little endian (ggml's docs/gguf.md).
 
-Only what an export needs, on numpy alone: the package `gguf` does the same and brings an HTTP client along.
+Only what an export needs: the package `gguf` does the same, and brings an HTTP client along.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Value = bool | int | float | str | Sequence[int] | Sequence[str]
 
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 BLOCK = 32  # values that share a scale in Q8_0
-_CHUNK = 1 << 22  # values converted at a time, so that a large tensor never stands in memory twice
+_CHUNK = 1 << 18  # values converted at a time, so that a large tensor never stands in memory twice
 
 
 class FieldType(IntEnum):
@@ -103,17 +103,17 @@ def encode(values: Tensor, tensor: GgufTensor) -> np.ndarray:
                 raise InvalidRequest(f"{tensor.name} holds values beyond float16's range: export bf16 or f32")
             return half.numpy().astype("<f2", copy=False)
         case TensorType.Q8_0:
-            return quantize_q8_0(values.float().numpy())
+            return quantize_q8_0(values.float())
 
 
-def quantize_q8_0(values: np.ndarray) -> np.ndarray:
-    """Blocks of 32 values as a float16 scale and 32 signed bytes, the largest magnitude at 127."""
+def quantize_q8_0(values: Tensor) -> np.ndarray:
+    """Each 32 values as a float16 scale and 32 signed bytes, the largest magnitude at 127: bytes of shape (blocks, 34)."""
     blocks = values.reshape(-1, BLOCK)
-    scales = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
-    scaled = blocks * inverse
-    quantized = np.trunc(scaled + np.copysign(np.float32(0.5), scaled)).astype(np.int8)  # halves away from zero
-    return np.concatenate([scales.astype("<f2").view(np.uint8), quantized.view(np.uint8)], axis=1)
+    scales = blocks.abs().amax(1, keepdim=True) / 127
+    scaled = blocks * torch.where(scales == 0, 0, 1 / scales)
+    quantized = (scaled + torch.copysign(torch.tensor(0.5), scaled)).trunc().to(torch.int8)  # halves away from zero
+    halves = scales.half().numpy().astype("<f2", copy=False).view(np.uint8)
+    return np.concatenate([halves, quantized.numpy().view(np.uint8)], axis=1)
 
 
 def _chunks(values: Tensor) -> Iterator[Tensor]:

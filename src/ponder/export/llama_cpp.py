@@ -38,8 +38,8 @@ def export_gguf(
     """Write the model in `folder` (Hugging Face layout) as a GGUF file. One tensor is in memory at a time.
 
     type: of the matrices; None: as they are stored. name: what programs show; None: the folder's. The file appears
-    whole or not at all. Raises InvalidRequest when it exists and `force` is False, or naming what llama.cpp cannot
-    express; CheckpointError, TokenizerError and FormatError as loading the folder does.
+    whole or not at all. Raises InvalidRequest naming what llama.cpp cannot express; CheckpointError when the file
+    exists and `force` is False; CheckpointError, TokenizerError and FormatError as loading the folder does.
     """
     folder, file = Path(folder), Path(file)
     if (folder / ADAPTER_CONFIG).exists():
