@@ -107,7 +107,7 @@ def encode(values: Tensor, tensor: GgufTensor) -> np.ndarray:
 
 
 def quantize_q8_0(values: Tensor) -> np.ndarray:
-    """Each 32 values as a float16 scale and 32 signed bytes, the largest magnitude at 127: bytes of shape (blocks, 34)."""
+    """Each 32 values as a float16 scale and 32 signed bytes, the largest magnitude at 127: (blocks, 34) bytes."""
     blocks = values.reshape(-1, BLOCK)
     scales = blocks.abs().amax(1, keepdim=True) / 127
     scaled = blocks * torch.where(scales == 0, 0, 1 / scales)
