@@ -465,12 +465,21 @@ def test_a_tokenizer_of_no_known_format_is_refused(tmp_path: Path) -> None:
         export_gguf(folder, tmp_path / "out.gguf")
 
 
-def test_an_adapter_that_is_not_merged_is_refused(tmp_path: Path) -> None:
+def test_an_adapter_that_is_not_merged_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = Transformer(tiny_config())
     add_lora(model, 2, 4.0)
     save_lora(model, tmp_path / "adapter")
     with pytest.raises(InvalidRequest, match="LoRA adapter: merge it"):
         export_gguf(tmp_path / "adapter", tmp_path / "out.gguf")
+    assert ponder("export", tmp_path / "adapter", "--to", "gguf", "-o", tmp_path / "out.gguf") == 2
+    assert "LoRA adapter" in capsys.readouterr().err
+
+
+def test_two_tokens_of_one_name_are_refused(tmp_path: Path) -> None:
+    """llama.cpp would end the process."""
+    tokenizer = Tokenizer.train((), 352, [*CONTROL_TOKENS, "<|tool_call|>"])
+    with pytest.raises(InvalidRequest, match="<|tool_call|>"):
+        export_gguf(model_of(tmp_path / "model", config_of(vocab_size=352), tokenizer), tmp_path / "out.gguf")
 
 
 def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:

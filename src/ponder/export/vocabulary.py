@@ -7,6 +7,7 @@ other is refused, since a model would read other ids than it was trained on. tes
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -73,7 +74,7 @@ def vocabulary(tokenizer: Tokenizer, size: int, names: Mapping[str, str]) -> Voc
         control = special[name] or _LOOKS_CONTROL.fullmatch(name)
         types[id] = TokenType.CONTROL if control else TokenType.USER_DEFINED
     if len(set(tokens)) != size:
-        twice = next(token for token in tokens if tokens.count(token) > 1)
+        twice = next(token for token, count in Counter(tokens).items() if count > 1)
         raise InvalidRequest(f"two tokens would be called {twice!r} in the exported vocabulary")
     return Vocabulary(
         tokens,
