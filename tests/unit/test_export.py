@@ -478,7 +478,7 @@ def test_an_adapter_that_is_not_merged_is_refused(tmp_path: Path, capsys: pytest
 def test_two_tokens_of_one_name_are_refused(tmp_path: Path) -> None:
     """llama.cpp would end the process."""
     tokenizer = Tokenizer.train((), 352, [*CONTROL_TOKENS, "<|tool_call|>"])
-    with pytest.raises(InvalidRequest, match="<|tool_call|>"):
+    with pytest.raises(InvalidRequest, match=r"<\|tool_call\|>"):
         export_gguf(model_of(tmp_path / "model", config_of(vocab_size=352), tokenizer), tmp_path / "out.gguf")
 
 
