@@ -1,4 +1,4 @@
-"""From logits to one id per sequence, for a whole batch at once.
+"""From logits to one id per sequence, for a whole batch at once, in torch: the rules that `cpu/sampling.h` keeps to.
 
 Axes: S sequences of the batch, V vocabulary. Each sequence draws one uniform number per token, a hash of its seed and
 the token's index, and inverts its own distribution with it: the same seed gives the same tokens, whatever stands beside
@@ -13,9 +13,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ponder.kernels.sampling import NotFinite, Pick
 from ponder.types import SamplingParams
 
+Rules = SamplingParams | Pick
 _CANDIDATES = 128  # ids that truncation looks at first: sorting them all costs as much as a small model's step
+
+
+def pick(logits_SV: Tensor, picks: Sequence[Pick]) -> None:
+    """Make each pick from its row of logits. Log-probabilities are the model's, before rule, bias and grammar.
+
+    Raises NotFinite.
+    """
+    if not torch.isfinite(logits_SV.amax(-1)).all():
+        raise NotFinite("the step gave logits that are not finite")
+    uniform_S = uniforms([p.seed for p in picks], [p.index for p in picks])
+    ids_S, scaled_SV = sample(logits_SV, picks, uniform_S, _added(logits_SV, picks))
+    for p, sampled in zip(picks, ids_S.tolist(), strict=True):
+        p.put_in = p.rule.forced is not None or sampled in p.rule.closing
+        instead = p.rule.instead if p.rule.forced is None else p.rule.forced
+        p.id = instead if p.put_in and instead is not None else sampled
+    ids_S = torch.tensor([p.id for p in picks], device=ids_S.device, dtype=torch.int64)
+    for p, logprob in zip(picks, logprobs(scaled_SV, ids_S).tolist(), strict=True):
+        p.logprob = logprob
+    for p, scaled_V in zip(picks, scaled_SV, strict=True):
+        if p.num_top or p.confidence_top:
+            _name_likeliest(p, scaled_V.log_softmax(-1))
+
+
+def _added(logits_SV: Tensor, picks: Sequence[Pick]) -> Tensor | None:
+    """What the scores gain before sampling, (S, V): biases, and -inf for what is not allowed. None: nothing."""
+    if not any(p.logit_bias or p.rule.banned or p.allowed_V is not None for p in picks):
+        return None
+    added_SV = torch.zeros(logits_SV.shape, device=logits_SV.device)
+    for p, added_V in zip(picks, added_SV, strict=True):
+        if p.logit_bias:
+            ids, biases = zip(*p.logit_bias, strict=True)
+            added_V[list(ids)] = torch.tensor(biases, device=added_V.device)
+        if p.allowed_V is not None:
+            added_V.masked_fill_(~p.allowed_V.to(added_V.device), float("-inf"))
+        added_V[list(p.rule.banned)] = float("-inf")
+    return added_SV
+
+
+def _name_likeliest(pick: Pick, logprobs_V: Tensor) -> None:
+    count, V = pick.confidence_top, len(logprobs_V)
+    values, ids = (each.tolist() for each in logprobs_V.topk(min(max(count, pick.num_top), V)))
+    pick.top_ids[: pick.num_top], pick.top_logprobs[: pick.num_top] = ids[: pick.num_top], values[: pick.num_top]
+    if count:
+        pick.confidence = -sum(values[:count]) / min(count, V)
 
 
 def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
@@ -28,7 +74,7 @@ def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
 
 
 def sample(
-    logits_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, added_SV: Tensor | None = None
+    logits_SV: Tensor, params: Sequence[Rules], uniform_S: Tensor, added_SV: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Sampled ids_S, and scaled_SV: float32 logits divided by the temperature (at temperature 0 by 1), of which
     `logprobs` takes what it reports.
@@ -60,7 +106,7 @@ def logprobs(scaled_SV: Tensor, ids_S: Tensor) -> Tensor:
     return scaled_SV.gather(-1, ids_S[:, None])[:, 0] - scaled_SV.logsumexp(-1)
 
 
-def _truncates(params: SamplingParams) -> bool:
+def _truncates(params: Rules) -> bool:
     return bool(params.top_k) or params.top_p < 1 or params.min_p > 0
 
 
@@ -72,7 +118,7 @@ def _draw(weights_SV: Tensor, uniform_S: Tensor) -> Tensor:
 
 
 def _draw_truncated(
-    probs_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, num_candidates: int = _CANDIDATES
+    probs_SV: Tensor, params: Sequence[Rules], uniform_S: Tensor, num_candidates: int = _CANDIDATES
 ) -> Tensor:
     """Draw among the C most likely ids, C = num_candidates. Rows that keep ids down to the last candidate's
     probability are drawn again among all ids: which of them stand at that edge may be arbitrary."""

@@ -25,19 +25,21 @@ _BLOCK = 64  # ids compared at once
 class Step:
     """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`.
 
-    ready: (row, sequence) of those whose last token runs in this step: their next token is sampled.
+    ready: sequences whose last token runs in this step: their next token is picked. rows: of those last tokens.
     """
 
     chunks: list[Chunk]
     contexts: list[Context]
-    ready: list[tuple[int, Sequence]] = field(init=False, default_factory=list)
+    ready: list[Sequence] = field(init=False, default_factory=list)
+    rows: list[int] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         end = 0
         for chunk, context in zip(self.chunks, self.contexts, strict=True):
             end += chunk.length
             if isinstance(context, Sequence) and chunk.end == len(context.tokens):
-                self.ready.append((end - 1, context))
+                self.ready.append(context)
+                self.rows.append(end - 1)
 
 
 class Scheduler:

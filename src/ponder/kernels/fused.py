@@ -1,4 +1,4 @@
-"""The whole step of a decoder, token ids to logits, in compiled code over its own pages (`cpu/step.cpp`).
+"""The whole step of a decoder, token ids to the next ones, in compiled code over its own pages (`cpu/step.cpp`).
 
 Axes: N rows of a step, S rows whose logits are wanted, V vocabulary.
 """
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ponder.kernels.build import BuildError, library
+from ponder.kernels.sampling import NotFinite, Pick
 
 PAGE_SIZE = 16
 _PATHS = ("portable", "avx512", "amx")  # the enum Kernel of cpu/attention.h
@@ -149,6 +150,7 @@ class FusedStep:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
         self._width = -(-shape.vocab_size // 32) * 32
         self._rope = torch.empty(0, shape.head_dim)
+        self._logits = torch.empty(0, self._width)  # of steps whose logits nobody asks for
         self._packed: list[Tensor | None] | None = None
 
     def __del__(self) -> None:
@@ -171,6 +173,27 @@ class FusedStep:
 
     def run(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int]) -> Tensor:
         """ids: tokens of all runs, one after the other. float32 logits_SV of the rows asked for, in their order."""
+        logits = torch.empty(_padded(len(rows)), self._width)
+        self._run(ids, runs, rows, logits, None)
+        return logits[: len(rows), : self._shape.vocab_size]
+
+    def pick(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int], picks: Sequence[Pick]) -> None:
+        """As `run`; then the ids that these logits give, one pick for each row asked for.
+
+        Raises NotFinite.
+        """
+        if len(self._logits) < len(rows):
+            self._logits = torch.empty(_padded(len(rows)), self._width)
+        self._run(ids, runs, rows, self._logits, array("Q", [pick.address for pick in picks]))
+
+    def _run(
+        self,
+        ids: Sequence[int],
+        runs: Sequence[Run],
+        rows: Sequence[int],
+        logits: Tensor,
+        picks: array[int] | None,
+    ) -> None:
         if self._packed is None:
             self._pack()
         # Arrays of the standard library: numpy's take several times as long to make and to address.
@@ -179,16 +202,14 @@ class FusedStep:
         tables = array("Q", [run.pages.buffer_info()[0] for run in runs])
         assert len(tokens) == sum(lengths), "one id for each token of the runs"
         self._know_positions(max(map(int.__add__, starts, lengths)))
-        logits = torch.empty(-(-len(wanted) // 16) * 16, self._width)
         failed = self._library.ponder_run(
             *(self._handle, torch.get_num_threads(), self._path, self._exact),
             *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),
             *(starts.buffer_info()[0], lengths.buffer_info()[0], len(wanted), wanted.buffer_info()[0]),
-            *(self._rope.data_ptr(), logits.data_ptr()),
+            *(self._rope.data_ptr(), logits.data_ptr(), None if picks is None else picks.buffer_info()[0]),
         )
         if failed:
-            raise MemoryError("no room for the step") if failed == 1 else IndexError("an id beyond the vocabulary")
-        return logits[: len(wanted), : self._shape.vocab_size]
+            raise _failure(failed)
 
     def _know_positions(self, count: int) -> None:
         """Angles of the positions below `count` are in the table."""
@@ -209,6 +230,36 @@ class FusedStep:
         self._packed = tensors  # the embedding is read in place
 
 
+def pick(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None) -> None:
+    """What `FusedStep.pick` does with logits that are there: float32, on the CPU. target: as `choose_kernel` has it.
+
+    Raises NotFinite, BuildError, MemoryError.
+    """
+    assert logits_SV.dtype == torch.float32
+    assert logits_SV.stride(1) == 1
+    assert len(picks) == len(logits_SV)
+    addresses = array("Q", [each.address for each in picks])
+    rows, vocab_size = logits_SV.shape
+    failed = _open_library(target).ponder_choose(
+        vocab_size, rows, logits_SV.data_ptr(), logits_SV.stride(0), addresses.buffer_info()[0]
+    )
+    if failed:
+        raise _failure(failed)
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // 16) * 16
+
+
+def _failure(code: int) -> Exception:
+    match code:
+        case 1:
+            return MemoryError("no room for the step")
+        case 2:
+            return IndexError("an id beyond the vocabulary")
+    return NotFinite("the step gave logits that are not finite")
+
+
 def _dtype(weights: Weights) -> torch.dtype:
     return next(iter(weights.values())).dtype
 
@@ -224,7 +275,8 @@ def _open_library(target: str | None) -> ctypes.CDLL:
         lib.ponder_pack.argtypes = (pointer, pointer, integer)
         lib.ponder_run.argtypes = (
             *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),
-            *(pointer, pointer, pointer),
+            *(pointer, pointer, pointer, pointer),
         )
+        lib.ponder_choose.argtypes = (integer, integer, pointer, ctypes.c_long, pointer)
         lib.ponder_close.restype = lib.ponder_clear.restype = lib.ponder_copy.restype = lib.ponder_pack.restype = None
     return lib
