@@ -65,26 +65,56 @@ static inline vu in_order(vf x) {  // bits that order as the floats do
   return bits ^ ((vu)((vi)bits >> 31) | 0x80000000u);
 }
 
-// Brings the likeliest keys whose weights together reach `mass` (`beyond` it, where that is asked for) to the front.
-// Returns how many they are, at least 1; the last of them stands last.
-static inline long reach(Key* keys, long count, double mass, bool beyond) {
-  const auto reached = [&](double sum) { return beyond ? sum > mass : sum >= mass; };
-  long first = 0, last = count;
-  double before = 0;
-  while (last - first > 16) {
-    Key a = keys[first], b = keys[(first + last) / 2], c = keys[last - 1];
-    const Key pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));  // keys differ, so both sides hold some
-    const long middle = std::partition(keys + first, keys + last, [=](Key k) { return k > pivot; }) - keys;
-    double sum = before;
-    for (long i = first; i < middle; i++) sum += weight_of(keys[i]);
-    if (reached(sum)) last = middle;
-    else first = middle, before = sum;
+// Keys in the order of their weights without sorting them: their masses by bucket, then one bucket at a time.
+class Ranking {
+  static constexpr int FINE = 19, BUCKETS = 24 << (23 - FINE);  // 16 to an octave; what weighs less is in the last one
+  const Key* keys;
+  long count;
+  double masses[BUCKETS] = {};
+  std::vector<Key>& room;
+
+  static int bucket_of(Key key) { return std::min<int>((0x3f800000u - (uint32_t)(key >> 32)) >> FINE, BUCKETS - 1); }
+
+ public:
+  Ranking(const Key* keys, long count, std::vector<Key>& room) : keys(keys), count(count), room(room) {
+    for (long i = 0; i < count; i++) masses[bucket_of(keys[i])] += weight_of(keys[i]);
   }
-  std::sort(keys + first, keys + last, std::greater<Key>());
-  for (long i = first; i < last; i++)
-    if (reached(before += weight_of(keys[i]))) return i + 1;
-  return last;  // by rounding
-}
+
+  double mass() const {
+    double sum = 0;
+    for (double each : masses) sum += each;
+    return sum;
+  }
+
+  struct Place {
+    Key key;
+    double mass;  // of the key and all before it
+  };
+  // The key with which the sum of the weights, the likeliest first, reaches `mass` (`beyond` it, where that is asked
+  // for); the last one, where rounding keeps the sum below.
+  Place reach(double mass, bool beyond) const {
+    const auto reached = [&](double sum) { return beyond ? sum > mass : sum >= mass; };
+    double before = 0;
+    int bucket = 0, last = BUCKETS - 1;
+    while (last && masses[last] == 0) last--;
+    while (bucket < last && !reached(before + masses[bucket])) before += masses[bucket++];
+    Key* first = room.data();
+    Key* end = first;
+    for (long i = 0; i < count; i++) *end = keys[i], end += bucket_of(keys[i]) == bucket;
+    while (end - first > 16) {
+      const Key a = *first, b = first[(end - first) / 2], c = end[-1];
+      const Key pivot = std::max(std::min(a, b), std::min(std::max(a, b), c));  // keys differ: both sides hold some
+      Key* middle = std::partition(first, end, [=](Key k) { return k > pivot; });
+      double sum = before;
+      for (const Key* k = first; k < middle; k++) sum += weight_of(*k);
+      if (reached(sum)) end = middle;
+      else first = middle, before = sum;
+    }
+    std::sort(first, end, std::greater<Key>());
+    while (!reached(before += weight_of(*first)) && first + 1 < end) first++;
+    return {*first, before};
+  }
+};
 
 // One thread's room.
 class Chooser {
@@ -95,19 +125,19 @@ class Chooser {
     double total;  // of the weights
   };
 
-  long vocab, group, groups;  // ids in a group
+  long vocab, padded, group, groups;  // padded to whole vectors; ids in a group
   Scores scaled, adjusted;
   std::vector<float> bounds;
-  std::vector<Key> keys;
+  std::vector<Key> keys, room;
 
  public:
-  explicit Chooser(int vocab) : vocab(vocab) {
+  explicit Chooser(int vocab) : vocab(vocab), padded((vocab + W - 1) / W * W) {
     group = W * (vocab < 32768 ? 16 : 128), groups = (vocab + group - 1) / group;
     for (Scores* scores : {&scaled, &adjusted}) {
       scores->at.assign(groups * group, NEVER);
       scores->peaks.resize(groups * W), scores->masses.resize(groups);
     }
-    bounds.resize(groups * W), keys.resize(groups * group);
+    bounds.resize(groups * W), keys.resize(groups * group), room.resize(groups * group + 1);
   }
 
   // False, and no pick, where the logits are not finite: one is NaN or infinity, or none is more than -infinity.
@@ -142,14 +172,18 @@ class Chooser {
  private:
   bool scale(const float* logits, float temperature) {
     float* at = scaled.at.data();
-    memcpy(at, logits, vocab * sizeof(float));
+    float tail[W];
+    std::fill(tail, tail + W, NEVER);
+    memcpy(tail, logits + vocab / W * W, vocab % W * sizeof(float));
     vi bad = {};
     for (long i = 0; i < groups; i++) {
       vf peak = splat(NEVER);
-      for (long j = i * group; j < (i + 1) * group; j += W) {
-        vf x = load<vf>(at + j);
+      const long end = std::min((i + 1) * group, padded);
+      for (long j = i * group; j < end; j += W) {
+        vf x = load<vf>(j + W <= vocab ? logits + j : tail);
         bad |= ~(x < INFINITY);
-        if (temperature != 1) store(at + j, x = x / temperature);
+        if (temperature != 1) x = x / temperature;
+        store(at + j, x);
         peak = larger(x, peak);
       }
       store(&scaled.peaks[i * W], peak);
@@ -200,10 +234,7 @@ class Chooser {
     if (pick.temperature == 0 || scores.max == NEVER) return first_of_the_largest(scores);
     const double number = uniform(pick.seed, pick.index);
     if (!pick.top_k && pick.top_p >= 1 && !(pick.min_p > 0)) return draw(scores, number);
-    const long kept = truncate(scores, pick);
-    double mass = 0;
-    for (long i = 0; i < kept; i++) mass += weight_of(keys[i]);
-    return id_of(keys[reach(keys.data(), kept, number * mass, true) - 1]);
+    return draw_truncated(scores, pick, number);
   }
 
   int first_of_the_largest(const Scores& scores) const {
@@ -230,8 +261,7 @@ class Chooser {
     return (int)possible;
   }
 
-  // Keys of what top-k, top-p and min-p leave come first, in no order. Returns how many, at least 1.
-  long truncate(const Scores& scores, const Pick& pick) {
+  int draw_truncated(const Scores& scores, const Pick& pick, double number) {
     float bound = scores.max + NEGLIGIBLE;
     if (pick.top_k) bound = std::max(bound, peak_of(scores, pick.top_k));
     // Ids below a V-th of what top-p may leave out are left out all together.
@@ -244,12 +274,14 @@ class Chooser {
       mass = 0;
       for (long i = 0; i < count; i++) mass += weight_of(keys[i]);
     }
-    if (pick.top_p < 1) count = reach(keys.data(), count, pick.top_p * mass, false);
-    if (pick.min_p > 0) {
-      const double least = pick.min_p;  // the likeliest id weighs 1
-      count = std::partition(keys.begin(), keys.begin() + count, [=](Key k) { return weight_of(k) >= least; }) - keys.begin();
+    if (pick.min_p > 0) {  // the likeliest id weighs 1
+      const auto light = [&](Key k) { return weight_of(k) < pick.min_p; };
+      count = std::remove_if(keys.begin(), keys.begin() + count, light) - keys.begin();
     }
-    return count;
+    const Ranking ranking(keys.data(), count, room);
+    Ranking::Place last{0, ranking.mass()};
+    if (pick.top_p < 1) last = ranking.reach(pick.top_p * mass, false);
+    return id_of(std::max(ranking.reach(number * last.mass, true).key, last.key));
   }
 
   // The score at which a weight lies, or a little less.
@@ -274,7 +306,7 @@ class Chooser {
         store(all, bits(x));
         for (int lane = 0; lane < W; lane++) {
           keys[count] = key(all[lane], (uint32_t)(j + lane));
-          count += x[lane] >= bound && j + lane < vocab;
+          count += (x[lane] >= bound) & (j + lane < vocab);
         }
       }
     }
