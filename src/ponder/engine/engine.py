@@ -10,8 +10,6 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
-
 from ponder.engine.blocks import BlockCache, CacheKey
 from ponder.engine.choosing import ask, heed
 from ponder.engine.constraint import Constraint
@@ -203,7 +201,6 @@ class Engine:
             sequence = self._sequences.get(request)
             return None if sequence is None else self._finish(sequence, StopReason.ABORTED)
 
-    @torch.inference_mode()
     def step(self) -> list[Event]:
         """One pass: every running sequence moves on. Returns what happened, in order; empty when idle.
 

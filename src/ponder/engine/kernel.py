@@ -57,7 +57,10 @@ class FusedRunner:
 def _ids(step: Step) -> list[int]:
     ids: list[int] = []
     for chunk, context in zip(step.chunks, step.contexts, strict=True):
-        ids += context.tokens[chunk.start : chunk.end]
+        if chunk.length == 1:
+            ids.append(context.tokens[chunk.start])
+        else:
+            ids += context.tokens[chunk.start : chunk.end]
     return ids
 
 

@@ -31,10 +31,10 @@ class Runner:
         self._model = model
         self._deterministic = deterministic
 
+    @torch.inference_mode()
     def run(self, step: Step) -> None:
         """The sequences that are ready have their picks. Raises NotFinite."""
-        logits_SV = self.logits(step)
-        pick(logits_SV, [sequence.pick for sequence in step.ready])
+        pick(self.logits(step), [sequence.pick for sequence in step.ready])
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:

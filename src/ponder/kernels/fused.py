@@ -149,7 +149,7 @@ class FusedStep:
         if not self._handle:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
         self._width = -(-shape.vocab_size // 32) * 32
-        self._rope = torch.empty(0, shape.head_dim)
+        self._rope, self._known = torch.empty(0, shape.head_dim), 0  # positions that are in the table
         self._logits = torch.empty(0, self._width)  # of steps whose logits nobody asks for
         self._packed: list[Tensor | None] | None = None
 
@@ -182,7 +182,7 @@ class FusedStep:
 
         Raises NotFinite.
         """
-        if len(self._logits) < len(rows):
+        if self._logits.shape[0] < len(rows):
             self._logits = torch.empty(_padded(len(rows)), self._width)
         self._run(ids, runs, rows, self._logits, array("Q", [pick.address for pick in picks]))
 
@@ -213,9 +213,10 @@ class FusedStep:
 
     def _know_positions(self, count: int) -> None:
         """Angles of the positions below `count` are in the table."""
-        known = len(self._rope)
+        known = self._known
         if count > known:
-            positions = torch.arange(max(count, 2 * known, 1024))
+            self._known = max(count, 2 * known, 1024)
+            positions = torch.arange(self._known)
             cos, sin = self._rotary(positions[None])
             self._rope = torch.cat((cos[0, 0], sin[0, 0]), dim=-1).float().contiguous()
 
@@ -254,7 +255,7 @@ def _padded(rows: int) -> int:
 def _failure(code: int) -> Exception:
     match code:
         case 1:
-            return MemoryError("no room for the step")
+            return MemoryError("no memory, or no threads, for the step")
         case 2:
             return IndexError("an id beyond the vocabulary")
     return NotFinite("the step gave logits that are not finite")

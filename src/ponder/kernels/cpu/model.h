@@ -7,6 +7,7 @@
 
 #include "attention.h"
 #include "sampling.h"
+#include "team.h"
 
 extern "C" struct Shape {  // kernels/fused.py: the same fields in the same order
   int vocab, hidden, layers, heads, kv_heads, head_dim, mlp, qk_norm, float_weights;
@@ -56,6 +57,7 @@ struct Model {
   long ld_normed, ld_attended, ld_gated;  // not a power of two: rows would meet in the same lines of the cache
   std::vector<Bench*> benches;
   std::vector<Chooser> choosers;
+  Team team;
 
   bf16* head_of(int layer, int kv_head) const {
     return (bf16*)pool.at + ((long)layer * s.kv_heads + kv_head) * 2 * PAGE * s.head_dim;
