@@ -1,4 +1,4 @@
-"""Ids in, ids out. `step()` is schedule → run → sample → emit."""
+"""Ids in, ids out. `step()` is schedule → ask → run → emit."""
 
 from __future__ import annotations
 
