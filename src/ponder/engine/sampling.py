@@ -30,38 +30,50 @@ def pick(logits_SV: Tensor, picks: Sequence[Pick]) -> None:
     uniform_S = uniforms([p.seed for p in picks], [p.index for p in picks])
     ids_S, scaled_SV = sample(logits_SV, picks, uniform_S, _added(logits_SV, picks))
     for p, sampled in zip(picks, ids_S.tolist(), strict=True):
-        p.put_in = p.rule.forced is not None or sampled in p.rule.closing
-        instead = p.rule.instead if p.rule.forced is None else p.rule.forced
-        p.id = instead if p.put_in and instead is not None else sampled
-    ids_S = torch.tensor([p.id for p in picks], device=ids_S.device, dtype=torch.int64)
+        instead = p.rule.forced if p.rule.forced is not None else p.rule.instead if sampled in p.rule.closing else None
+        p.put_in, p.id = instead is not None, sampled if instead is None else instead
+    if any(p.put_in for p in picks):
+        ids_S = torch.tensor([p.id for p in picks], device=ids_S.device)
     for p, logprob in zip(picks, logprobs(scaled_SV, ids_S).tolist(), strict=True):
         p.logprob = logprob
-    for p, scaled_V in zip(picks, scaled_SV, strict=True):
-        if p.num_top or p.confidence_top:
-            _name_likeliest(p, scaled_V.log_softmax(-1))
+    _name_likeliest(scaled_SV, picks)
 
 
 def _added(logits_SV: Tensor, picks: Sequence[Pick]) -> Tensor | None:
     """What the scores gain before sampling, (S, V): biases, and -inf for what is not allowed. None: nothing."""
-    if not any(p.logit_bias or p.rule.banned or p.allowed_V is not None for p in picks):
+    biases = [(row, id, bias) for row, p in enumerate(picks) for id, bias in p.logit_bias]
+    banned = [(row, id) for row, p in enumerate(picks) for id in p.rule.banned]
+    masks = [(row, p.allowed_V) for row, p in enumerate(picks) if p.allowed_V is not None]
+    if not (biases or banned or masks):
         return None
     added_SV = torch.zeros(logits_SV.shape, device=logits_SV.device)
-    for p, added_V in zip(picks, added_SV, strict=True):
-        if p.logit_bias:
-            ids, biases = zip(*p.logit_bias, strict=True)
-            added_V[list(ids)] = torch.tensor(biases, device=added_V.device)
-        if p.allowed_V is not None:
-            added_V.masked_fill_(~p.allowed_V.to(added_V.device), float("-inf"))
-        added_V[list(p.rule.banned)] = float("-inf")
+    if biases:
+        rows, ids, values = map(list, zip(*biases, strict=True))
+        added_SV.index_put_(
+            (torch.tensor(rows, device=added_SV.device), torch.tensor(ids, device=added_SV.device)),
+            torch.tensor(values, device=added_SV.device),
+            accumulate=True,  # an id may be named twice
+        )
+    if banned:
+        rows, ids = map(list, zip(*banned, strict=True))
+        added_SV[rows, ids] = float("-inf")
+    for row, allowed_V in masks:
+        added_SV[row].masked_fill_(~allowed_V.to(added_SV.device), float("-inf"))
     return added_SV
 
 
-def _name_likeliest(pick: Pick, logprobs_V: Tensor) -> None:
-    count, V = pick.confidence_top, len(logprobs_V)
-    values, ids = (each.tolist() for each in logprobs_V.topk(min(max(count, pick.num_top), V)))
-    pick.top_ids[: pick.num_top], pick.top_logprobs[: pick.num_top] = ids[: pick.num_top], values[: pick.num_top]
-    if count:
-        pick.confidence = -sum(values[:count]) / min(count, V)
+def _name_likeliest(scaled_SV: Tensor, picks: Sequence[Pick]) -> None:
+    """The ids that `num_top` asks for, and the confidence that `confidence_top` does."""
+    asked = [row for row, p in enumerate(picks) if p.num_top or p.confidence_top]
+    if not asked:
+        return
+    V = scaled_SV.shape[-1]
+    most = min(max(max(picks[row].num_top, picks[row].confidence_top) for row in asked), V)
+    values_SC, ids_SC = scaled_SV[asked].log_softmax(-1).topk(most)
+    for row, values, ids in zip(asked, values_SC.tolist(), ids_SC.tolist(), strict=True):
+        p, top, count = picks[row], picks[row].num_top, min(picks[row].confidence_top, V)
+        p.top_ids[:top], p.top_logprobs[:top] = ids[:top], values[:top]
+        p.confidence = -sum(values[:count]) / count if count else 0.0
 
 
 def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
