@@ -249,6 +249,13 @@ def test_logits_that_are_not_finite_are_refused(row, target):
         sampling.pick(torch.stack([good, torch.tensor(row)]), picks)
 
 
+def test_a_mask_of_another_vocabulary_is_refused():
+    pick = Pick(SamplingParams(), 0)
+    pick.ask(0, allowed_V=torch.ones(7, dtype=torch.bool))
+    with pytest.raises(ValueError, match="a mask of 7 ids for a vocabulary of 8"):
+        compiled(torch.zeros(1, 8), [pick])
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_the_model_gives_no_chance_is_never_drawn(target):
     logits_V = torch.full((50,), -math.inf)

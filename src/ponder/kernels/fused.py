@@ -182,6 +182,7 @@ class FusedStep:
 
         Raises NotFinite.
         """
+        _check_masks(picks, self._shape.vocab_size)
         if self._logits.shape[0] < len(rows):
             self._logits = torch.empty(_padded(len(rows)), self._width)
         self._run(ids, runs, rows, self._logits, array("Q", [pick.address for pick in picks]))
@@ -241,11 +242,18 @@ def pick(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None)
     assert len(picks) == len(logits_SV)
     addresses = array("Q", [each.address for each in picks])
     rows, vocab_size = logits_SV.shape
+    _check_masks(picks, vocab_size)
     failed = _open_library(target).ponder_choose(
         vocab_size, rows, logits_SV.data_ptr(), logits_SV.stride(0), addresses.buffer_info()[0]
     )
     if failed:
         raise _failure(failed)
+
+
+def _check_masks(picks: Sequence[Pick], vocab_size: int) -> None:
+    for each in picks:
+        if each.allowed_V is not None and each.allowed_V.numel() != vocab_size:
+            raise ValueError(f"a mask of {each.allowed_V.numel()} ids for a vocabulary of {vocab_size}")
 
 
 def _padded(rows: int) -> int:

@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ponder.types import SamplingParams, TopLogprobs
@@ -106,7 +107,7 @@ class Pick(ctypes.Structure):
         if rule is not self.rule:
             self._follow(rule)
         if allowed_V is not self.allowed_V:
-            self.allowed_V = None if allowed_V is None else allowed_V.cpu().contiguous()
+            self.allowed_V = None if allowed_V is None else allowed_V.to("cpu", torch.bool).contiguous()
             self._allowed = None if self.allowed_V is None else self.allowed_V.data_ptr()
 
     def likeliest(self) -> TopLogprobs:

@@ -153,9 +153,9 @@ class Chooser {
       if (adjusts) adjust(pick);
       pick.id = sample(adjusts ? adjusted : scaled, pick);
     }
-    const bool closes = std::count(pick.closing, pick.closing + pick.num_closing, pick.id);
-    pick.put_in = pick.forced >= 0 || closes;
-    if (pick.forced < 0 && closes) pick.id = pick.instead;
+    pick.put_in = pick.forced >= 0;
+    if (!pick.put_in && pick.instead >= 0 && std::count(pick.closing, pick.closing + pick.num_closing, pick.id))
+      pick.put_in = 1, pick.id = pick.instead;
     pick.logprob = logprob(pick.id);
     const long wanted = std::min<long>(std::max(pick.num_top, pick.confidence_top), vocab);
     if (!wanted) return true;
