@@ -249,6 +249,21 @@ def test_logits_that_are_not_finite_are_refused(row, target):
         sampling.pick(torch.stack([good, torch.tensor(row)]), picks)
 
 
+@pytest.mark.parametrize("rules", [*TARGETS, "torch"])
+@pytest.mark.parametrize(("top_p", "kept"), [(0.5, {0, 1}), (0.25, {0}), (0.75, {0, 1, 2}), (0.76, {0, 1, 2, 3})])
+def test_top_p_ends_with_the_id_that_reaches_it(rules, top_p, kept):
+    ids = set()
+    for seed in range(60):
+        pick = Pick(SamplingParams(top_p=top_p), seed)
+        pick.ask(0)
+        if rules == "torch":
+            sampling.pick(torch.ones(1, 4), [pick])
+        else:
+            compiled(torch.ones(1, 4), [pick], rules)
+        ids.add(pick.id)
+    assert ids == kept
+
+
 def test_a_mask_of_another_vocabulary_is_refused():
     pick = Pick(SamplingParams(), 0)
     pick.ask(0, allowed_V=torch.ones(7, dtype=torch.bool))

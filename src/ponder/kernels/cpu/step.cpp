@@ -345,8 +345,8 @@ void ponder_pack(Model* m, const void* const* from, int threads) {
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
 // `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`: its
 // rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. `picks`, where it is not null, has one
-// for each of them, to be made. 0, or what went wrong: 1 for lack of memory or threads, 2 for an id beyond the vocabulary (nothing
-// was done), 3 for logits that are not finite (and no pick made from them).
+// for each of them, to be made. 0, or what went wrong: 1 for lack of memory or threads and 2 for an id beyond the
+// vocabulary (nothing was done), 3 for logits that are not finite (and no pick made from them).
 int ponder_run(Model* m, int threads, int path, int exact, int rows, const int* ids, int chunks,
                const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
                const float* rope, float* logits, Pick* const* picks) try {
