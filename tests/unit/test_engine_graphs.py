@@ -62,9 +62,9 @@ class Checked(GraphRunner):
         for tensor in (*self.plain.pages.keys, *self.plain.pages.values):
             tensor.zero_()
 
-    def run(self, step):
-        logits_SV = super().run(step)
-        torch.testing.assert_close(logits_SV, self.plain.run(step), atol=self.atol, rtol=0)
+    def logits(self, step):
+        logits_SV = super().logits(step)
+        torch.testing.assert_close(logits_SV, self.plain.logits(step), atol=self.atol, rtol=0)
         decodes = all(chunk.length == 1 for chunk in step.chunks)
         self.decoded, self.mixed = self.decoded + decodes, self.mixed + (not decodes)
         return logits_SV
@@ -172,8 +172,8 @@ def test_rows_that_are_not_ready_may_stand_between_those_that_are():
     contexts = [Context(key=None, tokens=[id], pages=array("i", [at])) for at, id in enumerate((5, 9, 30))]
     step = Step([Chunk(context.pages, 0, 1) for context in contexts], contexts)
     for rows in ([], [1], [0, 2], [0, 1, 2]):
-        step.ready = [(row, None) for row in rows]
-        assert len(runner.run(step)) == len(rows)
+        step.rows = rows
+        assert len(runner.logits(step)) == len(rows)
 
 
 def test_contexts_too_many_and_too_long_to_be_padded_alike_run_as_the_plain_runner_runs_them(opened, monkeypatch):
