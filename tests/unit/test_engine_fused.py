@@ -1,6 +1,8 @@
 """When an engine runs the fused step, and with which weights. What it computes there, the tests of the engine ask of
 every kernel."""
 
+import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -204,6 +206,23 @@ def test_sampling_inside_the_step_is_what_the_torch_rules_sample(watch_logits):
 
 def test_threads_change_no_bit():
     assert outcome(1) == outcome(2) == outcome(5) == outcome(1)
+
+
+def test_a_forked_process_computes_and_ends():
+    running = engine()
+    expected = segments(running.generate(PROMPTS[:4], params()))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python 3.12 warns where a process has threads
+        child = os.fork()
+    if not child:
+        try:
+            same = segments(running.generate(PROMPTS[:4], params())) == expected
+            del running
+            os._exit(0 if same else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    assert segments(running.generate(PROMPTS[:4], params())) == expected
 
 
 def test_two_engines_compute_at_once_in_two_threads():

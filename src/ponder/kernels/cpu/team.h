@@ -57,6 +57,7 @@ struct Barrier {
 class Team {
   std::vector<std::thread> others;
   std::function<void(int)> work;  // empty: go home
+  pid_t process = getpid();
   Signal begin;
   Barrier end;
 
@@ -72,8 +73,10 @@ class Team {
   void dismiss() {
     work = nullptr;
     begin.change();
-    for (std::thread& each : others) each.join();
+    const bool here = process == getpid();  // a fork has none of its parent's threads
+    for (std::thread& each : others) here ? each.join() : each.detach();
     others.clear();
+    process = getpid();
   }
 
  public:
@@ -82,7 +85,7 @@ class Team {
   // work(0), on this thread, … work(threads - 1), all at once. Raises std::system_error where there is no such thread to
   // be had, and then nothing has run.
   void run(int threads, std::function<void(int)> task) {
-    if ((int)others.size() != threads - 1) {
+    if ((int)others.size() != threads - 1 || process != getpid()) {
       dismiss();
       const uint32_t seen = begin.now();
       for (int i = 1; i < threads; i++) others.emplace_back([=] { serve(i, threads, seen); });
