@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -112,7 +112,7 @@ def dram_reads(threads: int, size: int = GIB, times: int = 3) -> dict[str, float
         "torch max": buffer.max,
     }
     for loop in _compiled():
-        kernels[loop.__name__] = lambda loop=loop: loop(buffer.data_ptr(), size, threads)
+        kernels[loop.__name__] = partial(loop, buffer.data_ptr(), size, threads)
     found = {name: size / _best(run, times) for name, run in kernels.items()}
     torch.set_num_threads(before)
     return found
