@@ -10,7 +10,7 @@ import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ _LAYER = (
     *("post_attention_layernorm.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"),
 )
 
+Quantize = Literal["int8"]
 Weights = Mapping[str, Tensor]  # under Hugging Face's names
 Rotary = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions (1, P) → cos and sin, (1, 1, P, d/2) each
 
@@ -70,7 +71,7 @@ class _Shape(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int) for name in StepShape.__slots__[:7]),
-        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("eps", ctypes.c_float)),
+        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("int8", ctypes.c_int), ("eps", ctypes.c_float)),
     )
 
 
@@ -130,6 +131,7 @@ class FusedStep:
         *,
         path: str,
         exact: bool = False,
+        quantize: Quantize | None = None,
         target: str | None = None,
     ) -> None:
         """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
@@ -143,7 +145,7 @@ class FusedStep:
             raise BuildError(f"the path '{path}' of the fused step does not run here")
         self._shape, self._weights, self._rotary = shape, weights, rotary
         floats = _dtype(weights) == torch.float32
-        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, shape.rms_norm_eps)
+        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, quantize == "int8", shape.rms_norm_eps)
         self._handle = self._library.ponder_open(ctypes.byref(sizes), num_pages)
         if not self._handle:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")

@@ -8,16 +8,17 @@
 
 #include "products.h"
 
-constexpr int PAGE = 16, BLOCK = 16, TOKENS = PAGE * BLOCK, ROWS = 32, WIDEST = 256;
+constexpr int PAGE = 16, BLOCK = 16, TOKENS = PAGE * BLOCK, ROWS = 32, WIDEST = 256, ABREAST = 2;
 
 // What one thread works on.
-struct Bench {
+struct alignas(64) Bench {
   float scores[ROWS][TOKENS + 16];
   float sums[ROWS][WIDEST];  // of weighted values
   float top[ROWS], mass[ROWS];
   bf16 queries[ROWS][WIDEST + 32];
   bf16 weights[ROWS][TOKENS + 32];
   int seen[ROWS];  // tokens that a row may look at, from position 0
+  bf16* panels() { return (bf16*)(this + 1); }  // room behind: ABREAST panels of int8 weights as bfloat16
 };
 
 struct Pages {
@@ -31,7 +32,7 @@ struct Pages {
 
 // Half a page, keys or values, will be read soon.
 static inline void announce(const bf16* half, int d) {
-  for (int i = 0; i < PAGE * d; i += 32) __builtin_prefetch(half + i, 0, 2);
+  for (int i = 0; i < PAGE * d; i += 32) announce<1, 2>(half + i);
 }
 
 // Vectors ------------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ struct Worker {
   }
 
   void multiply(const Product& p, int rows) {
-    [[maybe_unused]] const Kernel kernel = rows <= FEW ? step.few : step.many;
+    const Kernel kernel = rows <= FEW ? step.few : step.many;
     int top = 0, bottom = rows, first = share(p.num_panels, thread), last = share(p.num_panels, thread + 1);
     if (p.num_panels < 4 * threads && rows >= 32 * threads) {  // too few panels to share out: share the rows
       const int blocks = (rows + 31) / 32;
@@ -93,16 +93,41 @@ struct Worker {
       first = 0, last = p.num_panels;
     }
     if (top >= bottom || first >= last) return;
+    shape(rows);
+    if (!p.scales)
+      multiply_as<bf16>(kernel, p, top, bottom, first, last);
+    else if (kernel != AMX && bottom - top <= 4)
+      multiply_as<int8_t>(kernel, p, top, bottom, first, last);
+    else
+      multiply_expanded(kernel, p, top, bottom, first, last);
+  }
+
+  // int8 panels become bfloat16, a few at a time, and meet many rows.
+  void multiply_expanded(Kernel kernel, Product p, int top, int bottom, int first, int last) {
+    const int8_t* bytes = (const int8_t*)p.panels;
+    for (int begin = top; begin < bottom; begin += NEAR)
+      for (int panel = first; panel < last; panel += ABREAST) {
+        const int count = last - panel < ABREAST ? last - panel : ABREAST;
+        for (int i = 0; i < count; i++)
+          expand(bytes + (long)(panel + i) * p.K * PANEL, p.K, bench.panels() + (long)i * p.K * PANEL);
+        Product part = p;
+        part.panels = bench.panels(), part.scales += panel * PANEL;
+        if (p.bias) part.bias += panel * PANEL;
+        if (p.out) part.out += panel * PANEL;
+        if (p.gated) part.gated += panel * 16;
+        multiply_as<bf16>(kernel, part, begin, begin + NEAR < bottom ? begin + NEAR : bottom, 0, count);
+      }
+  }
+
+  template <class T> void multiply_as([[maybe_unused]] Kernel kernel, const Product& p, int top, int bottom, int first, int last) {
 #if defined(__AMX_BF16__)
-    if (kernel == AMX) {
-      shape(rows);
-      return multiply_tiles(p, top, bottom, first, last);
-    }
+    if constexpr (sizeof(T) == 2)
+      if (kernel == AMX) return multiply_tiles(p, top, bottom, first, last);
 #endif
 #if defined(__AVX512BF16__)
-    if (kernel == AVX512) return multiply_vectors<Dotted>(p, top, bottom, first, last);
+    if (kernel == AVX512) return multiply_vectors<Dotted, T>(p, top, bottom, first, last);
 #endif
-    multiply_vectors<Widened>(p, top, bottom, first, last);
+    multiply_vectors<Widened, T>(p, top, bottom, first, last);
   }
 
   void norm_row(const float* x, const float* weight, bf16* to) const {
@@ -119,7 +144,7 @@ struct Worker {
 
   void embed() {
     for (int row = share(step.rows, thread); row < share(step.rows, thread + 1); row++) {
-      float* x = m.x + row * m.D;
+      float* x = m.x + row * m.ld_x;
       copy_row(x, step.ids[row]);
       for (long i = m.s.hidden; i < m.D; i++) x[i] = 0;
     }
@@ -134,7 +159,7 @@ struct Worker {
 
   void norm(const float* weight) {
     for (int row = share(step.rows, thread); row < share(step.rows, thread + 1); row++)
-      norm_row(m.x + row * m.D, weight, m.normed + row * m.ld_normed);
+      norm_row(m.x + row * m.ld_x, weight, m.normed + row * m.ld_normed);
     wait();
   }
 
@@ -161,7 +186,7 @@ struct Worker {
   void prepare_queries(int layer, int row, int position, int kv_head, bf16* queries, long stride) const {
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
     for (int g = 0; g < group; g++) {
-      float* q = m.qkv + row * m.QKV + (kv_head * group + g) * d;
+      float* q = m.qkv + row * m.ld_qkv + (kv_head * group + g) * d;
       turn(q, m.layers[layer].q_norm, step.rope + (long)position * d);
       for (int i = 0; i < d; i += W) store(queries + g * stride + i, narrow(load<vf>(q + i)));
     }
@@ -170,7 +195,7 @@ struct Worker {
   // A row's key of one head, turned, and its value go into their page.
   void prepare_keys(int layer, int row, int position, const int* table, int kv_head) const {
     const int d = m.s.head_dim, slot = position % PAGE;
-    float* k = m.qkv + row * m.QKV + (m.s.heads + kv_head) * d;
+    float* k = m.qkv + row * m.ld_qkv + (m.s.heads + kv_head) * d;
     const float* v = k + m.s.kv_heads * d;
     turn(k, m.layers[layer].k_norm, step.rope + (long)position * d);
     bf16 rounded[WIDEST];
@@ -276,9 +301,9 @@ struct Worker {
     shaped = 0;
   }
 
-  void project(const bf16* a, long lda, const bf16* panels, long K, long outputs, Into into, const float* bias,
-               float* out) {
-    multiply({a, lda, panels, (int)K, (int)(outputs / PANEL), into, bias, out, outputs, m.gated, m.ld_gated}, step.rows);
+  void project(const bf16* a, long lda, const Matrix& w, Into into, const float* bias, float* out, long ldo) {
+    const int panels = (int)(w.outputs / PANEL);
+    multiply({a, lda, w.panels, w.scales, (int)w.K, panels, into, bias, out, ldo, m.gated, m.ld_gated}, step.rows);
     wait();
   }
 
@@ -288,19 +313,19 @@ struct Worker {
     for (int at = 0; at < m.s.layers; at++) {
       const Layer& layer = m.layers[at];
       norm(layer.norm1);
-      project(m.normed, m.ld_normed, layer.qkv, m.D, m.QKV, Into::STORE, layer.qkv_bias, m.qkv);
+      project(m.normed, m.ld_normed, layer.qkv, Into::STORE, layer.qkv_bias, m.qkv, m.ld_qkv);
       attention(at);
-      project(m.attended, m.ld_attended, layer.o, m.HD, m.D, Into::ADD, layer.o_bias, m.x);
+      project(m.attended, m.ld_attended, layer.o, Into::ADD, layer.o_bias, m.x, m.ld_x);
       norm(layer.norm2);
-      project(m.normed, m.ld_normed, layer.gate_up, m.D, 2 * m.F, Into::GATED, nullptr, nullptr);
-      project(m.gated, m.ld_gated, layer.down, m.F, m.D, Into::ADD, nullptr, m.x);
+      project(m.normed, m.ld_normed, layer.gate_up, Into::GATED, nullptr, nullptr, 0);
+      project(m.gated, m.ld_gated, layer.down, Into::ADD, nullptr, m.x, m.ld_x);
     }
     for (int i = share(step.outs, thread); i < share(step.outs, thread + 1); i++)
-      norm_row(m.x + step.out_rows[i] * m.D, m.norm, m.normed + i * m.ld_normed);
+      norm_row(m.x + step.out_rows[i] * m.ld_x, m.norm, m.normed + i * m.ld_normed);
     wait();
     if (step.outs)
-      multiply({m.normed, m.ld_normed, m.head, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr, step.logits, m.V,
-                nullptr, 0}, step.outs);
+      multiply({m.normed, m.ld_normed, m.head.panels, m.head.scales, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr,
+                step.logits, m.V, nullptr, 0}, step.outs);
   }
 };
 
@@ -354,11 +379,11 @@ void ponder_copy(Model* m, int source, int target) {
 void ponder_pack(Model* m, const void* const* from, int threads) {
   const std::vector<Packing> all = packings(*m, from);
   std::vector<long> ends;
-  for (const Packing& each : all) ends.push_back((ends.empty() ? 0 : ends.back()) + each.count);
+  for (const Packing& each : all) ends.push_back((ends.empty() ? 0 : ends.back()) + each.count());
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long at = 0; at < ends.back(); at++) {
     const size_t which = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin();
-    pack_panel(all[which], at - ends[which] + all[which].count, m->s.float_weights);
+    pack_panel(all[which], at - ends[which] + all[which].count(), m->s.float_weights);
   }
 }
 
