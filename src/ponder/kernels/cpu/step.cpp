@@ -16,6 +16,7 @@
 namespace {
 
 constexpr int FEW = 3;  // rows up to which dot products beat tiles
+constexpr float LOG2_E = 1.44269504f;
 constexpr int SPINS = 1500;  // some 20 to 60 microseconds
 
 // Threads that wait spin for a little, then sleep: where cores are short, somebody else needs them to get there.
@@ -248,7 +249,16 @@ struct Worker {
     }
   }
 
-  void attend_span(int layer, const Item& item, int kv_head) {
+  // The first pages that an item reads.
+  Block opening(int layer, const Item& item, int kv_head) const {
+    const Span* span = item.span < 0 ? nullptr : &step.schedule.spans[item.span];
+    const int first = span ? span->first : step.schedule.skipped[item.run];
+    const int last = span ? span->last : (item.position + item.count + PAGE - 1) / PAGE;
+    const Pages pages{m.head_of(layer, kv_head), m.page, span ? span->table : step.runs.tables[item.run], m.s.head_dim};
+    return {pages, first, std::min(last, first + BLOCK)};
+  }
+
+  void attend_span(int layer, const Item& item, int kv_head, const Block& after) {
     const Span& span = step.schedule.spans[item.span];
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
     begin_attention(bench, rows, d);
@@ -258,11 +268,11 @@ struct Worker {
     }
     for (int i = 0; i < rows; i++) bench.seen[i] = span.last * PAGE;
     const Pages pages{m.head_of(layer, kv_head), m.page, span.table, d};
-    attend(step.attending, bench, rows, pages, span.first, span.last, 1.0f / sqrtf(d));
+    attend(step.attending, bench, rows, pages, span.first, span.last, LOG2_E / sqrtf(d), after);
     for (int i = 0; i < item.count; i++) save_state(i, span.rows[item.row + i], kv_head);
   }
 
-  void attend_run(int layer, const Item& item, int kv_head) {
+  void attend_run(int layer, const Item& item, int kv_head, const Block& after) {
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
     const Pages pages{m.head_of(layer, kv_head), m.page, step.runs.tables[item.run], d};
     const int skipped = step.schedule.skipped[item.run];
@@ -275,7 +285,7 @@ struct Worker {
     }
     for (int i = 0; i < rows; i++) bench.seen[i] = item.position + i / group + 1;
     const int last = (item.position + item.count + PAGE - 1) / PAGE;
-    attend(step.attending, bench, rows, pages, skipped, last, 1.0f / sqrtf(d));
+    attend(step.attending, bench, rows, pages, skipped, last, LOG2_E / sqrtf(d), after);
     for (int i = 0; i < rows; i++) {
       bf16* to = m.attended + (item.row + i / group) * m.ld_attended + (kv_head * group + i % group) * d;
       const float scale = 1.0f / bench.mass[i];
@@ -291,10 +301,14 @@ struct Worker {
     const int levels = (int)step.schedule.levels.size(), heads = m.s.kv_heads;
     for (int level = 0; level < levels; level++) {
       const std::vector<Item>& items = step.schedule.levels[level];
+      const int all = (int)items.size() * heads;
       std::atomic<int>& next = step.next[layer * levels + level];
-      for (int at; (at = next.fetch_add(1, std::memory_order_relaxed)) < (int)items.size() * heads;) {
+      const auto take = [&] { return next.fetch_add(1, std::memory_order_relaxed); };
+      for (int at = take(), then; at < all; at = then) {
+        then = take();
         const Item& item = items[at / heads];
-        item.span < 0 ? attend_run(layer, item, at % heads) : attend_span(layer, item, at % heads);
+        const Block after = then < all ? opening(layer, items[then / heads], then % heads) : Block{};
+        item.span < 0 ? attend_run(layer, item, at % heads, after) : attend_span(layer, item, at % heads, after);
       }
       wait();
     }
