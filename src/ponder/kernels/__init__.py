@@ -4,6 +4,6 @@ Tensors and sizes in, logits out: kernels know nothing of models or engines.
 """
 
 from ponder.kernels.build import BuildError
-from ponder.kernels.fused import Choice, FusedStep, StepShape, choose_kernel
+from ponder.kernels.fused import Choice, FusedStep, Quantize, StepShape, choose_kernel
 
-__all__ = ["BuildError", "Choice", "FusedStep", "StepShape", "choose_kernel"]
+__all__ = ["BuildError", "Choice", "FusedStep", "Quantize", "StepShape", "choose_kernel"]

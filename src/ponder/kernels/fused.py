@@ -135,7 +135,9 @@ class FusedStep:
         target: str | None = None,
     ) -> None:
         """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
-        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut.
+        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut. quantize: "int8" packs the
+        matrices, the head included, in 8 bits with a scale for each output (symmetric, round to nearest); products
+        are of bfloat16 all the same, and the embedding is read as it is.
 
         Raises BuildError, MemoryError.
         """
