@@ -20,6 +20,7 @@ from ponder.kernels.build import BuildError, library
 PAGE_SIZE = 16
 _PATHS = ("portable", "avx512", "amx")  # the enum Kernel of cpu/attention.h
 _FORBIDDEN = 8
+_EXACT, _ALONE = 1, 2  # the enum Flags of cpu/step.cpp
 _WIDEST_HEAD, _LARGEST_GROUP = 256, 32
 _LAYER = (
     *("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
@@ -132,17 +133,19 @@ class FusedStep:
         path: str,
         exact: bool = False,
         quantize: Quantize | None = None,
+        share_pages: bool = True,
         target: str | None = None,
     ) -> None:
         """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
         logits do not depend, bit for bit, on what else the step runs or how a prompt is cut. quantize: "int8" packs the
         matrices, the head included, in 8 bits with a scale for each output (symmetric, round to nearest); products
-        are of bfloat16 all the same, and the embedding is read as it is.
+        are of bfloat16 all the same, and the embedding is read as it is. share_pages: attention reads a page that
+        several contexts hold once for all of them (not where `exact`).
 
         Raises BuildError, MemoryError.
         """
         self._library = _open_library(target)
-        self._path, self._exact = _PATHS.index(path), exact
+        self._path, self._flags = _PATHS.index(path), _EXACT * exact + _ALONE * (not share_pages)
         if not self._library.ponder_kernels() >> self._path & 1:
             raise BuildError(f"the path '{path}' of the fused step does not run here")
         self._shape, self._weights, self._rotary = shape, weights, rotary
@@ -185,7 +188,7 @@ class FusedStep:
         self._know_positions(max(map(int.__add__, starts, lengths)))
         logits = torch.empty(-(-len(wanted) // 16) * 16, self._width)
         failed = self._library.ponder_run(
-            *(self._handle, torch.get_num_threads(), self._path, self._exact),
+            *(self._handle, torch.get_num_threads(), self._path, self._flags),
             *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),
             *(starts.buffer_info()[0], lengths.buffer_info()[0], len(wanted), wanted.buffer_info()[0]),
             *(self._rope.data_ptr(), logits.data_ptr()),

@@ -15,6 +15,7 @@
 
 namespace {
 
+enum Flags { EXACT = 1, ALONE = 2 };  // kernels/fused.py
 constexpr int FEW = 3;  // rows up to which dot products beat tiles
 constexpr float LOG2_E = 1.44269504f;
 constexpr int SPINS = 1500;  // some 20 to 60 microseconds
@@ -59,10 +60,10 @@ struct Step {
   std::vector<std::atomic<int>> next;  // per layer and level, the item to be taken
   Barrier barrier;
 
-  Step(Model& model, const Runs& runs, bool exact)
+  Step(Model& model, const Runs& runs, bool share)
       : m(model),
         runs(runs),
-        schedule(runs, ROWS / (model.s.heads / model.s.kv_heads), !exact),
+        schedule(runs, ROWS / (model.s.heads / model.s.kv_heads), share),
         next(model.s.layers * schedule.levels.size()) {}
 };
 
@@ -401,17 +402,19 @@ void ponder_pack(Model* m, const void* const* from, int threads) {
   }
 }
 
+// `flags`: EXACT, a row's logits depend on its own context alone; ALONE, shared pages are read for each context anew.
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
 // `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`: its
 // rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. 0, or why nothing was done: 1 for lack
 // of memory, 2 for an id beyond the vocabulary.
-int ponder_run(Model* m, int threads, int path, int exact, int rows, const int* ids, int chunks,
+int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* ids, int chunks,
                const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
                const float* rope, float* logits) try {
   if (!m->make_room(rows, threads)) return 1;
   for (int row = 0; row < rows; row++)
     if (ids[row] < 0 || ids[row] >= m->s.vocab) return 2;
-  Step step(*m, {chunks, tables, starts, lengths}, exact);
+  const bool exact = flags & EXACT;
+  Step step(*m, {chunks, tables, starts, lengths}, !exact && !(flags & ALONE));
   choose_kernels(step, path, exact);
   step.ids = ids, step.rows = rows, step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
 #pragma omp parallel num_threads(threads)
