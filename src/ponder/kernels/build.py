@@ -87,13 +87,11 @@ def _built(target: str) -> Path:
 
 def _touched(path: Path) -> bool:
     """Whether the library is there; if it is, its time says that it is in use."""
-    try:
+    if not path.exists():
+        return False
+    with suppress(OSError):  # a cache that others own
         if time.time() - path.stat().st_mtime > _DAY:
             os.utime(path)
-    except FileNotFoundError:
-        return False
-    except OSError:  # a cache that others own
-        pass
     return True
 
 
