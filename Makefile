@@ -12,7 +12,7 @@ help:
 	@echo "make test-all  every test this machine can run"
 	@echo "make lint      ruff (lint and format) and mypy"
 	@echo "make format    let ruff format the code and sort its imports"
-	@echo "make bench     the benchmarks against peers: tables here, JSON under runs/bench"
+	@echo "make bench     the benchmarks against peers: tables here, and as Markdown and JSON in bench/results"
 	@echo "make clean     remove .venv and the caches of the tools"
 
 demo: $(VENV)/.demo
@@ -33,9 +33,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Not scripts of their own: what the others import or start.
+BENCHES := $(filter-out bench/common.py bench/peers.py,$(sort $(wildcard bench/*.py)))
+
 bench: $(VENV)/.dev
-	@mkdir -p runs/bench
-	@for script in $(sort $(wildcard bench/*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $(BENCHES); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

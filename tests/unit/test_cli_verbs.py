@@ -154,6 +154,8 @@ def test_an_answer_cut_off_is_said_to_be(folder: Path, capsys: pytest.CaptureFix
         (["eval", "FOLDER", "--suite", "minni"], "minni"),
         (["eval", "FOLDER", "--suite", "products", "--json", "/nowhere/report.json"], "/nowhere"),
         (["export", "/nowhere", "--out", "/tmp/unused"], "/nowhere"),
+        (["bench", "FOLDER", "--new", "1"], "--new 1"),
+        (["bench", "FOLDER", "--device", "nowhere"], "--device nowhere"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else value,
 )
@@ -257,3 +259,19 @@ def test_export_writes_the_same_model_with_its_end_tokens_and_template(
 def test_export_casts_the_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Run(capsys, "export", folder, "--out", tmp_path / "small", "--dtype", "bfloat16").code == 0
     assert next(load_model(tmp_path / "small").parameters()).dtype is torch.bfloat16
+
+
+def test_bench_shows_the_kernel_and_every_rate(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.evaluate.speed.dram_read_bytes_per_second", lambda threads: 4e9)
+    monkeypatch.setattr("ponder.evaluate.speed.matmul_flops", lambda: 1e12)
+    out = tmp_path / "speed.json"
+    ran = Run(capsys, *("bench", folder, "--streams", "1,3", "--prompt", 20, "--new", 5, "--rounds", 2, "--json", out))
+    assert ran.code == 0
+    numbers = json.loads(out.read_text())
+    assert {name: len(rates) for name, rates in numbers["decode_tokens_per_second"].items()} == {"1": 2, "3": 2}
+    assert all(rate > 0 for rate in numbers["prefill_tokens_per_second"])
+    assert f"kernel: {numbers['kernel']}" in ran.out
+    assert "head_dim 8" in ran.out  # why nothing faster runs this model
+    assert "DRAM read 4.0 GB/s, bfloat16 matrix product 1.00 TFLOP/s" in ran.out

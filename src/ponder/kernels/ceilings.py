@@ -2,7 +2,7 @@
 
 A figure stands beside its ceiling only where both come from one run: call these between the contenders' rounds.
 
-    python bench/ceilings.py
+    python -m ponder.kernels.ceilings
 """
 
 from __future__ import annotations
@@ -91,19 +91,22 @@ def _compiled() -> tuple[Callable[..., float], ...]:
     return loops
 
 
-def _best(run: Callable[[], object], times: int) -> float:
+def _best(run: Callable[[], object], times: int, device: str = "cpu") -> float:
     """Seconds of the fastest of `times` calls."""
     best = float("inf")
     for _ in range(times):
         began = time.perf_counter()
         run()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - began)
     return best
 
 
-def dram_reads(threads: int, size: int = GIB, times: int = 3) -> dict[str, float]:
-    """Bytes per second of each kernel over `size` bytes: torch's sum and its dot product, and the compiled loops."""
-    buffer = _buffer(size)
+def dram_reads(threads: int, size: int = GIB, times: int = 3, device: str = "cpu") -> dict[str, float]:
+    """Bytes per second of each kernel over `size` bytes: torch's sum, dot product and maximum, and on a CPU the
+    compiled loops."""
+    buffer = _buffer(size) if device == "cpu" else torch.full((size // 4,), 1e-9, device=device)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     kernels: dict[str, Callable[[], object]] = {
@@ -111,24 +114,26 @@ def dram_reads(threads: int, size: int = GIB, times: int = 3) -> dict[str, float
         "torch dot": lambda: torch.dot(buffer, buffer),
         "torch max": buffer.max,
     }
-    for loop in _compiled():
+    for loop in _compiled() if device == "cpu" else ():
         kernels[loop.__name__] = partial(loop, buffer.data_ptr(), size, threads)
-    found = {name: size / _best(run, times) for name, run in kernels.items()}
+    found = {name: size / _best(run, times, device) for name, run in kernels.items()}
     torch.set_num_threads(before)
     return found
 
 
-def dram_read_bytes_per_second(threads: int) -> float:
-    """The best of six kernels, or three without a compiler, over 1 GiB. About a second."""
-    return max(dram_reads(threads).values())
+def dram_read_bytes_per_second(threads: int, device: str = "cpu") -> float:
+    """The best of six kernels, or three without a compiler or on a GPU, over 1 GiB (8 on a GPU). About a second."""
+    if device == "cpu":
+        return max(dram_reads(threads).values())
+    return max(dram_reads(threads, 8 * GIB, 10, device).values())
 
 
-def matmul_flops(n: int = 2048, dtype: torch.dtype = torch.bfloat16) -> float:
+def matmul_flops(n: int = 2048, dtype: torch.dtype = torch.bfloat16, device: str = "cpu") -> float:
     """Floating-point operations per second of torch's (n, n) x (n, n) product: the best of a few, torch's threads."""
     generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(n, n, generator=generator).to(dtype) for _ in range(2))
-    out = torch.empty(n, n, dtype=dtype)
-    return 2 * n**3 / _best(lambda: torch.mm(a, b, out=out), max(5, int(2e11 / n**3)))
+    a, b = (torch.randn(n, n, generator=generator).to(device, dtype) for _ in range(2))
+    out = torch.empty(n, n, dtype=dtype, device=device)
+    return 2 * n**3 / _best(lambda: torch.mm(a, b, out=out), max(5, min(50, int(2e11 / n**3))), device)
 
 
 def main() -> None:
