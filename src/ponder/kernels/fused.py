@@ -121,6 +121,8 @@ class FusedStep:
 
     `run` is not to be called from two threads at once. The weights are read when they are packed: at the first `run`,
     and the first after `forget`; in between they must neither change nor move.
+
+    share_pages: attention reads a page that several contexts hold once for all of them; not where `exact`.
     """
 
     def __init__(
@@ -133,19 +135,18 @@ class FusedStep:
         path: str,
         exact: bool = False,
         quantize: Quantize | None = None,
-        share_pages: bool = True,
         target: str | None = None,
     ) -> None:
         """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
         logits do not depend, bit for bit, on what else the step runs or how a prompt is cut. quantize: "int8" packs the
         matrices, the head included, in 8 bits with a scale for each output (symmetric, round to nearest); products
-        are of bfloat16 all the same, and the embedding is read as it is. share_pages: attention reads a page that
-        several contexts hold once for all of them (not where `exact`).
+        are of bfloat16 all the same, and the embedding is read as it is.
 
         Raises BuildError, MemoryError.
         """
         self._library = _open_library(target)
-        self._path, self._flags = _PATHS.index(path), _EXACT * exact + _ALONE * (not share_pages)
+        self._path, self._exact = _PATHS.index(path), exact
+        self.share_pages = True
         if not self._library.ponder_kernels() >> self._path & 1:
             raise BuildError(f"the path '{path}' of the fused step does not run here")
         self._shape, self._weights, self._rotary = shape, weights, rotary
@@ -187,8 +188,9 @@ class FusedStep:
         assert len(tokens) == sum(lengths), "one id for each token of the runs"
         self._know_positions(max(map(int.__add__, starts, lengths)))
         logits = torch.empty(-(-len(wanted) // 16) * 16, self._width)
+        flags = _EXACT * self._exact + _ALONE * (not self.share_pages)
         failed = self._library.ponder_run(
-            *(self._handle, torch.get_num_threads(), self._path, self._flags),
+            *(self._handle, torch.get_num_threads(), self._path, flags),
             *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),
             *(starts.buffer_info()[0], lengths.buffer_info()[0], len(wanted), wanted.buffer_info()[0]),
             *(self._rope.data_ptr(), logits.data_ptr()),
