@@ -13,6 +13,7 @@
 #endif
 
 constexpr int NEAR = 256;  // rows that stay in the cache while panels pass
+constexpr int CHUNK = 64;  // inputs of int8 panels that are bfloat16 at a time, where rows are few
 
 enum class Into { STORE, ADD, GATED };
 
@@ -66,7 +67,7 @@ static inline void block(const Product& p, int row, int panel, int begin, float 
     for (int r = 0; r < R; r++) x[r] = splat(pair_at(a + r * p.lda + k));
     for (int at = 0; at < P; at++) {
       const T* line = w + (long)at * p.K * PANEL + k * PANEL;
-      if (!begin) announce<sizeof(T), 1>((const char*)line + SOON);
+      if (!begin && k % 4 == 0) announce<2 * sizeof(T), 1>((const char*)line + SOON);
       vu pairs[V];
       read_pairs<V>(line, begin / W, pairs);
       for (int v = 0; v < V; v++)
@@ -89,7 +90,7 @@ template <class Dot, class T, int R, int P> static inline void rows_times_panels
 }
 
 template <class Dot, class T, int R> static void rows_times_all(const Product& p, int row, int first, int last) {
-  constexpr int P = W == 16 ? (R == 1 ? 4 : R == 2 ? 2 : 1) : (R == 1 && W == 8 ? 2 : 1);
+  constexpr int P = W == 16 && R == 1 && sizeof(T) == 1 ? 4 : (W == 16 && R < 3) || (W == 8 && R == 1) ? 2 : 1;
   int panel = first;
   for (; panel + P <= last; panel += P) rows_times_panels<Dot, T, R, P>(p, row, panel);
   if constexpr (P > 2)
@@ -135,11 +136,22 @@ static inline void finish_tiles(const Product& p, int row, int rows, int panel, 
 
 static inline bool adds_in_tiles(const Product& p) { return p.into != Into::GATED && !p.bias && !p.scales; }
 
-// 16 rows and two panels.
-static inline void tiles_16(const Product& p, int row, int rows, int panel) {
+// A panel of bfloat16 from input k on.
+static inline const bf16* weights_at(const Product& p, int panel, int k) {
+  return (const bf16*)p.panels + ((long)panel * p.K + k) * PANEL;
+}
+
+// The same of int8: the next CHUNK inputs become bfloat16 in `room` whenever k comes to them.
+static inline const bf16* weights_at(const Product& p, int panel, int k, bf16* room) {
+  const int8_t* from = (const int8_t*)p.panels + ((long)panel * p.K + k) * PANEL;
+  if (k % CHUNK == 0) expand(from, p.K - k < CHUNK ? p.K - k : CHUNK, room);
+  announce<16, 2>((const char*)from + LATER / 2);
+  return room + k % CHUNK * PANEL;
+}
+
+// 16 rows and two panels. T: bf16 or int8_t; int8 passes through `room`.
+template <class T> static inline void tiles_16(const Product& p, int row, int rows, int panel, bf16* room) {
   const bf16* a = p.a + row * p.lda;
-  const bf16* w = (const bf16*)p.panels + (long)panel * p.K * PANEL;
-  const long other = (long)p.K * PANEL;
   float* out = p.out + row * p.ldo + panel * PANEL;
   const bool direct = adds_in_tiles(p);
   if (direct && p.into == Into::ADD) {
@@ -153,17 +165,23 @@ static inline void tiles_16(const Product& p, int row, int rows, int panel) {
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int k = 0; k < p.K; k += 32, w += 32 * PANEL) {
-    announce<32, 2>((const char*)w + LATER);
+  for (int k = 0; k < p.K; k += 32) {
+    const bf16 *w, *other;
+    if constexpr (sizeof(T) == 1) {
+      w = weights_at(p, panel, k, room), other = weights_at(p, panel + 1, k, room + CHUNK * PANEL);
+    } else {
+      w = weights_at(p, panel, k), other = weights_at(p, panel + 1, k);
+      announce<32, 2>((const char*)w + LATER);
+      announce<32, 2>((const char*)other + LATER);
+    }
     _tile_loadd(4, a + k, p.lda * 2);
     _tile_loadd(6, w, 128);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, w + 32, 128);
     _tile_dpbf16ps(1, 4, 7);
-    announce<32, 2>((const char*)(w + other) + LATER);
-    _tile_loadd(6, w + other, 128);
+    _tile_loadd(6, other, 128);
     _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(7, w + other + 32, 128);
+    _tile_loadd(7, other + 32, 128);
     _tile_dpbf16ps(3, 4, 7);
   }
   if (direct) {
@@ -183,9 +201,9 @@ static inline void tiles_16(const Product& p, int row, int rows, int panel) {
 }
 
 // Up to 32 rows and one panel. COLD: the panel comes from memory.
-template <bool COLD> static inline void tiles_32(const Product& p, int row, int rows, int panel) {
+template <class T, bool COLD>
+static inline void tiles_32(const Product& p, int row, int rows, int panel, bf16* room) {
   const bf16* a = p.a + row * p.lda;
-  const bf16* w = (const bf16*)p.panels + (long)panel * p.K * PANEL;
   float* out = p.out + row * p.ldo + panel * PANEL;
   const bool direct = adds_in_tiles(p), two = rows > 16;
   const long low = two ? 16 : 0;  // without a second half, the first is computed twice and the copy dropped
@@ -200,12 +218,17 @@ template <bool COLD> static inline void tiles_32(const Product& p, int row, int 
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int k = 0; k < p.K; k += 32, w += 32 * PANEL) {
-    if (COLD) announce<16, 2>((const char*)w + LATER);
+  for (int k = 0; k < p.K; k += 32) {
+    const bf16* w;
+    if constexpr (sizeof(T) == 1) {
+      w = weights_at(p, panel, k, room);
+    } else {
+      w = weights_at(p, panel, k);
+      if (COLD) announce<32, 2>((const char*)w + LATER);
+    }
     _tile_loadd(6, w, 128);
     _tile_loadd(4, a + k, p.lda * 2);
     _tile_dpbf16ps(0, 4, 6);
-    if (COLD) announce<16, 2>((const char*)w + LATER + 1024);
     _tile_loadd(7, w + 32, 128);
     _tile_dpbf16ps(1, 4, 7);
     if (!two) continue;
@@ -231,16 +254,16 @@ template <bool COLD> static inline void tiles_32(const Product& p, int row, int 
   finish_tiles(p, row, rows, panel, sums[0]);
 }
 
-static void multiply_tiles(const Product& p, int top, int bottom, int first, int last) {
+template <class T> static void multiply_tiles(const Product& p, int top, int bottom, int first, int last, bf16* room) {
   for (int begin = top; begin < bottom; begin += NEAR) {
     const int end = begin + NEAR < bottom ? begin + NEAR : bottom;
     int panel = first;
     if (end - begin <= 16)
-      for (; panel + 2 <= last; panel += 2) tiles_16(p, begin, end - begin, panel);
+      for (; panel + 2 <= last; panel += 2) tiles_16<T>(p, begin, end - begin, panel, room);
     for (; panel < last; panel++) {
-      tiles_32<true>(p, begin, end - begin < 32 ? end - begin : 32, panel);
+      tiles_32<T, true>(p, begin, end - begin < 32 ? end - begin : 32, panel, room);
       for (int row = begin + 32; row < end; row += 32)
-        tiles_32<false>(p, row, end - row < 32 ? end - row : 32, panel);
+        tiles_32<T, false>(p, row, end - row < 32 ? end - row : 32, panel, room);
     }
   }
 }

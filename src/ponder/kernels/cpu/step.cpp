@@ -98,7 +98,7 @@ struct Worker {
     shape(rows);
     if (!p.scales)
       multiply_as<bf16>(kernel, p, top, bottom, first, last);
-    else if (kernel != AMX && bottom - top <= 4)
+    else if (bottom - top <= (kernel == AMX ? 32 : 4))
       multiply_as<int8_t>(kernel, p, top, bottom, first, last);
     else
       multiply_expanded(kernel, p, top, bottom, first, last);
@@ -123,8 +123,7 @@ struct Worker {
 
   template <class T> void multiply_as([[maybe_unused]] Kernel kernel, const Product& p, int top, int bottom, int first, int last) {
 #if defined(__AMX_BF16__)
-    if constexpr (sizeof(T) == 2)
-      if (kernel == AMX) return multiply_tiles(p, top, bottom, first, last);
+    if (kernel == AMX) return multiply_tiles<T>(p, top, bottom, first, last, bench.panels());
 #endif
 #if defined(__AVX512BF16__)
     if (kernel == AVX512) return multiply_vectors<Dotted, T>(p, top, bottom, first, last);
