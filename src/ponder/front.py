@@ -51,5 +51,7 @@ def model_folder(model: str | Path) -> Path:
             f"there is no model {str(model)!r}: give {BUNDLED!r}, an existing folder, or an endpoint's URL"
         )
     if not (folder / "config.json").is_file():
-        raise InvalidRequest(f"{folder} is no model folder: it has no config.json")
+        adapter = (folder / "adapter_config.json").is_file()
+        why = "it holds a LoRA adapter: merge that into its model" if adapter else "it has no config.json"
+        raise InvalidRequest(f"{folder} is no model folder: {why}")
     return folder

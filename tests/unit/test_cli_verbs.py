@@ -254,6 +254,8 @@ def test_export_writes_the_same_model_with_its_end_tokens_and_template(
     ends = json.loads((out / "generation_config.json").read_text())["eos_token_id"]
     assert tokenizer.control_id("<|end|>") in ends
     assert Run(capsys, "export", folder, "--out", out).code == 2
+    assert Run(capsys, "export", folder, "--out", out, "--dtype", "bf16", "--force").code == 0
+    assert next(load_model(out).parameters()).dtype is torch.bfloat16
 
 
 def test_export_casts_the_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,6 @@ what the training forward says."""
 import pytest
 import torch
 
-import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.model.config import ModelConfig
@@ -42,19 +41,17 @@ def _one_thread():
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def seen(watch_logits):
     """(ids before the token) → its logits, of everything that engines sample from while the test runs."""
     seen = {}
-    choose = engine_module.choose
 
-    def spy(ready, logits_SV, phases):
+    def see(ready, logits_SV):
         for sequence, logits_V in zip(ready, logits_SV, strict=True):
             ids = tuple(sequence.tokens)
             assert ids not in seen or torch.equal(seen[ids], logits_V)
             seen[ids] = logits_V.clone()
-        return choose(ready, logits_SV, phases)
 
-    monkeypatch.setattr(engine_module, "choose", spy)
+    watch_logits(see)
     return seen
 
 

@@ -4,7 +4,6 @@ log-probabilities and the bill stay exact over all of its contexts."""
 import pytest
 import torch
 
-import ponder.engine.engine as module
 from ponder.engine import Engine, FinishEvent, TokenEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.model.transformer import Transformer
@@ -296,15 +295,13 @@ def test_each_contexts_log_probabilities_are_those_of_a_fresh_forward(options):
             assert value == pytest.approx(expected_V[best].item(), abs=1e-4)
 
 
-def test_in_deterministic_mode_they_are_bitwise_those_of_a_fresh_prefill(monkeypatch):
+def test_in_deterministic_mode_they_are_bitwise_those_of_a_fresh_prefill(watch_logits):
     seen = {}
-    choose = module.choose
 
-    def spy(ready, logits_SV, phases):
+    def see(ready, logits_SV):
         seen.update((tuple(s.tokens), logits_V.clone()) for s, logits_V in zip(ready, logits_SV, strict=True))
-        return choose(ready, logits_SV, phases)
 
-    monkeypatch.setattr(module, "choose", spy)
+    watch_logits(see)
     finish = run(folds_often(2, n=90), deterministic=True)
     assert len(finish.segments) > 3
     folded = dict(seen)

@@ -4,7 +4,6 @@ everything it begins with in the cache. The shadow answer does that while the an
 import pytest
 import torch
 
-import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.testing.tiny import tiny_model
@@ -128,21 +127,15 @@ def test_the_second_prompt_computes_its_new_turn_and_at_most_a_page(answer, earl
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_its_logits_are_bitwise_those_of_a_cold_engine(dtype, monkeypatch):
+def test_its_logits_are_bitwise_those_of_a_cold_engine(dtype, watch_logits):
     seen = []
-    choose = engine_module.choose
-
-    def spy(ready, logits_SV, phases):
-        seen.extend(logits_SV.clone())
-        return choose(ready, logits_SV, phases)
-
     weights = model().to(dtype)
     running = Engine(weights, TOKENS, deterministic=True)
     turn = Turn(running, 40)
     turn.run()
     turn.end()
     idle(running)
-    monkeypatch.setattr(engine_module, "choose", spy)
+    watch_logits(lambda ready, logits_SV: seen.extend(logits_SV.clone()))
     warm = second(running, turn)
     assert warm.usage.cached_tokens == 80
     logits, seen[:] = list(seen), []

@@ -49,10 +49,10 @@ class GraphRunner(Runner):
             tensor.zero_()
 
     @torch.inference_mode()
-    def run(self, step: Step) -> Tensor:
+    def logits(self, step: Step) -> Tensor:
         """logits_SV of the sequences that are ready, in their order. They hold until the next run."""
         if any(chunk.length > 1 for chunk in step.chunks):
-            return super().run(step)
+            return super().logits(step)
         longest = max(chunk.start // self.pages.page_size + 1 for chunk in step.chunks)
         size = (rounded(len(step.chunks)), rounded(longest))
         known = self._passes.get(size)
@@ -62,7 +62,7 @@ class GraphRunner(Runner):
         if self._capture and known.graph is None:
             known.record(self._pool)
         logits_BV = known.play()
-        rows = [row for row, _ in step.ready]
+        rows = step.rows
         return logits_BV[: len(rows)] if rows == list(range(len(rows))) else logits_BV[rows]
 
 

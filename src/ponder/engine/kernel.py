@@ -24,8 +24,11 @@ class StepRunner(Protocol):
     def choice(self) -> Choice: ...
     @property
     def pages(self) -> Pages: ...
-    def run(self, step: Step) -> Tensor:
-        """logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
+    def run(self, step: Step) -> None:
+        """The sequences that are ready have their picks. Raises NotFinite."""
+
+    def logits(self, step: Step) -> Tensor:
+        """Instead of `run`: logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
 
 
 class FusedRunner:
@@ -47,11 +50,21 @@ class FusedRunner:
         """Whether `forget` is enough to run `model` as it is now."""
         return choice == self.choice and self.pages.fits(step_shape(model), dict(model.named_parameters()))
 
-    def run(self, step: Step) -> Tensor:
-        ids: list[int] = []
-        for chunk, context in zip(step.chunks, step.contexts, strict=True):
+    def run(self, step: Step) -> None:
+        self.pages.pick(_ids(step), step.chunks, step.rows, [sequence.pick for sequence in step.ready])
+
+    def logits(self, step: Step) -> Tensor:
+        return self.pages.run(_ids(step), step.chunks, step.rows)
+
+
+def _ids(step: Step) -> list[int]:
+    ids: list[int] = []
+    for chunk, context in zip(step.chunks, step.contexts, strict=True):
+        if chunk.length == 1:
+            ids.append(context.tokens[chunk.start])
+        else:
             ids += context.tokens[chunk.start : chunk.end]
-        return self.pages.run(ids, step.chunks, [row for row, _ in step.ready])
+    return ids
 
 
 def open_runner(

@@ -1,4 +1,4 @@
-"""The whole step of a decoder, token ids to logits, in compiled code over its own pages (`cpu/step.cpp`).
+"""The whole step of a decoder, token ids to the next ones, in compiled code over its own pages (`cpu/step.cpp`).
 
 Axes: N rows of a step, S rows whose logits are wanted, V vocabulary.
 """
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ponder.kernels.build import BuildError, library
+from ponder.kernels.sampling import NotFinite, Pick
 
 PAGE_SIZE = 16
 _PATHS = ("portable", "avx512", "amx")  # the enum Kernel of cpu/attention.h
@@ -156,7 +157,8 @@ class FusedStep:
         if not self._handle:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
         self._width = -(-shape.vocab_size // 32) * 32
-        self._rope = torch.empty(0, shape.head_dim)
+        self._rope, self._known = torch.empty(0, shape.head_dim), 0  # positions that are in the table
+        self._logits = torch.empty(0, self._width)  # of steps whose logits nobody asks for
         self._packed: list[Tensor | None] | None = None
 
     def __del__(self) -> None:
@@ -179,6 +181,28 @@ class FusedStep:
 
     def run(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int]) -> Tensor:
         """ids: tokens of all runs, one after the other. float32 logits_SV of the rows asked for, in their order."""
+        logits = torch.empty(_padded(len(rows)), self._width)
+        self._run(ids, runs, rows, logits, None)
+        return logits[: len(rows), : self._shape.vocab_size]
+
+    def pick(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int], picks: Sequence[Pick]) -> None:
+        """As `run`; then the ids that these logits give, one pick for each row asked for.
+
+        Raises NotFinite.
+        """
+        _check_masks(picks, self._shape.vocab_size)
+        if self._logits.shape[0] < len(rows):
+            self._logits = torch.empty(_padded(len(rows)), self._width)
+        self._run(ids, runs, rows, self._logits, array("Q", [pick.address for pick in picks]))
+
+    def _run(
+        self,
+        ids: Sequence[int],
+        runs: Sequence[Run],
+        rows: Sequence[int],
+        logits: Tensor,
+        picks: array[int] | None,
+    ) -> None:
         if self._packed is None:
             self._pack()
         # Arrays of the standard library: numpy's take several times as long to make and to address.
@@ -187,23 +211,22 @@ class FusedStep:
         tables = array("Q", [run.pages.buffer_info()[0] for run in runs])
         assert len(tokens) == sum(lengths), "one id for each token of the runs"
         self._know_positions(max(map(int.__add__, starts, lengths)))
-        logits = torch.empty(-(-len(wanted) // 16) * 16, self._width)
         flags = _EXACT * self._exact + _ALONE * (not self.share_pages)
         failed = self._library.ponder_run(
             *(self._handle, torch.get_num_threads(), self._path, flags),
             *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),
             *(starts.buffer_info()[0], lengths.buffer_info()[0], len(wanted), wanted.buffer_info()[0]),
-            *(self._rope.data_ptr(), logits.data_ptr()),
+            *(self._rope.data_ptr(), logits.data_ptr(), None if picks is None else picks.buffer_info()[0]),
         )
         if failed:
-            raise MemoryError("no room for the step") if failed == 1 else IndexError("an id beyond the vocabulary")
-        return logits[: len(wanted), : self._shape.vocab_size]
+            raise _failure(failed)
 
     def _know_positions(self, count: int) -> None:
         """Angles of the positions below `count` are in the table."""
-        known = len(self._rope)
+        known = self._known
         if count > known:
-            positions = torch.arange(max(count, 2 * known, 1024))
+            self._known = max(count, 2 * known, 1024)
+            positions = torch.arange(self._known)
             cos, sin = self._rotary(positions[None])
             self._rope = torch.cat((cos[0, 0], sin[0, 0]), dim=-1).float().contiguous()
 
@@ -216,6 +239,43 @@ class FusedStep:
         addresses = (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
         self._library.ponder_pack(self._handle, addresses, torch.get_num_threads())
         self._packed = tensors  # the embedding is read in place
+
+
+def pick(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None) -> None:
+    """What `FusedStep.pick` does with logits that are there: float32, on the CPU. target: as `choose_kernel` has it.
+
+    Raises NotFinite, BuildError, MemoryError.
+    """
+    assert logits_SV.dtype == torch.float32
+    assert logits_SV.stride(1) == 1
+    assert len(picks) == len(logits_SV)
+    addresses = array("Q", [each.address for each in picks])
+    rows, vocab_size = logits_SV.shape
+    _check_masks(picks, vocab_size)
+    failed = _open_library(target).ponder_choose(
+        vocab_size, rows, logits_SV.data_ptr(), logits_SV.stride(0), addresses.buffer_info()[0]
+    )
+    if failed:
+        raise _failure(failed)
+
+
+def _check_masks(picks: Sequence[Pick], vocab_size: int) -> None:
+    for each in picks:
+        if each.allowed_V is not None and each.allowed_V.numel() != vocab_size:
+            raise ValueError(f"a mask of {each.allowed_V.numel()} ids for a vocabulary of {vocab_size}")
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // 16) * 16
+
+
+def _failure(code: int) -> Exception:
+    match code:
+        case 1:
+            return MemoryError("no memory, or no threads, for the step")
+        case 2:
+            return IndexError("an id beyond the vocabulary")
+    return NotFinite("the step gave logits that are not finite")
 
 
 def _dtype(weights: Weights) -> torch.dtype:
@@ -233,7 +293,8 @@ def _open_library(target: str | None) -> ctypes.CDLL:
         lib.ponder_pack.argtypes = (pointer, pointer, integer)
         lib.ponder_run.argtypes = (
             *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),
-            *(pointer, pointer, pointer),
+            *(pointer, pointer, pointer, pointer),
         )
+        lib.ponder_choose.argtypes = (integer, integer, pointer, ctypes.c_long, pointer)
         lib.ponder_close.restype = lib.ponder_clear.restype = lib.ponder_copy.restype = lib.ponder_pack.restype = None
     return lib

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "attention.h"
+#include "sampling.h"
+#include "team.h"
 
 extern "C" struct Shape {  // kernels/fused.py: the same fields in the same order
   int vocab, hidden, layers, heads, kv_heads, head_dim, mlp, qk_norm, float_weights, int8;
@@ -61,6 +63,8 @@ struct Model {
   bf16 *normed, *queries, *attended, *gated;
   long ld_x, ld_qkv, ld_normed, ld_attended, ld_gated;  // no powers of two: rows would meet in one line of the cache
   std::vector<Bench*> benches;
+  std::vector<Chooser> choosers;
+  Team team;
 
   bf16* head_of(int layer, int kv_head) const {
     return (bf16*)pool.at + ((long)layer * s.kv_heads + kv_head) * 2 * PAGE * s.head_dim;

@@ -1,9 +1,7 @@
-// One step of a decoder over paged rows: token ids in, logits out, in one parallel region.
+// One step of a decoder over paged rows: token ids in, the next ones out, in one parallel region.
 //
 // A row is a token at a position of a context whose pages a table names; decoding, chunks of prompts and mixes of both
 // are the same. Stages of a layer, with a barrier behind each: norm | q, k, v | attention | o | norm | gate, up | down.
-#include <linux/futex.h>
-#include <omp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,6 +9,7 @@
 #include <new>
 
 #include "packing.h"
+#include "sampling.h"
 #include "schedule.h"
 
 namespace {
@@ -18,32 +17,6 @@ namespace {
 enum Flags { EXACT = 1, ALONE = 2 };  // kernels/fused.py
 constexpr int FEW = 3;  // rows up to which dot products beat tiles
 constexpr float LOG2_E = 1.44269504f;
-constexpr int SPINS = 1500;  // some 20 to 60 microseconds
-
-// Threads that wait spin for a little, then sleep: where cores are short, somebody else needs them to get there.
-struct Barrier {
-  std::atomic<int> waiting{0}, asleep{0};
-  std::atomic<int> round{0};
-  void wait(int threads) {
-    if (threads == 1) return;
-    const int mine = round.load(std::memory_order_relaxed);
-    if (waiting.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
-      waiting.store(0, std::memory_order_relaxed);
-      round.store(mine + 1);
-      if (asleep.load()) syscall(SYS_futex, &round, FUTEX_WAKE_PRIVATE, threads, nullptr, nullptr, 0);
-      return;
-    }
-    for (int spins = 0; spins < SPINS; spins++) {
-      if (round.load(std::memory_order_acquire) != mine) return;
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
-    }
-    asleep.fetch_add(1);
-    while (round.load() == mine) syscall(SYS_futex, &round, FUTEX_WAIT_PRIVATE, mine, nullptr, nullptr, 0);
-    asleep.fetch_sub(1);
-  }
-};
 
 struct Step {
   Model& m;
@@ -56,8 +29,11 @@ struct Step {
   const int* out_rows;
   const float* rope;
   float* logits;
+  Pick* const* picks;  // of the rows whose logits are wanted; null: the logits are all that is
   Schedule schedule;
   std::vector<std::atomic<int>> next;  // per layer and level, the item to be taken
+  std::atomic<int> next_pick{0};
+  std::atomic<bool> finite{true};
   Barrier barrier;
 
   Step(Model& model, const Runs& runs, bool share)
@@ -340,6 +316,10 @@ struct Worker {
     if (step.outs)
       multiply({m.normed, m.ld_normed, m.head.panels, m.head.scales, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr,
                 step.logits, m.V, nullptr, 0}, step.outs);
+    if (!step.picks) return;
+    wait();
+    for (int i; (i = step.next_pick.fetch_add(1, std::memory_order_relaxed)) < step.outs;)
+      if (!m.choosers[thread].choose(step.logits + i * m.V, *step.picks[i])) step.finite = false;
   }
 };
 
@@ -404,28 +384,39 @@ void ponder_pack(Model* m, const void* const* from, int threads) {
 // `flags`: EXACT, a row's logits depend on its own context alone; ALONE, shared pages are read for each context anew.
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
 // `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`: its
-// rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. 0, or why nothing was done: 1 for lack
-// of memory, 2 for an id beyond the vocabulary.
+// rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. `picks`, where it is not null, has one
+// for each of them, to be made. 0, or what went wrong: 1 for lack of memory or threads and 2 for an id beyond the
+// vocabulary (nothing was done), 3 for logits that are not finite (and no pick made from them).
 int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* ids, int chunks,
                const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
-               const float* rope, float* logits) try {
+               const float* rope, float* logits, Pick* const* picks) try {
   if (!m->make_room(rows, threads)) return 1;
+  while (picks && (int)m->choosers.size() < threads) m->choosers.emplace_back(m->s.vocab);
   for (int row = 0; row < rows; row++)
     if (ids[row] < 0 || ids[row] >= m->s.vocab) return 2;
   const bool exact = flags & EXACT;
   Step step(*m, {chunks, tables, starts, lengths}, !exact && !(flags & ALONE));
   choose_kernels(step, path, exact);
   step.ids = ids, step.rows = rows, step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
-#pragma omp parallel num_threads(threads)
-  {
-    const int thread = omp_get_thread_num();
-    Worker worker{step, *m, *m->benches[thread], thread, omp_get_num_threads()};
+  step.picks = picks;
+  m->team.run(threads, [&](int thread) {
+    Worker worker{step, *m, *m->benches[thread], thread, threads};
     worker.run();
 #if defined(__AMX_BF16__)
     if (path == AMX) _tile_release();
 #endif
-  }
-  return 0;
+  });
+  return step.finite ? 0 : 3;
+} catch (const std::exception&) {  // no memory, or no thread
+  return 1;
+}
+
+// The picks of `rows` rows of logits that stand `stride` apart. Returns as `ponder_run` does.
+int ponder_choose(int vocab, int rows, const float* logits, long stride, Pick* const* picks) try {
+  Chooser chooser(vocab);
+  bool finite = true;
+  for (int i = 0; i < rows; i++) finite &= chooser.choose(logits + i * stride, *picks[i]);
+  return finite ? 0 : 3;
 } catch (const std::bad_alloc&) {
   return 1;
 }
