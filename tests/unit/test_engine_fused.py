@@ -109,6 +109,31 @@ def test_a_kernel_that_cannot_run_is_refused_with_the_reason():
         Engine(tiny_model(), TOKENS, kernel="fast")
 
 
+def test_int8_weights_follow_an_update_and_change_no_bit_between_batches():
+    model = lively_model().to(torch.bfloat16)
+    running = engine(model, quantize="int8")
+    before = segments(running.generate(PROMPTS[:4], params()))
+    assert before != segments(engine(model).generate(PROMPTS[:4], params())), "8 bits are fewer than 16"
+    with running.update_weights(), torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight.mul_(-1)
+    after = segments(running.generate(PROMPTS[:4], params()))
+    assert after == segments(engine(model, quantize="int8").generate(PROMPTS[:4], params())) != before
+    assert segments(running.generate(PROMPTS, params()))[:4] == after
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "reason"),
+    [
+        (tiny_model(), {}, "computes in float32"),
+        (MODEL, {"kernel": "torch"}, "as asked"),
+        (MODEL, {"quantize": "int4"}, "choose 'int8'"),
+    ],
+)
+def test_int8_weights_are_refused_where_the_fused_step_does_not_run(model, options, reason):
+    with pytest.raises(InvalidRequest, match=reason):
+        Engine(model, TOKENS, **{"quantize": "int8", **options})
+
+
 # Sampling inside the step ------------------------------------------------------------------------------------------
 
 FORMAT = PhaseTokens(

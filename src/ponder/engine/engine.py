@@ -30,7 +30,7 @@ from ponder.engine.requests import (
 from ponder.engine.scheduler import Scheduler, common_prefix
 from ponder.engine.sequence import Sequence, Shadow
 from ponder.engine.stats import Counters, EngineStats
-from ponder.kernels.fused import Choice
+from ponder.kernels.fused import Choice, Quantize
 from ponder.kernels.sampling import NotFinite, Pick
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest, Overloaded, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
@@ -57,6 +57,7 @@ class Engine:
         deterministic: bool = False,
         share_prefixes: bool = True,
         kernel: Kernel = "auto",
+        quantize: Quantize | None = None,
     ) -> None:
         """max_batch: sequences that run at once. window: tokens of one context, prompt and answer together; None: the
         longest that the model was made for and the memory holds.
@@ -68,8 +69,11 @@ class Engine:
         share_prefixes: False computes every prompt anew.
         kernel: "fused" is compiled for bfloat16 on this processor; "auto" takes it where it covers model and machine,
         else "torch". `Engine.kernel` says what runs and why.
+        quantize: "int8" has the fused kernel compute with weights rounded to 8 bits: half the memory to read, at a
+        little loss (bench/results/int8_quality.md). The model's own weights stay as they are.
 
-        Raises InvalidRequest for sizes that are impossible, and for kernel "fused" where it cannot run.
+        Raises InvalidRequest for sizes that are impossible, and for kernel "fused" or int8 weights where that kernel
+        cannot run.
         """
         check_sizes(
             model.config,
@@ -85,6 +89,7 @@ class Engine:
         self._max_waiting_tokens = max_waiting_tokens
         self._deterministic = deterministic
         self._kernel: Kernel = kernel
+        self._quantize: Quantize | None = quantize
         self._sequences: dict[int, Sequence] = {}
         self._next_number = 0
         self._num_deadlines = 0
@@ -405,7 +410,13 @@ class Engine:
         self._blocks = BlockCache(self._num_pages, PAGE_SIZE)
         exact = self._deterministic
         self._runner = open_runner(
-            self.model, self._num_pages, PAGE_SIZE, kernel=self._kernel, deterministic=exact, before=before
+            self.model,
+            self._num_pages,
+            PAGE_SIZE,
+            kernel=self._kernel,
+            deterministic=exact,
+            quantize=self._quantize,
+            before=before,
         )
         self._scheduler = Scheduler(self._blocks, self._runner.pages, self._counters, max_batch, step_tokens, share)
         self._stamp = self._weights_stamp()

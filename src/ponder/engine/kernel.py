@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
-from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, StepShape, choose_kernel
+from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, Quantize, StepShape, choose_kernel
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
@@ -32,7 +32,9 @@ class StepRunner(Protocol):
 
 
 class FusedRunner:
-    def __init__(self, model: Transformer, num_pages: int, choice: Choice, *, deterministic: bool) -> None:
+    def __init__(
+        self, model: Transformer, num_pages: int, choice: Choice, *, deterministic: bool, quantize: Quantize | None
+    ) -> None:
         self.choice = choice
         self.pages = FusedStep(
             step_shape(model),
@@ -41,6 +43,7 @@ class FusedRunner:
             num_pages,
             path=choice.kernel,
             exact=deterministic,
+            quantize=quantize,
         )
 
     def fits(self, model: Transformer, choice: Choice) -> bool:
@@ -71,20 +74,22 @@ def open_runner(
     *,
     kernel: Kernel,
     deterministic: bool,
+    quantize: Quantize | None = None,
     before: StepRunner | None = None,
 ) -> StepRunner:
     """A runner with an empty cache, for the weights as they are. before: the one that ran until now; what it holds is
-    used again where it can be.
+    used again where it can be; it was opened with the same options.
 
-    Raises InvalidRequest for kernel "fused" where that cannot run, with the reason.
+    Raises InvalidRequest for kernel "fused", or int8 weights, where the fused step cannot run, with the reason.
     """
     choice = _choose(model, page_size, kernel)
+    _check_quantize(quantize, choice)
     if choice.kernel == "torch":
         return Runner(model, _paged(model, num_pages, page_size), choice, deterministic=deterministic)
     if isinstance(before, FusedRunner) and before.fits(model, choice):
         before.pages.forget(dict(model.named_parameters()))
         return before
-    return FusedRunner(model, num_pages, choice, deterministic=deterministic)
+    return FusedRunner(model, num_pages, choice, deterministic=deterministic, quantize=quantize)
 
 
 def step_shape(model: Transformer) -> StepShape:
@@ -111,6 +116,15 @@ def _choose(model: Transformer, page_size: int, kernel: Kernel) -> Choice:
     if kernel == "fused" and choice.kernel == "torch":
         raise InvalidRequest(f"kernel 'fused' cannot run: {choice.reason}; choose 'auto' or 'torch'")
     return choice
+
+
+def _check_quantize(quantize: str | None, choice: Choice) -> None:
+    if quantize not in (None, *get_args(Quantize)):
+        raise InvalidRequest(f"quantize is {quantize!r}: choose 'int8', or None for the weights as they are")
+    if quantize and choice.kernel == "torch":
+        raise InvalidRequest(
+            f"quantize {quantize!r} is for the fused kernel, which does not run here: {choice.reason}; leave it out"
+        )
 
 
 def _covered(model: Transformer, page_size: int) -> Choice:

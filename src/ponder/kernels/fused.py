@@ -10,7 +10,7 @@ import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from ponder.kernels.sampling import NotFinite, Pick
 PAGE_SIZE = 16
 _PATHS = ("portable", "avx512", "amx")  # the enum Kernel of cpu/attention.h
 _FORBIDDEN = 8
+_EXACT, _ALONE = 1, 2  # the enum Flags of cpu/step.cpp
 _WIDEST_HEAD, _LARGEST_GROUP = 256, 32
 _LAYER = (
     *("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
@@ -29,6 +30,7 @@ _LAYER = (
     *("post_attention_layernorm.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"),
 )
 
+Quantize = Literal["int8"]
 Weights = Mapping[str, Tensor]  # under Hugging Face's names
 Rotary = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions (1, P) → cos and sin, (1, 1, P, d/2) each
 
@@ -71,7 +73,7 @@ class _Shape(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int) for name in StepShape.__slots__[:7]),
-        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("eps", ctypes.c_float)),
+        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("int8", ctypes.c_int), ("eps", ctypes.c_float)),
     )
 
 
@@ -120,6 +122,8 @@ class FusedStep:
 
     `run` is not to be called from two threads at once. The weights are read when they are packed: at the first `run`,
     and the first after `forget`; in between they must neither change nor move.
+
+    share_pages: attention reads a page that several contexts hold once for all of them; not where `exact`.
     """
 
     def __init__(
@@ -131,20 +135,24 @@ class FusedStep:
         *,
         path: str,
         exact: bool = False,
+        quantize: Quantize | None = None,
         target: str | None = None,
     ) -> None:
         """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
-        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut.
+        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut. quantize: "int8" packs the
+        matrices, the head included, in 8 bits with a scale for each output (symmetric, round to nearest); products
+        are of bfloat16 all the same, and the embedding is read as it is.
 
         Raises BuildError, MemoryError.
         """
         self._library = _open_library(target)
         self._path, self._exact = _PATHS.index(path), exact
+        self.share_pages = True
         if not self._library.ponder_kernels() >> self._path & 1:
             raise BuildError(f"the path '{path}' of the fused step does not run here")
         self._shape, self._weights, self._rotary = shape, weights, rotary
         floats = _dtype(weights) == torch.float32
-        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, shape.rms_norm_eps)
+        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, quantize == "int8", shape.rms_norm_eps)
         self._handle = self._library.ponder_open(ctypes.byref(sizes), num_pages)
         if not self._handle:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
@@ -203,8 +211,9 @@ class FusedStep:
         tables = array("Q", [run.pages.buffer_info()[0] for run in runs])
         assert len(tokens) == sum(lengths), "one id for each token of the runs"
         self._know_positions(max(map(int.__add__, starts, lengths)))
+        flags = _EXACT * self._exact + _ALONE * (not self.share_pages)
         failed = self._library.ponder_run(
-            *(self._handle, torch.get_num_threads(), self._path, self._exact),
+            *(self._handle, torch.get_num_threads(), self._path, flags),
             *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),
             *(starts.buffer_info()[0], lengths.buffer_info()[0], len(wanted), wanted.buffer_info()[0]),
             *(self._rope.data_ptr(), logits.data_ptr(), None if picks is None else picks.buffer_info()[0]),
