@@ -16,8 +16,8 @@ from ponder.engine.sequence import Context
 from ponder.kernels.fused import Choice
 from ponder.model.lora import add_lora, merge_lora
 from ponder.testing.parity import TOLERANCE
-from ponder.testing.tiny import tiny_model
-from ponder.types import PhaseTokens, SamplingParams
+from ponder.testing.tiny import ParrotModel, tiny_model
+from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 PAGE = 16
 TOKENS = PhaseTokens()
@@ -293,6 +293,21 @@ def test_weights_that_moved_are_found_by_the_next_runner(opened):
 
 
 # Graphs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_gpu_gets_graphs_where_nothing_is_asked_that_they_cannot_do(monkeypatch):
+    """Chosen as on a GPU, run as on a CPU."""
+    monkeypatch.setattr("ponder.engine.kernel._on_gpu", lambda model: True)
+    monkeypatch.setattr(GraphRunner.__init__, "__kwdefaults__", {"capture": False})
+    model = tiny_model()
+    assert Engine(model, TOKENS).kernel == ("cuda graphs", "")
+    assert Engine(model, TOKENS, deterministic=True).kernel.kernel == "torch"
+    assert Engine(model, TOKENS, kernel="torch").kernel == ("torch", "as asked")
+    assert Engine(ParrotModel([1], 1), TOKENS).kernel.kernel == "torch"
+    with pytest.raises(InvalidRequest, match="the model is not on the CPU"):
+        Engine(model, TOKENS, quantize="int8")
+    plain = Engine(model, TOKENS, kernel="torch").generate(PROMPTS[:5], params())
+    assert ids(Engine(model, TOKENS).generate(PROMPTS[:5], params())) == ids(plain)
 
 
 @pytest.mark.cuda

@@ -68,7 +68,7 @@ class Engine:
         deterministic: logits do not depend on batch, chunking or cache, bit for bit; slower.
         share_prefixes: False computes every prompt anew.
         kernel: "fused" is compiled for bfloat16 on this processor; "auto" takes it where it covers model and machine,
-        else "torch". `Engine.kernel` says what runs and why.
+        CUDA graphs for decoding on a GPU, else "torch". `Engine.kernel` says what runs and why.
         quantize: "int8" has the fused kernel compute with weights rounded to 8 bits: half the memory to read, at a
         little loss (bench/results/int8_quality.md). The model's own weights stay as they are.
 

@@ -1,12 +1,15 @@
-"""Which kernel runs a model's steps: the fused one where it covers model and machine, else torch."""
+"""Which kernel runs a model's steps: the fused one where it covers model and machine, CUDA graphs on a GPU, else
+torch."""
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from ponder.engine.graphs import GraphRunner
 from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
@@ -14,7 +17,10 @@ from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, Quantize, StepSha
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
+_log = logging.getLogger(__name__)
+
 Kernel = Literal["auto", "torch", "fused"]
+GRAPHS = "cuda graphs"
 
 
 class StepRunner(Protocol):
@@ -82,10 +88,16 @@ def open_runner(
 
     Raises InvalidRequest for kernel "fused", or int8 weights, where the fused step cannot run, with the reason.
     """
-    choice = _choose(model, page_size, kernel)
+    choice = _choose(model, page_size, kernel, deterministic)
     _check_quantize(quantize, choice)
+    _log.info("kernel: %s%s", choice.kernel, f" ({choice.reason})" if choice.reason else "")
     if choice.kernel == "torch":
         return Runner(model, _paged(model, num_pages, page_size), choice, deterministic=deterministic)
+    if choice.kernel == GRAPHS:
+        if isinstance(before, GraphRunner) and before.fits(model, choice):
+            before.forget()
+            return before
+        return GraphRunner(model, _paged(model, num_pages + 1, page_size), choice)
     if isinstance(before, FusedRunner) and before.fits(model, choice):
         before.pages.forget(dict(model.named_parameters()))
         return before
@@ -107,12 +119,14 @@ def step_shape(model: Transformer) -> StepShape:
     )
 
 
-def _choose(model: Transformer, page_size: int, kernel: Kernel) -> Choice:
+def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: bool) -> Choice:
     if kernel not in ("auto", "torch", "fused"):
         raise InvalidRequest(f"kernel is {kernel!r}: choose from 'auto', 'torch', 'fused'")
     if kernel == "torch":
         return Choice("torch", "as asked")
     choice = _covered(model, page_size)
+    if kernel == "auto" and _on_gpu(model) and type(model) is Transformer and not deterministic:
+        return Choice(GRAPHS, "")
     if kernel == "fused" and choice.kernel == "torch":
         raise InvalidRequest(f"kernel 'fused' cannot run: {choice.reason}; choose 'auto' or 'torch'")
     return choice
@@ -121,9 +135,10 @@ def _choose(model: Transformer, page_size: int, kernel: Kernel) -> Choice:
 def _check_quantize(quantize: str | None, choice: Choice) -> None:
     if quantize not in (None, *get_args(Quantize)):
         raise InvalidRequest(f"quantize is {quantize!r}: choose 'int8', or None for the weights as they are")
-    if quantize and choice.kernel == "torch":
+    if quantize and choice.kernel in ("torch", GRAPHS):
+        reason = choice.reason or "the model is not on the CPU"
         raise InvalidRequest(
-            f"quantize {quantize!r} is for the fused kernel, which does not run here: {choice.reason}; leave it out"
+            f"quantize {quantize!r} is for the fused kernel, which does not run here: {reason}; leave it out"
         )
 
 
@@ -134,6 +149,11 @@ def _covered(model: Transformer, page_size: int) -> Choice:
         return Choice("torch", "a LoRA adapter is not merged into the weights")
     assert page_size == PAGE_SIZE
     return choose_kernel(step_shape(model), dict(model.named_parameters()), model.compute_dtype)
+
+
+def _on_gpu(model: Transformer) -> bool:
+    device: torch.device = model.model.embed_tokens.weight.device
+    return device.type == "cuda"
 
 
 def _paged(model: Transformer, num_pages: int, page_size: int) -> PagedKV:

@@ -62,7 +62,8 @@ class StepShape:
 
 
 class Choice(NamedTuple):
-    """kernel: "amx", "avx512" or "portable" of the fused step, or "torch". reason: why no faster one; "" if none is."""
+    """kernel: "amx", "avx512" or "portable" of the fused step, "torch", or what an engine has beside them.
+    reason: why no faster one; "" if none is."""
 
     kernel: str
     reason: str
