@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ponder.model.config import ModelConfig
-from ponder.model.loss import next_token_loss
+from ponder.model.loss import Backend, next_token_loss
 from ponder.model.transformer import Transformer
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -63,13 +63,13 @@ def transformers_loss(model: nn.Module, ids_BT: Tensor, targets_BT: Tensor) -> T
     return F.cross_entropy(logits.flatten(0, 1).float(), targets_BT.flatten())
 
 
-def ponder_loss(document_length: int) -> Loss:
+def ponder_loss(document_length: int, backend: Backend) -> Loss:
     def loss(model: nn.Module, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
         assert isinstance(model, Transformer)
         documents_BT = None
         if document_length:
             documents_BT = (torch.arange(ids_BT.shape[1]) // document_length).expand_as(ids_BT)
-        return next_token_loss(model, ids_BT, targets_BT, documents_BT=documents_BT, compiled=True)
+        return next_token_loss(model, ids_BT, targets_BT, documents_BT=documents_BT, backend=backend)
 
     return loss
 
@@ -90,7 +90,8 @@ def contenders(config: ModelConfig, names: list[str], document_length: int) -> l
 
     # each is made only when asked for; compiled per model, so that one's cache does not evict the other's
     makers: dict[str, Callable[[], Contender]] = {
-        "ponder": lambda: Contender("ponder", ours, ponder_loss(document_length)),
+        "ponder": lambda: Contender("ponder", ours, ponder_loss(document_length, Backend.KERNELS)),
+        "torchcompile": lambda: Contender("ponder, torch.compile", ours, ponder_loss(document_length, Backend.COMPILED)),
         "eager": lambda: Contender("transformers, eager", theirs(), transformers_loss),
         "compiled": lambda: Contender(
             "transformers, compiled", theirs(), torch.compile(transformers_loss, dynamic=False)

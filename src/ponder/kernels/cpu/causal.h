@@ -15,6 +15,7 @@
 namespace causal {
 
 constexpr int BLOCK = 64;  // queries, and keys, at a time
+constexpr float LOG2_E = 1.44269504f;
 constexpr float HIDDEN = -1e30f;  // the score of what may not be seen
 
 extern "C" struct Causal {  // kernels/training.py: the same fields in the same order
@@ -25,30 +26,84 @@ extern "C" struct Causal {  // kernels/training.py: the same fields in the same 
   const float *cos, *sin;  // (batch, tokens, head_dim / 2)
   const int* starts;  // (batch, tokens): the first token that a token may see, never falling
   bf16* out;  // (batch, tokens, heads head_dim)
-  float* masses;  // (batch, heads, tokens): log of the sum of exponentials
+  float* masses;  // (batch, heads, tokens): log2 of the sum of exponentials
   const bf16* d_out;  // as out
   bf16* d_qkv;  // as qkv
   float *d_q_weight, *d_k_weight;  // (batch kv_heads, head_dim): each unit's share
+};
+
+// ---- Vectors
+
+static inline vf wide(const bf16* at) { return (vf)(__builtin_convertvector(load<vh>(at), vu) << 16); }
+
+// 2^r for |r| <= 1/2 as a polynomial, the largest relative error 2.6e-6.
+constexpr float C0 = 0.999999261f, C1 = 0.693121815f, C2 = 0.240247455f, C3 = 0.0559178581f, C4 = 0.009570074f;
+
+// 2^x to about 3e-6 of it, for x below 120; 0 far below.
+static inline vf power(vf x) {
+#if defined(__AVX512F__)
+  const __m512 n = _mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const vf r = x - (vf)n;
+#else
+  x = x < -126.0f ? splat(-126.0f) : x;
+  const float magic = 12582912.0f;  // 1.5 x 2^23: adding it rounds to an integer
+  const vf n = (x + magic) - magic, r = x - n;
+#endif
+  vf p = r * C4 + C3;
+  p = p * r + C2;
+  p = p * r + C1;
+  p = p * r + C0;
+#if defined(__AVX512F__)
+  return (vf)_mm512_scalef_ps((__m512)p, n);
+#else
+  return p * (vf)((__builtin_convertvector(n, vi) + 127) << 23);
+#endif
+}
+
+// Two rows, rounded.
+struct Pair {
+#if defined(__AVX512BF16__) && defined(__AVX512BW__)
+  __m512i rows;
+  Pair(vf even, vf odd) : rows((__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even)) {}
+  void store_rows(bf16* first, bf16* second) const {
+    _mm256_storeu_si256((__m256i*)first, _mm512_castsi512_si256(rows));
+    _mm256_storeu_si256((__m256i*)second, _mm512_extracti64x4_epi64(rows, 1));
+  }
+  void store_pairs(uint32_t* to) const {  // even and odd side by side
+    alignas(64) static constexpr uint16_t ORDER[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(ORDER), rows));
+  }
+#else
+  vh even, odd;
+  Pair(vf even, vf odd) : even(narrow(even)), odd(narrow(odd)) {}
+  void store_rows(bf16* first, bf16* second) const {
+    store(first, even);
+    store(second, odd);
+  }
+  void store_pairs(uint32_t* to) const {
+    store(to, __builtin_convertvector(even, vu) | (__builtin_convertvector(odd, vu) << 16));
+  }
+#endif
 };
 
 // ---- Rows on their way in and out
 
 // One head of one token, normalised and rotated.
 static inline void turn(const bf16* x, const float* weight, const float* cos, const float* sin, int d, float eps,
-                        float* to) {
+                        bf16* to) {
   float scale = 1.0f;
-  for (int i = 0; i < d; i++) to[i] = widen(x[i]);
   if (weight) {
     vf squares = {};
-    for (int i = 0; i < d; i += W) squares += load<vf>(to + i) * load<vf>(to + i);
+    for (int i = 0; i < d; i += W) squares += wide(x + i) * wide(x + i);
     scale = 1.0f / sqrtf(sum(squares) / d + eps);
-    for (int i = 0; i < d; i += W) store(to + i, load<vf>(to + i) * scale * load<vf>(weight + i));
   }
   const int half = d / 2;
   for (int i = 0; i < half; i += W) {
-    vf a = load<vf>(to + i), b = load<vf>(to + half + i), c = load<vf>(cos + i), s = load<vf>(sin + i);
-    store(to + i, a * c - b * s);
-    store(to + half + i, b * c + a * s);
+    vf a = wide(x + i), b = wide(x + half + i), c = load<vf>(cos + i), s = load<vf>(sin + i);
+    if (weight) a *= scale * load<vf>(weight + i), b *= scale * load<vf>(weight + half + i);
+    store(to + i, narrow(a * c - b * s));
+    store(to + half + i, narrow(b * c + a * s));
   }
 }
 
@@ -62,17 +117,15 @@ static inline void turn_back(float* g, const bf16* x, const float* weight, const
     store(g + half + i, b * c - a * s);
   }
   if (weight) {
-    float wide[512];
     vf squares = {}, dots = {};
-    for (int i = 0; i < d; i++) wide[i] = widen(x[i]);
     for (int i = 0; i < d; i += W) {
-      vf v = load<vf>(wide + i);
+      vf v = wide(x + i);
       squares += v * v;
       dots += v * load<vf>(g + i) * load<vf>(weight + i);
     }
     const float mean = sum(squares) / d + eps, scale = 1.0f / sqrtf(mean), along = sum(dots) / (d * mean);
     for (int i = 0; i < d; i += W) {
-      vf v = load<vf>(wide + i), each = load<vf>(g + i);
+      vf v = wide(x + i), each = load<vf>(g + i);
       store(d_weight + i, load<vf>(d_weight + i) + each * v * scale);
       store(g + i, scale * (each * load<vf>(weight + i) - v * along));
     }
@@ -111,10 +164,6 @@ static inline void transpose(const uint32_t* from, long ldf, uint32_t* to, long 
   for (int i = 0; i < 16; i++)
     for (int j = 0; j < 16; j++) memcpy(to + j * ldt + i, from + i * ldf + j, 4);
 #endif
-}
-
-static inline vu paired(vf even, vf odd) {  // two rows as one of pairs
-  return __builtin_convertvector(narrow(even), vu) | (__builtin_convertvector(narrow(odd), vu) << 16);
 }
 
 // Rows (count, d) → panels of 16 rows, [d / 2][16][2]: the right side of a product over d.
@@ -255,7 +304,7 @@ struct Unit {
   Room& room;
   const int b, kv, d, T, group;
   const long width, padded;  // of a token's row in qkv; tokens up to whole blocks
-  const float scale;
+  const float scale;  // of scores, for powers of 2
 
   Unit(const Causal& causal, Room& room, int number)
       : c(causal),
@@ -267,7 +316,7 @@ struct Unit {
         group(causal.heads / causal.kv_heads),
         width((long)(causal.heads + 2 * causal.kv_heads) * causal.head_dim),
         padded((causal.tokens + BLOCK - 1) / BLOCK * BLOCK),
-        scale(1.0f / sqrtf((float)causal.head_dim)) {}
+        scale(LOG2_E / sqrtf((float)causal.head_dim)) {}
 
   long q_at(int t, int g) const { return ((long)b * T + t) * width + (kv * group + g) * d; }
   long k_at(int t) const { return ((long)b * T + t) * width + (c.heads + kv) * d; }
@@ -290,17 +339,13 @@ struct Unit {
         memset(to + (long)i * d, 0, d * 2);
   }
   void query_rows(int first, int g, bf16* to) const {
-    float wide[512];
     rows(first, to, [&](int t, bf16* row) {
-      turn(c.qkv + q_at(t, g), c.q_weight, angles(c.cos, t), angles(c.sin, t), d, c.eps, wide);
-      narrow_row(wide, d, row);
+      turn(c.qkv + q_at(t, g), c.q_weight, angles(c.cos, t), angles(c.sin, t), d, c.eps, row);
     });
   }
   void key_rows(int first, bf16* to) const {
-    float wide[512];
     rows(first, to, [&](int t, bf16* row) {
-      turn(c.qkv + k_at(t), c.k_weight, angles(c.cos, t), angles(c.sin, t), d, c.eps, wide);
-      narrow_row(wide, d, row);
+      turn(c.qkv + k_at(t), c.k_weight, angles(c.cos, t), angles(c.sin, t), d, c.eps, row);
     });
   }
   void value_rows(int first, bf16* to) const {
@@ -355,7 +400,7 @@ struct Unit {
       const vf before = load<vf>(highest + j);
       vf most = before;
       if (all)
-        for (int r = 0; r < BLOCK; r++) most = larger(most, load<vf>(scores + r * BLOCK + j) * scale);
+        for (int r = 0; r < BLOCK; r++) most = larger(most, load<vf>(scores + r * BLOCK + j));
       else {
         const vi upto = load<vi>(last + j), from = load<vi>(first + j);
         for (int r = 0; r < BLOCK; r++) {
@@ -363,18 +408,18 @@ struct Unit {
           float* here = scores + r * BLOCK + j;
           const vf s = ((at <= upto) & (at >= from)) ? load<vf>(here) : splat(HIDDEN);
           store(here, s);
-          most = larger(most, s * scale);
+          most = larger(most, s);
         }
       }
-      const vf shrink = exponential(before - most);
+      const vf shrink = power((before - most) * scale), top = most * scale;
       vf total = load<vf>(mass + j) * shrink;
       uint32_t* to = (uint32_t*)(p + j / 16 * BLOCK * 16) + j % 16;
       for (int r = 0; r < BLOCK; r += 2) {
         const vf even = load<vf>(scores + r * BLOCK + j), odd = load<vf>(scores + (r + 1) * BLOCK + j);
-        vf e = exponential(even * scale - most), o = exponential(odd * scale - most);
+        vf e = power(even * scale - top), o = power(odd * scale - top);
         if (!all) e = even > HIDDEN ? e : vf{}, o = odd > HIDDEN ? o : vf{};
         total += e + o;
-        store(to + r / 2 * 16, paired(e, o));
+        Pair(e, o).store_pairs(to + r / 2 * 16);
       }
       store(highest + j, most);
       store(mass + j, total);
@@ -393,7 +438,7 @@ struct Unit {
             store(c.out + out_at(query + j + r, g) + i + x, narrow(load<vf>(rows + r * 16 + x) * over[j + r]));
       }
     float* masses = c.masses + ((long)b * c.heads + kv * group + g) * T;
-    for (int i = 0; i < BLOCK && query + i < T; i++) masses[query + i] = highest[i] + logf(mass[i]);
+    for (int i = 0; i < BLOCK && query + i < T; i++) masses[query + i] = highest[i] * scale + log2f(mass[i]);
   }
 
   // What the backward pass holds of one query head.
@@ -401,7 +446,7 @@ struct Unit {
     bf16 *q, *d_out;  // right sides over head_dim: panels of 16 queries
     bf16 *q_along, *d_out_along;  // right sides over queries
     float* d_q;  // (d, padded)
-    float *mass, *delta;  // (padded): log of the sum of exponentials; d_out · out
+    float *mass, *delta;  // (padded): log2 of the sum of exponentials; d_out · out
   };
 
   Head open_head(int g, bf16* row) const {
@@ -415,9 +460,8 @@ struct Unit {
       if (t < T) {
         vf dots = {};
         for (int i = 0; i < d; i += W) {
-          vu x = __builtin_convertvector(load<vh>(c.out + out_at(t, g) + i), vu);
-          vu y = __builtin_convertvector(load<vh>(c.d_out + out_at(t, g) + i), vu);
-          dots += (vf)(x << 16) * (vf)(y << 16);
+          const long at = out_at(t, g) + i;
+          dots += wide(c.out + at) * wide(c.d_out + at);
         }
         dot = sum(dots);
       }
@@ -492,24 +536,27 @@ struct Unit {
                   bf16* pairs) const {
     int last[BLOCK], first[BLOCK];
     const bool all = whole(key, query);
+    const float narrower = scale / LOG2_E;
     if (!all) limits(query, last, first);
     for (int j = 0; j < BLOCK; j += W) {
       const vf mass = load<vf>(h.mass + query + j), delta = load<vf>(h.delta + query + j);
       uint32_t* to = (uint32_t*)(pairs + j / 16 * BLOCK * 16) + j % 16;
       for (int r = 0; r < BLOCK; r += 2) {
-        vf slope[2];
+        vf weight[2], slope[2];
         for (int x = 0; x < 2; x++) {
           const int at = (r + x) * BLOCK + j;
-          vf weight = exponential(load<vf>(scores + at) * scale - mass);
+          weight[x] = power(load<vf>(scores + at) * scale - mass);
           if (!all) {
             const vi here = vi{} + (key + r + x);
-            weight = ((here <= load<vi>(last + j)) & (here >= load<vi>(first + j))) ? weight : vf{};
+            weight[x] = ((here <= load<vi>(last + j)) & (here >= load<vi>(first + j))) ? weight[x] : vf{};
           }
-          slope[x] = weight * (load<vf>(d_p + at) - delta) * scale;
-          store(p + at, narrow(weight));
-          store(ds + at, narrow(slope[x]));
+          slope[x] = weight[x] * (load<vf>(d_p + at) - delta);
         }
-        store(to + r / 2 * 16, paired(slope[0], slope[1]));
+        const int at = r * BLOCK + j;
+        Pair(weight[0], weight[1]).store_rows(p + at, p + at + BLOCK);
+        const Pair slopes(slope[0] * narrower, slope[1] * narrower);
+        slopes.store_rows(ds + at, ds + at + BLOCK);
+        slopes.store_pairs(to + r / 2 * 16);
       }
     }
   }

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int ROWS = 32;  // a piece of work; also what one partial sum of a norm's gradient covers
 
-static inline vf wide(const bf16* at) { return (vf)(__builtin_convertvector(load<vh>(at), vu) << 16); }
+using causal::wide;
 
 struct Rows {
   long begin, end;
