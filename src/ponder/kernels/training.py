@@ -37,6 +37,17 @@ class _Causal(ctypes.Structure):
     )
 
 
+class _Gradient(ctypes.Structure):
+    """`Gradient` of cpu/gradient.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_long) for name in ("tokens", "outputs", "inputs", "ld_left", "ld_right")),
+        *((name, ctypes.c_void_p) for name in ("left", "right")),
+        *(("to", ctypes.c_void_p * 3), ("rows", ctypes.c_long * 3)),
+        *((name, ctypes.c_int) for name in ("threads", "add", "turned")),
+    )
+
+
 def training_obstacle(shape: StepShape, weights: Mapping[str, Tensor], compute_dtype: torch.dtype) -> str:
     """Why `TrainingStack` cannot train this model here; "" if it can."""
     if any(tensor.device.type != "cpu" for tensor in weights.values()):
@@ -49,8 +60,8 @@ def training_obstacle(shape: StepShape, weights: Mapping[str, Tensor], compute_d
         return f"head_dim {shape.head_dim}: the kernels take multiples of 32 up to {_WIDEST_HEAD}"
     if shape.num_heads // shape.num_kv_heads > _LARGEST_GROUP:
         return f"more than {_LARGEST_GROUP} query heads share a key/value head"
-    if shape.hidden_size % 16 or shape.intermediate_size % 16:
-        return "the kernels take widths that are multiples of 16"
+    if shape.hidden_size % 32 or shape.intermediate_size % 32:
+        return "the kernels take widths that are multiples of 32"
     try:
         lib = _library()
     except BuildError as error:
@@ -134,24 +145,16 @@ class TrainingStack:
     def add_gradient(self, name: str, gradient: Tensor) -> None:
         """To the weight's `.grad`, unless it is frozen."""
         weight = self.weights[name]
-        if not weight.requires_grad:
-            return
-        if weight.grad is None:
-            weight.grad = gradient.float()
-        elif gradient.dtype == torch.bfloat16 and gradient.is_contiguous() and weight.grad.is_contiguous():
-            self._lib.ponder_add(_threads(), gradient.numel(), gradient.data_ptr(), weight.grad.data_ptr())
-        else:
-            weight.grad += gradient
+        if weight.requires_grad:
+            weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
 
     def add_product(self, name: str, parts: tuple[str, ...], d_y: Tensor, x: Tensor) -> None:
         """The gradients of the projections `parts` that made y (N, out) of x (N, in)."""
         weights = [self.weights[f"{name}{part}.weight"] for part in parts]
-        if not any(weight.requires_grad for weight in weights):
-            return
-        product = d_y.t() @ x
+        if any(weight.requires_grad for weight in weights):
+            add_product_([_gradient_of(weight) for weight in weights], d_y, x)
         first = 0
         for part, weight in zip(parts, weights, strict=True):
-            self.add_gradient(f"{name}{part}.weight", product[first : first + len(weight)])
             if f"{name}{part}.bias" in self.weights:
                 self.add_gradient(f"{name}{part}.bias", d_y[:, first : first + len(weight)].float().sum(0))
             first += len(weight)
@@ -306,6 +309,37 @@ class _Stack(torch.autograd.Function):
         return (None,) * 7
 
 
+def _gradient_of(weight: Tensor) -> tuple[Tensor, bool]:
+    """Where to add up the gradient, and whether something is there; a frozen weight's is dropped."""
+    if weight.grad is not None:
+        return weight.grad, True
+    gradient = torch.empty_like(weight)
+    if weight.requires_grad:
+        weight.grad = gradient
+    return gradient, False
+
+
+def add_product_(sums: list[tuple[Tensor, bool]], left: Tensor, right: Tensor) -> None:
+    """left^T right (N rows of bfloat16) into up to three float32 matrices whose rows follow one another.
+
+    sums: each matrix and whether to add to it, or to overwrite it. Widths are multiples of 32.
+    """
+    if len({add for _, add in sums}) > 1:
+        sums = [(matrix if add else matrix.zero_(), True) for matrix, add in sums]
+    matrices = [matrix for matrix, _ in sums]
+    turned = len(matrices) == 1 and left.shape[1] < right.shape[1]  # the wider side is the left one
+    if turned:
+        left, right = right, left
+    call = _Gradient(
+        *(len(left), left.shape[1], right.shape[1], left.stride(0), right.stride(0), left.data_ptr(), right.data_ptr()),
+        (ctypes.c_void_p * 3)(*(matrix.data_ptr() for matrix in matrices)),
+        (ctypes.c_long * 3)(*([left.shape[1]] if turned else (len(matrix) for matrix in matrices))),
+        *(_threads(), sums[0][1], turned),
+    )
+    if _library().ponder_gradient(ctypes.byref(call)):
+        raise MemoryError(f"no memory for a gradient over {len(left)} tokens")
+
+
 def cross_entropy_(logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor, *, back: bool) -> Tensor:
     """weights x cross entropy of each row, float32. logits_NV: contiguous bfloat16 on the CPU; with `back` they become
     the gradient of the sum of what is returned. Targets of weight 0 are not read."""
@@ -334,8 +368,7 @@ def _library() -> ctypes.CDLL:
         lib.ponder_norm_backward.argtypes = (*rows, *(pointer,) * 8)
         lib.ponder_swiglu.argtypes = (*rows, pointer, pointer)
         lib.ponder_swiglu_backward.argtypes = (*rows, *(pointer,) * 4)
-        lib.ponder_add.argtypes = (integer, long, pointer, pointer)
-        for function in (lib.ponder_norm_backward, lib.ponder_swiglu, lib.ponder_swiglu_backward, lib.ponder_add):
-            function.restype = None
+        lib.ponder_gradient.argtypes = (pointer,)
+        lib.ponder_norm_backward.restype = lib.ponder_swiglu.restype = lib.ponder_swiglu_backward.restype = None
         lib.ponder_norm.restype = None
     return lib

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponder.kernels.fused import StepShape
-from ponder.kernels.training import TrainingStack, cross_entropy_, training_obstacle
+from ponder.kernels.training import TrainingStack, add_product_, cross_entropy_, training_obstacle
 from ponder.model.transformer import Transformer, count_positions
 
 
@@ -108,7 +108,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += losses(logits_RV, targets_N[piece], weights_N[piece], back=wants_x or wants_weight).sum()
             if d_x is not None:
                 torch.mm(logits_RV, rounded_VD, out=d_x[piece])
-            if wants_weight:
+            if wants_weight and backend is Backend.KERNELS and len(weight_VD) % 32 == 0:
+                add, d_weight = d_weight is not None, torch.empty_like(weight_VD) if d_weight is None else d_weight
+                add_product_([(d_weight, add)], logits_RV, x_ND[piece])
+            elif wants_weight:
                 product = logits_RV.t() @ x_ND[piece]
                 d_weight = product.to(weight_VD.dtype) if d_weight is None else d_weight.add_(product)
         ctx.gradients = d_x, d_weight

@@ -5,7 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "causal.h"
+#include "gradient.h"
 
 namespace {
 
@@ -38,6 +38,18 @@ int ponder_training_tiles() {
 int ponder_causal(const causal::Causal* c, int backward) try {
   causal::run(*c, backward);
   return 0;
+} catch (const std::bad_alloc&) {
+  return 1;
+}
+
+// 0, or 1 for lack of memory, 2 without tiles.
+int ponder_gradient([[maybe_unused]] const void* g) try {
+#if defined(__AMX_BF16__)
+  gradient::run(*(const gradient::Gradient*)g);
+  return 0;
+#else
+  return 2;
+#endif
 } catch (const std::bad_alloc&) {
   return 1;
 }
@@ -165,18 +177,6 @@ int ponder_cross_entropy(int threads, long count, long V, bf16* logits, const in
     }
   }
   return 0;
-}
-
-// to += from.
-void ponder_add(int threads, long count, const bf16* from, float* to) {
-  constexpr long PIECE = 4096;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (long begin = 0; begin < count; begin += PIECE) {
-    const long end = begin + PIECE < count ? begin + PIECE : count;
-    long i = begin;
-    for (; i + W <= end; i += W) store(to + i, load<vf>(to + i) + wide(from + i));
-    for (; i < end; i++) to[i] += widen(from[i]);
-  }
 }
 
 }
