@@ -1,7 +1,7 @@
 """The blocks of a decoder for training on a CPU: matrix products by torch, all between them compiled (`cpu/training.cpp`).
 
 Axes: B sequences, T tokens of each, N = B x T rows, D model width, F MLP width, V vocabulary. bfloat16 products over
-float32 weights; their bfloat16 copies are made once for each version of the weights, not for every micro-batch.
+float32 weights, whose copies serve all micro-batches of a step.
 """
 
 from __future__ import annotations
@@ -102,34 +102,26 @@ class _Kept:
 class TrainingStack:
     """One model's embedding, blocks and final norm, token ids to normed hidden states, with gradients.
 
-    weights: all parameters under Hugging Face's names. Their gradients are added to `.grad` during the backward pass.
+    weights: all parameters under Hugging Face's names. Matrices are copied here: make another one when they change.
+    Their gradients are added to `.grad` during the backward pass.
     """
 
     def __init__(self, shape: StepShape, weights: Mapping[str, Tensor], *, tiles: bool = True) -> None:
         self.shape, self.weights = shape, weights
         self._tiles = tiles
         self._lib = _library()
-        self._versions: list[tuple[int, int]] = []
-        self._layers: list[_Layer] = []
+        self._layers = [self._copy(f"model.layers.{layer}.") for layer in range(shape.num_layers)]
 
     def hidden(self, ids_BT: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor) -> Tensor:
         """ids_BT → bfloat16 x_ND, the final norm applied.
 
         cos, sin: (B, 1, T, d/2) float32. starts_BT: int32, the first token that each token may see; never falling.
         """
-        self._refresh()
         keep = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.weights.values())
         anchor = torch.empty(0, requires_grad=keep)
         angles = [table.expand(len(ids_BT), -1, -1, -1).contiguous() for table in (cos, sin)]
         result: Tensor = _Stack.apply(anchor, self, ids_BT, *angles, starts_BT.contiguous(), keep)  # type: ignore[no-untyped-call]
         return result
-
-    def _refresh(self) -> None:
-        """Copy the weights anew if one of them has changed or moved."""
-        versions = [(weight.data_ptr(), weight._version) for weight in self.weights.values()]
-        if versions != self._versions:
-            self._layers = [self._copy(f"model.layers.{layer}.") for layer in range(self.shape.num_layers)]
-            self._versions = versions
 
     @torch.no_grad()
     def _copy(self, name: str) -> _Layer:

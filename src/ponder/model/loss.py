@@ -10,7 +10,6 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -38,6 +37,17 @@ def kernel_obstacle(model: Transformer) -> str:
     return training_obstacle(_shape(model), weights, model.compute_dtype)
 
 
+def training_stack(model: Transformer) -> TrainingStack:
+    """The model's weights, copied for the kernels; to be made anew when the weights have changed.
+
+    Raises RuntimeError where the kernels cannot train the model.
+    """
+    obstacle = kernel_obstacle(model)
+    if obstacle:
+        raise RuntimeError(f"the training kernels cannot run: {obstacle}; choose another backend")
+    return TrainingStack(_shape(model), dict(model.named_parameters()))
+
+
 def next_token_loss(
     model: Transformer,
     ids_BT: Tensor,
@@ -48,20 +58,25 @@ def next_token_loss(
     *,
     total_weight: Tensor | float | None = None,
     backend: Backend = Backend.TORCH,
+    stack: TrainingStack | None = None,
 ) -> Tensor:
     """Sum of weight x cross entropy (nats) over sum of weights, a float32 scalar.
 
     targets_BT: the id that follows each token of ids_BT. weights_BT: None counts every token once; 0 leaves a token
     out. documents_BT, positions_BT: as in `Transformer.hidden`. total_weight: what to divide by instead, when the
-    batch comes in several micro-batches. A batch without any weight has loss 0. Its backward pass can run once, and
-    under KERNELS adds the gradients of the weights to `.grad` itself.
+    batch comes in several micro-batches. stack: what `training_stack` made of the weights as they are, so that not
+    every micro-batch copies them. A batch without any weight has loss 0. The backward pass can run once, and under
+    KERNELS adds the gradients of the weights to `.grad` itself.
     """
     targets_N = targets_BT.flatten()
     weights_N = torch.ones_like(targets_N, dtype=torch.float32) if weights_BT is None else weights_BT.flatten().float()
     if total_weight is None:
         total_weight = weights_N.sum().clamp_min(torch.finfo(torch.float32).tiny)
     if backend is Backend.KERNELS:
-        x_ND = _kernel_hidden(model, ids_BT, documents_BT, positions_BT)
+        counted_BT = count_positions(ids_BT, documents_BT)
+        starts_BT = torch.arange(ids_BT.shape[1]) - counted_BT
+        cos, sin = model.model.rotary(counted_BT if positions_BT is None else positions_BT)
+        x_ND = (stack or training_stack(model)).hidden(ids_BT, cos, sin, starts_BT.to(torch.int32))
     else:
         compiled = backend is Backend.COMPILED
         h_BTD = model.stream(ids_BT, positions_BT=positions_BT, documents_BT=documents_BT, compiled=compiled)
@@ -147,26 +162,6 @@ def _losses(backend: Backend) -> Callable[..., Tensor]:
 @cache
 def _compiled_cross_entropy() -> Callable[..., Tensor]:
     return torch.compile(torch_cross_entropy_, dynamic=False, fullgraph=True)
-
-
-_stacks: WeakKeyDictionary[Transformer, TrainingStack] = WeakKeyDictionary()
-
-
-def _kernel_hidden(
-    model: Transformer, ids_BT: Tensor, documents_BT: Tensor | None, positions_BT: Tensor | None
-) -> Tensor:
-    """The final norm's output, bfloat16 (N, D)."""
-    weights = dict(model.named_parameters())
-    stack = _stacks.get(model)
-    if stack is None or any(stack.weights.get(name) is not weight for name, weight in weights.items()):
-        obstacle = kernel_obstacle(model)
-        if obstacle:
-            raise RuntimeError(f"the training kernels cannot run: {obstacle}; choose another backend")
-        stack = _stacks[model] = TrainingStack(_shape(model), weights)
-    counted_BT = count_positions(ids_BT, documents_BT)
-    starts_BT = torch.arange(ids_BT.shape[1]) - counted_BT
-    cos, sin = model.model.rotary(counted_BT if positions_BT is None else positions_BT)
-    return stack.hidden(ids_BT, cos, sin, starts_BT.to(torch.int32))
 
 
 def _shape(model: Transformer) -> StepShape:
