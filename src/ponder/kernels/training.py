@@ -1,4 +1,4 @@
-"""The blocks of a decoder for training on a CPU: matrix products by torch, all between them compiled (`cpu/training.cpp`).
+"""The blocks of a decoder for training on a CPU: products by torch, all between them compiled (`cpu/training.cpp`).
 
 Axes: B sequences, T tokens of each, N = B x T rows, D model width, F MLP width, V vocabulary. bfloat16 products over
 float32 weights, whose copies serve all micro-batches of a step.
@@ -188,9 +188,7 @@ class TrainingStack:
             *(qkv.data_ptr(), *pointers, cos.data_ptr(), sin.data_ptr(), starts_BT.data_ptr()),
         )
 
-    def attend(
-        self, layer: _Layer, qkv: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def attend(self, layer: _Layer, qkv: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Raw projections → mixed values (N, H d), and what the backward pass wants."""
         call = self.causal(layer, qkv, cos, sin, starts_BT)
         out = torch.empty(len(qkv), self.shape.num_heads * self.shape.head_dim, dtype=torch.bfloat16)
@@ -254,8 +252,15 @@ class TrainingStack:
         return x, h, scale, all_kept
 
     def backward(
-        self, ids_N: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor,
-        h: Tensor, scale: Tensor, all_kept: list[_Kept], d_x: Tensor,
+        self,
+        ids_N: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        starts_BT: Tensor,
+        h: Tensor,
+        scale: Tensor,
+        all_kept: list[_Kept],
+        d_x: Tensor,
     ) -> None:
         """Adds up the gradients of all weights. Empties all_kept as it goes."""
         d, rounded = self.norm_backward("model.norm.weight", h, scale, d_x, None)
@@ -283,7 +288,13 @@ class _Stack(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, anchor: Tensor, stack: TrainingStack, ids_BT: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor,
+        ctx: Any,
+        anchor: Tensor,
+        stack: TrainingStack,
+        ids_BT: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        starts_BT: Tensor,
         keep: bool,
     ) -> Tensor:
         inputs = (ids_BT.flatten(), cos, sin, starts_BT)

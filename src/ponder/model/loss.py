@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ponder.kernels.fused import StepShape
 from ponder.kernels.training import TrainingStack, add_product_, cross_entropy_, training_obstacle
