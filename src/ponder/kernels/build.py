@@ -54,7 +54,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder" / "kernels"
 
 
-def _built(target: str, source: str) -> Path:
+def _built(target: str, source: str = "step") -> Path:
     """Path of the library, compiled if it is not there yet."""
     if not sys.platform.startswith("linux") or sys.byteorder != "little":
         raise BuildError(f"the fused step is for Linux, this is {sys.platform}")

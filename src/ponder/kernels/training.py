@@ -120,7 +120,7 @@ class TrainingStack:
         keep = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.weights.values())
         anchor = torch.empty(0, requires_grad=keep)
         angles = [table.expand(len(ids_BT), -1, -1, -1).contiguous() for table in (cos, sin)]
-        result: Tensor = _Stack.apply(anchor, self, ids_BT, *angles, starts_BT.contiguous(), keep)  # type: ignore[no-untyped-call]
+        result: Tensor = _Stack.apply(anchor, self, ids_BT, *angles, starts_BT.contiguous(), keep)
         return result
 
     @torch.no_grad()
@@ -303,8 +303,8 @@ class _Stack(torch.autograd.Function):
         return x
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, d_x: Tensor) -> tuple[None, ...]:  # type: ignore[override]
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_x: Tensor) -> tuple[None, ...]:
         run, ctx.run_backward = ctx.run_backward, None
         if run is None:
             raise RuntimeError("the backward pass of a training step can run only once")

@@ -93,7 +93,7 @@ def linear_cross_entropy(
     the products run in the dtype of x. Targets of weight 0 are not read. Raises IndexError for others (KERNELS).
     """
     keep = torch.is_grad_enabled()
-    result: Tensor = _LinearCrossEntropy.apply(x_ND, weight_VD, targets_N, weights_N, backend, keep)  # type: ignore[no-untyped-call]
+    result: Tensor = _LinearCrossEntropy.apply(x_ND, weight_VD, targets_N, weights_N, backend, keep)
     return result
 
 
@@ -132,8 +132,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         (d_x, d_weight), ctx.gradients = ctx.gradients, (None, None)
         if factor.device.type != "cpu" or factor != 1:  # asking a GPU would wait for it
             d_x, d_weight = (None if each is None else each.mul_(factor) for each in (d_x, d_weight))
