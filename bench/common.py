@@ -21,6 +21,7 @@ SHAPES = {
     "256x6": {"hidden_size": 256, "num_layers": 6, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 704},
     "384x8": {"hidden_size": 384, "num_layers": 8, "num_heads": 6, "num_kv_heads": 3, "intermediate_size": 1056},
     "512x8": {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "intermediate_size": 1408},
+    "1024x16": {"hidden_size": 1024, "num_layers": 16, "num_heads": 16, "num_kv_heads": 8, "intermediate_size": 2816},
     "0.6b": {
         "hidden_size": 1024,
         "num_layers": 28,

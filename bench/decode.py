@@ -31,8 +31,10 @@ from pathlib import Path
 import torch
 from common import environment, options, parse, random_ids, random_model, ratio, save, spread, table
 
+from ponder.export.gguf import TensorType, write_gguf
+from ponder.export.weights import gguf_tensors, hyperparameters
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
-from ponder.model.checkpoint import save_model
+from ponder.model.checkpoint import open_model, save_model
 from ponder.model.transformer import Transformer
 
 PROMPT = 128
@@ -125,7 +127,7 @@ def contenders(args: argparse.Namespace, model: Transformer) -> Iterator[list[Co
             if peer == "openvino":
                 python = args.openvino
             if peer == "llama.cpp" and not gguf.exists():
-                write_gguf(model, gguf)
+                write_weights(folder, gguf)
             threads = str(torch.get_num_threads())
             command = [python, str(Path(__file__).parent / "peers.py"), peer, "--model", str(folder)]
             command += ["--gguf", str(gguf), "--threads", threads, "--window", str(args.window)]
@@ -148,8 +150,11 @@ def contenders(args: argparse.Namespace, model: Transformer) -> Iterator[list[Co
                 contender.process.wait()
 
 
-def write_gguf(model: Transformer, path: Path) -> None:
-    raise NotImplementedError
+def write_weights(folder: Path, file: Path) -> None:
+    """The model of a folder without a tokenizer as GGUF: llama.cpp runs ids without knowing what they mean."""
+    with open_model(folder) as (config, stored), file.open("wb") as stream:
+        fields = hyperparameters(config, TensorType.BF16) | {"tokenizer.ggml.model": "no_vocab"}
+        write_gguf(stream, fields, gguf_tensors(config, stored, TensorType.BF16))
 
 
 def check(args: argparse.Namespace, model: Transformer, entrants: list[Contender]) -> dict[str, float]:

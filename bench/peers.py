@@ -257,7 +257,8 @@ class LlamaCpp:
 
         self.c = c
         self.args = args
-        c.llama_log_set(_quiet(c), None)
+        self.log = c.llama_log_callback(lambda level, text, data: None)  # kept: C calls it later
+        c.llama_log_set(self.log, None)
         c.llama_backend_init()
         self.model = c.llama_model_load_from_file(str(args.gguf).encode(), c.llama_model_default_params())
         assert self.model, args.gguf
@@ -331,10 +332,6 @@ class LlamaCpp:
         self._prompt(context, prompt, 0)
         found = self.c.llama_get_logits_ith(context, -1)
         return likeliest(torch.tensor(found[: self.vocab_size]))
-
-
-def _quiet(c: Any) -> Any:
-    return c.llama_log_callback(lambda level, text, data: None)
 
 
 class OpenVino:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from ponder.model.config import ModelConfig
+from ponder.model.loss import kernel_obstacle
 from ponder.model.transformer import Transformer
 from ponder.testing.tiny import tiny_model
 from ponder.train import state
@@ -111,6 +113,35 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
     assert second.outcome is Outcome.COMPLETE
     assert same(weights(whole), weights(resumed))
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("optimizer", Optimizer)
+def test_on_the_kernels_too_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, optimizer: Optimizer) -> None:
+    def model(seed: int = 0) -> Transformer:
+        shape = {"hidden_size": 64, "num_heads": 2, "num_kv_heads": 1, "head_dim": 32, "intermediate_size": 96}
+        return Transformer(ModelConfig(vocab_size=256, num_layers=2, **shape), seed=seed)
+
+    run = RunRecipe(folder="unused", device="cpu", precision=Precision.BF16)
+    stage = replace(job(tmp_path).stage, optim=replace(OPTIM, name=optimizer))
+    whole, resumed = model(), model(seed=9)
+    whole.compute_dtype = torch.bfloat16
+    if obstacle := kernel_obstacle(whole):
+        pytest.skip(obstacle)
+    fit(whole, job(tmp_path / "whole", run=run, stage=stage, accumulate=2))
+    fit(model(), job(tmp_path / "parts", run=run, stage=stage, accumulate=2, before=interrupt_at(4)))
+    fit(resumed, job(tmp_path / "parts", run=run, stage=stage, accumulate=2))
+    assert same(weights(whole), weights(resumed))
+    curve = losses(tmp_path / "whole")
+    assert curve == losses(tmp_path / "parts")
+    assert curve[-1] < curve[0]
+    (checkpoint,) = state.checkpoints(tmp_path / "whole" / "checkpoints")
+    assert json.loads((checkpoint / "state.json").read_text())["environment"]["backend"] == "kernels"
+
+
+def test_the_display_says_what_steps_run_on_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunRecipe(folder="unused", device="cpu", precision=Precision.FP32)
+    fit(tiny_model(), job(tmp_path, 1, run=run))
+    assert "test: cpu, torch (the model computes in float32" in capsys.readouterr().err
 
 
 def test_a_crash_loses_what_came_after_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:

@@ -23,9 +23,11 @@ from ponder.engine.scheduler import Step
 from ponder.kernels.fused import Choice
 from ponder.model.transformer import Transformer
 
+MOST_PAGES = 1 << 14  # of a pass, padding included; with more to read, it is not the launches that take the time
+
 
 class GraphRunner(Runner):
-    """Plays graphs for steps that only decode; every other step runs as `Runner` runs it.
+    """Plays graphs for steps that only decode, over at most MOST_PAGES; every other step runs as `Runner` runs it.
 
     pages: their last page is not the scheduler's: padding is written there.
     """
@@ -49,12 +51,13 @@ class GraphRunner(Runner):
             tensor.zero_()
 
     @torch.inference_mode()
-    def run(self, step: Step) -> Tensor:
+    def logits(self, step: Step) -> Tensor:
         """logits_SV of the sequences that are ready, in their order. They hold until the next run."""
-        if any(chunk.length > 1 for chunk in step.chunks):
-            return super().run(step)
         longest = max(chunk.start // self.pages.page_size + 1 for chunk in step.chunks)
         size = (rounded(len(step.chunks)), rounded(longest))
+        # In a pass every context is padded to the longest.
+        if size[0] * size[1] > MOST_PAGES or any(chunk.length > 1 for chunk in step.chunks):
+            return super().logits(step)
         known = self._passes.get(size)
         if known is None:
             known = self._passes[size] = _Pass(self._model, self.pages, *size, self._spare)
@@ -62,7 +65,7 @@ class GraphRunner(Runner):
         if self._capture and known.graph is None:
             known.record(self._pool)
         logits_BV = known.play()
-        rows = [row for row, _ in step.ready]
+        rows = step.rows
         return logits_BV[: len(rows)] if rows == list(range(len(rows))) else logits_BV[rows]
 
 

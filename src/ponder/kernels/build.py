@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,27 +21,28 @@ _FLAGS = (
     *("-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"),
 )
 _SECONDS = 300
+_DAY, _UNUSED_DAYS = 86_400, 30
 
 
 class BuildError(RuntimeError):
     """The fused step cannot be built here. The text is the reason, to be shown to the user."""
 
 
-def library(target: str = "native") -> ctypes.CDLL:
-    """The compiled step. target: what `-march` takes; other than "native" it must run on this machine.
+def library(target: str = "native", source: str = "step") -> ctypes.CDLL:
+    """What `cpu/SOURCE.cpp` compiles to. target: what `-march` takes; other than "native" it must run on this machine.
 
     Raises BuildError.
     """
-    built = _library(target)
+    built = _library(target, source)
     if isinstance(built, BuildError):
         raise built
     return built
 
 
 @cache
-def _library(target: str) -> ctypes.CDLL | BuildError:
+def _library(target: str, source: str) -> ctypes.CDLL | BuildError:
     try:
-        return ctypes.CDLL(str(_built(target)))
+        return ctypes.CDLL(str(_built(target, source)))
     except BuildError as error:
         return error
     except OSError as error:
@@ -54,16 +57,16 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder" / "kernels"
 
 
-def _built(target: str) -> Path:
+def _built(target: str, source: str = "step") -> Path:
     """Path of the library, compiled if it is not there yet."""
     if not sys.platform.startswith("linux") or sys.byteorder != "little":
         raise BuildError(f"the fused step is for Linux, this is {sys.platform}")
-    sources = sorted(_SOURCES.iterdir())
-    made_of = [*_FLAGS, target, _processor(), *(source.read_text(encoding="utf-8") for source in sources)]
+    sources = [_SOURCES / f"{source}.cpp", *sorted(_SOURCES.glob("*.h"))]
+    made_of = [*_FLAGS, target, _processor(), *(each.read_text(encoding="utf-8") for each in sources)]
     key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:24]
     folder = cache_folder()
-    path = folder / f"step-{key}.so"
-    if path.exists():
+    path = folder / f"{source}-{key}.so"
+    if _touched(path):
         return path
     compiler = shutil.which("g++")
     if compiler is None:
@@ -72,19 +75,40 @@ def _built(target: str) -> Path:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / f"step-{key}.lock", "w") as lock:
+        with open(folder / f"{source}-{key}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds what the first has built
             if not path.exists():
-                _compile(compiler, target, path)
+                _compile(compiler, target, source, path)
+                _remove_unused(folder)
     except OSError as error:
         raise BuildError(f"the fused step cannot be kept in {folder}: {error}") from error
     return path
 
 
-def _compile(compiler: str, target: str, path: Path) -> None:
+def _touched(path: Path) -> bool:
+    """Whether the library is there; if it is, its time says that it is in use."""
+    if not path.exists():
+        return False
+    with suppress(OSError):  # a cache that others own
+        if time.time() - path.stat().st_mtime > _DAY:
+            os.utime(path)
+    return True
+
+
+def _remove_unused(folder: Path) -> None:
+    """Libraries of other versions, and their locks, go when nobody has opened them for a month. Whoever still has one
+    open keeps it: the file itself lives on until then."""
+    for file in (file for source in _SOURCES.glob("*.cpp") for file in folder.glob(f"{source.stem}-*.so")):
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > _UNUSED_DAYS * _DAY:
+                file.with_suffix(".lock").unlink(missing_ok=True)
+                file.unlink()
+
+
+def _compile(compiler: str, target: str, source: str, path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [compiler, *_FLAGS, f"-march={target}", str(_SOURCES / "step.cpp"), "-o", str(made)]
+        command = [compiler, *_FLAGS, f"-march={target}", str(_SOURCES / f"{source}.cpp"), "-o", str(made)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
         except subprocess.TimeoutExpired:

@@ -126,8 +126,9 @@ class _Worker:
 def _read_chunk(stream: IO[bytes]) -> Chunk | DataError | None:
     """The next frame, or None at the end of the stream."""
     header = stream.read(8)
-    payload = stream.read(int.from_bytes(header, "little")) if len(header) == 8 else b""
-    if not payload:
+    size = int.from_bytes(header, "little") if len(header) == 8 else 0
+    payload = stream.read(size)
+    if not size or len(payload) < size:  # the worker was ended in the middle of it
         return None
     with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
         if ERROR_KEY in arrays:

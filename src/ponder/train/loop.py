@@ -11,13 +11,12 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ponder.model.loss import next_token_loss
+from ponder.model.loss import Backend, kernel_obstacle, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
 from ponder.train import state
 from ponder.train.display import Display, Metrics, duration
@@ -104,10 +103,10 @@ class _Loop:
         self.device = next(model.parameters()).device
         self.optim = Optim(model, job.stage.optim)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        compiled = _compiles(job)
-        self.loss_of = partial(next_token_loss, compiled=compiled)
-        self.environment = state.environment(self.device, compiled=compiled)
+        self.backend, reason = choose_backend(model, job)
+        self.environment = state.environment(self.device, backend=self.backend)
         self.display = Display(job.name, job.steps)
+        self.display.say(f"{job.name}: {self.device.type}, {self.backend}{reason and f' ({reason})'}")
         self.progress = _take_up(job, model, self.optim, self.environment, self.display)
         self.metrics = Metrics(job.folder / "metrics.jsonl", step=self.progress.step)
         self.smooth_loss = math.nan
@@ -156,8 +155,10 @@ class _Loop:
         """
         total = max(1.0, sum(float(batch.weights_BT.sum()) for batch in batches))
         losses: list[Tensor] = []
+        stack = training_stack(self.model) if self.backend is Backend.KERNELS else None
         for batch in batches:
-            loss = self.loss_of(self.model, *self._tensors(batch)) * (float(batch.weights_BT.sum()) / total)
+            tensors = self._tensors(batch)
+            loss = next_token_loss(self.model, *tensors, total_weight=total, backend=self.backend, stack=stack)
             loss.backward()
             losses.append(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.job.stage.optim.clip or math.inf)
@@ -227,12 +228,17 @@ def _watch(watch: Watch, step: int, model: Transformer) -> dict[str, float]:
     return watched
 
 
-def _compiles(job: Job) -> bool:
-    """Whether to compile: as the recipe says, else where the stage is long enough and a compiler is there."""
+def choose_backend(model: Transformer, job: Job) -> tuple[Backend, str]:
+    """What the steps run on, and why nothing faster: as the recipe says, else the kernels where they cover model and
+    machine, else torch.compile where the stage is long enough and a compiler is there."""
     if job.run.compile is not None:
-        return job.run.compile
-    on_cuda = pick_device(job.run.device).type == "cuda"
-    return job.stage.tokens >= _COMPILE_PAYS and (on_cuda or shutil.which("g++") is not None)
+        return (Backend.COMPILED if job.run.compile else Backend.TORCH), "run.compile"
+    obstacle = kernel_obstacle(model)
+    if not obstacle:
+        return Backend.KERNELS, ""
+    on_cuda = next(model.parameters()).device.type == "cuda"
+    pays = job.stage.tokens >= _COMPILE_PAYS and (on_cuda or shutil.which("g++") is not None)
+    return (Backend.COMPILED if pays else Backend.TORCH), obstacle
 
 
 @contextmanager

@@ -52,7 +52,8 @@ class RunRecipe:
 
     folder: the run folder, relative to the working directory. threads: 0 leaves torch's choice.
     checkpoint_minutes: a checkpoint at least this often (and at the end, and on Ctrl-C). keep: how many stay.
-    device: "auto" is CUDA where there is one, else the CPU. compile: None: yes where a stage is long enough to pay.
+    device: "auto" is CUDA where there is one, else the CPU. compile: None: what is fastest here, the compiled kernels,
+    torch.compile where a stage is long enough to pay, or plain torch; true: torch.compile; false: plain torch.
     """
 
     folder: str

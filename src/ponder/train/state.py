@@ -34,7 +34,7 @@ class Progress:
     seconds: float = 0.0
 
 
-def environment(device: torch.device, *, compiled: bool) -> dict[str, str]:
+def environment(device: torch.device, *, backend: str) -> dict[str, str]:
     """What must be equal for a resumed run to equal an uninterrupted one bit for bit."""
     return {
         "torch": torch.__version__,
@@ -42,7 +42,7 @@ def environment(device: torch.device, *, compiled: bool) -> dict[str, str]:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": str(torch.get_num_threads()),
-        "compiled": str(compiled),
+        "backend": str(backend),
     }
 
 
