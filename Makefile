@@ -4,15 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo test test-all test-peers lint format bench clean
 
 help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  every test this machine can run"
+	@echo "make test-peers  exported files in llama.cpp itself; compiles llama-cpp-python first (ten minutes, once)"
 	@echo "make lint      ruff (lint and format) and mypy"
 	@echo "make format    let ruff format the code and sort its imports"
-	@echo "make bench     the benchmarks against peers: tables here, JSON under runs/bench"
+	@echo "make bench     the benchmarks against peers: tables here, and as Markdown and JSON in bench/results"
 	@echo "make clean     remove .venv and the caches of the tools"
 
 demo: $(VENV)/.demo
@@ -24,6 +25,9 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/pytest
 
+test-peers: $(VENV)/.peers
+	$(BIN)/pytest tests/parity/test_llama_cpp.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,9 +37,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Not scripts of their own: what the others import or start.
+BENCHES := $(filter-out bench/common.py bench/peers.py,$(sort $(wildcard bench/*.py)))
+
 bench: $(VENV)/.dev
-	@mkdir -p runs/bench
-	@for script in $(sort $(wildcard bench/*.py)); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $(BENCHES); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -55,3 +61,8 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.peers: $(VENV)/.dev
+	@echo "compiling llama-cpp-python (ten minutes, once)"
+	@$(INSTALL) -e '.[peers]'
+	@touch $@

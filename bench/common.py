@@ -22,13 +22,25 @@ SHAPES = {
     "384x8": {"hidden_size": 384, "num_layers": 8, "num_heads": 6, "num_kv_heads": 3, "intermediate_size": 1056},
     "512x8": {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "intermediate_size": 1408},
     "1024x16": {"hidden_size": 1024, "num_layers": 16, "num_heads": 16, "num_kv_heads": 8, "intermediate_size": 2816},
+    "0.6b": {
+        "hidden_size": 1024,
+        "num_layers": 28,
+        "num_heads": 16,
+        "num_kv_heads": 8,
+        "head_dim": 128,
+        "intermediate_size": 3072,
+    },
 }
 
 
-def options(doc: str | None, *, rounds: int) -> argparse.ArgumentParser:
+# Llama 3.2 1B's sizes: large enough that a GPU is busy with one stream.
+SHAPES["1b"] = {"hidden_size": 2048, "num_layers": 16, "num_heads": 32, "num_kv_heads": 8, "intermediate_size": 8192}
+
+
+def options(doc: str | None, *, rounds: int, shapes: Sequence[str] = tuple(SHAPES)) -> argparse.ArgumentParser:
     """A parser that knows the options of every benchmark."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, default="256x6", help="width x layers")
+    parser.add_argument("--shape", choices=shapes, default="256x6", help="width x layers")
     parser.add_argument("--vocab", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=rounds, help="of all contenders, one after the other")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
@@ -44,7 +56,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def shape_config(shape: str, vocab: int, max_positions: int) -> ModelConfig:
-    return ModelConfig(vocab_size=vocab, head_dim=64, max_positions=max_positions, **SHAPES[shape])
+    return ModelConfig(vocab_size=vocab, max_positions=max_positions, **{"head_dim": 64, **SHAPES[shape]})
 
 
 def random_model(shape: str, vocab: int, max_positions: int, dtype: torch.dtype) -> Transformer:

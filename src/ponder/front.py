@@ -19,7 +19,7 @@ def load(where: str | Path = BUNDLED, /, **options: Any) -> Reasoner:
 
     where: "mini" (the model inside the package), a folder in the Hugging Face layout, or the base URL of an
         OpenAI-compatible endpoint ("http://localhost:8000/v1").
-    options: those of `ponder.sampler.local.load_sampler` (dtype, device, max_batch, window, memory, …), or of
+    options: those of `ponder.sampler.local.load_sampler` (dtype, device, max_batch, window, memory, quantize, …), or of
         `ponder.sampler.endpoint.EndpointSampler` (model, api_key, dialect, timeout, …).
     Raises InvalidRequest when there is no such model, CheckpointError when the folder holds no sound one.
     """
@@ -51,5 +51,7 @@ def model_folder(model: str | Path) -> Path:
             f"there is no model {str(model)!r}: give {BUNDLED!r}, an existing folder, or an endpoint's URL"
         )
     if not (folder / "config.json").is_file():
-        raise InvalidRequest(f"{folder} is no model folder: it has no config.json")
+        adapter = (folder / "adapter_config.json").is_file()
+        why = "it holds a LoRA adapter: merge that into its model" if adapter else "it has no config.json"
+        raise InvalidRequest(f"{folder} is no model folder: {why}")
     return folder

@@ -88,6 +88,7 @@ def watch_aborts(engine):
     return states
 
 
+@pytest.mark.usefixtures("kernel")
 def test_clients_that_leave_at_random_moments_leave_nothing_behind():
     rng = random.Random(5)
     sampler = tiny_sampler(max_positions=512, max_batch=24, step_tokens=64)

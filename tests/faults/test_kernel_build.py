@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,26 @@ def test_processes_that_start_together_build_once(empty, monkeypatch):
     assert int(answers.pop()) & 1
     assert Path(empty / "calls").read_text() == "called\n"
     assert len(list((empty / "kernels").glob("*.so"))) == 1
+
+
+def test_libraries_that_nobody_opened_for_a_month_go(empty, monkeypatch):
+    """Another version's is kept while it is used: opening it, which rebuilds nothing, makes it young again."""
+    fake_compiler(monkeypatch, empty, 'for last; do :; done; echo garbage > "$last"')
+    folder = empty / "kernels"
+
+    def age(path, days):
+        then = time.time() - 86_400 * days
+        os.utime(path, (then, then))
+
+    made = build._built("native")
+    age(made, 40)
+    assert build._built("native") == made
+    for name, days in (("step-old.so", 40), ("step-young.so", 20), ("other.so", 40)):
+        (folder / name).touch()
+        (folder / name).with_suffix(".lock").touch()
+        age(folder / name, days)
+    build._built("x86-64")
+    kept = {path.name for path in folder.glob("*.so")}
+    assert kept == {made.name, build._built("x86-64").name, "step-young.so", "other.so"}
+    assert not (folder / "step-old.lock").exists()
+    assert (folder / "step-young.lock").exists()

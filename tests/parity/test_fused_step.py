@@ -371,3 +371,92 @@ def test_what_is_not_covered_runs_in_torch_and_says_why():
         assert word in reason
     merge_lora(adapted)
     assert chosen(adapted).kernel == HERE[0][1]
+
+
+# int8 -----------------------------------------------------------------------------------------------------------------
+
+MATRICES = ("lm_head", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def rounded_to_int8(weight_OI):
+    """Symmetric, a scale for each output."""
+    scale_O1 = weight_OI.abs().amax(dim=1, keepdim=True) / 127
+    return (weight_OI / scale_O1.clamp(min=1e-30)).round() * scale_O1
+
+
+@cache
+def int8_logits(name, length=200):
+    """float32 logits_TV of the weights as int8 holds them."""
+    expected = reference(name, length)
+    exact = Transformer(replace(CONFIGS[name], tie_embeddings=False, max_positions=4096))
+    weights = {key: value.float() for key, value in expected.model.state_dict().items()}
+    weights["lm_head.weight"] = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    for key, weight in weights.items():
+        if weight.dim() == 2 and key.split(".")[-2] in MATRICES:
+            weights[key] = rounded_to_int8(weight)
+    exact.load_state_dict(weights)
+    with torch.no_grad():
+        return exact(torch.tensor([expected.ids]))[0]
+
+
+def int8_step(model, kernel, *, exact=False):
+    target, path = kernel
+    weights = dict(model.named_parameters())
+    return FusedStep(
+        *(step_shape(model), weights, model.model.rotary, NUM_PAGES),
+        path=path,
+        exact=exact,
+        quantize="int8",
+        target=target,
+    )
+
+
+@each_kernel
+@each_config
+@pytest.mark.parametrize("size", [200, 1, 3, 4, 16, 33])
+def test_int8_logits_are_those_of_the_rounded_weights(kernel, name, size):
+    expected = reference(name)
+    ids = expected.ids if size > 1 else expected.ids[:40]
+    lengths = [size] * (len(ids) // size) + [len(ids) % size] * (len(ids) % size > 0)
+    logits_TV = chunked(int8_step(expected.model, kernel), lengths, ids)
+    rounded_TV = int8_logits(name)[: len(ids)]
+    error = float((logits_TV - rounded_TV).abs().max())
+    assert 0 < error <= 1.2 * expected.error, "the noise of bfloat16 activations, nothing else"
+    loss = float((rounded_TV - expected.logits_TV[: len(ids)]).abs().max())
+    assert error < loss, "int8 is what was computed with"
+
+
+@each_kernel
+@each_config
+def test_exact_int8_logits_depend_on_their_own_context_alone(kernel, name):
+    ids = reference(name).ids
+    step = int8_step(reference(name).model, kernel, exact=True)
+    whole = chunked(step, [200], ids)
+    assert torch.equal(chunked(step, [1] * 40, ids[:40]), whole[:40])
+    assert torch.equal(chunked(step, [5, 33, 1, 2, 64, 16, 79], ids), whole)
+    torch.set_num_threads(1)
+    assert torch.equal(chunked(step, [200], ids), whole)
+
+
+@each_kernel
+def test_int8_weights_are_packed_anew_after_they_changed(kernel):
+    expected = reference("qwen3")
+    model = Transformer(expected.model.config, seed=9).to(torch.bfloat16)
+    step = int8_step(model, kernel)
+    before = chunked(step, [200], expected.ids)
+    model.load_state_dict(expected.model.state_dict())
+    step.forget(dict(model.named_parameters()))
+    after = chunked(step, [200], expected.ids)
+    assert torch.equal(after, chunked(int8_step(expected.model, kernel), [200], expected.ids))
+    assert not torch.allclose(before, after, atol=0.1)
+
+
+@each_kernel
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 0.0])
+def test_int8_of_weights_that_are_not_numbers_or_all_zero(kernel, odd):
+    model = Transformer(QWEN3).to(torch.bfloat16)
+    model.load_state_dict(reference("qwen3").model.state_dict())
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[3] = odd
+    logits_TV = chunked(int8_step(model, kernel), [20], reference("qwen3").ids[:20])
+    assert torch.isfinite(logits_TV).all() == (odd == 0.0)

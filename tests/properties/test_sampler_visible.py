@@ -11,6 +11,7 @@ from ponder.engine import TokenEvent
 from ponder.engine.blocks import CacheKey
 from ponder.engine.phases import Phases
 from ponder.engine.sequence import Sequence
+from ponder.kernels import Pick
 from ponder.sampler.visible import VisibleText, cut_at_stop
 from ponder.testing.tiny import ByteTokenizer
 from ponder.types import Origin, Phase, SamplingParams
@@ -43,7 +44,7 @@ def tagged(ids, tokens, start):
         request=0,
         prompt_ids=(0,),
         params=SamplingParams(),
-        seed=0,
+        pick=Pick(SamplingParams(), 0),
         limit=len(ids),
         phase=start,
         key=CacheKey(),

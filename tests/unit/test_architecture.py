@@ -30,10 +30,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 for position, name in enumerate(LINE):
     MAY_IMPORT[name] = TEXT | TENSORS | set(LINE[:position])
 MAY_IMPORT["testing"] = TEXT | TENSORS | {"sampler", "tasks"}
+MAY_IMPORT["export"] = TEXT | TENSORS
 MAY_IMPORT["serve"] = MAY_IMPORT["cluster"] = TEXT | TENSORS | set(LINE)
 FRONT_DOOR = "ponder"
 MAY_IMPORT[FRONT_DOOR] = TEXT | TENSORS | set(LINE)
-MAY_IMPORT["cli"] = MAY_IMPORT["serve"] | {"serve", "cluster", FRONT_DOOR}
+MAY_IMPORT["cli"] = MAY_IMPORT["serve"] | {"export", "serve", "cluster", FRONT_DOOR}
 
 CORE_THIRD_PARTIES = {"torch", "numpy", "tokenizers", "safetensors", "jinja2"}
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?think>|</?tool_(?:call|response)>")

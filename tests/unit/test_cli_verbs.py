@@ -12,6 +12,8 @@ import torch
 
 from ponder.cli.main import main
 from ponder.dialogue import ponder_template
+from ponder.engine.kernel import step_shape
+from ponder.kernels import choose_kernel
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
@@ -65,6 +67,29 @@ def test_ask_reads_the_question_from_standard_input(
     common = ("--model", folder, "--max-tokens", 12)
     monkeypatch.setattr("sys.stdin", io.StringIO("2+2?\n"))
     assert Run(capsys, "ask", "-", *common).out == Run(capsys, "ask", "2+2?", *common).out
+
+
+def test_int8_weights_are_refused_where_nothing_could_use_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for model, why in ((folder, "computes in float32"), ("http://127.0.0.1:9/v1", "for local models")):
+        ran = Run(capsys, "ask", "2+2?", "--model", model, "--quantize", "int8")
+        assert ran.code == 2
+        assert why in ran.err
+
+
+def test_int8_weights_answer(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = load_model(folder).to(torch.bfloat16)
+    reason = choose_kernel(step_shape(model), dict(model.named_parameters()), torch.bfloat16)
+    if reason.kernel == "torch":
+        pytest.skip(reason.reason)
+    with atomic_folder(tmp_path / "half") as temporary:
+        write_model(model, temporary)
+        Tokenizer.load(folder).save(temporary)
+    common = ("ask", "2+2?", "--model", tmp_path / "half", "--max-tokens", 12, "--json")
+    ran = Run(capsys, *common, "--quantize", "int8")
+    assert ran.code == 0
+    assert 0 < json.loads(ran.out)["usage"]["completion_tokens"] <= 12
 
 
 def test_effort_none_thinks_no_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,6 +179,8 @@ def test_an_answer_cut_off_is_said_to_be(folder: Path, capsys: pytest.CaptureFix
         (["eval", "FOLDER", "--suite", "minni"], "minni"),
         (["eval", "FOLDER", "--suite", "products", "--json", "/nowhere/report.json"], "/nowhere"),
         (["export", "/nowhere", "--out", "/tmp/unused"], "/nowhere"),
+        (["bench", "FOLDER", "--new", "1"], "--new 1"),
+        (["bench", "FOLDER", "--device", "nowhere"], "--device nowhere"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else value,
 )
@@ -252,8 +279,26 @@ def test_export_writes_the_same_model_with_its_end_tokens_and_template(
     ends = json.loads((out / "generation_config.json").read_text())["eos_token_id"]
     assert tokenizer.control_id("<|end|>") in ends
     assert Run(capsys, "export", folder, "--out", out).code == 2
+    assert Run(capsys, "export", folder, "--out", out, "--dtype", "bf16", "--force").code == 0
+    assert next(load_model(out).parameters()).dtype is torch.bfloat16
 
 
 def test_export_casts_the_weights(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert Run(capsys, "export", folder, "--out", tmp_path / "small", "--dtype", "bfloat16").code == 0
     assert next(load_model(tmp_path / "small").parameters()).dtype is torch.bfloat16
+
+
+def test_bench_shows_the_kernel_and_every_rate(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.evaluate.speed.dram_read_bytes_per_second", lambda threads: 4e9)
+    monkeypatch.setattr("ponder.evaluate.speed.matmul_flops", lambda: 1e12)
+    out = tmp_path / "speed.json"
+    ran = Run(capsys, *("bench", folder, "--streams", "1,3", "--prompt", 20, "--new", 5, "--rounds", 2, "--json", out))
+    assert ran.code == 0
+    numbers = json.loads(out.read_text())
+    assert {name: len(rates) for name, rates in numbers["decode_tokens_per_second"].items()} == {"1": 2, "3": 2}
+    assert all(rate > 0 for rate in numbers["prefill_tokens_per_second"])
+    assert f"kernel: {numbers['kernel']}" in ran.out
+    assert "head_dim 8" in ran.out  # why nothing faster runs this model
+    assert "DRAM read 4.0 GB/s, bfloat16 matrix product 1.00 TFLOP/s" in ran.out

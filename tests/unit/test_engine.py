@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ponder.engine import Engine, FinishEvent, TokenEvent
+from ponder.testing.parity import TOLERANCE, assert_logprobs_are_those_of_training, training_logprobs
 from ponder.testing.tiny import tiny_model
 from ponder.types import (
     InvalidRequest,
@@ -23,6 +24,7 @@ OPEN, CLOSE, CALL, END_CALL, WAIT, END = 300, 301, 302, 303, 304, 305
 TOKENS = PhaseTokens(
     think_open=OPEN, think_close=CLOSE, call_open=CALL, call_close=END_CALL, continuation=(WAIT,), end=(END,)
 )
+pytestmark = pytest.mark.usefixtures("kernel")
 PROMPTS = [[(7 * i + j) % 290 for j in range(3 + 5 * i)] for i in range(9)]
 
 
@@ -109,30 +111,21 @@ def test_logprobs_equal_the_training_forward(temperature):
     running = Engine(model, TOKENS)
     params = [sampled(seed=i, temperature=temperature, top_k=i) for i in range(len(PROMPTS))]
     for finish in running.generate(PROMPTS, params, start=Phase.THINK):
-        segment = finish.segment
-        with torch.no_grad():
-            logits_TV = model(torch.tensor([segment.prompt_ids + segment.ids]))[0]
-        logprobs_TV = (logits_TV / (temperature or 1.0)).log_softmax(-1)
-        at = len(segment.prompt_ids) - 1
-        expected = [logprobs_TV[at + i, id].item() for i, id in enumerate(segment.ids)]
-        assert segment.logprobs == pytest.approx(expected, abs=1e-4)
+        assert_logprobs_are_those_of_training(model, finish.segment, temperature)
 
 
 def test_greedy_takes_the_most_likely_token_of_the_training_forward():
     model = tiny_model(seed=4)
     segment = Engine(model, TOKENS).generate([PROMPTS[4]], GREEDY)[0].segment
-    with torch.no_grad():
-        logits_TV = model(torch.tensor([segment.prompt_ids + segment.ids]))[0]
-    assert segment.ids == tuple(logits_TV[len(PROMPTS[4]) - 1 : -1].argmax(-1).tolist())
+    expected_TV = training_logprobs(model, segment)
+    taken_T = expected_TV.gather(-1, torch.tensor(segment.ids)[:, None])[:, 0]
+    torch.testing.assert_close(taken_T, expected_TV.amax(-1), atol=TOLERANCE[model.compute_dtype], rtol=0)
 
 
 def test_bfloat16_runs_in_the_models_own_precision():
     model = tiny_model(seed=3).to(torch.bfloat16)
     segment = Engine(model, TOKENS).generate([PROMPTS[4]], GREEDY)[0].segment
-    with torch.no_grad():
-        logits_TV = model(torch.tensor([segment.prompt_ids + segment.ids]))[0].float()
-    expected = logits_TV.log_softmax(-1)[len(PROMPTS[4]) - 1 : -1].gather(-1, torch.tensor(segment.ids)[:, None])[:, 0]
-    assert segment.logprobs == pytest.approx(expected.tolist(), abs=0.2)
+    assert_logprobs_are_those_of_training(model, segment)
 
 
 # Ends --------------------------------------------------------------------------------------------------------------
@@ -210,12 +203,12 @@ def test_a_broken_model_is_an_error_and_what_it_computed_is_gone():
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("kernel", ["torch"], indirect=True)
 def test_a_gpu_gives_what_the_cpu_gives():
     there = Engine(tiny_model().to("cuda"), TOKENS, max_batch=4, step_tokens=16)
     params = [SamplingParams(max_tokens=12, temperature=0.0), sampled(), sampled(top_p=0.9)] * 3
-    for a, b in zip(there.generate(PROMPTS, params), engine().generate(PROMPTS, params), strict=True):
-        assert a.segment.ids == b.segment.ids
-        assert a.segment.logprobs == pytest.approx(b.segment.logprobs, abs=1e-3)
+    for finish in there.generate(PROMPTS, params):
+        assert_logprobs_are_those_of_training(tiny_model(), finish.segment, atol=1e-3)
 
 
 # Refusals ----------------------------------------------------------------------------------------------------------

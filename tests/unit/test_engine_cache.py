@@ -10,11 +10,11 @@ import torch
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.engine.scheduler import common_prefix
-from ponder.testing.tiny import tiny_config, tiny_model
+from ponder.testing.tiny import tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 TOKENS = PhaseTokens()
-PAGE_BYTES = bytes_per_page(tiny_config(), 16, torch.float32)
+pytestmark = pytest.mark.usefixtures("kernel")
 PROMPT = [(11 * i) % 300 for i in range(40)]
 OTHER = [(13 * i + 5) % 300 for i in range(40)]
 
@@ -33,6 +33,11 @@ def params(n=6, seed=0):
 
 def cold(prompt, chosen, model=None):
     return Engine(model or tiny_model(), TOKENS).generate([prompt], chosen)[0].segment
+
+
+def page_bytes():
+    model = tiny_model()
+    return bytes_per_page(model.config, 16, model.compute_dtype)
 
 
 def resident_bytes():
@@ -102,7 +107,7 @@ def test_a_running_sequence_lends_its_beginning():
 
 
 def test_what_was_not_used_for_longest_gives_way_first():
-    engine = Engine(tiny_model(), TOKENS, window=64, memory=8 * PAGE_BYTES)
+    engine = Engine(tiny_model(), TOKENS, window=64, memory=8 * page_bytes())
     prompts = [[(17 * i + j) % 300 for j in range(40)] for i in range(4)]
     for prompt in prompts:
         engine.generate([prompt], params(1))  # two pages stay of each, a third is given back
@@ -154,15 +159,15 @@ def test_contexts_of_very_different_lengths_in_one_step_change_nothing():
 
 
 def test_memory_is_one_number_in_bytes_or_a_fraction():
-    assert Engine(tiny_model(), TOKENS, memory=20 * PAGE_BYTES + 1).stats.pages_free == 20
+    assert Engine(tiny_model(), TOKENS, memory=20 * page_bytes() + 1).stats.pages_free == 20
     free = Engine(tiny_model(), TOKENS, memory=1e-3).stats.pages_free
     assert 0 < free < Engine(tiny_model(), TOKENS, memory=2e-3).stats.pages_free
 
 
 def test_without_a_window_of_its_own_an_engine_takes_what_the_memory_holds():
-    assert Engine(tiny_model(), TOKENS, memory=4 * PAGE_BYTES).window == 64
-    with pytest.raises(InvalidRequest, match=f"64 tokens, fewer than the window of 65: .* {5 * PAGE_BYTES} bytes"):
-        Engine(tiny_model(), TOKENS, memory=4 * PAGE_BYTES, window=65)
+    assert Engine(tiny_model(), TOKENS, memory=4 * page_bytes()).window == 64
+    with pytest.raises(InvalidRequest, match=f"64 tokens, fewer than the window of 65: .* {5 * page_bytes()} bytes"):
+        Engine(tiny_model(), TOKENS, memory=4 * page_bytes(), window=65)
 
 
 @pytest.mark.parametrize("memory", [0, -5, 1.5, 0.0, True, "1GB"])
@@ -173,8 +178,9 @@ def test_an_impossible_memory_is_refused(memory):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux how much memory is resident")
 def test_memory_is_not_taken_before_it_is_used():
+    model = tiny_model()
     before = resident_bytes()
-    Engine(tiny_model(), TOKENS, memory=1 << 30)
+    Engine(model, TOKENS, memory=1 << 30)
     assert resident_bytes() - before < 100 << 20
 
 
@@ -183,7 +189,7 @@ def test_memory_is_not_taken_before_it_is_used():
 
 def optimizer_step(model):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    model(torch.tensor([OTHER])).square().mean().backward()
+    model(torch.tensor([OTHER], device=model.model.norm.weight.device)).square().mean().backward()
     optimizer.step()
     optimizer.zero_grad()
 
@@ -236,7 +242,7 @@ def test_the_cache_follows_the_model_to_another_precision():
     engine = Engine(model, TOKENS)
     engine.generate([PROMPT], params())
     with engine.update_weights():
-        model.to(torch.bfloat16)
+        model.to(torch.bfloat16 if model.compute_dtype == torch.float32 else torch.float32)
     assert_same(engine.generate([PROMPT], params())[0].segment, cold(PROMPT, params(), model))
 
 

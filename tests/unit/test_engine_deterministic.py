@@ -1,14 +1,16 @@
 """Deterministic mode: a token's logits depend on the ids before it alone, bit for bit. And in any mode the engine says
 what the training forward says."""
 
+from functools import cache
+
 import pytest
 import torch
 
-import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.model.config import ModelConfig
 from ponder.model.transformer import Transformer
+from ponder.testing.parity import assert_logprobs_are_those_of_training
 from ponder.testing.tiny import tiny_model
 from ponder.types import PhaseTokens, SamplingParams
 
@@ -23,14 +25,20 @@ CONFIG = ModelConfig(
     intermediate_size=224,
     max_positions=512,
 )
-MODEL = Transformer(CONFIG)
-BFLOAT16 = Transformer(CONFIG).to(torch.bfloat16)
-KINDS = {"float32": (MODEL, "torch"), "bfloat16": (BFLOAT16, "torch"), "fused": (BFLOAT16, "auto")}
+KINDS = {  # how a model is placed, and the kernel; "fused" is torch again where no compiler is
+    "float32": ({"dtype": torch.float32}, "torch"),
+    "bfloat16": ({"dtype": torch.bfloat16}, "torch"),
+    "fused": ({"dtype": torch.bfloat16}, "auto"),
+    "cuda": ({"device": "cuda"}, "auto"),
+    "cuda-bfloat16": ({"device": "cuda", "dtype": torch.bfloat16}, "auto"),
+}
 PROMPTS = [[(7 * i + j * j) % 500 for j in range(5 + 11 * i % 90)] for i in range(38)]
 AT = 5  # the prompt whose logits are compared
 NEW = 20
 
-each_kind = pytest.mark.parametrize("kind", KINDS)  # "fused" is torch again where no compiler is
+each_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.cuda) if "cuda" in kind else kind for kind in KINDS]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,25 +50,27 @@ def _one_thread():
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def seen(watch_logits):
     """(ids before the token) → its logits, of everything that engines sample from while the test runs."""
     seen = {}
-    choose = engine_module.choose
 
-    def spy(ready, logits_SV, phases):
+    def see(ready, logits_SV):
         for sequence, logits_V in zip(ready, logits_SV, strict=True):
             ids = tuple(sequence.tokens)
             assert ids not in seen or torch.equal(seen[ids], logits_V)
             seen[ids] = logits_V.clone()
-        return choose(ready, logits_SV, phases)
 
-    monkeypatch.setattr(engine_module, "choose", spy)
+    watch_logits(see)
     return seen
 
 
-def deterministic(kind="float32", **options):
-    model, kernel = KINDS[kind]
-    return Engine(model, TOKENS, deterministic=True, kernel=kernel, **options)
+@cache
+def model_of(kind):
+    return Transformer(CONFIG).to(**KINDS[kind][0])
+
+
+def deterministic(kind, **options):
+    return Engine(model_of(kind), TOKENS, deterministic=True, kernel=KINDS[kind][1], **options)
 
 
 def params(seed=3, n=NEW, **fields):
@@ -151,7 +161,7 @@ def test_preemption_changes_no_bit(kind, seen):
     pages = 9
     short = deterministic(
         kind,
-        memory=pages * bytes_per_page(CONFIG, 16, next(KINDS[kind][0].parameters()).dtype),
+        memory=pages * bytes_per_page(CONFIG, 16, model_of(kind).compute_dtype),
         max_batch=4,
         window=16 * pages,
     )
@@ -199,14 +209,7 @@ def test_log_probabilities_of_a_large_vocabulary_do_not_depend_on_the_batch(thre
 # The training forward ----------------------------------------------------------------------------------------------
 
 
-def assert_training_says_so(model, segment, temperature=1.0):
-    with torch.no_grad():
-        logits_TV = model(torch.tensor([segment.prompt_ids + segment.ids]))[0]
-    expected_TV = (logits_TV / temperature).log_softmax(-1)[len(segment.prompt_ids) - 1 : -1]
-    expected_T = expected_TV.gather(-1, torch.tensor(segment.ids)[:, None])[:, 0]
-    assert segment.logprobs == pytest.approx(expected_T.tolist(), abs=1e-4)
-
-
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("step_tokens", [13, 2048])
 def test_log_probabilities_are_those_of_training(exact, step_tokens):
@@ -227,15 +230,16 @@ def test_log_probabilities_are_those_of_training(exact, step_tokens):
     assert len(forks) == 9
     assert len({finish.ids for finish in finished.values()}) == 18
     for finish in finished.values():
-        assert_training_says_so(model, finish.segment)
+        assert_logprobs_are_those_of_training(model, finish.segment)
 
 
+@pytest.mark.usefixtures("kernel")
 def test_log_probabilities_are_those_of_training_after_preemption():
     model = tiny_model(seed=3)
-    memory = 10 * bytes_per_page(model.config, 16, torch.float32)
+    memory = 10 * bytes_per_page(model.config, 16, model.compute_dtype)
     running = Engine(model, TOKENS, memory=memory, max_batch=10, window=160)
     prompts = [[(7 * i * i + j) % 300 for j in range(4 + 3 * i)] for i in range(10)]
     finishes = running.generate(prompts, [params(i, n=50) for i in range(10)])
     assert running.stats.counters.preemptions > 5
     for finish in finishes:
-        assert_training_says_so(model, finish.segment)
+        assert_logprobs_are_those_of_training(model, finish.segment)

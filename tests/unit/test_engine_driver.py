@@ -128,6 +128,7 @@ def test_no_command_is_lost_or_run_twice_while_the_thread_keeps_ending():
     assert len(starts) > 1, "the thread never ended, so nothing was tested"
 
 
+@pytest.mark.usefixtures("kernel")
 def test_an_engine_that_is_dropped_leaves_no_thread_behind():
     engine = Engine(tiny_model(), PhaseTokens())
     thread = driven(engine, idle_seconds=0.05)
@@ -202,6 +203,7 @@ def test_two_busy_engines_take_turns():
     assert longest <= 2, "".join(both)
 
 
+@pytest.mark.usefixtures("kernel")
 def test_the_weights_change_between_two_steps_of_a_driven_engine():
     engine = Engine(tiny_model(), PhaseTokens())
     finished = []

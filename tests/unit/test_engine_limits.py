@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ponder.engine import Engine, FinishEvent, TokenEvent
+from ponder.testing.parity import TOLERANCE, assert_logprobs_are_those_of_training, training_logprobs
 from ponder.testing.tiny import tiny_model
 from ponder.types import (
     ConfidenceStop,
@@ -25,6 +26,7 @@ LEAD = (24, 25)
 WAIT = (20, 21)
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, continuation=WAIT, lead=LEAD, end=(END,))
+pytestmark = pytest.mark.usefixtures("kernel")
 NEVER_CLOSES = ((CLOSE, -60.0), (END, -60.0), (OPEN, -60.0))
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
 THINK, ANSWER = Phase.THINK, Phase.ANSWER
@@ -183,7 +185,7 @@ def test_a_grammar_changes_no_log_probability_only_the_choice():
     running = engine()
     request = running.submit(PROMPT, SamplingParams(max_tokens=9, seed=1), constraint=Number())
     segment = drain(running)[request].segment
-    assert_logprobs_are_those_of_training(segment)
+    assert_logprobs_are_those_of_training(model(), segment)
     assert min(segment.logprobs) < -3, "the model would hardly have said so by itself"
 
 
@@ -246,17 +248,6 @@ def test_the_cap_wins_over_confidence_that_stays_high():
 # Bias and top log-probabilities ------------------------------------------------------------------------------------
 
 
-def training_logprobs(segment, temperature=1.0):
-    with torch.no_grad():
-        logits_TV = model()(torch.tensor([segment.prompt_ids + segment.ids]))[0]
-    return (logits_TV / temperature).log_softmax(-1)[len(segment.prompt_ids) - 1 : -1]
-
-
-def assert_logprobs_are_those_of_training(segment, temperature=1.0):
-    expected_T = training_logprobs(segment, temperature).gather(-1, torch.tensor(segment.ids)[:, None])[:, 0]
-    assert segment.logprobs == pytest.approx(expected_T.tolist(), abs=1e-4)
-
-
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_a_bias_moves_the_choice_and_not_the_reported_log_probabilities(temperature):
     plain = SamplingParams(max_tokens=20, seed=1, temperature=temperature)
@@ -264,13 +255,14 @@ def test_a_bias_moves_the_choice_and_not_the_reported_log_probabilities(temperat
     unlikely = engine().generate([PROMPT], plain)[0].segment
     segment = engine().generate([PROMPT], biased)[0].segment
     assert segment.ids == (17,) * 20 != unlikely.ids
-    assert_logprobs_are_those_of_training(segment, temperature or 1.0)
+    assert_logprobs_are_those_of_training(model(), segment, temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_a_bias_is_added_to_the_logits_before_the_temperature(temperature):
+    weights = model()
     with torch.no_grad():
-        logits_V = model()(torch.tensor([PROMPT]))[0, -1]
+        logits_V = weights(torch.tensor([PROMPT], device=weights.model.norm.weight.device))[0, -1].float()
     unlikely = (logits_V.max() - 3 - logits_V).abs().argmin().item()
     bias = (logits_V.max() - logits_V[unlikely]).item()
     assert 2 < bias < 4
@@ -307,14 +299,15 @@ def test_top_log_probabilities_stand_beside_their_tokens(temperature):
             assert segment.top_logprobs == ()
             continue
         assert segment.top_logprobs == tuple(events[request])
-        expected_TV = training_logprobs(segment, temperature or 1.0)
-        assert_logprobs_are_those_of_training(segment, temperature or 1.0)
+        expected_TV, near = training_logprobs(model(), segment, temperature), TOLERANCE[model().compute_dtype]
+        assert_logprobs_are_those_of_training(model(), segment, temperature)
         for id, logprob, top, expected_V in zip(
             segment.ids, segment.logprobs, segment.top_logprobs, expected_TV, strict=True
         ):
-            values, ids = expected_V.topk(params.top_logprobs)
-            assert [each for each, _ in top] == ids.tolist()
-            assert [value for _, value in top] == pytest.approx(values.tolist(), abs=1e-4)
+            ids, values = zip(*top, strict=True)
+            assert len(set(ids)) == params.top_logprobs
+            assert values == pytest.approx(expected_V.topk(params.top_logprobs).values.tolist(), abs=near)
+            assert values == pytest.approx(expected_V[list(ids)].tolist(), abs=near)
             assert dict(top).get(id, logprob) == pytest.approx(logprob, abs=1e-5)
 
 
@@ -434,7 +427,7 @@ def test_a_fork_goes_on_from_the_same_text_with_its_own_seed_and_bill(steps, sha
         bill = finish.usage
         assert (bill.prompt_tokens, bill.cached_tokens, bill.completion_tokens) == (0, 0, 30 - made)
         assert bill.reasoning_tokens == max(12 - made, 0)
-        assert_logprobs_are_those_of_training(finish.segment)
+        assert_logprobs_are_those_of_training(model(), finish.segment)
     assert finished[first].usage == whole.usage
     assert running.stats.pages_used == 0
 

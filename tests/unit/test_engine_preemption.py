@@ -5,11 +5,11 @@ import torch
 
 from ponder.engine import Engine, FinishEvent, TokenEvent
 from ponder.engine.pages import bytes_per_page
-from ponder.testing.tiny import tiny_config, tiny_model
+from ponder.testing.tiny import tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams, StopReason
 
 TOKENS = PhaseTokens(think_open=300, think_close=301, state_open=302, fold=303, end=(305,))
-PAGE_BYTES = bytes_per_page(tiny_config(num_layers=1), 16, torch.float32)
+pytestmark = pytest.mark.usefixtures("kernel")
 PROMPTS = [[(7 * i * i + 3 * j) % 290 for j in range(2 + i % 15)] for i in range(48)]
 
 
@@ -22,7 +22,9 @@ def _one_thread():
 
 
 def engine(pages, **options):
-    return Engine(tiny_model(num_layers=1), TOKENS, memory=pages * PAGE_BYTES, window=128, **options)
+    model = tiny_model(num_layers=1)
+    page = bytes_per_page(model.config, 16, model.compute_dtype)
+    return Engine(model, TOKENS, memory=pages * page, window=128, **options)
 
 
 def greedy(n=75):
@@ -113,7 +115,8 @@ def test_forks_under_pressure_go_on_as_they_would_in_peace():
                 if isinstance(event, FinishEvent):
                     finished[made[event.request]] = event
                     continue
-                if event.index + 1 in (7, 30) and len(made[event.request]) < 3:
+                goes_on = event.id not in TOKENS.end
+                if goes_on and event.index + 1 in (7, 30) and len(made[event.request]) < 3:
                     name = (*made[event.request], event.index + 1)
                     fork = running.fork(event.request, seed=sum(name))
                     made[fork] = name

@@ -4,7 +4,6 @@ everything it begins with in the cache. The shadow answer does that while the an
 import pytest
 import torch
 
-import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.testing.tiny import tiny_model
@@ -12,6 +11,7 @@ from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, Thi
 
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, end=(END,))
+pytestmark = pytest.mark.usefixtures("kernel")
 NEVER_CLOSES = ((CLOSE, -60.0), (END, -60.0), (OPEN, -60.0))
 PAGE = 16
 HISTORY = [(5 * i * i + i) % 28 for i in range(43)]  # ends before the token that opens thinking
@@ -128,21 +128,15 @@ def test_the_second_prompt_computes_its_new_turn_and_at_most_a_page(answer, earl
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_its_logits_are_bitwise_those_of_a_cold_engine(dtype, monkeypatch):
+def test_its_logits_are_bitwise_those_of_a_cold_engine(dtype, watch_logits):
     seen = []
-    choose = engine_module.choose
-
-    def spy(ready, logits_SV, phases):
-        seen.extend(logits_SV.clone())
-        return choose(ready, logits_SV, phases)
-
     weights = model().to(dtype)
     running = Engine(weights, TOKENS, deterministic=True)
     turn = Turn(running, 40)
     turn.run()
     turn.end()
     idle(running)
-    monkeypatch.setattr(engine_module, "choose", spy)
+    watch_logits(lambda ready, logits_SV: seen.extend(logits_SV.clone()))
     warm = second(running, turn)
     assert warm.usage.cached_tokens == 80
     logits, seen[:] = list(seen), []
@@ -257,7 +251,7 @@ def test_beside_more_sequences_than_a_step_has_rows_a_shadow_waits_too():
 
 
 def test_a_shadow_that_gave_way_for_pages_is_made_up_for_when_the_turn_is_over():
-    page = bytes_per_page(model().config, PAGE, torch.float32)
+    page = bytes_per_page(model().config, PAGE, model().compute_dtype)
     running = engine(memory=12 * page, window=12 * PAGE)
     turn = Turn(running, 64)
     other = None

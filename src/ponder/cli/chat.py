@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     parse_strategy(
         args.strategy, **{key: value for key, value in choices.items() if key not in ("strategy", "grammar")}
     )
-    with load(args.model) as reasoner:
+    with load(args.model, args.quantize) as reasoner:
         chat = Chat(reasoner, Screen(show_reasoning=not args.hide_reasoning), args.system, choices)
         chat.screen.line(f"{reasoner.name}: {COMMANDS}", DIM)
         while (line := next_line()) is not None:

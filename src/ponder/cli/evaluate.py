@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, load, positive
+from ponder.cli.options import MODEL_HELP, add_quantize, load, positive
 from ponder.types import Effort, InvalidRequest
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=positive, default=8, metavar="K", help="votes of the consensus; 1: leave it out"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the consensus's samples")
+    add_quantize(parser)
     parser.add_argument(
         "--trained-on", type=Path, metavar="FILE", help="question hashes of the training, to tell unseen"
     )
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
     tasks = load_suite(args.suite)
     trained_on = read_hashes(args.trained_on) if args.trained_on else None
-    with load(args.model) as reasoner:
+    with load(args.model, args.quantize) as reasoner:
         report = evaluate(
             reasoner.sampler,
             tasks,

@@ -26,6 +26,7 @@ def positive(text: str) -> int:
 def add_asking(parser: argparse.ArgumentParser) -> None:
     """How a question is answered."""
     parser.add_argument("--model", default="mini", metavar="M", help=MODEL_HELP)
+    add_quantize(parser)
     parser.add_argument("--effort", choices=[effort.value for effort in Effort], help="how long to think")
     parser.add_argument(
         "--strategy", default="direct", metavar="S", help='direct, or such as "consensus(samples=8)" (default: direct)'
@@ -36,6 +37,12 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--schema", type=Path, metavar="FILE", help="the answer is JSON that this JSON schema accepts")
     form.add_argument("--regex", metavar="R", help="the answer matches this regular expression as a whole")
+
+
+def add_quantize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quantize", choices=["int8"], help="compute with weights rounded to 8 bits (local model, bfloat16, CPU)"
+    )
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -64,11 +71,13 @@ def grammar(args: argparse.Namespace) -> Grammar | None:
         raise InvalidRequest(f"--schema {args.schema}: {error}") from None
 
 
-def load(model: str) -> Reasoner:
-    """`ponder.load`, with the remote model's name after the # of an endpoint's URL."""
+def load(model: str, quantize: str | None = None) -> Reasoner:
+    """`ponder.load`, with the remote model's name after the # of an endpoint's URL. Raises InvalidRequest."""
     from ponder.front import load as load_model
 
     address, mark, remote = model.partition("#")
+    if quantize and address.startswith(("http://", "https://")):
+        raise InvalidRequest(f"--quantize is for local models: {address} chooses its own weights")
     if mark and address.startswith(("http://", "https://")):
         return load_model(address, model=remote)
-    return load_model(model)
+    return load_model(model, **({"quantize": quantize} if quantize else {}))

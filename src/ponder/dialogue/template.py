@@ -1,4 +1,4 @@
-"""Ponder's own format as a Jinja chat template, for tools that only know templates (transformers, vLLM)."""
+"""Ponder's own format as a Jinja chat template, for tools that only know templates (transformers, vLLM, llama.cpp)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ def ponder_template() -> str:
     for name, token in names.items():
         text = text.replace(f"[{name}]", token)
     return text.replace("\n", "")
+
+
+# llama.cpp goes by names: it ends every answer at a token called <|call|> (gpt-oss ends there), whatever the file says.
+# Ids are what a model knows, so for llama.cpp that one gets another name, in the vocabulary and in the template.
+LLAMA_CPP_NAMES = {control.CALL: "<|tool_call|>"}
+
+
+def llama_cpp_template(template: str) -> str:
+    """A template of Ponder's format with control tokens under the names they have in llama.cpp."""
+    for name, renamed in LLAMA_CPP_NAMES.items():
+        template = template.replace(name, renamed)
+    return template
 
 
 _TOKENS = (

@@ -1,7 +1,7 @@
 """Ids in, ids out: continuous batching over one model, with the thinking under control. Never text.
 
-`step()` reads schedule → run → sample → emit; each is a module: `scheduler`, `runner` over `cache`, `sampling` under
-the rules of `phases`, `events`.
+`step()` reads schedule → ask → run → emit; each is a module: `scheduler`, `choosing` under the rules of `phases`, a
+`runner` over its pages (it samples too), `events`.
 """
 
 from ponder.engine.engine import COMPUTE_LOCK, Engine

@@ -1,4 +1,4 @@
-"""Ids in, ids out. `step()` is schedule → run → sample → emit."""
+"""Ids in, ids out. `step()` is schedule → ask → run → emit."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from ponder.engine.blocks import BlockCache, CacheKey
-from ponder.engine.choosing import Chosen, choose
+from ponder.engine.choosing import ask, heed
 from ponder.engine.constraint import Constraint
 from ponder.engine.events import Event, FailEvent, FinishEvent
 from ponder.engine.kernel import Kernel, StepRunner, open_runner
@@ -33,7 +30,8 @@ from ponder.engine.requests import (
 from ponder.engine.scheduler import Scheduler, common_prefix
 from ponder.engine.sequence import Sequence, Shadow
 from ponder.engine.stats import Counters, EngineStats
-from ponder.kernels.fused import Choice
+from ponder.kernels.fused import Choice, Quantize
+from ponder.kernels.sampling import NotFinite, Pick
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest, Overloaded, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
 
@@ -59,6 +57,7 @@ class Engine:
         deterministic: bool = False,
         share_prefixes: bool = True,
         kernel: Kernel = "auto",
+        quantize: Quantize | None = None,
     ) -> None:
         """max_batch: sequences that run at once. window: tokens of one context, prompt and answer together; None: the
         longest that the model was made for and the memory holds.
@@ -69,9 +68,12 @@ class Engine:
         deterministic: logits do not depend on batch, chunking or cache, bit for bit; slower.
         share_prefixes: False computes every prompt anew.
         kernel: "fused" is compiled for bfloat16 on this processor; "auto" takes it where it covers model and machine,
-        else "torch". `Engine.kernel` says what runs and why.
+        CUDA graphs for decoding on a GPU, else "torch". `Engine.kernel` says what runs and why.
+        quantize: "int8" has the fused kernel compute with weights rounded to 8 bits: half the memory to read, at a
+        little loss (bench/results/int8_quality.md). The model's own weights stay as they are.
 
-        Raises InvalidRequest for sizes that are impossible, and for kernel "fused" where it cannot run.
+        Raises InvalidRequest for sizes that are impossible, and for kernel "fused" or int8 weights where that kernel
+        cannot run.
         """
         check_sizes(
             model.config,
@@ -87,6 +89,7 @@ class Engine:
         self._max_waiting_tokens = max_waiting_tokens
         self._deterministic = deterministic
         self._kernel: Kernel = kernel
+        self._quantize: Quantize | None = quantize
         self._sequences: dict[int, Sequence] = {}
         self._next_number = 0
         self._num_deadlines = 0
@@ -169,7 +172,7 @@ class Engine:
             request=self._number(),
             prompt_ids=tuple(prompt_ids),
             params=params,
-            seed=secrets.randbits(64) if params.seed is None else params.seed,
+            pick=Pick(params, secrets.randbits(64) if params.seed is None else params.seed),
             limit=limit,
             phase=start,
             think_at=len(prompt_ids),
@@ -203,7 +206,6 @@ class Engine:
             sequence = self._sequences.get(request)
             return None if sequence is None else self._finish(sequence, StopReason.ABORTED)
 
-    @torch.inference_mode()
     def step(self) -> list[Event]:
         """One pass: every running sequence moves on. Returns what happened, in order; empty when idle.
 
@@ -215,13 +217,15 @@ class Engine:
             if step is None:
                 return events
             self._counters.steps += 1
-            logits_SV = self._runner.run(step)
+            for sequence in step.ready:
+                ask(sequence, self._phases)
+            try:
+                self._runner.run(step)
+            except NotFinite:
+                raise self._broken() from None
             self._scheduler.computed(step)
-            ready = [sequence for _, sequence in step.ready]
-            if ready:
-                self._check_finite(logits_SV)
-                for sequence, chosen in zip(ready, choose(ready, logits_SV, self._phases), strict=True):
-                    events += self._emit(sequence, chosen)
+            for sequence in step.ready:
+                self._emit(sequence, events)
             return events
 
     def generate(
@@ -324,27 +328,27 @@ class Engine:
         self._scheduler.remove(sequence)
         return sequence.finish(reason)
 
-    def _emit(self, sequence: Sequence, chosen: Chosen) -> list[Event]:
+    def _emit(self, sequence: Sequence, events: list[Event]) -> None:
         """The sequence has its next token: it goes on, folds or ends."""
-        if chosen.error is not None:
-            return [FailEvent(chosen.error, self._finish(sequence, StopReason.ABORTED))]
-        phase = self._phases.advance(sequence, chosen.id)
-        event = sequence.append(chosen.id, chosen.logprob, phase, chosen.origin, chosen.top_logprobs)
-        reason = self._ending(sequence, chosen.id)
-        if reason is not None:
-            return [event, self._finish(sequence, reason)]
-        if self._folds(sequence, chosen.id):
-            self._fold(sequence)
-        return [event]
-
-    def _check_finite(self, logits_SV: Tensor) -> None:
-        if torch.isfinite(logits_SV.amax()):
+        heed(sequence, self._phases)
+        if sequence.error is not None:
+            events.append(FailEvent(sequence.error, self._finish(sequence, StopReason.ABORTED)))
             return
+        event = sequence.append(self._phases.advance(sequence, sequence.pick.id))
+        events.append(event)
+        reason = self._ending(sequence, event.id)
+        if reason is not None:
+            events.append(self._finish(sequence, reason))
+        elif self._folds(sequence, event.id):
+            self._fold(sequence)
+
+    def _broken(self) -> PonderError:
+        """Every request is dropped."""
         self._sequences.clear()
         self._forget(self._runner)
-        raise PonderError(
+        return PonderError(
             "the model gave logits that are not finite: its weights are broken, or too large for "
-            f"{str(logits_SV.dtype).removeprefix('torch.')} (try float32)"
+            f"{str(self.model.compute_dtype).removeprefix('torch.')} (try float32)"
         )
 
     def _past_deadline(self) -> list[Event]:
@@ -406,7 +410,13 @@ class Engine:
         self._blocks = BlockCache(self._num_pages, PAGE_SIZE)
         exact = self._deterministic
         self._runner = open_runner(
-            self.model, self._num_pages, PAGE_SIZE, kernel=self._kernel, deterministic=exact, before=before
+            self.model,
+            self._num_pages,
+            PAGE_SIZE,
+            kernel=self._kernel,
+            deterministic=exact,
+            quantize=self._quantize,
+            before=before,
         )
         self._scheduler = Scheduler(self._blocks, self._runner.pages, self._counters, max_batch, step_tokens, share)
         self._stamp = self._weights_stamp()

@@ -1,20 +1,26 @@
-"""Which kernel runs a model's steps: the fused one where it covers model and machine, else torch."""
+"""Which kernel runs a model's steps: the fused one where it covers model and machine, CUDA graphs on a GPU, else
+torch."""
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+import logging
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
+from ponder.engine.graphs import GraphRunner
 from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
-from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, StepShape, choose_kernel
+from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, Quantize, StepShape, choose_kernel
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
+_log = logging.getLogger(__name__)
+
 Kernel = Literal["auto", "torch", "fused"]
+GRAPHS = "cuda graphs"
 
 
 class StepRunner(Protocol):
@@ -24,12 +30,17 @@ class StepRunner(Protocol):
     def choice(self) -> Choice: ...
     @property
     def pages(self) -> Pages: ...
-    def run(self, step: Step) -> Tensor:
-        """logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
+    def run(self, step: Step) -> None:
+        """The sequences that are ready have their picks. Raises NotFinite."""
+
+    def logits(self, step: Step) -> Tensor:
+        """Instead of `run`: logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
 
 
 class FusedRunner:
-    def __init__(self, model: Transformer, num_pages: int, choice: Choice, *, deterministic: bool) -> None:
+    def __init__(
+        self, model: Transformer, num_pages: int, choice: Choice, *, deterministic: bool, quantize: Quantize | None
+    ) -> None:
         self.choice = choice
         self.pages = FusedStep(
             step_shape(model),
@@ -38,17 +49,28 @@ class FusedRunner:
             num_pages,
             path=choice.kernel,
             exact=deterministic,
+            quantize=quantize,
         )
 
     def fits(self, model: Transformer, choice: Choice) -> bool:
         """Whether `forget` is enough to run `model` as it is now."""
         return choice == self.choice and self.pages.fits(step_shape(model), dict(model.named_parameters()))
 
-    def run(self, step: Step) -> Tensor:
-        ids: list[int] = []
-        for chunk, context in zip(step.chunks, step.contexts, strict=True):
+    def run(self, step: Step) -> None:
+        self.pages.pick(_ids(step), step.chunks, step.rows, [sequence.pick for sequence in step.ready])
+
+    def logits(self, step: Step) -> Tensor:
+        return self.pages.run(_ids(step), step.chunks, step.rows)
+
+
+def _ids(step: Step) -> list[int]:
+    ids: list[int] = []
+    for chunk, context in zip(step.chunks, step.contexts, strict=True):
+        if chunk.length == 1:
+            ids.append(context.tokens[chunk.start])
+        else:
             ids += context.tokens[chunk.start : chunk.end]
-        return self.pages.run(ids, step.chunks, [row for row, _ in step.ready])
+    return ids
 
 
 def open_runner(
@@ -58,20 +80,28 @@ def open_runner(
     *,
     kernel: Kernel,
     deterministic: bool,
+    quantize: Quantize | None = None,
     before: StepRunner | None = None,
 ) -> StepRunner:
     """A runner with an empty cache, for the weights as they are. before: the one that ran until now; what it holds is
-    used again where it can be.
+    used again where it can be; it was opened with the same options.
 
-    Raises InvalidRequest for kernel "fused" where that cannot run, with the reason.
+    Raises InvalidRequest for kernel "fused", or int8 weights, where the fused step cannot run, with the reason.
     """
-    choice = _choose(model, page_size, kernel)
+    choice = _choose(model, page_size, kernel, deterministic)
+    _check_quantize(quantize, choice)
+    _log.info("kernel: %s%s", choice.kernel, f" ({choice.reason})" if choice.reason else "")
     if choice.kernel == "torch":
         return Runner(model, _paged(model, num_pages, page_size), choice, deterministic=deterministic)
+    if choice.kernel == GRAPHS:
+        if isinstance(before, GraphRunner) and before.fits(model, choice):
+            before.forget()
+            return before
+        return GraphRunner(model, _paged(model, num_pages + 1, page_size), choice)
     if isinstance(before, FusedRunner) and before.fits(model, choice):
         before.pages.forget(dict(model.named_parameters()))
         return before
-    return FusedRunner(model, num_pages, choice, deterministic=deterministic)
+    return FusedRunner(model, num_pages, choice, deterministic=deterministic, quantize=quantize)
 
 
 def step_shape(model: Transformer) -> StepShape:
@@ -89,15 +119,27 @@ def step_shape(model: Transformer) -> StepShape:
     )
 
 
-def _choose(model: Transformer, page_size: int, kernel: Kernel) -> Choice:
+def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: bool) -> Choice:
     if kernel not in ("auto", "torch", "fused"):
         raise InvalidRequest(f"kernel is {kernel!r}: choose from 'auto', 'torch', 'fused'")
     if kernel == "torch":
         return Choice("torch", "as asked")
     choice = _covered(model, page_size)
+    if kernel == "auto" and _on_gpu(model) and type(model) is Transformer and not deterministic:
+        return Choice(GRAPHS, "")
     if kernel == "fused" and choice.kernel == "torch":
         raise InvalidRequest(f"kernel 'fused' cannot run: {choice.reason}; choose 'auto' or 'torch'")
     return choice
+
+
+def _check_quantize(quantize: str | None, choice: Choice) -> None:
+    if quantize not in (None, *get_args(Quantize)):
+        raise InvalidRequest(f"quantize is {quantize!r}: choose 'int8', or None for the weights as they are")
+    if quantize and choice.kernel in ("torch", GRAPHS):
+        reason = choice.reason or "the model is not on the CPU"
+        raise InvalidRequest(
+            f"quantize {quantize!r} is for the fused kernel, which does not run here: {reason}; leave it out"
+        )
 
 
 def _covered(model: Transformer, page_size: int) -> Choice:
@@ -107,6 +149,11 @@ def _covered(model: Transformer, page_size: int) -> Choice:
         return Choice("torch", "a LoRA adapter is not merged into the weights")
     assert page_size == PAGE_SIZE
     return choose_kernel(step_shape(model), dict(model.named_parameters()), model.compute_dtype)
+
+
+def _on_gpu(model: Transformer) -> bool:
+    device: torch.device = model.model.embed_tokens.weight.device
+    return device.type == "cuda"
 
 
 def _paged(model: Transformer, num_pages: int, page_size: int) -> PagedKV:

@@ -27,7 +27,7 @@ _SLACK = 512  # tokens; contexts this short are computed together, however unlik
 _WORTH_SHARING = 8  # pages that a shared part must save, at least
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """`length` neighbouring tokens of one context, the first at position `start`; `pages` hold that context."""
 

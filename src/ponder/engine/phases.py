@@ -7,23 +7,9 @@ confidence stays low the close is forced.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from ponder.engine.sequence import Sequence
+from ponder.kernels.sampling import NO_RULE, Rule
 from ponder.types import Phase, PhaseTokens
-
-
-class Rule(NamedTuple):
-    """What the limits demand of one token.
-
-    forced: this id, whatever the model would say. banned: ids that may not be sampled.
-    closing, instead: when one of `closing` is sampled, `instead` takes its place.
-    """
-
-    forced: int | None = None
-    banned: tuple[int, ...] = ()
-    closing: tuple[int, ...] = ()
-    instead: int | None = None
 
 
 class Phases:
@@ -32,14 +18,21 @@ class Phases:
     def __init__(self, tokens: PhaseTokens, window: int) -> None:
         self.tokens = tokens
         self._window = window
-        close = () if tokens.think_close is None else (tokens.think_close,)
-        self._no_open = Rule(banned=_present(tokens.think_open))
-        self._closing = (*close, *tokens.end)
-        self._no_state = _present(tokens.state_open)
-        self._no_fold = _present(tokens.fold)
+        self._no_open = _ban(tokens.think_open)
+        self._close = Rule(forced=tokens.think_close)
+        # While a sequence thinks, outside and inside a state: without further demands, and under the floor.
+        self._thinking = _ban(tokens.fold), _ban(tokens.state_open)
+        self._floor = tuple(self._under_floor(rule.banned) for rule in self._thinking)
 
-    def rule(self, sequence: Sequence) -> Rule | None:
-        """The demand on the next token of `sequence`; None: none."""
+    def _under_floor(self, banned: tuple[int, ...]) -> Rule:
+        tokens = self.tokens
+        closing = tokens.end if tokens.think_close is None else (tokens.think_close, *tokens.end)
+        if tokens.continuation:
+            return Rule(banned=banned, closing=closing, instead=tokens.continuation[0])
+        return Rule(banned=(*closing, *banned))
+
+    def rule(self, sequence: Sequence) -> Rule:
+        """The demand on the next token of `sequence`."""
         if sequence.phase is Phase.THINK:
             return self._thinking_rule(sequence)
         if sequence.phase is Phase.ANSWER:
@@ -48,22 +41,18 @@ class Phases:
             left = self.think_left(sequence)
             if left is not None and left < 2:
                 return self._no_open
-        return None
+        return NO_RULE
 
-    def _thinking_rule(self, sequence: Sequence) -> Rule | None:
+    def _thinking_rule(self, sequence: Sequence) -> Rule:
         if self.think_left(sequence) == 1:
             sequence.pending.clear()
-            return Rule(forced=self.tokens.think_close)
+            return self._close
         if sequence.pending:
             return Rule(forced=sequence.pending[0])
-        misplaced = self._no_fold if sequence.state_at is None else self._no_state
+        in_state = sequence.state_at is not None
         if sequence.num_think + 1 < sequence.params.thinking.floor:
-            if not self.tokens.continuation:
-                return Rule(banned=(*self._closing, *misplaced))
-            return Rule(banned=misplaced, closing=self._closing, instead=self.tokens.continuation[0])
-        if self._is_lost(sequence):
-            return Rule(forced=self.tokens.think_close)
-        return Rule(banned=misplaced) if misplaced else None
+            return self._floor[in_state]
+        return self._close if self._is_lost(sequence) else self._thinking[in_state]
 
     def _is_lost(self, sequence: Sequence) -> bool:
         stop, confidences = sequence.params.thinking.confidence, sequence.confidences
@@ -71,16 +60,12 @@ class Phases:
             return False
         return sum(confidences) / stop.window < stop.threshold
 
-    def resolve(self, sequence: Sequence, rule: Rule, sampled: int) -> int | None:
-        """The id that the rule puts in place of `sampled`, or None when what was sampled stands."""
-        if rule.forced is not None:
-            if sequence.pending:
-                sequence.pending.popleft()
-            return rule.forced
-        if sampled in rule.closing:
+    def put_in(self, sequence: Sequence, rule: Rule) -> None:
+        """An id was forced, or took the place of what was sampled, by this rule."""
+        if rule.forced is None:
             sequence.pending.extend(self.tokens.continuation[1:])
-            return rule.instead
-        return None
+        elif sequence.pending:
+            sequence.pending.popleft()
 
     def advance(self, sequence: Sequence, id: int) -> Phase:
         """The phase that token `id` belongs to; the sequence moves on to the phase of the token after it."""
@@ -118,5 +103,5 @@ class Phases:
         return left
 
 
-def _present(id: int | None) -> tuple[int, ...]:
-    return () if id is None else (id,)
+def _ban(id: int | None) -> Rule:
+    return NO_RULE if id is None else Rule(banned=(id,))

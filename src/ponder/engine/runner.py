@@ -1,4 +1,4 @@
-"""One pass of the model over the rows of a step, in torch: ids and positions in, logits out."""
+"""One pass of the model over the rows of a step, in torch: ids and positions in, logits or picks out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ponder.engine.pages import Chunk, PagedKV
+from ponder.engine.sampling import pick
 from ponder.engine.scheduler import Step
 from ponder.kernels.fused import Choice
 from ponder.model.transformer import Attend, Transformer
@@ -31,18 +32,22 @@ class Runner:
         self._deterministic = deterministic
 
     @torch.inference_mode()
-    def run(self, step: Step) -> Tensor:
+    def run(self, step: Step) -> None:
+        """The sequences that are ready have their picks. Raises NotFinite."""
+        pick(self.logits(step), [sequence.pick for sequence in step.ready])
+
+    @torch.inference_mode()
+    def logits(self, step: Step) -> Tensor:
         """logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
         ids: list[int] = []
         positions: list[int] = []
         for chunk, context in zip(step.chunks, step.contexts, strict=True):
             ids += context.tokens[chunk.start : chunk.end]
             positions += range(chunk.start, chunk.end)
-        rows = [row for row, _ in step.ready]
         if self._deterministic:
-            return self._run_in_tiles(step.chunks, ids, positions, rows)
+            return self._run_in_tiles(step.chunks, ids, positions, step.rows)
         h_ND = self._hidden(ids, positions, self.pages.attend(step.chunks))
-        return self._model.unembed(h_ND if len(rows) == len(ids) else h_ND[rows])
+        return self._model.unembed(h_ND if len(step.rows) == len(ids) else h_ND[step.rows])
 
     def _hidden(self, ids: list[int], positions: list[int], attend: Attend) -> Tensor:
         device = self.pages.device

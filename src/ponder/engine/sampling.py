@@ -1,4 +1,4 @@
-"""From logits to one id per sequence, for a whole batch at once.
+"""From logits to one id per sequence, for a whole batch at once, in torch: the rules that `cpu/sampling.h` keeps to.
 
 Axes: S sequences of the batch, V vocabulary. Each sequence draws one uniform number per token, a hash of its seed and
 the token's index, and inverts its own distribution with it: the same seed gives the same tokens, whatever stands beside
@@ -13,9 +13,67 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ponder.kernels.sampling import NotFinite, Pick
 from ponder.types import SamplingParams
 
+Rules = SamplingParams | Pick
 _CANDIDATES = 128  # ids that truncation looks at first: sorting them all costs as much as a small model's step
+
+
+def pick(logits_SV: Tensor, picks: Sequence[Pick]) -> None:
+    """Make each pick from its row of logits. Log-probabilities are the model's, before rule, bias and grammar.
+
+    Raises NotFinite.
+    """
+    if not torch.isfinite(logits_SV.amax(-1)).all():
+        raise NotFinite("the step gave logits that are not finite")
+    uniform_S = uniforms([p.seed for p in picks], [p.index for p in picks])
+    ids_S, scaled_SV = sample(logits_SV, picks, uniform_S, _added(logits_SV, picks))
+    for p, sampled in zip(picks, ids_S.tolist(), strict=True):
+        instead = p.rule.forced if p.rule.forced is not None else p.rule.instead if sampled in p.rule.closing else None
+        p.put_in, p.id = instead is not None, sampled if instead is None else instead
+    if any(p.put_in for p in picks):
+        ids_S = torch.tensor([p.id for p in picks], device=ids_S.device)
+    for p, logprob in zip(picks, logprobs(scaled_SV, ids_S).tolist(), strict=True):
+        p.logprob = logprob
+    _name_likeliest(scaled_SV, picks)
+
+
+def _added(logits_SV: Tensor, picks: Sequence[Pick]) -> Tensor | None:
+    """What the scores gain before sampling, (S, V): biases, and -inf for what is not allowed. None: nothing."""
+    biases = [(row, id, bias) for row, p in enumerate(picks) for id, bias in p.logit_bias]
+    banned = [(row, id) for row, p in enumerate(picks) for id in p.rule.banned]
+    masks = [(row, p.allowed_V) for row, p in enumerate(picks) if p.allowed_V is not None]
+    if not (biases or banned or masks):
+        return None
+    added_SV = torch.zeros(logits_SV.shape, device=logits_SV.device)
+    if biases:
+        rows, ids, values = map(list, zip(*biases, strict=True))
+        added_SV.index_put_(
+            (torch.tensor(rows, device=added_SV.device), torch.tensor(ids, device=added_SV.device)),
+            torch.tensor(values, device=added_SV.device),
+            accumulate=True,  # an id may be named twice
+        )
+    if banned:
+        rows, ids = map(list, zip(*banned, strict=True))
+        added_SV[rows, ids] = float("-inf")
+    for row, allowed_V in masks:
+        added_SV[row].masked_fill_(~allowed_V.to(added_SV.device), float("-inf"))
+    return added_SV
+
+
+def _name_likeliest(scaled_SV: Tensor, picks: Sequence[Pick]) -> None:
+    """The ids that `num_top` asks for, and the confidence that `confidence_top` does."""
+    asked = [row for row, p in enumerate(picks) if p.num_top or p.confidence_top]
+    if not asked:
+        return
+    V = scaled_SV.shape[-1]
+    most = min(max(max(picks[row].num_top, picks[row].confidence_top) for row in asked), V)
+    values_SC, ids_SC = scaled_SV[asked].log_softmax(-1).topk(most)
+    for row, values, ids in zip(asked, values_SC.tolist(), ids_SC.tolist(), strict=True):
+        p, top, count = picks[row], picks[row].num_top, min(picks[row].confidence_top, V)
+        p.top_ids[:top], p.top_logprobs[:top] = ids[:top], values[:top]
+        p.confidence = -sum(values[:count]) / count if count else 0.0
 
 
 def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
@@ -28,7 +86,7 @@ def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
 
 
 def sample(
-    logits_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, added_SV: Tensor | None = None
+    logits_SV: Tensor, params: Sequence[Rules], uniform_S: Tensor, added_SV: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Sampled ids_S, and scaled_SV: float32 logits divided by the temperature (at temperature 0 by 1), of which
     `logprobs` takes what it reports.
@@ -60,7 +118,7 @@ def logprobs(scaled_SV: Tensor, ids_S: Tensor) -> Tensor:
     return scaled_SV.gather(-1, ids_S[:, None])[:, 0] - scaled_SV.logsumexp(-1)
 
 
-def _truncates(params: SamplingParams) -> bool:
+def _truncates(params: Rules) -> bool:
     return bool(params.top_k) or params.top_p < 1 or params.min_p > 0
 
 
@@ -72,7 +130,7 @@ def _draw(weights_SV: Tensor, uniform_S: Tensor) -> Tensor:
 
 
 def _draw_truncated(
-    probs_SV: Tensor, params: Sequence[SamplingParams], uniform_S: Tensor, num_candidates: int = _CANDIDATES
+    probs_SV: Tensor, params: Sequence[Rules], uniform_S: Tensor, num_candidates: int = _CANDIDATES
 ) -> Tensor:
     """Draw among the C most likely ids, C = num_candidates. Rows that keep ids down to the last candidate's
     probability are drawn again among all ids: which of them stand at that edge may be arbitrary."""

@@ -25,19 +25,24 @@ _BLOCK = 64  # ids compared at once
 class Step:
     """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`.
 
-    ready: (row, sequence) of those whose last token runs in this step: their next token is sampled.
+    ready: sequences whose last token runs in this step: their next token is picked. rows: of those last tokens.
     """
 
-    chunks: list[Chunk]
-    contexts: list[Context]
-    ready: list[tuple[int, Sequence]] = field(init=False, default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
+    ready: list[Sequence] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    num_rows: int = 0
 
-    def __post_init__(self) -> None:
-        end = 0
-        for chunk, context in zip(self.chunks, self.contexts, strict=True):
-            end += chunk.length
-            if isinstance(context, Sequence) and chunk.end == len(context.tokens):
-                self.ready.append((end - 1, context))
+    def add(self, context: Context, length: int) -> None:
+        """The next `length` tokens of `context` run too."""
+        start = context.computed
+        self.chunks.append(Chunk(context.pages, start, length))
+        self.contexts.append(context)
+        self.num_rows += length
+        if start + length == len(context.tokens) and isinstance(context, Sequence):
+            self.ready.append(context)
+            self.rows.append(self.num_rows - 1)
 
 
 class Scheduler:
@@ -105,45 +110,47 @@ class Scheduler:
 
     def schedule(self) -> Step | None:
         """The next step, or None when nothing is left to do."""
-        chunks: list[Chunk] = []
-        contexts: list[Context] = []
+        step = Step()
         budget = self._step_tokens
         at = 0
         while at < len(self.running):  # it grows shorter when sequences at its end have to give way
             sequence = self.running[at]
             at += 1
-            length = sequence.num_pending if sequence.num_pending == 1 else min(sequence.num_pending, max(budget, 0))
+            length = sequence.num_pending
+            if length > 1:
+                length = min(length, max(budget, 0))
             if not length or not self._make_room(sequence, length):
                 continue
             budget -= length
-            chunks.append(Chunk(sequence.pages, sequence.computed, length))
-            contexts.append(sequence)
-        budget = self._admit(chunks, contexts, max(budget, 0))
-        self._add_shadows(chunks, contexts, budget)
-        return Step(chunks, contexts) if chunks else None
+            step.add(sequence, length)
+        if self.waiting:
+            budget = self._admit(step, max(budget, 0))
+        if self.shadows:
+            self._add_shadows(step, max(budget, 0))
+        return step if step.chunks else None
 
     def computed(self, step: Step) -> None:
         """The keys and values of the step are in their pages: whole pages go into the tree."""
         for chunk, context in zip(step.chunks, step.contexts, strict=True):
-            self._count(context, chunk)
-            context.computed = chunk.end
+            self._count(context, chunk.length)
+            context.computed += chunk.length
             if self._share:
                 self._store(context)
             if isinstance(context, Shadow):
                 self._finish_shadow(context)
 
-    def _count(self, context: Context, chunk: Chunk) -> None:
+    def _count(self, context: Context, length: int) -> None:
         counters = self._counters
-        if isinstance(context, Shadow):
-            counters.shadow_tokens += chunk.length
-        elif isinstance(context, Sequence) and context.num_generated and chunk.length == 1:
+        if not isinstance(context, Sequence):
+            counters.shadow_tokens += length
+        elif not context.num_generated:
+            counters.prefill_tokens += length
+        elif length == 1:
             counters.decode_tokens += 1
-        elif isinstance(context, Sequence) and context.num_generated:
-            counters.recomputed_tokens += chunk.length
         else:
-            counters.prefill_tokens += chunk.length
+            counters.recomputed_tokens += length
 
-    def _admit(self, chunks: list[Chunk], contexts: list[Context], budget: int) -> int:
+    def _admit(self, step: Step, budget: int) -> int:
         """Waiting sequences take the free places while there are pages for all their tokens. One whose prompt is
         largely that of a sequence still in prefill waits for it and shares the result. Returns the budget left."""
         held_back: list[Sequence] = []
@@ -157,8 +164,7 @@ class Scheduler:
                 break
             length = min(sequence.num_pending, budget)
             budget -= length
-            chunks.append(Chunk(sequence.pages, sequence.computed, length))
-            contexts.append(sequence)
+            step.add(sequence, length)
         self.waiting.extendleft(reversed(held_back))
         return budget
 
@@ -234,8 +240,10 @@ class Scheduler:
         context.pages, context.nodes, context.computed = array("i"), [], 0
 
     def _store(self, context: Context) -> None:
-        size = self._blocks.page_size
-        for at in range(len(context.nodes), context.computed // size):
+        size, stored = self._blocks.page_size, len(context.nodes)
+        if context.computed < (stored + 1) * size:
+            return
+        for at in range(stored, context.computed // size):
             parent = context.nodes[-1] if context.nodes else None
             ids = tuple(context.tokens[at * size : (at + 1) * size])
             node = self._blocks.store(context.key, parent, ids, context.pages[at])
@@ -244,9 +252,7 @@ class Scheduler:
 
     # Shadows ----------------------------------------------------------------------------------------------------------
 
-    def _add_shadows(self, chunks: list[Chunk], contexts: list[Context], budget: int) -> None:
-        if not self.shadows:
-            return
+    def _add_shadows(self, step: Step, budget: int) -> None:
         if self.waiting:  # under load; whoever waits comes first, and idle time will come
             self._counters.shadows_deferred += 1
             return
@@ -254,15 +260,14 @@ class Scheduler:
             if not shadow.started and not self._start_shadow(shadow):
                 continue
             # Beside other work a shadow goes by small steps, so that nobody's next token waits for it.
-            length = min(shadow.num_pending, budget, SHADOW_CHUNK if chunks else budget)
+            length = min(shadow.num_pending, budget, SHADOW_CHUNK if step.chunks else budget)
             if length <= 0 or not (shadow.closed or length >= SHADOW_CHUNK):
                 continue
             if not self._extend(shadow, shadow.computed + length):
                 self._give_way(shadow)
                 continue
             budget -= length
-            chunks.append(Chunk(shadow.pages, shadow.computed, length))
-            contexts.append(shadow)
+            step.add(shadow, length)
 
     def _start_shadow(self, shadow: Shadow) -> bool:
         """Find what is cached of it. False: it is too early, or it was all there."""

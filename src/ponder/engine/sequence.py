@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from ponder.engine.blocks import CacheKey, Node
 from ponder.engine.constraint import Constraint
 from ponder.engine.events import FinishEvent, TokenEvent
-from ponder.types import Origin, Phase, SamplingParams, Segment, StopReason, TopLogprobs, Usage
+from ponder.kernels.sampling import Pick
+from ponder.types import Origin, Phase, PonderError, SamplingParams, Segment, StopReason, TopLogprobs, Usage
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -49,20 +50,21 @@ class Shadow(Context):
 class Sequence(Context):
     """tokens: of the present context, prompt and generated. num_prompt: how many of them are its prompt.
 
-    limit: generate at most this many in all. seed: of 64 bits. phase: of the next token. pending: ids still to be put
-    in. deadline: on the monotonic clock. num_generated, num_think: over all contexts. think_at: where in `tokens` the
-    present thinking begins, behind its open token. state_at: where an open state does. logprobs, phases, …: of the
-    present context's generated tokens. unbilled: tokens (and THINK tokens) that were generated before this sequence was
-    forked off.
+    limit: generate at most this many in all. pick: of the next token. phase: of that token. pending: ids still to be
+    put in. error: why the sequence cannot go on. deadline: on the monotonic clock. num_generated, num_think: over all
+    contexts. think_at: where in `tokens` the present thinking begins, behind its open token. state_at: where an open
+    state does. logprobs, phases, …: of the present context's generated tokens. unbilled: tokens (and THINK tokens) that
+    were generated before this sequence was forked off.
     """
 
     request: int
     prompt_ids: tuple[int, ...]
     params: SamplingParams
-    seed: int
+    pick: Pick
     limit: int
     phase: Phase
     constraint: Constraint | None = None
+    error: PonderError | None = None
     deadline: float | None = None
     num_prompt: int = 0
     num_cached: int | None = None
@@ -80,13 +82,17 @@ class Sequence(Context):
     phases: list[Phase] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
 
-    def append(self, id: int, logprob: float, phase: Phase, origin: Origin, top: TopLogprobs) -> TokenEvent:
-        index = self.num_generated
+    def append(self, phase: Phase) -> TokenEvent:
+        """What was picked is the next token, of this phase."""
+        pick, index = self.pick, self.num_generated
+        id, logprob, origin = pick.id, pick.logprob, Origin.FORCED if pick.put_in else Origin.SAMPLED
+        top: TopLogprobs = ()
         self.tokens.append(id)
         self.logprobs.append(logprob)
         self.phases.append(phase)
         self.origins.append(origin)
         if self.params.top_logprobs:
+            top = pick.likeliest()
             self.top_logprobs.append(top)
         self.num_generated += 1
         if phase is Phase.THINK:
@@ -127,7 +133,7 @@ class Sequence(Context):
             request=request,
             prompt_ids=self.prompt_ids,
             params=self.params,
-            seed=seed,
+            pick=Pick(self.params, seed),
             limit=self.limit,
             phase=self.phase,
             constraint=None if self.constraint is None else self.constraint.fork(),

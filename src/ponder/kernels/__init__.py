@@ -1,9 +1,10 @@
 """The step of a decoder on the processor's own matrix units: built on first use, torch where that cannot be.
 
-Tensors and sizes in, logits out: kernels know nothing of models or engines.
+Tensors, sizes and picks in, logits or ids out: kernels know nothing of models or engines.
 """
 
 from ponder.kernels.build import BuildError
-from ponder.kernels.fused import Choice, FusedStep, StepShape, choose_kernel
+from ponder.kernels.fused import Choice, FusedStep, Quantize, StepShape, choose_kernel
+from ponder.kernels.sampling import NotFinite, Pick, Rule
 
-__all__ = ["BuildError", "Choice", "FusedStep", "StepShape", "choose_kernel"]
+__all__ = ["BuildError", "Choice", "FusedStep", "NotFinite", "Pick", "Quantize", "Rule", "StepShape", "choose_kernel"]

@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +21,7 @@ _FLAGS = (
     *("-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"),
 )
 _SECONDS = 300
+_DAY, _UNUSED_DAYS = 86_400, 30
 
 
 class BuildError(RuntimeError):
@@ -63,7 +66,7 @@ def _built(target: str, source: str = "step") -> Path:
     key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:24]
     folder = cache_folder()
     path = folder / f"{source}-{key}.so"
-    if path.exists():
+    if _touched(path):
         return path
     compiler = shutil.which("g++")
     if compiler is None:
@@ -76,9 +79,30 @@ def _built(target: str, source: str = "step") -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits, and finds what the first has built
             if not path.exists():
                 _compile(compiler, target, source, path)
+                _remove_unused(folder)
     except OSError as error:
         raise BuildError(f"the fused step cannot be kept in {folder}: {error}") from error
     return path
+
+
+def _touched(path: Path) -> bool:
+    """Whether the library is there; if it is, its time says that it is in use."""
+    if not path.exists():
+        return False
+    with suppress(OSError):  # a cache that others own
+        if time.time() - path.stat().st_mtime > _DAY:
+            os.utime(path)
+    return True
+
+
+def _remove_unused(folder: Path) -> None:
+    """Libraries of other versions, and their locks, go when nobody has opened them for a month. Whoever still has one
+    open keeps it: the file itself lives on until then."""
+    for file in folder.glob("*-*.so"):
+        with suppress(OSError):
+            if time.time() - file.stat().st_mtime > _UNUSED_DAYS * _DAY:
+                file.with_suffix(".lock").unlink(missing_ok=True)
+                file.unlink()
 
 
 def _compile(compiler: str, target: str, source: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The whole step of a decoder, token ids to logits, in compiled code over its own pages (`cpu/step.cpp`).
+"""The whole step of a decoder, token ids to the next ones, in compiled code over its own pages (`cpu/step.cpp`).
 
 Axes: N rows of a step, S rows whose logits are wanted, V vocabulary.
 """
@@ -10,16 +10,18 @@ import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ponder.kernels.build import BuildError, library
+from ponder.kernels.sampling import NotFinite, Pick
 
 PAGE_SIZE = 16
 _PATHS = ("portable", "avx512", "amx")  # the enum Kernel of cpu/attention.h
 _FORBIDDEN = 8
+_EXACT, _ALONE = 1, 2  # the enum Flags of cpu/step.cpp
 _WIDEST_HEAD, _LARGEST_GROUP = 256, 32
 _LAYER = (
     *("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
@@ -28,6 +30,7 @@ _LAYER = (
     *("post_attention_layernorm.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"),
 )
 
+Quantize = Literal["int8"]
 Weights = Mapping[str, Tensor]  # under Hugging Face's names
 Rotary = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions (1, P) → cos and sin, (1, 1, P, d/2) each
 
@@ -59,7 +62,8 @@ class StepShape:
 
 
 class Choice(NamedTuple):
-    """kernel: "amx", "avx512" or "portable" of the fused step, or "torch". reason: why no faster one; "" if none is."""
+    """kernel: "amx", "avx512" or "portable" of the fused step, "torch", or what an engine has beside them.
+    reason: why no faster one; "" if none is."""
 
     kernel: str
     reason: str
@@ -70,7 +74,7 @@ class _Shape(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int) for name in StepShape.__slots__[:7]),
-        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("eps", ctypes.c_float)),
+        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("int8", ctypes.c_int), ("eps", ctypes.c_float)),
     )
 
 
@@ -119,6 +123,8 @@ class FusedStep:
 
     `run` is not to be called from two threads at once. The weights are read when they are packed: at the first `run`,
     and the first after `forget`; in between they must neither change nor move.
+
+    share_pages: attention reads a page that several contexts hold once for all of them; not where `exact`.
     """
 
     def __init__(
@@ -130,25 +136,30 @@ class FusedStep:
         *,
         path: str,
         exact: bool = False,
+        quantize: Quantize | None = None,
         target: str | None = None,
     ) -> None:
         """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
-        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut.
+        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut. quantize: "int8" packs the
+        matrices, the head included, in 8 bits with a scale for each output (symmetric, round to nearest); products
+        are of bfloat16 all the same, and the embedding is read as it is.
 
         Raises BuildError, MemoryError.
         """
         self._library = _open_library(target)
         self._path, self._exact = _PATHS.index(path), exact
+        self.share_pages = True
         if not self._library.ponder_kernels() >> self._path & 1:
             raise BuildError(f"the path '{path}' of the fused step does not run here")
         self._shape, self._weights, self._rotary = shape, weights, rotary
         floats = _dtype(weights) == torch.float32
-        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, shape.rms_norm_eps)
+        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, quantize == "int8", shape.rms_norm_eps)
         self._handle = self._library.ponder_open(ctypes.byref(sizes), num_pages)
         if not self._handle:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
         self._width = -(-shape.vocab_size // 32) * 32
-        self._rope = torch.empty(0, shape.head_dim)
+        self._rope, self._known = torch.empty(0, shape.head_dim), 0  # positions that are in the table
+        self._logits = torch.empty(0, self._width)  # of steps whose logits nobody asks for
         self._packed: list[Tensor | None] | None = None
 
     def __del__(self) -> None:
@@ -171,6 +182,28 @@ class FusedStep:
 
     def run(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int]) -> Tensor:
         """ids: tokens of all runs, one after the other. float32 logits_SV of the rows asked for, in their order."""
+        logits = torch.empty(_padded(len(rows)), self._width)
+        self._run(ids, runs, rows, logits, None)
+        return logits[: len(rows), : self._shape.vocab_size]
+
+    def pick(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int], picks: Sequence[Pick]) -> None:
+        """As `run`; then the ids that these logits give, one pick for each row asked for.
+
+        Raises NotFinite.
+        """
+        _check_masks(picks, self._shape.vocab_size)
+        if self._logits.shape[0] < len(rows):
+            self._logits = torch.empty(_padded(len(rows)), self._width)
+        self._run(ids, runs, rows, self._logits, array("Q", [pick.address for pick in picks]))
+
+    def _run(
+        self,
+        ids: Sequence[int],
+        runs: Sequence[Run],
+        rows: Sequence[int],
+        logits: Tensor,
+        picks: array[int] | None,
+    ) -> None:
         if self._packed is None:
             self._pack()
         # Arrays of the standard library: numpy's take several times as long to make and to address.
@@ -179,22 +212,22 @@ class FusedStep:
         tables = array("Q", [run.pages.buffer_info()[0] for run in runs])
         assert len(tokens) == sum(lengths), "one id for each token of the runs"
         self._know_positions(max(map(int.__add__, starts, lengths)))
-        logits = torch.empty(-(-len(wanted) // 16) * 16, self._width)
+        flags = _EXACT * self._exact + _ALONE * (not self.share_pages)
         failed = self._library.ponder_run(
-            *(self._handle, torch.get_num_threads(), self._path, self._exact),
+            *(self._handle, torch.get_num_threads(), self._path, flags),
             *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),
             *(starts.buffer_info()[0], lengths.buffer_info()[0], len(wanted), wanted.buffer_info()[0]),
-            *(self._rope.data_ptr(), logits.data_ptr()),
+            *(self._rope.data_ptr(), logits.data_ptr(), None if picks is None else picks.buffer_info()[0]),
         )
         if failed:
-            raise MemoryError("no room for the step") if failed == 1 else IndexError("an id beyond the vocabulary")
-        return logits[: len(wanted), : self._shape.vocab_size]
+            raise _failure(failed)
 
     def _know_positions(self, count: int) -> None:
         """Angles of the positions below `count` are in the table."""
-        known = len(self._rope)
+        known = self._known
         if count > known:
-            positions = torch.arange(max(count, 2 * known, 1024))
+            self._known = max(count, 2 * known, 1024)
+            positions = torch.arange(self._known)
             cos, sin = self._rotary(positions[None])
             self._rope = torch.cat((cos[0, 0], sin[0, 0]), dim=-1).float().contiguous()
 
@@ -207,6 +240,43 @@ class FusedStep:
         addresses = (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
         self._library.ponder_pack(self._handle, addresses, torch.get_num_threads())
         self._packed = tensors  # the embedding is read in place
+
+
+def pick(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None) -> None:
+    """What `FusedStep.pick` does with logits that are there: float32, on the CPU. target: as `choose_kernel` has it.
+
+    Raises NotFinite, BuildError, MemoryError.
+    """
+    assert logits_SV.dtype == torch.float32
+    assert logits_SV.stride(1) == 1
+    assert len(picks) == len(logits_SV)
+    addresses = array("Q", [each.address for each in picks])
+    rows, vocab_size = logits_SV.shape
+    _check_masks(picks, vocab_size)
+    failed = _open_library(target).ponder_choose(
+        vocab_size, rows, logits_SV.data_ptr(), logits_SV.stride(0), addresses.buffer_info()[0]
+    )
+    if failed:
+        raise _failure(failed)
+
+
+def _check_masks(picks: Sequence[Pick], vocab_size: int) -> None:
+    for each in picks:
+        if each.allowed_V is not None and each.allowed_V.numel() != vocab_size:
+            raise ValueError(f"a mask of {each.allowed_V.numel()} ids for a vocabulary of {vocab_size}")
+
+
+def _padded(rows: int) -> int:
+    return -(-rows // 16) * 16
+
+
+def _failure(code: int) -> Exception:
+    match code:
+        case 1:
+            return MemoryError("no memory, or no threads, for the step")
+        case 2:
+            return IndexError("an id beyond the vocabulary")
+    return NotFinite("the step gave logits that are not finite")
 
 
 def _dtype(weights: Weights) -> torch.dtype:
@@ -224,7 +294,8 @@ def _open_library(target: str | None) -> ctypes.CDLL:
         lib.ponder_pack.argtypes = (pointer, pointer, integer)
         lib.ponder_run.argtypes = (
             *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),
-            *(pointer, pointer, pointer),
+            *(pointer, pointer, pointer, pointer),
         )
+        lib.ponder_choose.argtypes = (integer, integer, pointer, ctypes.c_long, pointer)
         lib.ponder_close.restype = lib.ponder_clear.restype = lib.ponder_copy.restype = lib.ponder_pack.restype = None
     return lib

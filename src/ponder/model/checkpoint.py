@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -45,19 +45,27 @@ def load_model(
 
     Raises CheckpointError naming file and key when the folder is not exactly one whole model.
     """
-    folder = Path(folder)
-    config = load_config(folder)
-    with ExitStack() as stack:
-        tensors = _open_weights(folder, stack)
-        _check_tensors(tensors, config.parameter_shapes(), config.tie_embeddings)
+    with open_model(folder) as (config, tensors):
         dtype = dtype or _DTYPES[tensors["model.embed_tokens.weight"].dtype]
-        state = {name: tensors[name].read().to(device, dtype, copy=True) for name in config.parameter_shapes()}
-        if config.tie_embeddings and "lm_head.weight" in tensors:
-            _check_tied(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+        state = {name: tensor.read().to(device, dtype, copy=True) for name, tensor in tensors.items()}
     with torch.device("meta"):
         model = Transformer(config)
     model.load_state_dict(state, assign=True)
     return model.to(device)
+
+
+@contextmanager
+def open_model(folder: str | Path) -> Iterator[tuple[ModelConfig, dict[str, StoredTensor]]]:
+    """The configuration and the parameters of a model folder, checked and not read yet. Raises as `load_model`."""
+    folder = Path(folder)
+    config = load_config(folder)
+    shapes = config.parameter_shapes()
+    with ExitStack() as stack:
+        tensors = _open_weights(folder, stack)
+        _check_tensors(tensors, shapes, config.tie_embeddings)
+        if config.tie_embeddings and "lm_head.weight" in tensors:
+            _check_tied(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
+        yield config, {name: tensors[name] for name in shapes}
 
 
 def save_model(
@@ -128,6 +136,27 @@ def atomic_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path
         _sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic_file(file: str | Path, *, replace: bool = False) -> Iterator[BinaryIO]:
+    """Yields a temporary file beside `file`. On success it is synced and renamed to `file`; on an error it is removed
+    and `file` is as it was. Raises CheckpointError when `file` exists and `replace` is False."""
+    file = Path(os.path.abspath(file))
+    if file.is_dir() or (file.exists() and not replace):
+        raise CheckpointError(f"{file}: exists: choose another name{'' if file.is_dir() else ' or remove it'}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+        temporary.chmod(0o666 & ~_umask())
+        _sync(temporary)
+        temporary.rename(file)
+        _sync(file.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class LocalSampler:
     def __init__(
         self, model: Transformer, tokenizer: Tokenizer, format: Format, *, name: str = "local", **options: Any
     ) -> None:
-        """options: those of `Engine`: max_batch, window, memory, max_waiting, max_waiting_tokens, deterministic, …"""
+        """options: those of `Engine`: max_batch, window, memory, max_waiting, deterministic, quantize, …"""
         self.engine = Engine(model, format.phase_tokens, **options)
         self.tokenizer = tokenizer
         self.format = format

@@ -26,7 +26,9 @@ class ByteTokenizer(Tokenizer):
         super().__init__(learned._spec)
 
 
-def tiny_config(*, vocab_size: int = VOCAB_SIZE, max_positions: int = 256, num_layers: int = 2) -> ModelConfig:
+def tiny_config(
+    *, vocab_size: int = VOCAB_SIZE, max_positions: int = 256, num_layers: int = 2, head_dim: int = 8
+) -> ModelConfig:
     """A Qwen3 of width 32."""
     return ModelConfig(
         vocab_size=vocab_size,
@@ -34,18 +36,16 @@ def tiny_config(*, vocab_size: int = VOCAB_SIZE, max_positions: int = 256, num_l
         num_layers=num_layers,
         num_heads=4,
         num_kv_heads=2,
-        head_dim=8,
+        head_dim=head_dim,
         intermediate_size=64,
         max_positions=max_positions,
     )
 
 
-def tiny_model(
-    seed: int = 0, *, vocab_size: int = VOCAB_SIZE, max_positions: int = 256, num_layers: int = 2
-) -> Transformer:
-    """Random float32 weights of `tiny_config`, spread enough that samples vary and the most likely token stands out."""
-    config = tiny_config(vocab_size=vocab_size, max_positions=max_positions, num_layers=num_layers)
-    model = Transformer(config, seed=seed)
+def tiny_model(seed: int = 0, **sizes: int) -> Transformer:
+    """Random float32 weights of `tiny_config(**sizes)`, spread enough that samples vary and the most likely token
+    stands out."""
+    model = Transformer(tiny_config(**sizes), seed=seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
@@ -78,7 +78,7 @@ class ParrotModel(Transformer):
         return torch.cat((places_BT[..., None].to(h_BTD.dtype), torch.zeros_like(h_BTD[..., 1:])), -1)
 
     def unembed(self, h_D: Tensor) -> Tensor:
-        logits_V = torch.zeros(*h_D.shape[:-1], self.config.vocab_size)
+        logits_V = torch.zeros(*h_D.shape[:-1], self.config.vocab_size, device=h_D.device)
         flat = logits_V.view(-1, self.config.vocab_size)
         for row, place in enumerate(h_D[..., 0].flatten().tolist()):
             if place in self._said_after:

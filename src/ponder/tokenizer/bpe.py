@@ -121,6 +121,11 @@ class Tokenizer:
         return MappingProxyType(self._config)
 
     @property
+    def spec(self) -> Mapping[str, Any]:
+        """The content of `tokenizer.json`."""
+        return MappingProxyType(self._spec)
+
+    @property
     def chat_template(self) -> str | None:
         """The Jinja template that came with the tokenizer."""
         template = self._config.get("chat_template")

@@ -8,16 +8,17 @@
 
 #include "products.h"
 
-constexpr int PAGE = 16, BLOCK = 16, TOKENS = PAGE * BLOCK, ROWS = 32, WIDEST = 256;
+constexpr int PAGE = 16, BLOCK = 16, TOKENS = PAGE * BLOCK, ROWS = 32, WIDEST = 256, ABREAST = 2;
 
 // What one thread works on.
-struct Bench {
+struct alignas(64) Bench {
   float scores[ROWS][TOKENS + 16];
   float sums[ROWS][WIDEST];  // of weighted values
   float top[ROWS], mass[ROWS];
   bf16 queries[ROWS][WIDEST + 32];
   bf16 weights[ROWS][TOKENS + 32];
   int seen[ROWS];  // tokens that a row may look at, from position 0
+  bf16* panels() { return (bf16*)(this + 1); }  // room behind: ABREAST panels of int8 weights as bfloat16
 };
 
 struct Pages {
@@ -29,10 +30,21 @@ struct Pages {
   const bf16* values(int at) const { return keys(at) + PAGE * d; }
 };
 
-// Half a page, keys or values, will be read soon.
-static inline void announce(const bf16* half, int d) {
-  for (int i = 0; i < PAGE * d; i += 32) __builtin_prefetch(half + i, 0, 2);
-}
+// Pages first … last - 1 of a context, at most BLOCK of them. While one block is worked on, the one that this thread
+// takes next is on its way from memory, page by page.
+struct Block {
+  Pages pages;
+  int first, last;
+  int count() const { return last - first; }
+  // A part of 32 dimensions of one page's keys, or as many bytes of its values.
+  void announce_part(int at, bool values, int part) const {
+    if (first + at >= last) return;
+    announce<16, 2>((values ? pages.values(first + at) : pages.keys(first + at)) + part * PAGE * 32);
+  }
+  void announce_half(int at, bool values) const {
+    for (int part = 0; part < pages.d / 32; part++) announce_part(at, values, part);
+  }
+};
 
 // Vectors ------------------------------------------------------------------------------------------------------------
 
@@ -54,10 +66,11 @@ template <class Dot, int R> static inline void score_page(Bench& b, int row, con
     }
 }
 
-template <class Dot> static void score_vectors(Bench& b, int rows, const Pages& pages, int first, int last) {
+template <class Dot> static void score_vectors(Bench& b, int rows, const Block& now, const Block& next) {
+  const auto [pages, first, last] = now;
   for (int at = first; at < last; at++) {
     const bf16* keys = pages.keys(at);
-    if (at + 1 < last) announce(pages.keys(at + 1), pages.d);
+    next.announce_half(at - first, false);
     const int column = (at - first) * PAGE;
     int row = 0;
     if constexpr (W == 16)
@@ -68,13 +81,14 @@ template <class Dot> static void score_vectors(Bench& b, int rows, const Pages& 
 }
 
 template <class Dot, int R, int V>
-static inline void mix_columns(Bench& b, int row, const Pages& pages, int first, int last, int column) {
+static inline void mix_columns(Bench& b, int row, const Block& now, const Block& next, int column) {
+  const auto [pages, first, last] = now;
   vf acc[R][V];
   for (int r = 0; r < R; r++)
     for (int v = 0; v < V; v++) acc[r][v] = load<vf>(b.sums[row + r] + column + v * W);
   for (int at = first; at < last; at++) {
     const bf16* values = pages.values(at) + column * 2;
-    if (!column && !row && at + 1 < last) announce(pages.values(at + 1), pages.d);
+    if (!column && !row) next.announce_half(at - first, true);
     for (int i = 0; i < PAGE; i += 2, values += 2 * pages.d) {
       vu x[R];
       for (int r = 0; r < R; r++) x[r] = splat(pair_at(b.weights[row + r] + (at - first) * PAGE + i));
@@ -88,43 +102,45 @@ static inline void mix_columns(Bench& b, int row, const Pages& pages, int first,
     for (int v = 0; v < V; v++) store(b.sums[row + r] + column + v * W, acc[r][v]);
 }
 
-template <class Dot, int R> static inline void mix_rows(Bench& b, int row, const Pages& pages, int first, int last) {
+template <class Dot, int R> static inline void mix_rows(Bench& b, int row, const Block& now, const Block& next) {
   constexpr int V = W == 16 ? 4 : 8 / R;
+  const int d = now.pages.d;
   int column = 0;
-  for (; column + V * W <= pages.d; column += V * W) mix_columns<Dot, R, V>(b, row, pages, first, last, column);
-  for (; column < pages.d; column += W) mix_columns<Dot, R, 1>(b, row, pages, first, last, column);
+  for (; column + V * W <= d; column += V * W) mix_columns<Dot, R, V>(b, row, now, next, column);
+  for (; column < d; column += W) mix_columns<Dot, R, 1>(b, row, now, next, column);
 }
 
-template <class Dot> static void mix_vectors(Bench& b, int rows, const Pages& pages, int first, int last) {
+template <class Dot> static void mix_vectors(Bench& b, int rows, const Block& now, const Block& next) {
   int row = 0;
   if constexpr (W == 16)
-    for (; row + 4 <= rows; row += 4) mix_rows<Dot, 4>(b, row, pages, first, last);
-  for (; row + 2 <= rows; row += 2) mix_rows<Dot, 2>(b, row, pages, first, last);
-  if (row < rows) mix_rows<Dot, 1>(b, row, pages, first, last);
+    for (; row + 4 <= rows; row += 4) mix_rows<Dot, 4>(b, row, now, next);
+  for (; row + 2 <= rows; row += 2) mix_rows<Dot, 2>(b, row, now, next);
+  if (row < rows) mix_rows<Dot, 1>(b, row, now, next);
 }
 
 // Tiles --------------------------------------------------------------------------------------------------------------
 
 #if defined(__AMX_BF16__)
-static void score_tiles(Bench& b, int rows, const Pages& pages, int first, int last) {
+static void score_tiles(Bench& b, int rows, const Block& now, const Block& next) {
+  const auto [pages, first, last] = now;
   constexpr long Q = sizeof b.queries[0], S = sizeof b.scores[0];
   const bool two = rows > 16;
   shape_tiles(32, rows);
   for (int at = first; at < last; at += 2) {
     // A page beyond the end is the last one again, into columns that nobody reads.
-    const bf16 *keys = pages.keys(at), *next = pages.keys(at + 1 < last ? at + 1 : at);
+    const bf16 *keys = pages.keys(at), *second = pages.keys(at + 1 < last ? at + 1 : at);
     float* to = b.scores[0] + (at - first) * PAGE;
-    if (at + 2 < last) announce(pages.keys(at + 2), pages.d);
-    if (at + 3 < last) announce(pages.keys(at + 3), pages.d);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
     for (int i = 0; i < pages.d; i += 32) {
+      next.announce_part(at - first, false, i / 32);
       _tile_loadd(4, b.queries[0] + i, Q);
       _tile_loadd(6, keys + i * PAGE, 64);
       _tile_dpbf16ps(0, 4, 6);
-      _tile_loadd(7, next + i * PAGE, 64);
+      next.announce_part(at - first + 1, false, i / 32);
+      _tile_loadd(7, second + i * PAGE, 64);
       _tile_dpbf16ps(1, 4, 7);
       if (!two) continue;
       _tile_loadd(5, b.queries[16] + i, Q);
@@ -140,7 +156,8 @@ static void score_tiles(Bench& b, int rows, const Pages& pages, int first, int l
   }
 }
 
-static void mix_tiles(Bench& b, int rows, const Pages& pages, int first, int last) {
+static void mix_tiles(Bench& b, int rows, const Block& now, const Block& next) {
+  const auto [pages, first, last] = now;
   constexpr long P = sizeof b.weights[0], O = sizeof b.sums[0];
   const int d = pages.d;
   const bool two = rows > 16;
@@ -155,7 +172,7 @@ static void mix_tiles(Bench& b, int rows, const Pages& pages, int first, int las
     }
     for (int at = first; at < last; at++) {
       const bf16* values = pages.values(at) + column * 2;
-      if (!column && at + 1 < last) announce(pages.values(at + 1), d);
+      next.announce_part(at - first, true, column / 32);
       _tile_loadd(4, b.weights[0] + (at - first) * PAGE, P);
       _tile_loadd(6, values, d * 4);
       _tile_dpbf16ps(0, 4, 6);
@@ -178,28 +195,24 @@ static void mix_tiles(Bench& b, int rows, const Pages& pages, int first, int las
 
 // The same for all ---------------------------------------------------------------------------------------------------
 
-// Scores of a block → weights, under the running maximum; what was summed before is scaled to it.
+// Scores of a block → weights, under the running maximum; what was summed before is scaled to it. `scale` turns scores
+// into powers of two.
 static inline void soften(Bench& b, int row, int first_token, int tokens, int d, float scale) {
-  float* scores = b.scores[row];
+  const float* scores = b.scores[row];
   bf16* weights = b.weights[row];
   const int seen = b.seen[row] - first_token < tokens ? b.seen[row] - first_token : tokens;
-  const int whole = seen > 0 ? (seen + W - 1) / W * W : 0;
+  const int full = seen > 0 ? seen / W * W : 0, whole = seen > 0 ? (seen + W - 1) / W * W : 0;
   for (int i = whole; i < tokens; i += W) store(weights + i, vh{});
   if (seen <= 0) return;
-  vf most = splat(-INFINITY);
-  for (int i = 0; i < whole; i += W) {
-    vf x = load<vf>(scores + i) * scale;
-    if (i + W > seen) x = lanes() + i < seen ? x : splat(-INFINITY);
-    store(scores + i, x);
-    most = larger(most, x);
-  }
-  float top = largest(most);
-  top = top > b.top[row] ? top : b.top[row];
-  const float shrink = exponential(splat(b.top[row] - top))[0];
+  vf most = splat(b.top[row]);
+  for (int i = 0; i < full; i += W) most = larger(most, load<vf>(scores + i));
+  if (full < whole) most = larger(most, lanes() + full < seen ? load<vf>(scores + full) : splat(-INFINITY));
+  const float top = largest(most), zero = top * scale;
+  const float shrink = power_of_two(splat(b.top[row] * scale - zero))[0];
   vf mass = {};
   for (int i = 0; i < whole; i += W) {
-    vf p = exponential(load<vf>(scores + i) - top);
-    if (i + W > seen) p = lanes() + i < seen ? p : vf{};
+    vf p = power_of_two(load<vf>(scores + i) * scale - zero);
+    if (i == full) p = lanes() + i < seen ? p : vf{};
     vh rounded = narrow(p);
     store(weights + i, rounded);
     mass += (vf)(__builtin_convertvector(rounded, vu) << 16);
@@ -220,24 +233,28 @@ static inline void begin_attention(Bench& b, int rows, int d) {
 
 enum Kernel { PORTABLE, AVX512, AMX };
 
-// The rows on the bench against the pages first … last - 1.
-static void attend(Kernel kernel, Bench& b, int rows, const Pages& pages, int first, int last, float scale) {
+// The rows on the bench against the pages first … last - 1. `after`: what this thread reads then.
+static void attend(Kernel kernel, Bench& b, int rows, const Pages& pages, int first, int last, float scale,
+                   const Block& after) {
+  const auto block = [&](int begin) { return Block{pages, begin, begin + BLOCK < last ? begin + BLOCK : last}; };
   for (int begin = first; begin < last; begin += BLOCK) {
-    const int end = begin + BLOCK < last ? begin + BLOCK : last;
+    const Block now = block(begin), next = now.last < last ? block(now.last) : after;
 #if defined(__AMX_BF16__)
-    if (kernel == AMX) score_tiles(b, rows, pages, begin, end);
+    if (kernel == AMX) score_tiles(b, rows, now, next);
 #endif
 #if defined(__AVX512BF16__)
-    if (kernel == AVX512) score_vectors<Dotted>(b, rows, pages, begin, end);
+    if (kernel == AVX512) score_vectors<Dotted>(b, rows, now, next);
 #endif
-    if (kernel == PORTABLE) score_vectors<Widened>(b, rows, pages, begin, end);
-    for (int row = 0; row < rows; row++) soften(b, row, begin * PAGE, (end - begin) * PAGE, pages.d, scale);
+    if (kernel == PORTABLE) score_vectors<Widened>(b, rows, now, next);
+    for (int i = now.count(); i < next.count(); i++) next.announce_half(i, false);
+    for (int row = 0; row < rows; row++) soften(b, row, begin * PAGE, now.count() * PAGE, pages.d, scale);
 #if defined(__AMX_BF16__)
-    if (kernel == AMX) mix_tiles(b, rows, pages, begin, end);
+    if (kernel == AMX) mix_tiles(b, rows, now, next);
 #endif
 #if defined(__AVX512BF16__)
-    if (kernel == AVX512) mix_vectors<Dotted>(b, rows, pages, begin, end);
+    if (kernel == AVX512) mix_vectors<Dotted>(b, rows, now, next);
 #endif
-    if (kernel == PORTABLE) mix_vectors<Widened>(b, rows, pages, begin, end);
+    if (kernel == PORTABLE) mix_vectors<Widened>(b, rows, now, next);
+    for (int i = now.count(); i < next.count(); i++) next.announce_half(i, true);
   }
 }

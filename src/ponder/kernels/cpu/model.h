@@ -2,13 +2,16 @@
 #pragma once
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <vector>
 
 #include "attention.h"
+#include "sampling.h"
+#include "team.h"
 
 extern "C" struct Shape {  // kernels/fused.py: the same fields in the same order
-  int vocab, hidden, layers, heads, kv_heads, head_dim, mlp, qk_norm, float_weights;
+  int vocab, hidden, layers, heads, kv_heads, head_dim, mlp, qk_norm, float_weights, int8;
   float eps;
 };
 
@@ -33,9 +36,15 @@ struct Memory {
   }
 };
 
+struct Matrix {  // (outputs, K), packed: bfloat16, or int8 with a scale for each output
+  void* panels;
+  float* scales;
+  long outputs, K;
+};
+
 struct Layer {
   float *norm1, *norm2, *q_norm, *k_norm, *qkv_bias, *o_bias;  // null: none
-  bf16 *qkv, *o, *gate_up, *down;
+  Matrix qkv, o, gate_up, down;
 };
 
 struct Model {
@@ -43,7 +52,7 @@ struct Model {
   long D, F, HD, QKV, V;  // padded widths: stream, MLP, heads together, their products, vocabulary
   std::vector<Layer> layers;
   float* norm;
-  bf16* head;
+  Matrix head;
   const void* embed;  // (vocab, hidden) as the model holds it
   Memory weights, pool, room;
   long page;  // numbers in a page, all layers
@@ -52,8 +61,10 @@ struct Model {
   long rows = 0;
   float *x, *qkv, *states;
   bf16 *normed, *queries, *attended, *gated;
-  long ld_normed, ld_attended, ld_gated;  // not a power of two: rows would meet in the same lines of the cache
+  long ld_x, ld_qkv, ld_normed, ld_attended, ld_gated;  // no powers of two: rows would meet in one line of the cache
   std::vector<Bench*> benches;
+  std::vector<Chooser> choosers;
+  Team team;
 
   bf16* head_of(int layer, int kv_head) const {
     return (bf16*)pool.at + ((long)layer * s.kv_heads + kv_head) * 2 * PAGE * s.head_dim;
@@ -63,7 +74,7 @@ struct Model {
     D = padded(s.hidden), F = padded(s.mlp), HD = padded((long)s.heads * s.head_dim), V = padded(s.vocab);
     QKV = padded((long)(s.heads + 2 * s.kv_heads) * s.head_dim);
     page = (long)s.layers * s.kv_heads * 2 * PAGE * s.head_dim;
-    ld_normed = D + 32, ld_attended = HD + 32, ld_gated = F + 32;
+    ld_x = D + 16, ld_qkv = QKV + 16, ld_normed = D + 32, ld_attended = HD + 32, ld_gated = F + 32;
   }
   ~Model() {
     weights.unmap(), pool.unmap(), room.unmap();
@@ -81,23 +92,28 @@ struct Model {
     }
   };
 
+  Matrix take(Cutter& cut, long outputs, long K) const {
+    float* scales = s.int8 ? cut.take<float>(outputs) : nullptr;
+    return {cut.take<char>(outputs * K * (s.int8 ? 1 : 2)), scales, outputs, K};
+  }
+
   size_t lay_out_weights(char* base) {
     Cutter cut{base};
     for (Layer& layer : layers) {
       layer.norm1 = cut.take<float>(D), layer.norm2 = cut.take<float>(D);
       layer.q_norm = cut.take<float>(s.head_dim), layer.k_norm = cut.take<float>(s.head_dim);
       layer.qkv_bias = cut.take<float>(QKV), layer.o_bias = cut.take<float>(D);
-      layer.qkv = cut.take<bf16>(QKV * D), layer.o = cut.take<bf16>(D * HD);
-      layer.gate_up = cut.take<bf16>(2 * F * D), layer.down = cut.take<bf16>(D * F);
+      layer.qkv = take(cut, QKV, D), layer.o = take(cut, D, HD);
+      layer.gate_up = take(cut, 2 * F, D), layer.down = take(cut, D, F);
     }
     norm = cut.take<float>(D);
-    head = cut.take<bf16>(V * D);
+    head = take(cut, V, D);
     return cut.used;
   }
 
   size_t lay_out_room(char* base, long wanted) {
     Cutter cut{base};
-    x = cut.take<float>(wanted * D), qkv = cut.take<float>(wanted * QKV);
+    x = cut.take<float>(wanted * ld_x), qkv = cut.take<float>(wanted * ld_qkv);
     states = cut.take<float>(wanted * s.heads * (s.head_dim + 2));
     normed = cut.take<bf16>(wanted * ld_normed), queries = cut.take<bf16>(wanted * s.heads * s.head_dim);
     attended = cut.take<bf16>(wanted * ld_attended), gated = cut.take<bf16>(wanted * ld_gated);
@@ -105,8 +121,9 @@ struct Model {
   }
 
   bool make_room(long wanted, int threads) {
+    const long widest = std::max({D, HD, F, (long)CHUNK}), expanded = s.int8 ? ABREAST * widest * PANEL * sizeof(bf16) : 0;
     while ((int)benches.size() < threads) {
-      void* bench = aligned_alloc(64, padded(sizeof(Bench), 64));
+      void* bench = aligned_alloc(64, padded(sizeof(Bench), 64) + expanded);
       if (!bench) return false;
       memset(bench, 0, sizeof(Bench));
       benches.push_back((Bench*)bench);

@@ -3,12 +3,12 @@
 #include "model.h"
 
 struct Packing {
-  bf16* panels;
-  long count;
+  Matrix to;
   const void* parts[3];  // weights whose outputs follow one another; gated: whose outputs alternate, 16 by 16
   long heights[3];
-  long K, K_padded;
+  long K;
   bool gated;
+  long count() const { return to.outputs / PANEL; }  // of panels
 };
 
 static inline void copy_floats(float* to, const void* from, long count, bool floats) {
@@ -29,21 +29,51 @@ static inline const void* source(const Packing& p, long panel, int j, long size)
   return (const char*)p.parts[part] + output * p.K * size;
 }
 
+// Up to 32 inputs of an output from `begin` on, as floats; the rest are zeros.
+static inline void read_inputs(const Packing& p, const void* row, long begin, bool floats, float (&line)[32]) {
+  const long some = !row || p.K < begin ? 0 : p.K - begin < 32 ? p.K - begin : 32;
+  for (long k = 0; k < some; k++) line[k] = floats ? ((const float*)row)[begin + k] : widen(((const bf16*)row)[begin + k]);
+  for (long k = some; k < 32; k++) line[k] = 0;
+}
+
+// What the largest weight of an output is 127 times of; not a number where a weight is none.
+static inline float scale_of(const Packing& p, const void* row, bool floats) {
+  float most = 0, line[32];
+  for (long begin = 0; begin < p.K; begin += 32) {
+    read_inputs(p, row, begin, floats, line);
+    for (float x : line) most = fabsf(x) > most || x != x ? fabsf(x) : most;
+  }
+  return most / 127;
+}
+
+static inline int8_t nearest(float x, float by) { return by ? (int8_t)rintf(x * by) : 0; }
+
 static void pack_panel(const Packing& p, long panel, bool floats) {
-  bf16* to = p.panels + panel * p.K_padded * PANEL;
+  bf16* to = (bf16*)p.to.panels + panel * p.to.K * PANEL;
+  int8_t* bytes = (int8_t*)p.to.panels + panel * p.to.K * PANEL;
   const void* rows[PANEL];
   for (int j = 0; j < PANEL; j++) rows[j] = source(p, panel, j, floats ? 4 : 2);
-  for (long begin = 0; begin < p.K_padded; begin += 32) {
-    const long some = p.K - begin < 32 ? (p.K > begin ? p.K - begin : 0) : 32;
+  float by[PANEL];  // 1 / scale
+  if (p.to.scales)
     for (int j = 0; j < PANEL; j++) {
-      bf16 line[32] = {};
-      if (rows[j] && floats)
-        for (long k = 0; k < some; k++) line[k] = narrow(((const float*)rows[j])[begin + k]);
-      else if (rows[j])
-        memcpy(line, (const bf16*)rows[j] + begin, some * sizeof(bf16));
-      for (int k = 0; k < 32; k += 2) memcpy(to + (begin + k) * PANEL + j * 2, line + k, 4);
+      const float scale = scale_of(p, rows[j], floats);
+      p.to.scales[panel * PANEL + j] = scale;
+      by[j] = scale > 1e-37f && scale < INFINITY ? 1 / scale : 0;
     }
-  }
+  float line[32];
+  for (long begin = 0; begin < p.to.K; begin += 32)
+    for (int j = 0; j < PANEL; j++) {
+      read_inputs(p, rows[j], begin, floats, line);
+      for (int k = 0; k < 32; k += 2) {
+        if (p.to.scales) {
+          const int8_t pair[2] = {nearest(line[k], by[j]), nearest(line[k + 1], by[j])};
+          memcpy(bytes + (begin + k) * PANEL + place(j), pair, 2);
+        } else {
+          const bf16 pair[2] = {narrow(line[k]), narrow(line[k + 1])};
+          memcpy(to + (begin + k) * PANEL + j * 2, pair, 4);
+        }
+      }
+    }
 }
 
 // Norms and biases are copied, weights are left to pack. `from`: for each layer norm, q, k, v, their three biases, o,
@@ -71,14 +101,14 @@ static std::vector<Packing> packings(Model& m, const void* const* from) {
     if (w[9]) copy_floats(layer.q_norm, w[9], s.head_dim, floats);
     if (w[10]) copy_floats(layer.k_norm, w[10], s.head_dim, floats);
     copy_floats(layer.norm2, w[11], s.hidden, floats);
-    all.push_back({layer.qkv, m.QKV / PANEL, {w[1], w[2], w[3]}, {q, kv, kv}, s.hidden, m.D, false});
-    all.push_back({layer.o, m.D / PANEL, {w[7]}, {s.hidden}, q, m.HD, false});
-    all.push_back({layer.gate_up, 2 * m.F / PANEL, {w[12], w[13]}, {s.mlp, s.mlp}, s.hidden, m.D, true});
-    all.push_back({layer.down, m.D / PANEL, {w[14]}, {s.hidden}, s.mlp, m.F, false});
+    all.push_back({layer.qkv, {w[1], w[2], w[3]}, {q, kv, kv}, s.hidden, false});
+    all.push_back({layer.o, {w[7]}, {s.hidden}, q, false});
+    all.push_back({layer.gate_up, {w[12], w[13]}, {s.mlp, s.mlp}, s.hidden, true});
+    all.push_back({layer.down, {w[14]}, {s.hidden}, s.mlp, false});
   }
   const void* const* last = from + s.layers * EACH;
   m.embed = last[0];
   copy_floats(m.norm, last[1], s.hidden, floats);
-  all.push_back({m.head, m.V / PANEL, {last[2]}, {s.vocab}, s.hidden, m.D, false});
+  all.push_back({m.head, {last[2]}, {s.vocab}, s.hidden, false});
   return all;
 }

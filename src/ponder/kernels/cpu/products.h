@@ -3,20 +3,25 @@
 // A panel is 32 outputs of a weight (N, K): [K/2][32][2], so that one 32-bit lane holds two neighbouring inputs of one
 // output. AMX tiles, AVX-512 dot products and plain vectors all read it as it lies. What a row's result is does not
 // depend on the rows beside it: every path adds the inputs up in one order.
+//
+// int8 weights, with a float32 scale for each output, lie the same but for the order of outputs (see bytes.h). They
+// become bfloat16 on the way, which holds them exactly, and the scale meets the sum.
 #pragma once
-#include "vectors.h"
+#include "bytes.h"
 #if defined(__AMX_BF16__)
 #include <immintrin.h>
 #endif
 
-constexpr int PANEL = 32;
+constexpr int NEAR = 256;  // rows that stay in the cache while panels pass
+constexpr int CHUNK = 64;  // inputs of int8 panels that are bfloat16 at a time, where rows are few
 
 enum class Into { STORE, ADD, GATED };
 
 struct Product {
   const bf16* a;  // (rows, K), row stride lda; up to a multiple of 16 rows may be read
   long lda;
-  const bf16* panels;
+  const void* panels;   // bfloat16; int8 where there are scales
+  const float* scales;  // per output, or null
   int K, num_panels;
   Into into;
   const float* bias;  // per output, or null
@@ -26,39 +31,47 @@ struct Product {
   long ldg;
 };
 
+// Bytes of weights ahead of those in use that are asked for: they come from memory, and the processor's own guesses
+// leave a third of its bandwidth unused. Dot products read panels abreast into the first cache, tiles in a row into the
+// second.
+constexpr long SOON = 1024, LATER = 8192;
+
 static inline void finish(const Product& p, int row, int panel, const float* acc) {
+  const float* scales = p.scales ? p.scales + panel * PANEL : nullptr;
+  const auto at = [&](int i) { return scales ? load<vf>(acc + i) * load<vf>(scales + i) : load<vf>(acc + i); };
   if (p.into == Into::GATED) {
     bf16* to = p.gated + row * p.ldg + panel * 16;
     for (int i = 0; i < 16; i += W) {
-      vf gate = load<vf>(acc + i), value = load<vf>(acc + 16 + i);
+      vf gate = at(i), value = at(16 + i);
       store(to + i, narrow(gate / (1.0f + exponential(-gate)) * value));
     }
     return;
   }
   float* to = p.out + row * p.ldo + panel * PANEL;
   for (int i = 0; i < PANEL; i += W) {
-    vf y = load<vf>(acc + i);
+    vf y = at(i);
     if (p.bias) y += load<vf>(p.bias + panel * PANEL + i);
     if (p.into == Into::ADD) y += load<vf>(to + i);
     store(to + i, y);
   }
 }
 
-// R rows times V vectors of each of P panels, in registers.
-template <class Dot, int R, int P, int V>
+// R rows times V vectors of each of P panels, in registers. T: bf16 or int8_t.
+template <class Dot, class T, int R, int P, int V>
 static inline void block(const Product& p, int row, int panel, int begin, float (*out)[R][PANEL]) {
   vf acc[P][R][V] = {};
   const bf16* a = p.a + row * p.lda;
-  const bf16* w = p.panels + (long)panel * p.K * PANEL + begin * 2;
+  const T* w = (const T*)p.panels + (long)panel * p.K * PANEL;
   for (int k = 0; k < p.K; k += 2) {
     vu x[R];
     for (int r = 0; r < R; r++) x[r] = splat(pair_at(a + r * p.lda + k));
     for (int at = 0; at < P; at++) {
-      const bf16* line = w + (long)at * p.K * PANEL + k * PANEL;
-      for (int v = 0; v < V; v++) {
-        vu pairs = load<vu>(line + v * 2 * W);
-        for (int r = 0; r < R; r++) acc[at][r][v] = Dot::dot(acc[at][r][v], x[r], pairs);
-      }
+      const T* line = w + (long)at * p.K * PANEL + k * PANEL;
+      if (!begin && k % 4 == 0) announce<2 * sizeof(T), 1>((const char*)line + SOON);
+      vu pairs[V];
+      read_pairs<V>(line, begin / W, pairs);
+      for (int v = 0; v < V; v++)
+        for (int r = 0; r < R; r++) acc[at][r][v] = Dot::dot(acc[at][r][v], x[r], pairs[v]);
     }
   }
   for (int at = 0; at < P; at++)
@@ -66,36 +79,36 @@ static inline void block(const Product& p, int row, int panel, int begin, float 
       for (int v = 0; v < V; v++) store(out[at][r] + begin + v * W, acc[at][r][v]);
 }
 
-template <class Dot, int R, int P> static inline void rows_times_panels(const Product& p, int row, int panel) {
+template <class Dot, class T, int R, int P> static inline void rows_times_panels(const Product& p, int row, int panel) {
   // As many vectors at once as registers hold beside the inputs: 32 of them with AVX-512, else 16.
   constexpr int REGISTERS = W == 16 ? 16 : 8, ALL = PANEL / W;
   constexpr int V = ALL * R * P <= REGISTERS ? ALL : REGISTERS / (R * P) > 1 ? REGISTERS / (R * P) : 1;
   float out[P][R][PANEL] __attribute__((aligned(64)));
-  for (int begin = 0; begin < PANEL; begin += V * W) block<Dot, R, P, V>(p, row, panel, begin, out);
+  for (int begin = 0; begin < PANEL; begin += V * W) block<Dot, T, R, P, V>(p, row, panel, begin, out);
   for (int at = 0; at < P; at++)
     for (int r = 0; r < R; r++) finish(p, row + r, panel + at, out[at][r]);
 }
 
-template <class Dot, int R> static void rows_times_all(const Product& p, int row, int first, int last) {
-  constexpr int P = W == 16 ? (R == 1 ? 4 : R == 2 ? 2 : 1) : (R == 1 && W == 8 ? 2 : 1);
+template <class Dot, class T, int R> static void rows_times_all(const Product& p, int row, int first, int last) {
+  constexpr int P = W == 16 && R == 1 && sizeof(T) == 1 ? 4 : (W == 16 && R < 3) || (W == 8 && R == 1) ? 2 : 1;
   int panel = first;
-  for (; panel + P <= last; panel += P) rows_times_panels<Dot, R, P>(p, row, panel);
+  for (; panel + P <= last; panel += P) rows_times_panels<Dot, T, R, P>(p, row, panel);
   if constexpr (P > 2)
-    for (; panel + 2 <= last; panel += 2) rows_times_panels<Dot, R, 2>(p, row, panel);
-  for (; panel < last; panel++) rows_times_panels<Dot, R, 1>(p, row, panel);
+    for (; panel + 2 <= last; panel += 2) rows_times_panels<Dot, T, R, 2>(p, row, panel);
+  for (; panel < last; panel++) rows_times_panels<Dot, T, R, 1>(p, row, panel);
 }
 
 // Rows [top, bottom) times panels [first, last).
-template <class Dot> static void multiply_vectors(const Product& p, int top, int bottom, int first, int last) {
+template <class Dot, class T> static void multiply_vectors(const Product& p, int top, int bottom, int first, int last) {
   constexpr int FEW = 8;  // panels that stay in the cache while all rows pass
   const int step = bottom - top > 4 ? FEW : last - first;
   for (; first < last; first += step) {
     const int end = first + step < last ? first + step : last;
     int row = top;
-    for (; row + 4 <= bottom; row += 4) rows_times_all<Dot, 4>(p, row, first, end);
-    if (bottom - row == 3) rows_times_all<Dot, 3>(p, row, first, end);
-    if (bottom - row == 2) rows_times_all<Dot, 2>(p, row, first, end);
-    if (bottom - row == 1) rows_times_all<Dot, 1>(p, row, first, end);
+    for (; row + 4 <= bottom; row += 4) rows_times_all<Dot, T, 4>(p, row, first, end);
+    if (bottom - row == 3) rows_times_all<Dot, T, 3>(p, row, first, end);
+    if (bottom - row == 2) rows_times_all<Dot, T, 2>(p, row, first, end);
+    if (bottom - row == 1) rows_times_all<Dot, T, 1>(p, row, first, end);
   }
 }
 
@@ -121,13 +134,24 @@ static inline void finish_tiles(const Product& p, int row, int rows, int panel, 
   for (int r = 0; r < rows; r++) finish(p, row + r, panel, sums + r * PANEL);
 }
 
-static inline bool adds_in_tiles(const Product& p) { return p.into != Into::GATED && !p.bias; }
+static inline bool adds_in_tiles(const Product& p) { return p.into != Into::GATED && !p.bias && !p.scales; }
 
-// 16 rows and two panels.
-static inline void tiles_16(const Product& p, int row, int rows, int panel) {
+// A panel of bfloat16 from input k on.
+static inline const bf16* weights_at(const Product& p, int panel, int k) {
+  return (const bf16*)p.panels + ((long)panel * p.K + k) * PANEL;
+}
+
+// The same of int8: the next CHUNK inputs become bfloat16 in `room` whenever k comes to them.
+static inline const bf16* weights_at(const Product& p, int panel, int k, bf16* room) {
+  const int8_t* from = (const int8_t*)p.panels + ((long)panel * p.K + k) * PANEL;
+  if (k % CHUNK == 0) expand(from, p.K - k < CHUNK ? p.K - k : CHUNK, room);
+  announce<16, 2>((const char*)from + LATER / 2);
+  return room + k % CHUNK * PANEL;
+}
+
+// 16 rows and two panels. T: bf16 or int8_t; int8 passes through `room`.
+template <class T> static inline void tiles_16(const Product& p, int row, int rows, int panel, bf16* room) {
   const bf16* a = p.a + row * p.lda;
-  const bf16* w = p.panels + (long)panel * p.K * PANEL;
-  const long other = (long)p.K * PANEL;
   float* out = p.out + row * p.ldo + panel * PANEL;
   const bool direct = adds_in_tiles(p);
   if (direct && p.into == Into::ADD) {
@@ -141,15 +165,23 @@ static inline void tiles_16(const Product& p, int row, int rows, int panel) {
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int k = 0; k < p.K; k += 32, w += 32 * PANEL) {
+  for (int k = 0; k < p.K; k += 32) {
+    const bf16 *w, *other;
+    if constexpr (sizeof(T) == 1) {
+      w = weights_at(p, panel, k, room), other = weights_at(p, panel + 1, k, room + CHUNK * PANEL);
+    } else {
+      w = weights_at(p, panel, k), other = weights_at(p, panel + 1, k);
+      announce<32, 2>((const char*)w + LATER);
+      announce<32, 2>((const char*)other + LATER);
+    }
     _tile_loadd(4, a + k, p.lda * 2);
     _tile_loadd(6, w, 128);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, w + 32, 128);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(6, w + other, 128);
+    _tile_loadd(6, other, 128);
     _tile_dpbf16ps(2, 4, 6);
-    _tile_loadd(7, w + other + 32, 128);
+    _tile_loadd(7, other + 32, 128);
     _tile_dpbf16ps(3, 4, 7);
   }
   if (direct) {
@@ -168,10 +200,10 @@ static inline void tiles_16(const Product& p, int row, int rows, int panel) {
   finish_tiles(p, row, rows, panel + 1, sums[1][0]);
 }
 
-// Up to 32 rows and one panel.
-static inline void tiles_32(const Product& p, int row, int rows, int panel) {
+// Up to 32 rows and one panel. COLD: the panel comes from memory.
+template <class T, bool COLD>
+static inline void tiles_32(const Product& p, int row, int rows, int panel, bf16* room) {
   const bf16* a = p.a + row * p.lda;
-  const bf16* w = p.panels + (long)panel * p.K * PANEL;
   float* out = p.out + row * p.ldo + panel * PANEL;
   const bool direct = adds_in_tiles(p), two = rows > 16;
   const long low = two ? 16 : 0;  // without a second half, the first is computed twice and the copy dropped
@@ -186,7 +218,14 @@ static inline void tiles_32(const Product& p, int row, int rows, int panel) {
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int k = 0; k < p.K; k += 32, w += 32 * PANEL) {
+  for (int k = 0; k < p.K; k += 32) {
+    const bf16* w;
+    if constexpr (sizeof(T) == 1) {
+      w = weights_at(p, panel, k, room);
+    } else {
+      w = weights_at(p, panel, k);
+      if (COLD) announce<32, 2>((const char*)w + LATER);
+    }
     _tile_loadd(6, w, 128);
     _tile_loadd(4, a + k, p.lda * 2);
     _tile_dpbf16ps(0, 4, 6);
@@ -215,15 +254,17 @@ static inline void tiles_32(const Product& p, int row, int rows, int panel) {
   finish_tiles(p, row, rows, panel, sums[0]);
 }
 
-static void multiply_tiles(const Product& p, int top, int bottom, int first, int last) {
-  constexpr int NEAR = 256;  // rows that stay in the cache while the panels pass
+template <class T> static void multiply_tiles(const Product& p, int top, int bottom, int first, int last, bf16* room) {
   for (int begin = top; begin < bottom; begin += NEAR) {
     const int end = begin + NEAR < bottom ? begin + NEAR : bottom;
     int panel = first;
     if (end - begin <= 16)
-      for (; panel + 2 <= last; panel += 2) tiles_16(p, begin, end - begin, panel);
-    for (; panel < last; panel++)
-      for (int row = begin; row < end; row += 32) tiles_32(p, row, end - row < 32 ? end - row : 32, panel);
+      for (; panel + 2 <= last; panel += 2) tiles_16<T>(p, begin, end - begin, panel, room);
+    for (; panel < last; panel++) {
+      tiles_32<T, true>(p, begin, end - begin < 32 ? end - begin : 32, panel, room);
+      for (int row = begin + 32; row < end; row += 32)
+        tiles_32<T, false>(p, row, end - row < 32 ? end - row : 32, panel, room);
+    }
   }
 }
 #endif

@@ -1,9 +1,7 @@
-// One step of a decoder over paged rows: token ids in, logits out, in one parallel region.
+// One step of a decoder over paged rows: token ids in, the next ones out, in one parallel region.
 //
 // A row is a token at a position of a context whose pages a table names; decoding, chunks of prompts and mixes of both
 // are the same. Stages of a layer, with a barrier behind each: norm | q, k, v | attention | o | norm | gate, up | down.
-#include <linux/futex.h>
-#include <omp.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -11,37 +9,14 @@
 #include <new>
 
 #include "packing.h"
+#include "sampling.h"
 #include "schedule.h"
 
 namespace {
 
+enum Flags { EXACT = 1, ALONE = 2 };  // kernels/fused.py
 constexpr int FEW = 3;  // rows up to which dot products beat tiles
-constexpr int SPINS = 1500;  // some 20 to 60 microseconds
-
-// Threads that wait spin for a little, then sleep: where cores are short, somebody else needs them to get there.
-struct Barrier {
-  std::atomic<int> waiting{0}, asleep{0};
-  std::atomic<int> round{0};
-  void wait(int threads) {
-    if (threads == 1) return;
-    const int mine = round.load(std::memory_order_relaxed);
-    if (waiting.fetch_add(1, std::memory_order_acq_rel) == threads - 1) {
-      waiting.store(0, std::memory_order_relaxed);
-      round.store(mine + 1);
-      if (asleep.load()) syscall(SYS_futex, &round, FUTEX_WAKE_PRIVATE, threads, nullptr, nullptr, 0);
-      return;
-    }
-    for (int spins = 0; spins < SPINS; spins++) {
-      if (round.load(std::memory_order_acquire) != mine) return;
-#if defined(__x86_64__)
-      __builtin_ia32_pause();
-#endif
-    }
-    asleep.fetch_add(1);
-    while (round.load() == mine) syscall(SYS_futex, &round, FUTEX_WAIT_PRIVATE, mine, nullptr, nullptr, 0);
-    asleep.fetch_sub(1);
-  }
-};
+constexpr float LOG2_E = 1.44269504f;
 
 struct Step {
   Model& m;
@@ -54,14 +29,17 @@ struct Step {
   const int* out_rows;
   const float* rope;
   float* logits;
+  Pick* const* picks;  // of the rows whose logits are wanted; null: the logits are all that is
   Schedule schedule;
   std::vector<std::atomic<int>> next;  // per layer and level, the item to be taken
+  std::atomic<int> next_pick{0};
+  std::atomic<bool> finite{true};
   Barrier barrier;
 
-  Step(Model& model, const Runs& runs, bool exact)
+  Step(Model& model, const Runs& runs, bool share)
       : m(model),
         runs(runs),
-        schedule(runs, ROWS / (model.s.heads / model.s.kv_heads), !exact),
+        schedule(runs, ROWS / (model.s.heads / model.s.kv_heads), share),
         next(model.s.layers * schedule.levels.size()) {}
 };
 
@@ -84,7 +62,7 @@ struct Worker {
   }
 
   void multiply(const Product& p, int rows) {
-    [[maybe_unused]] const Kernel kernel = rows <= FEW ? step.few : step.many;
+    const Kernel kernel = rows <= FEW ? step.few : step.many;
     int top = 0, bottom = rows, first = share(p.num_panels, thread), last = share(p.num_panels, thread + 1);
     if (p.num_panels < 4 * threads && rows >= 32 * threads) {  // too few panels to share out: share the rows
       const int blocks = (rows + 31) / 32;
@@ -93,16 +71,40 @@ struct Worker {
       first = 0, last = p.num_panels;
     }
     if (top >= bottom || first >= last) return;
+    shape(rows);
+    if (!p.scales)
+      multiply_as<bf16>(kernel, p, top, bottom, first, last);
+    else if (bottom - top <= (kernel == AMX ? 32 : 4))
+      multiply_as<int8_t>(kernel, p, top, bottom, first, last);
+    else
+      multiply_expanded(kernel, p, top, bottom, first, last);
+  }
+
+  // int8 panels become bfloat16, a few at a time, and meet many rows.
+  void multiply_expanded(Kernel kernel, Product p, int top, int bottom, int first, int last) {
+    const int8_t* bytes = (const int8_t*)p.panels;
+    for (int begin = top; begin < bottom; begin += NEAR)
+      for (int panel = first; panel < last; panel += ABREAST) {
+        const int count = last - panel < ABREAST ? last - panel : ABREAST;
+        for (int i = 0; i < count; i++)
+          expand(bytes + (long)(panel + i) * p.K * PANEL, p.K, bench.panels() + (long)i * p.K * PANEL);
+        Product part = p;
+        part.panels = bench.panels(), part.scales += panel * PANEL;
+        if (p.bias) part.bias += panel * PANEL;
+        if (p.out) part.out += panel * PANEL;
+        if (p.gated) part.gated += panel * 16;
+        multiply_as<bf16>(kernel, part, begin, begin + NEAR < bottom ? begin + NEAR : bottom, 0, count);
+      }
+  }
+
+  template <class T> void multiply_as([[maybe_unused]] Kernel kernel, const Product& p, int top, int bottom, int first, int last) {
 #if defined(__AMX_BF16__)
-    if (kernel == AMX) {
-      shape(rows);
-      return multiply_tiles(p, top, bottom, first, last);
-    }
+    if (kernel == AMX) return multiply_tiles<T>(p, top, bottom, first, last, bench.panels());
 #endif
 #if defined(__AVX512BF16__)
-    if (kernel == AVX512) return multiply_vectors<Dotted>(p, top, bottom, first, last);
+    if (kernel == AVX512) return multiply_vectors<Dotted, T>(p, top, bottom, first, last);
 #endif
-    multiply_vectors<Widened>(p, top, bottom, first, last);
+    multiply_vectors<Widened, T>(p, top, bottom, first, last);
   }
 
   void norm_row(const float* x, const float* weight, bf16* to) const {
@@ -119,7 +121,7 @@ struct Worker {
 
   void embed() {
     for (int row = share(step.rows, thread); row < share(step.rows, thread + 1); row++) {
-      float* x = m.x + row * m.D;
+      float* x = m.x + row * m.ld_x;
       copy_row(x, step.ids[row]);
       for (long i = m.s.hidden; i < m.D; i++) x[i] = 0;
     }
@@ -134,7 +136,7 @@ struct Worker {
 
   void norm(const float* weight) {
     for (int row = share(step.rows, thread); row < share(step.rows, thread + 1); row++)
-      norm_row(m.x + row * m.D, weight, m.normed + row * m.ld_normed);
+      norm_row(m.x + row * m.ld_x, weight, m.normed + row * m.ld_normed);
     wait();
   }
 
@@ -161,7 +163,7 @@ struct Worker {
   void prepare_queries(int layer, int row, int position, int kv_head, bf16* queries, long stride) const {
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads;
     for (int g = 0; g < group; g++) {
-      float* q = m.qkv + row * m.QKV + (kv_head * group + g) * d;
+      float* q = m.qkv + row * m.ld_qkv + (kv_head * group + g) * d;
       turn(q, m.layers[layer].q_norm, step.rope + (long)position * d);
       for (int i = 0; i < d; i += W) store(queries + g * stride + i, narrow(load<vf>(q + i)));
     }
@@ -170,7 +172,7 @@ struct Worker {
   // A row's key of one head, turned, and its value go into their page.
   void prepare_keys(int layer, int row, int position, const int* table, int kv_head) const {
     const int d = m.s.head_dim, slot = position % PAGE;
-    float* k = m.qkv + row * m.QKV + (m.s.heads + kv_head) * d;
+    float* k = m.qkv + row * m.ld_qkv + (m.s.heads + kv_head) * d;
     const float* v = k + m.s.kv_heads * d;
     turn(k, m.layers[layer].k_norm, step.rope + (long)position * d);
     bf16 rounded[WIDEST];
@@ -223,7 +225,16 @@ struct Worker {
     }
   }
 
-  void attend_span(int layer, const Item& item, int kv_head) {
+  // The first pages that an item reads.
+  Block opening(int layer, const Item& item, int kv_head) const {
+    const Span* span = item.span < 0 ? nullptr : &step.schedule.spans[item.span];
+    const int first = span ? span->first : step.schedule.skipped[item.run];
+    const int last = span ? span->last : (item.position + item.count + PAGE - 1) / PAGE;
+    const Pages pages{m.head_of(layer, kv_head), m.page, span ? span->table : step.runs.tables[item.run], m.s.head_dim};
+    return {pages, first, std::min(last, first + BLOCK)};
+  }
+
+  void attend_span(int layer, const Item& item, int kv_head, const Block& after) {
     const Span& span = step.schedule.spans[item.span];
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
     begin_attention(bench, rows, d);
@@ -233,11 +244,11 @@ struct Worker {
     }
     for (int i = 0; i < rows; i++) bench.seen[i] = span.last * PAGE;
     const Pages pages{m.head_of(layer, kv_head), m.page, span.table, d};
-    attend(step.attending, bench, rows, pages, span.first, span.last, 1.0f / sqrtf(d));
+    attend(step.attending, bench, rows, pages, span.first, span.last, LOG2_E / sqrtf(d), after);
     for (int i = 0; i < item.count; i++) save_state(i, span.rows[item.row + i], kv_head);
   }
 
-  void attend_run(int layer, const Item& item, int kv_head) {
+  void attend_run(int layer, const Item& item, int kv_head, const Block& after) {
     const int d = m.s.head_dim, group = m.s.heads / m.s.kv_heads, rows = item.count * group;
     const Pages pages{m.head_of(layer, kv_head), m.page, step.runs.tables[item.run], d};
     const int skipped = step.schedule.skipped[item.run];
@@ -250,7 +261,7 @@ struct Worker {
     }
     for (int i = 0; i < rows; i++) bench.seen[i] = item.position + i / group + 1;
     const int last = (item.position + item.count + PAGE - 1) / PAGE;
-    attend(step.attending, bench, rows, pages, skipped, last, 1.0f / sqrtf(d));
+    attend(step.attending, bench, rows, pages, skipped, last, LOG2_E / sqrtf(d), after);
     for (int i = 0; i < rows; i++) {
       bf16* to = m.attended + (item.row + i / group) * m.ld_attended + (kv_head * group + i % group) * d;
       const float scale = 1.0f / bench.mass[i];
@@ -266,19 +277,23 @@ struct Worker {
     const int levels = (int)step.schedule.levels.size(), heads = m.s.kv_heads;
     for (int level = 0; level < levels; level++) {
       const std::vector<Item>& items = step.schedule.levels[level];
+      const int all = (int)items.size() * heads;
       std::atomic<int>& next = step.next[layer * levels + level];
-      for (int at; (at = next.fetch_add(1, std::memory_order_relaxed)) < (int)items.size() * heads;) {
+      const auto take = [&] { return next.fetch_add(1, std::memory_order_relaxed); };
+      for (int at = take(), then; at < all; at = then) {
+        then = take();
         const Item& item = items[at / heads];
-        item.span < 0 ? attend_run(layer, item, at % heads) : attend_span(layer, item, at % heads);
+        const Block after = then < all ? opening(layer, items[then / heads], then % heads) : Block{};
+        item.span < 0 ? attend_run(layer, item, at % heads, after) : attend_span(layer, item, at % heads, after);
       }
       wait();
     }
     shaped = 0;
   }
 
-  void project(const bf16* a, long lda, const bf16* panels, long K, long outputs, Into into, const float* bias,
-               float* out) {
-    multiply({a, lda, panels, (int)K, (int)(outputs / PANEL), into, bias, out, outputs, m.gated, m.ld_gated}, step.rows);
+  void project(const bf16* a, long lda, const Matrix& w, Into into, const float* bias, float* out, long ldo) {
+    const int panels = (int)(w.outputs / PANEL);
+    multiply({a, lda, w.panels, w.scales, (int)w.K, panels, into, bias, out, ldo, m.gated, m.ld_gated}, step.rows);
     wait();
   }
 
@@ -288,19 +303,23 @@ struct Worker {
     for (int at = 0; at < m.s.layers; at++) {
       const Layer& layer = m.layers[at];
       norm(layer.norm1);
-      project(m.normed, m.ld_normed, layer.qkv, m.D, m.QKV, Into::STORE, layer.qkv_bias, m.qkv);
+      project(m.normed, m.ld_normed, layer.qkv, Into::STORE, layer.qkv_bias, m.qkv, m.ld_qkv);
       attention(at);
-      project(m.attended, m.ld_attended, layer.o, m.HD, m.D, Into::ADD, layer.o_bias, m.x);
+      project(m.attended, m.ld_attended, layer.o, Into::ADD, layer.o_bias, m.x, m.ld_x);
       norm(layer.norm2);
-      project(m.normed, m.ld_normed, layer.gate_up, m.D, 2 * m.F, Into::GATED, nullptr, nullptr);
-      project(m.gated, m.ld_gated, layer.down, m.F, m.D, Into::ADD, nullptr, m.x);
+      project(m.normed, m.ld_normed, layer.gate_up, Into::GATED, nullptr, nullptr, 0);
+      project(m.gated, m.ld_gated, layer.down, Into::ADD, nullptr, m.x, m.ld_x);
     }
     for (int i = share(step.outs, thread); i < share(step.outs, thread + 1); i++)
-      norm_row(m.x + step.out_rows[i] * m.D, m.norm, m.normed + i * m.ld_normed);
+      norm_row(m.x + step.out_rows[i] * m.ld_x, m.norm, m.normed + i * m.ld_normed);
     wait();
     if (step.outs)
-      multiply({m.normed, m.ld_normed, m.head, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr, step.logits, m.V,
-                nullptr, 0}, step.outs);
+      multiply({m.normed, m.ld_normed, m.head.panels, m.head.scales, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr,
+                step.logits, m.V, nullptr, 0}, step.outs);
+    if (!step.picks) return;
+    wait();
+    for (int i; (i = step.next_pick.fetch_add(1, std::memory_order_relaxed)) < step.outs;)
+      if (!m.choosers[thread].choose(step.logits + i * m.V, *step.picks[i])) step.finite = false;
   }
 };
 
@@ -354,37 +373,50 @@ void ponder_copy(Model* m, int source, int target) {
 void ponder_pack(Model* m, const void* const* from, int threads) {
   const std::vector<Packing> all = packings(*m, from);
   std::vector<long> ends;
-  for (const Packing& each : all) ends.push_back((ends.empty() ? 0 : ends.back()) + each.count);
+  for (const Packing& each : all) ends.push_back((ends.empty() ? 0 : ends.back()) + each.count());
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (long at = 0; at < ends.back(); at++) {
     const size_t which = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin();
-    pack_panel(all[which], at - ends[which] + all[which].count, m->s.float_weights);
+    pack_panel(all[which], at - ends[which] + all[which].count(), m->s.float_weights);
   }
 }
 
+// `flags`: EXACT, a row's logits depend on its own context alone; ALONE, shared pages are read for each context anew.
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
 // `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`: its
-// rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. 0, or why nothing was done: 1 for lack
-// of memory, 2 for an id beyond the vocabulary.
-int ponder_run(Model* m, int threads, int path, int exact, int rows, const int* ids, int chunks,
+// rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. `picks`, where it is not null, has one
+// for each of them, to be made. 0, or what went wrong: 1 for lack of memory or threads and 2 for an id beyond the
+// vocabulary (nothing was done), 3 for logits that are not finite (and no pick made from them).
+int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* ids, int chunks,
                const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
-               const float* rope, float* logits) try {
+               const float* rope, float* logits, Pick* const* picks) try {
   if (!m->make_room(rows, threads)) return 1;
+  while (picks && (int)m->choosers.size() < threads) m->choosers.emplace_back(m->s.vocab);
   for (int row = 0; row < rows; row++)
     if (ids[row] < 0 || ids[row] >= m->s.vocab) return 2;
-  Step step(*m, {chunks, tables, starts, lengths}, exact);
+  const bool exact = flags & EXACT;
+  Step step(*m, {chunks, tables, starts, lengths}, !exact && !(flags & ALONE));
   choose_kernels(step, path, exact);
   step.ids = ids, step.rows = rows, step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
-#pragma omp parallel num_threads(threads)
-  {
-    const int thread = omp_get_thread_num();
-    Worker worker{step, *m, *m->benches[thread], thread, omp_get_num_threads()};
+  step.picks = picks;
+  m->team.run(threads, [&](int thread) {
+    Worker worker{step, *m, *m->benches[thread], thread, threads};
     worker.run();
 #if defined(__AMX_BF16__)
     if (path == AMX) _tile_release();
 #endif
-  }
-  return 0;
+  });
+  return step.finite ? 0 : 3;
+} catch (const std::exception&) {  // no memory, or no thread
+  return 1;
+}
+
+// The picks of `rows` rows of logits that stand `stride` apart. Returns as `ponder_run` does.
+int ponder_choose(int vocab, int rows, const float* logits, long stride, Pick* const* picks) try {
+  Chooser chooser(vocab);
+  bool finite = true;
+  for (int i = 0; i < rows; i++) finite &= chooser.choose(logits + i * stride, *picks[i]);
+  return finite ? 0 : 3;
 } catch (const std::bad_alloc&) {
   return 1;
 }

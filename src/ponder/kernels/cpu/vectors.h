@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 #include <immintrin.h>
 #endif
 
@@ -90,6 +90,18 @@ static inline vf exponential(vf x) {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
   return p * (vf)((__builtin_convertvector(n, vi) + 127) << 23);
+}
+
+// 2^x of x ≤ 0, to 3 parts in 10^6: what becomes bfloat16 needs no more. 0 stays above 10^-38, NaN stays NaN.
+static inline vf power_of_two(vf x) {
+  x = x < -125.0f ? splat(-125.0f) : x;
+  const vf shifted = x + 12582912.0f;  // 1.5 x 2^23: the lowest bits are the nearest integer
+  const vf r = x - (shifted - 12582912.0f);
+  vf p = r * 9.58255e-3f + 5.590567e-2f;
+  p = p * r + 2.4024099e-1f;
+  p = p * r + 6.9312428e-1f;
+  p = p * r + 1.0f;
+  return (vf)((vu)p + ((vu)shifted << 23));
 }
 
 // How two bfloat16 pairs meet: acc += x[0] w[0] + x[1] w[1], lane by lane.

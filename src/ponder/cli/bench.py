@@ -1,0 +1,131 @@
+"""`ponder bench`: how fast a model runs on this machine, and what stands in the way of more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ponder.cli.options import positive
+from ponder.front import BUNDLED, model_folder
+from ponder.types import InvalidRequest
+
+if TYPE_CHECKING:
+    from ponder.engine import Engine
+    from ponder.evaluate.speed import Speed
+
+NAME = "bench"
+HELP = "measure prefill and decoding on this machine, beside the machine's ceilings"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default=BUNDLED, metavar="MODEL", help="a bundled model or a model folder")
+    parser.add_argument("--streams", type=counts, default=(1, 8, 64), metavar="N,N", help="default: 1,8,64")
+    parser.add_argument("--prompt", type=positive, default=128, metavar="N", help="tokens of a prompt (default: 128)")
+    parser.add_argument("--new", type=positive, default=64, metavar="N", help="tokens of an answer (default: 64)")
+    parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="measured rounds (default: 3)")
+    parser.add_argument("--kernel", choices=("auto", "torch", "fused"), default="auto", help="default: auto")
+    parser.add_argument("--device", default="cpu", metavar="D", help="such as cuda (default: cpu)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of the processor (default: torch's)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers of at least 1 with commas between, for argparse."""
+    return tuple(positive(part) for part in text.split(","))
+
+
+def run(args: argparse.Namespace) -> int:
+    import torch
+
+    from ponder.engine import Engine
+    from ponder.evaluate.speed import measure_speed
+    from ponder.model.checkpoint import load_model
+    from ponder.types import PhaseTokens
+
+    if args.new < 2:
+        raise InvalidRequest("--new 1: decoding is timed from the first token to the last, give at least 2")
+    if args.json and not args.json.absolute().parent.is_dir():
+        raise InvalidRequest(f"--json {args.json}: the folder {args.json.absolute().parent} does not exist")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    model = load_model(model_folder(args.model), dtype=torch.bfloat16, device=device(args.device))
+    engine = Engine(
+        model,
+        PhaseTokens(),
+        max_batch=max(args.streams),
+        window=args.prompt + args.new,
+        share_prefixes=False,
+        kernel=args.kernel,
+    )
+    speed = measure_speed(engine, args.streams, prompt=args.prompt, new=args.new, rounds=args.rounds)
+    print(report(engine, speed))
+    if args.json:
+        args.json.write_text(json.dumps(numbers(engine, speed), indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def device(name: str) -> str:
+    """Raises InvalidRequest for a device that is not here."""
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidRequest(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def report(engine: Engine, speed: Speed) -> str:
+    kernel, reason = engine.kernel
+    lines = [
+        f"{engine.model.config.num_parameters:,} parameters, bfloat16, {threads()} threads",
+        f"kernel: {kernel}" + (f" ({reason})" if reason else ""),
+        f"prefill of {speed.prompt:,} tokens: {middle(speed.prefill)} tokens/s"
+        + (share(speed.of_matmul(), "bfloat16 matrix product") if speed.matmul else ""),
+    ]
+    for streams, rates in speed.decode.items():
+        name = f"decoding, {streams} {'stream' if streams == 1 else 'streams'}: {middle(rates)} tokens/s"
+        lines.append(name + (share(speed.of_dram(streams), "DRAM read, weights alone") if speed.dram else ""))
+    if speed.dram:
+        lines.append(
+            f"ceilings measured beside it: DRAM read {statistics.median(speed.dram) / 1e9:.1f} GB/s, bfloat16 matrix "
+            f"product {statistics.median(speed.matmul) / 1e12:.2f} TFLOP/s"
+        )
+    if speed.peak_bytes:
+        lines.append(f"most memory taken: {speed.peak_bytes / 2**20:,.0f} MiB")
+    return "\n".join(lines)
+
+
+def numbers(engine: Engine, speed: Speed) -> dict[str, object]:
+    """What `--json` writes."""
+    return {
+        "parameters": engine.model.config.num_parameters,
+        "kernel": engine.kernel.kernel,
+        "reason": engine.kernel.reason,
+        "threads": threads(),
+        "prompt": speed.prompt,
+        "prefill_tokens_per_second": speed.prefill,
+        "decode_tokens_per_second": {str(streams): rates for streams, rates in speed.decode.items()},
+        "weight_bytes": speed.weight_bytes,
+        "dram_bytes_per_second": speed.dram,
+        "matmul_flops": speed.matmul,
+        "peak_bytes": speed.peak_bytes,
+    }
+
+
+def middle(rates: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})"
+
+
+def share(part: float, of: str) -> str:
+    return f", {part:.0%} of the ceiling ({of})" if part <= 1 else f" (faster than {of}: out of the caches)"
+
+
+def threads() -> int:
+    import torch
+
+    return torch.get_num_threads()

@@ -1,0 +1,106 @@
+"""How fast an engine is here, and how much of what the machine could do that is."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ponder.engine import Engine, TokenEvent
+from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
+from ponder.types import SamplingParams
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second in each round: `decode` by the number of streams, all steps sampled at temperature 1.
+
+    weight_bytes: what one decoding step must read, and with two operations for every two bytes also the operations of
+    a token. dram, matmul: the machine's ceilings, in bytes and operations per second, measured between the rounds;
+    empty where the model is not on the CPU. peak_bytes: the most that the process had taken, before the ceilings were
+    measured; 0 where the system does not say.
+    """
+
+    prompt: int
+    prefill: list[float]
+    decode: dict[int, list[float]]
+    weight_bytes: int
+    dram: list[float]
+    matmul: list[float]
+    peak_bytes: int
+
+    def of_dram(self, streams: int) -> float:
+        """Share of the DRAM ceiling that reading the weights takes at this rate; beyond 1 they lie in a cache."""
+        return statistics.median(self.decode[streams]) / streams * self.weight_bytes / statistics.median(self.dram)
+
+    def of_matmul(self) -> float:
+        """Share of the matrix-product ceiling that prefill takes, attention not counted."""
+        return statistics.median(self.prefill) * self.weight_bytes / statistics.median(self.matmul)
+
+
+def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: int, rounds: int) -> Speed:
+    """Prefill of one prompt and decoding of `new` tokens after it, for each number of streams.
+
+    The engine is idle, of a bfloat16 model, and holds streams x (prompt + new) tokens. Prompts are random ids, none
+    twice; a first round warms up and is dropped.
+    """
+    config = engine.model.config
+    rng = random.Random(0)
+    prefill: list[float] = []
+    decode: dict[int, list[float]] = {count: [] for count in streams}
+    dram: list[float] = []
+    matmul: list[float] = []
+    threads, peak = torch.get_num_threads(), 0
+    for _ in range(1 + rounds):
+        prompts = [[rng.randrange(config.vocab_size) for _ in range(prompt)] for _ in range(1 + max(streams))]
+        prefill.append(prompt / prefill_seconds(engine, prompts.pop()))
+        for count in streams:
+            decode[count].append(count * (new - 1) / decode_seconds(engine, prompts[:count], new))
+            rng.shuffle(prompts)
+        peak = peak or peak_bytes()
+        if engine.model.model.embed_tokens.weight.device.type == "cpu":
+            dram.append(dram_read_bytes_per_second(threads))
+            matmul.append(matmul_flops())
+    body = sum(parameter.numel() for parameter in engine.model.model.layers.parameters())
+    return Speed(
+        prompt=prompt,
+        prefill=prefill[1:],
+        decode={count: rates[1:] for count, rates in decode.items()},
+        weight_bytes=2 * (body + config.vocab_size * config.hidden_size),
+        dram=dram[1:],
+        matmul=matmul[1:],
+        peak_bytes=peak,
+    )
+
+
+def decode_seconds(engine: Engine, prompts: Sequence[Sequence[int]], new: int) -> float:
+    """Seconds in which every stream gets `new` - 1 tokens, from the moment when each has its first."""
+    waiting = {engine.submit(prompt, SamplingParams(max_tokens=new)) for prompt in prompts}
+    while waiting:
+        waiting -= {event.request for event in engine.step() if isinstance(event, TokenEvent)}
+    began = time.perf_counter()
+    while engine.has_work:
+        engine.step()
+    return time.perf_counter() - began
+
+
+def prefill_seconds(engine: Engine, prompt: Sequence[int]) -> float:
+    """Seconds until the first token behind the prompt is there."""
+    began = time.perf_counter()
+    engine.generate([prompt], SamplingParams(max_tokens=1))
+    return time.perf_counter() - began
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
