@@ -219,7 +219,7 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
     cases = [case for case in CASES[args.shape] if case.name in next(iter(rates.values()))]
     names = [case.name for case in cases]
     rows = [
-        [name, *(spread(rates[name][case]) for case in names), f"{differences[name]:.4f}", f"{peak[name]:,.0f}"]
+        [name, *(cell(rates[name][case]) for case in names), f"{differences[name]:.4f}", f"{peak[name]:,.0f}"]
         for name in rates
     ]
     head = ["tokens/s, median (range)", *names, "log-prob. off float32 by", "peak MiB"]
@@ -254,6 +254,10 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
             share = [rate * read / peak for rate, peak in zip(rates[name]["prefill"], ceilings["matmul"], strict=True)]
             parts.append(f"{name}: prefill runs at {statistics.median(share):.0%} of the matmul ceiling.")
     return "\n\n".join(parts)
+
+
+def cell(values: list[float]) -> str:
+    return "-" if math.isnan(values[0]) else spread(values)
 
 
 def main() -> None:
