@@ -98,7 +98,7 @@ def _touched(path: Path) -> bool:
 def _remove_unused(folder: Path) -> None:
     """Libraries of other versions, and their locks, go when nobody has opened them for a month. Whoever still has one
     open keeps it: the file itself lives on until then."""
-    for file in folder.glob("*-*.so"):
+    for file in (file for source in _SOURCES.glob("*.cpp") for file in folder.glob(f"{source.stem}-*.so")):
         with suppress(OSError):
             if time.time() - file.stat().st_mtime > _UNUSED_DAYS * _DAY:
                 file.with_suffix(".lock").unlink(missing_ok=True)

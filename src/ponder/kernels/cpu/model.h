@@ -121,7 +121,8 @@ struct Model {
   }
 
   bool make_room(long wanted, int threads) {
-    const long widest = std::max({D, HD, F, (long)CHUNK}), expanded = s.int8 ? ABREAST * widest * PANEL * sizeof(bf16) : 0;
+    const long widest = std::max({D, HD, F, (long)CHUNK});
+    const size_t expanded = s.int8 ? ABREAST * widest * PANEL * sizeof(bf16) : 0;
     while ((int)benches.size() < threads) {
       void* bench = aligned_alloc(64, padded(sizeof(Bench), 64) + expanded);
       if (!bench) return false;

@@ -32,7 +32,9 @@ static inline const void* source(const Packing& p, long panel, int j, long size)
 // Up to 32 inputs of an output from `begin` on, as floats; the rest are zeros.
 static inline void read_inputs(const Packing& p, const void* row, long begin, bool floats, float (&line)[32]) {
   const long some = !row || p.K < begin ? 0 : p.K - begin < 32 ? p.K - begin : 32;
-  for (long k = 0; k < some; k++) line[k] = floats ? ((const float*)row)[begin + k] : widen(((const bf16*)row)[begin + k]);
+  const float* wide = (const float*)row + begin;
+  const bf16* half = (const bf16*)row + begin;
+  for (long k = 0; k < some; k++) line[k] = floats ? wide[k] : widen(half[k]);
   for (long k = some; k < 32; k++) line[k] = 0;
 }
 

@@ -97,7 +97,8 @@ struct Worker {
       }
   }
 
-  template <class T> void multiply_as([[maybe_unused]] Kernel kernel, const Product& p, int top, int bottom, int first, int last) {
+  template <class T>
+  void multiply_as([[maybe_unused]] Kernel kernel, const Product& p, int top, int bottom, int first, int last) {
 #if defined(__AMX_BF16__)
     if (kernel == AMX) return multiply_tiles<T>(p, top, bottom, first, last, bench.panels());
 #endif
