@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -102,11 +101,11 @@ class Contender:
             raise RuntimeError(f"{self.name} ended with code {self.process.wait()}; what it said stands above")
         return json.loads(line)
 
-    def run(self, case: Case, prompts: list[list[int]]) -> float:
-        """Tokens per second; NaN where the contender has no such thing."""
+    def run(self, case: Case, prompts: list[list[int]]) -> float | None:
+        """Tokens per second; None where the contender has no such thing."""
         if case.samples:
             seconds = self.ask("rollouts", prompts=prompts, samples=case.samples, new=case.tokens)
-            return math.nan if seconds is None else case.streams * case.samples * case.tokens / float(seconds)  # type: ignore[arg-type]
+            return None if seconds is None else case.streams * case.samples * case.tokens / float(seconds)  # type: ignore[arg-type]
         if case.streams:
             seconds = self.ask("decode", prompts=prompts, new=case.tokens)
             return case.streams * (case.tokens - 1) / float(seconds)  # type: ignore[arg-type]
@@ -191,6 +190,8 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
                 prompts = [random_ids(length, args.vocab, generator) for _ in range(max(1, case.streams))]
                 for entrant in entrants if number % 2 else entrants[::-1]:
                     rate = entrant.run(case, prompts)
+                    if rate is None:
+                        continue
                     if number:
                         entrant.rates.setdefault(case.name, []).append(rate)
                     print(f"{f'round {number}' if number else 'warm-up'}, {case.name}, {entrant.name}: {rate:,.0f}")
@@ -219,7 +220,12 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
     cases = [case for case in CASES[args.shape] if case.name in next(iter(rates.values()))]
     names = [case.name for case in cases]
     rows = [
-        [name, *(spread(rates[name][case]) for case in names), f"{differences[name]:.4f}", f"{peak[name]:,.0f}"]
+        [
+            name,
+            *(spread(rates[name][case]) if case in rates[name] else "-" for case in names),
+            f"{differences[name]:.4f}",
+            f"{peak[name]:,.0f}",
+        ]
         for name in rates
     ]
     head = ["tokens/s, median (range)", *names, "log-prob. off float32 by", "peak MiB"]
@@ -234,7 +240,7 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
         for name in others:
             cells = []
             for case in cases:
-                if math.isnan(rates[name][case.name][0]):
+                if case.name not in rates[name]:
                     cells.append("-")
                     continue
                 got, goal = ratio(rates[ours][case.name], rates[name][case.name]), case.goals.get(name)

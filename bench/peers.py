@@ -364,6 +364,7 @@ class OpenVino:
 
 PEERS: dict[str, Callable[[argparse.Namespace], Peer]] = {
     "ponder": lambda args: Ponder(args, "auto"),
+    "ponder-int8": lambda args: Ponder(args, "auto", quantize="int8"),
     "ponder-torch": lambda args: Ponder(args, "torch"),
     "transformers": Transformers,
     "generate_batch": Batched,

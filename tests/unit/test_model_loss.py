@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ponder.model import loss as loss_module
 from ponder.model.config import ModelConfig
-from ponder.model.loss import Backend, linear_cross_entropy, next_token_loss
+from ponder.model.loss import Backend, linear_cross_entropy, linear_logprobs, next_token_loss
 from ponder.model.transformer import Transformer
 
 CONFIG = ModelConfig(
@@ -196,3 +196,33 @@ def test_the_compiled_loss_equals_the_eager_one() -> None:
     expected = gradients(eager)
     for name, gradient in gradients(compiled).items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_log_probabilities_of_the_head_in_pieces(monkeypatch):
+    monkeypatch.setattr("ponder.model.loss._rows_at_once", lambda vocabulary, device: 7)
+    generator = torch.Generator().manual_seed(3)
+    x, weight = torch.randn(20, 16, generator=generator), torch.randn(50, 16, generator=generator)
+    targets = torch.randint(0, 50, (20,), generator=generator)
+    logprobs, entropies = linear_logprobs(x, weight, targets)
+    expected = (x @ weight.t()).log_softmax(-1)
+    torch.testing.assert_close(logprobs, expected[torch.arange(20), targets])
+    torch.testing.assert_close(entropies, torch.distributions.Categorical(logits=expected).entropy())
+
+
+def test_a_loss_of_log_probabilities_is_differentiated_through_the_head():
+    """Weights that are negated derivatives, some of them negative, give the gradients of autograd over all logits."""
+    generator = torch.Generator().manual_seed(4)
+    x, weight = (torch.randn(n, 16, generator=generator).requires_grad_() for n in (30, 64))
+    targets = torch.randint(0, 64, (30,), generator=generator)
+
+    def loss_of(logprobs):
+        return (logprobs.exp() * torch.linspace(-1, 1, 30)).sum()
+
+    loss_of((x @ weight.t()).log_softmax(-1)[torch.arange(30), targets]).backward()
+    expected = [x.grad.clone(), weight.grad.clone()]
+    x.grad = weight.grad = None
+    leaf = linear_logprobs(x, weight, targets)[0].requires_grad_()
+    loss_of(leaf).backward()
+    linear_cross_entropy(x, weight, targets, -leaf.grad).backward()
+    for got, wanted in zip((x.grad, weight.grad), expected, strict=True):
+        torch.testing.assert_close(got, wanted, atol=1e-6, rtol=1e-4)

@@ -71,17 +71,50 @@ def next_token_loss(
     weights_N = torch.ones_like(targets_N, dtype=torch.float32) if weights_BT is None else weights_BT.flatten().float()
     if total_weight is None:
         total_weight = weights_N.sum().clamp_min(torch.finfo(torch.float32).tiny)
-    if backend is Backend.KERNELS:
-        counted_BT = count_positions(ids_BT, documents_BT)
-        starts_BT = torch.arange(ids_BT.shape[1]) - counted_BT
-        cos, sin = model.model.rotary(counted_BT if positions_BT is None else positions_BT)
-        x_ND = (stack or training_stack(model)).hidden(ids_BT, cos, sin, starts_BT.to(torch.int32))
-    else:
+    x_ND = last_hidden(model, ids_BT, documents_BT, positions_BT, backend=backend, stack=stack)
+    return linear_cross_entropy(x_ND, head_weight(model), targets_N, weights_N / total_weight, backend=backend)
+
+
+def last_hidden(
+    model: Transformer,
+    ids_BT: Tensor,
+    documents_BT: Tensor | None = None,
+    positions_BT: Tensor | None = None,
+    *,
+    backend: Backend = Backend.TORCH,
+    stack: TrainingStack | None = None,
+) -> Tensor:
+    """x_ND, N = B x T, in the compute dtype: what the head reads. Arguments as in `next_token_loss`."""
+    if backend is not Backend.KERNELS:
         compiled = backend is Backend.COMPILED
         h_BTD = model.stream(ids_BT, positions_BT=positions_BT, documents_BT=documents_BT, compiled=compiled)
-        x_ND = model.model.norm(h_BTD).to(model.compute_dtype).flatten(0, 1)
-    head = model.model.embed_tokens.weight if model.config.tie_embeddings else model.lm_head.weight
-    return linear_cross_entropy(x_ND, head, targets_N, weights_N / total_weight, backend=backend)
+        return model.model.norm(h_BTD).to(model.compute_dtype).flatten(0, 1)
+    counted_BT = count_positions(ids_BT, documents_BT)
+    starts_BT = torch.arange(ids_BT.shape[1]) - counted_BT
+    cos, sin = model.model.rotary(counted_BT if positions_BT is None else positions_BT)
+    return (stack or training_stack(model)).hidden(ids_BT, cos, sin, starts_BT.to(torch.int32))
+
+
+def head_weight(model: Transformer) -> Tensor:
+    """The output projection, (V, D)."""
+    return model.model.embed_tokens.weight if model.config.tie_embeddings else model.lm_head.weight
+
+
+@torch.no_grad()
+def linear_logprobs(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(logprobs_N of the targets, entropy_N in nats) under the logits x W^T, float32, without gradient.
+
+    Some rows at a time, as `linear_cross_entropy`, whose gradient is that of these log-probabilities: a loss of them is
+    differentiated by giving it the derivatives, negated, as weights.
+    """
+    rounded_VD = weight_VD.to(x_ND.dtype)
+    rows = _rows_at_once(len(weight_VD), x_ND.device)
+    logprobs, entropies = [], []
+    for x_RD, targets_R in zip(x_ND.split(rows), targets_N.split(rows), strict=True):
+        logprobs_RV = (x_RD @ rounded_VD.t()).float().log_softmax(-1)
+        logprobs.append(logprobs_RV.gather(1, targets_R[:, None])[:, 0])
+        entropies.append(-(logprobs_RV.exp() * logprobs_RV).sum(-1))
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def linear_cross_entropy(

@@ -9,6 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ class Example:
 
     ids: Sequence[int]
     learned: Sequence[bool]
+
+
+E = TypeVar("E", bound=Example)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,33 +64,33 @@ def pack(examples: Sequence[Example], *, rows: int, sequence: int, pad: int, rng
     to place would thin out one length. Every example must have 2 to sequence + 1 tokens (the caller checks, and knows
     what to blame).
     """
-    kept = bisect_left(range(1, len(examples) + 1), True, key=lambda n: _place(examples[:n], rows, sequence) is None)
-    members = _place(examples[:kept], rows, sequence)
+    kept = bisect_left(range(1, len(examples) + 1), True, key=lambda n: place(examples[:n], rows, sequence) is None)
+    members = place(examples[:kept], rows, sequence)
     assert members is not None, "the longest prefix that fits was looked for"
     rng.shuffle(members)
     batch = Batch.empty(rows, sequence, pad)
     for row, contents in enumerate(members):
-        _fill(batch, row, contents)
+        fill(batch, row, contents)
     return batch, len(examples) - kept
 
 
-def _place(examples: Sequence[Example], rows: int, sequence: int) -> list[list[Example]] | None:
+def place(examples: Sequence[E], rows: int, sequence: int) -> list[list[E]] | None:
     """The examples of each row, or None when not all of them fit."""
     free = [(sequence, row) for row in range(rows)]
-    members: list[list[Example]] = [[] for _ in range(rows)]
+    members: list[list[E]] = [[] for _ in range(rows)]
     for example in sorted(examples, key=lambda e: len(e.ids), reverse=True):
         need = len(example.ids) - 1
         assert 1 <= need <= sequence, f"{len(example.ids)} tokens do not fit a row of {sequence}"
-        place = bisect_left(free, (need, -1))
-        if place == len(free):
+        at = bisect_left(free, (need, -1))
+        if at == len(free):
             return None
-        room, row = free.pop(place)
+        room, row = free.pop(at)
         members[row].append(example)
         insort(free, (room - need, row))
     return members
 
 
-def _fill(batch: Batch, row: int, contents: Sequence[Example]) -> None:
+def fill(batch: Batch, row: int, contents: Sequence[Example]) -> None:
     """Lay `contents` one after the other into one row."""
     begin = 0
     for number, example in enumerate(contents):

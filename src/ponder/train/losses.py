@@ -1,0 +1,115 @@
+"""The loss of policy optimisation, on the sampled tokens of a batch: one flat list, whatever rows they stood in.
+
+Axes: N sampled tokens, M trajectories. What the field's variants differ in are three choices: how a token is weighted
+(`token_weights`), what a ratio is taken over, and where it is clipped (`policy_loss`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+
+class Weighting(StrEnum):
+    """How much each sampled token counts. The weights of a batch sum to 1, but for CONSTANT.
+
+    TRAJECTORY: every answer the same, its tokens sharing (GRPO, arXiv 2402.03300, equation 3). TOKEN: every token the
+    same, so that long answers count for more (DAPO, arXiv 2503.14476, section 3.3). CONSTANT: every token 1 over
+    (answers x longest answer allowed), which leaves no bias for length (Dr. GRPO, arXiv 2503.20783, section 3.1).
+    """
+
+    TRAJECTORY = "trajectory"
+    TOKEN = "token"
+    CONSTANT = "constant"
+
+
+class Ratio(StrEnum):
+    """What importance ratios are taken over. TOKEN: each token (PPO, GRPO). SEQUENCE: a whole trajectory, the geometric
+    mean of its tokens' (GSPO, arXiv 2507.18071, equation 7)."""
+
+    TOKEN = "token"
+    SEQUENCE = "sequence"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStats:
+    """Weighted means over the batch's tokens, as tensors without gradient. kl: the k3 estimate of KL(old | new).
+
+    clipped: the share of the weight whose gradient the clip has stopped.
+    """
+
+    clipped: Tensor
+    kl: Tensor
+    reference_kl: Tensor
+
+
+def token_weights(lengths_M: Tensor, weighting: Weighting, longest: int) -> Tensor:
+    """The weight of each token of a trajectory, (M,). lengths_M: sampled tokens of each, over all its segments.
+
+    The batch is everything one update is made from, so that micro-batches add up.
+    """
+    lengths_M = lengths_M.float()
+    if weighting is Weighting.TRAJECTORY:
+        return 1 / (len(lengths_M) * lengths_M.clamp_min(1))
+    if weighting is Weighting.TOKEN:
+        return torch.full_like(lengths_M, 1 / max(1.0, float(lengths_M.sum())))
+    return torch.full_like(lengths_M, 1 / (len(lengths_M) * longest))
+
+
+def policy_loss(
+    new_N: Tensor,
+    old_N: Tensor,
+    advantages_N: Tensor,
+    weights_N: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    ratio: Ratio = Ratio.TOKEN,
+    trajectories_N: Tensor | None = None,
+    reference_N: Tensor | None = None,
+    kl: float = 0.0,
+) -> tuple[Tensor, PolicyStats]:
+    """The clipped surrogate (PPO, arXiv 1707.06347, equation 7) to be minimised, a scalar, and how the update goes.
+
+    new_N: log-probabilities under the weights that train, with gradient. old_N: under those that sampled.
+    weights_N: `token_weights` of each token's trajectory. clip_low, clip_high: ratios beyond 1 - clip_low and
+    1 + clip_high gain nothing more (they differ in DAPO's clip-higher). trajectories_N: needed for Ratio.SEQUENCE;
+    numbers from 0, all tokens of a trajectory in this call. reference_N, kl: the k3 penalty (arXiv 2402.03300,
+    equation 4) for leaving a reference model.
+    """
+    difference_N = new_N - old_N
+    if ratio is Ratio.SEQUENCE:
+        if trajectories_N is None:
+            raise ValueError("a ratio over sequences needs trajectories_N")
+        ratio_N = _mean_within(difference_N, trajectories_N).exp()
+    else:
+        ratio_N = difference_N.exp()
+    gain_N = ratio_N * advantages_N
+    bounded_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * advantages_N
+    loss = -(weights_N * torch.minimum(gain_N, bounded_N)).sum()
+    reference_kl = new_N.new_zeros(())
+    if reference_N is not None:
+        reference_kl = (weights_N * k3(new_N, reference_N)).sum()
+        loss = loss + kl * reference_kl
+    with torch.no_grad():
+        clipped = (weights_N * (bounded_N < gain_N)).sum()
+        moved = (weights_N * k3(old_N, new_N)).sum()
+    return loss, PolicyStats(clipped=clipped, kl=moved, reference_kl=reference_kl.detach())
+
+
+def k3(sampled_N: Tensor, other_N: Tensor) -> Tensor:
+    """An estimate of KL(sampled | other) at each token that is never negative: r - 1 - log r, r the ratio other over
+    sampled (Schulman, "Approximating KL divergence", 2020)."""
+    log_ratio_N = other_N - sampled_N
+    return log_ratio_N.exp() - 1 - log_ratio_N
+
+
+def _mean_within(values_N: Tensor, groups_N: Tensor) -> Tensor:
+    """Each value replaced by the mean of its group."""
+    count = int(groups_N.max()) + 1 if len(groups_N) else 0
+    sums_M = values_N.new_zeros(count).index_add(0, groups_N, values_N)
+    sizes_M = values_N.new_zeros(count).index_add(0, groups_N, torch.ones_like(values_N))
+    return (sums_M / sizes_M.clamp_min(1))[groups_N]

@@ -1,0 +1,47 @@
+"""Rollouts: repeatable, graded one by one, and only where the log-probabilities are those of what was sampled."""
+
+import asyncio
+from random import Random
+
+import pytest
+
+from ponder.tasks.registry import load_task
+from ponder.testing.tiny import tiny_sampler
+from ponder.train.rollout import roll_out
+from ponder.types import InvalidRequest, SamplingParams
+
+TASK = load_task("products")
+
+
+def problems(count):
+    return [(TASK, TASK.sample(Random(seed), 0.0)) for seed in range(count)]
+
+
+def rolled(sampler, **options):
+    defaults = {"samples": 3, "params": SamplingParams(max_tokens=20), "seed": "a"}
+    return asyncio.run(roll_out(sampler, problems(2), **{**defaults, **options}))
+
+
+def test_the_same_seed_and_weights_give_the_same_trajectories():
+    first, again, other = (rolled(tiny_sampler(), seed=seed) for seed in ("a", "a", "b"))
+    told = [[[each.trajectory for each in group] for group in groups] for groups in (first, again, other)]
+    assert told[0] == told[1]
+    assert told[0] != told[2]
+    assert [len(group) for group in first] == [3, 3]
+    ids = {each.trajectory.segments[0].ids for group in first for each in group}
+    assert len(ids) == 6  # no two samples share their random numbers
+
+
+def test_each_answer_has_its_own_grade():
+    for (task, problem), group in zip(problems(2), rolled(tiny_sampler()), strict=True):
+        for attempt in group:
+            assert attempt.problem == problem
+            assert attempt.grade == task.grade(problem, attempt.completion.text)
+            assert attempt.trajectory.reward == attempt.grade.score
+            assert attempt.truncated == (len(attempt.completion.segments[-1].ids) == 20)
+
+
+@pytest.mark.parametrize("field", [{"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}])
+def test_what_bends_the_distribution_is_refused(field):
+    with pytest.raises(InvalidRequest, match="own distribution"):
+        rolled(tiny_sampler(), params=SamplingParams(max_tokens=5, **field))
