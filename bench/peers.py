@@ -187,7 +187,6 @@ class Eager:
 
         torch.set_num_threads(args.threads)
         self.model = load_model(args.model, dtype=torch.bfloat16)
-        self.window = args.window
 
     def about(self) -> str:
         import torch
@@ -197,13 +196,13 @@ class Eager:
     def rollouts(self, prompts: Prompts, samples: int, new: int) -> None:
         return None
 
-    def _begin(self, prompts: Prompts) -> tuple[Any, Any]:
-        """The cache's `attend` and the first logits."""
+    def _begin(self, prompts: Prompts, new: int = 1) -> tuple[Any, Any]:
+        """The cache's `attend`, with room for `new` tokens, and the first logits."""
         import torch
         from torch.nn import functional as F
 
         config = self.model.config
-        shape = (config.num_layers, len(prompts), config.num_kv_heads, self.window, config.head_dim)
+        shape = (config.num_layers, len(prompts), config.num_kv_heads, len(prompts[0]) + new, config.head_dim)
         keys, values = torch.zeros(shape, dtype=torch.bfloat16), torch.zeros(shape, dtype=torch.bfloat16)
 
         class Attend:
@@ -224,7 +223,7 @@ class Eager:
         import torch
 
         with torch.inference_mode():
-            attend, logits = self._begin(prompts)
+            attend, logits = self._begin(prompts, new)
             ids = torch.multinomial(logits.float().softmax(-1), 1)
             began = time.perf_counter()
             for _ in range(new - 1):
