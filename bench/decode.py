@@ -253,11 +253,14 @@ def report(result: dict[str, object], args: argparse.Namespace) -> str:
     )
     read = float(result["weight_bytes_per_token"])  # type: ignore[arg-type]
     for name in rates:
+        bytes_read = read / 2 if name == "ponder-int8" else read
         if args.shape != "256x6" and "1 stream" in rates[name]:
-            share = [rate * read / peak for rate, peak in zip(rates[name]["1 stream"], ceilings["dram"], strict=True)]
+            share = [
+                rate * bytes_read / top for rate, top in zip(rates[name]["1 stream"], ceilings["dram"], strict=True)
+            ]
             parts.append(f"{name}: one stream reads weights at {statistics.median(share):.0%} of the DRAM ceiling.")
         if "prefill" in rates[name]:
-            share = [rate * read / peak for rate, peak in zip(rates[name]["prefill"], ceilings["matmul"], strict=True)]
+            share = [rate * read / top for rate, top in zip(rates[name]["prefill"], ceilings["matmul"], strict=True)]
             parts.append(f"{name}: prefill runs at {statistics.median(share):.0%} of the matmul ceiling.")
     return "\n\n".join(parts)
 

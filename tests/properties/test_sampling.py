@@ -128,16 +128,18 @@ def test_the_same_seed_draws_the_same_id(source, params, seed, index, steps, dat
     else:
         expected = int(scores_V.argmax())
     logprobs_V = scaled_V.double().log_softmax(-1)
+    # A difference of large scores is as exact as they are themselves.
+    atol = 1e-5 + 2**-22 * float(scaled_V[scaled_V.isfinite()].abs().max())
     for pick in picks:
         assert expected in (None, pick.id)
         assert not pick.put_in
         assert scores_V[pick.id] > -math.inf
-        assert pick.logprob == pytest.approx(float(logprobs_V[pick.id]), abs=1e-5, rel=1e-6)
+        assert pick.logprob == pytest.approx(float(logprobs_V[pick.id]), abs=atol)
         values = [value for _, value in pick.likeliest()]
         best = logprobs_V.topk(max(7, params.top_logprobs) if V > 20 else min(7, V)).values
-        assert values == pytest.approx(logprobs_V.topk(params.top_logprobs).values.tolist(), abs=1e-5, rel=1e-6)
-        assert all(value == pytest.approx(float(logprobs_V[id]), abs=1e-5, rel=1e-6) for id, value in pick.likeliest())
-        assert pick.confidence == pytest.approx(-float(best[:7].mean()), abs=1e-5, rel=1e-6)
+        assert values == pytest.approx(logprobs_V.topk(params.top_logprobs).values.tolist(), abs=atol)
+        assert all(value == pytest.approx(float(logprobs_V[id]), abs=atol) for id, value in pick.likeliest())
+        assert pick.confidence == pytest.approx(-float(best[:7].mean()), abs=atol)
     for pick in picks[: len(TARGETS)]:
         ids_named = [id for id, _ in pick.likeliest()]
         order = sorted(range(V), key=lambda id: (-float(scaled_V[id]), id))

@@ -3,7 +3,7 @@
 from random import Random
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.train.packing import Example, pack
@@ -11,6 +11,7 @@ from ponder.train.packing import Example, pack
 SEQUENCE = 12
 
 
+@settings(deadline=None)
 @given(
     lengths=st.lists(st.integers(2, SEQUENCE + 1), max_size=30),
     rows=st.integers(1, 6),
