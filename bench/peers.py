@@ -66,9 +66,9 @@ class Ponder:
         return f"{kernel} ({reason})" if reason else kernel
 
     def decode(self, prompts: Prompts, new: int) -> float:
-        from ponder.evaluate.speed import decode_seconds
+        from ponder.evaluate.speed import decode_rate
 
-        return decode_seconds(self.engine, prompts, new)
+        return len(prompts) * (new - 1) / decode_rate(self.engine, prompts, new)
 
     def prefill(self, prompt: list[int]) -> float:
         from ponder.evaluate.speed import prefill_seconds

@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import positive
+from ponder.cli.options import add_quantize, positive
 from ponder.front import BUNDLED, model_folder
 from ponder.types import InvalidRequest
 
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new", type=positive, default=64, metavar="N", help="tokens of an answer (default: 64)")
     parser.add_argument("--rounds", type=positive, default=3, metavar="N", help="measured rounds (default: 3)")
     parser.add_argument("--kernel", choices=("auto", "torch", "fused"), default="auto", help="default: auto")
+    add_quantize(parser)
     parser.add_argument("--device", default="cpu", metavar="D", help="such as cuda (default: cpu)")
     parser.add_argument("--threads", type=positive, metavar="N", help="of the processor (default: torch's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         window=args.prompt + args.new,
         share_prefixes=False,
         kernel=args.kernel,
+        quantize=args.quantize,
     )
     speed = measure_speed(engine, args.streams, prompt=args.prompt, new=args.new, rounds=args.rounds)
     print(report(engine, speed))
@@ -81,7 +83,7 @@ def device(name: str) -> str:
 def report(engine: Engine, speed: Speed) -> str:
     kernel, reason = engine.kernel
     lines = [
-        f"{engine.model.config.num_parameters:,} parameters, bfloat16, {threads()} threads",
+        f"{engine.model.config.num_parameters:,} parameters, {engine.quantize or 'bfloat16'}, {threads()} threads",
         f"kernel: {kernel}" + (f" ({reason})" if reason else ""),
         f"prefill of {speed.prompt:,} tokens: {middle(speed.prefill)} tokens/s"
         + (share(speed.of_matmul(), "bfloat16 matrix product") if speed.matmul else ""),
@@ -105,6 +107,7 @@ def numbers(engine: Engine, speed: Speed) -> dict[str, object]:
         "parameters": engine.model.config.num_parameters,
         "kernel": engine.kernel.kernel,
         "reason": engine.kernel.reason,
+        "quantize": engine.quantize,
         "threads": threads(),
         "prompt": speed.prompt,
         "prefill_tokens_per_second": speed.prefill,

@@ -89,7 +89,7 @@ class Engine:
         self._max_waiting_tokens = max_waiting_tokens
         self._deterministic = deterministic
         self._kernel: Kernel = kernel
-        self._quantize: Quantize | None = quantize
+        self.quantize: Quantize | None = quantize
         self._sequences: dict[int, Sequence] = {}
         self._next_number = 0
         self._num_deadlines = 0
@@ -415,7 +415,7 @@ class Engine:
             PAGE_SIZE,
             kernel=self._kernel,
             deterministic=exact,
-            quantize=self._quantize,
+            quantize=self.quantize,
             before=before,
         )
         self._scheduler = Scheduler(self._blocks, self._runner.pages, self._counters, max_batch, step_tokens, share)

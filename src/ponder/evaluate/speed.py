@@ -20,8 +20,8 @@ from ponder.types import SamplingParams
 class Speed:
     """Tokens per second in each round: `decode` by the number of streams, all steps sampled at temperature 1.
 
-    weight_bytes: what one decoding step must read, and with two operations for every two bytes also the operations of
-    a token. dram, matmul: the machine's ceilings, in bytes and operations per second, measured between the rounds;
+    weights: how many a token meets, the head's included. weight_bytes: what one decoding step must read of them. dram,
+    matmul: the machine's ceilings, in bytes and operations per second, measured between the rounds;
     empty where the model is not on the CPU. peak_bytes: the most that the process had taken, before the ceilings were
     measured; 0 where the system does not say.
     """
@@ -29,6 +29,7 @@ class Speed:
     prompt: int
     prefill: list[float]
     decode: dict[int, list[float]]
+    weights: int
     weight_bytes: int
     dram: list[float]
     matmul: list[float]
@@ -40,7 +41,7 @@ class Speed:
 
     def of_matmul(self) -> float:
         """Share of the matrix-product ceiling that prefill takes, attention not counted."""
-        return statistics.median(self.prefill) * self.weight_bytes / statistics.median(self.matmul)
+        return statistics.median(self.prefill) * 2 * self.weights / statistics.median(self.matmul)
 
 
 def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: int, rounds: int) -> Speed:
@@ -60,33 +61,35 @@ def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: i
         prompts = [[rng.randrange(config.vocab_size) for _ in range(prompt)] for _ in range(1 + max(streams))]
         prefill.append(prompt / prefill_seconds(engine, prompts.pop()))
         for count in streams:
-            decode[count].append(count * (new - 1) / decode_seconds(engine, prompts[:count], new))
+            decode[count].append(decode_rate(engine, prompts[:count], new))
             rng.shuffle(prompts)
         peak = peak or peak_bytes()
         if engine.model.model.embed_tokens.weight.device.type == "cpu":
             dram.append(dram_read_bytes_per_second(threads))
             matmul.append(matmul_flops())
-    body = sum(parameter.numel() for parameter in engine.model.model.layers.parameters())
+    weights = sum(parameter.numel() for parameter in engine.model.model.layers.parameters())
+    weights += config.vocab_size * config.hidden_size
     return Speed(
         prompt=prompt,
         prefill=prefill[1:],
         decode={count: rates[1:] for count, rates in decode.items()},
-        weight_bytes=2 * (body + config.vocab_size * config.hidden_size),
+        weights=weights,
+        weight_bytes=weights * (1 if engine.quantize else 2),
         dram=dram[1:],
         matmul=matmul[1:],
         peak_bytes=peak,
     )
 
 
-def decode_seconds(engine: Engine, prompts: Sequence[Sequence[int]], new: int) -> float:
-    """Seconds in which every stream gets `new` - 1 tokens, from the moment when each has its first."""
+def decode_rate(engine: Engine, prompts: Sequence[Sequence[int]], new: int) -> float:
+    """Tokens per second, all streams together, from the moment when each has its first to its `new`-th."""
     waiting = {engine.submit(prompt, SamplingParams(max_tokens=new)) for prompt in prompts}
     while waiting:
         waiting -= {event.request for event in engine.step() if isinstance(event, TokenEvent)}
-    began = time.perf_counter()
+    began, tokens = time.perf_counter(), 0
     while engine.has_work:
-        engine.step()
-    return time.perf_counter() - began
+        tokens += sum(isinstance(event, TokenEvent) for event in engine.step())
+    return tokens / (time.perf_counter() - began)
 
 
 def prefill_seconds(engine: Engine, prompt: Sequence[int]) -> float:
