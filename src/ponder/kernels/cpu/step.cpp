@@ -281,8 +281,9 @@ struct Worker {
       const int all = (int)items.size() * heads;
       std::atomic<int>& next = step.next[layer * levels + level];
       const auto take = [&] { return next.fetch_add(1, std::memory_order_relaxed); };
-      for (int at = take(), then; at < all; at = then) {
-        then = take();
+      for (int at = take(), then; at < all; at = then < all ? then : take()) {
+        // Taken ahead, so that it can be announced; but where few are left, another thread would go without.
+        then = all - at > 4 * threads ? take() : all;
         const Item& item = items[at / heads];
         const Block after = then < all ? opening(layer, items[then / heads], then % heads) : Block{};
         item.span < 0 ? attend_run(layer, item, at % heads, after) : attend_span(layer, item, at % heads, after);
