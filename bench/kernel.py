@@ -20,10 +20,11 @@ from statistics import median
 import torch
 from common import SHAPES, environment, parse, random_model, ratio, save, spread, table
 
-from ponder.engine.kernel import FusedRunner, open_runner, step_shape
+from ponder.engine.kernel import FusedRunner, open_runner
 from ponder.engine.pages import Chunk
 from ponder.kernels import FusedStep, Quantize, StepShape
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
+from ponder.model.shape import step_shape
 
 PAGE_SIZE, CONTEXT, PROMPT, PREFILL = 16, 128, 512, 1024
 STREAMS = (1, 8, 32, 64)

@@ -11,12 +11,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ponder.engine.kernel import open_runner, step_shape
+from ponder.engine.kernel import open_runner
 from ponder.engine.pages import Chunk
 from ponder.kernels import BuildError, FusedStep, choose_kernel
 from ponder.kernels.build import library
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.lora import add_lora, merge_lora
+from ponder.model.shape import step_shape
 from ponder.model.transformer import Transformer
 
 PAGE = 16

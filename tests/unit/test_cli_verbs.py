@@ -12,9 +12,9 @@ import torch
 
 from ponder.cli.main import main
 from ponder.dialogue import ponder_template
-from ponder.engine.kernel import step_shape
 from ponder.kernels import choose_kernel
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
+from ponder.model.shape import step_shape
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.tiny import ByteTokenizer, tiny_model

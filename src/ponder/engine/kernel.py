@@ -13,7 +13,8 @@ from ponder.engine.graphs import GraphRunner
 from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
-from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, Quantize, StepShape, choose_kernel
+from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, Quantize, choose_kernel
+from ponder.model.shape import step_shape
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
@@ -90,7 +91,8 @@ def open_runner(
     """
     choice = _choose(model, page_size, kernel, deterministic)
     _check_quantize(quantize, choice)
-    _log.info("kernel: %s%s", choice.kernel, f" ({choice.reason})" if choice.reason else "")
+    if before is None or before.choice != choice:
+        _log.info("kernel: %s%s", choice.kernel, f" ({choice.reason})" if choice.reason else "")
     if choice.kernel == "torch":
         return Runner(model, _paged(model, num_pages, page_size), choice, deterministic=deterministic)
     if choice.kernel == GRAPHS:
@@ -102,21 +104,6 @@ def open_runner(
         before.pages.forget(dict(model.named_parameters()))
         return before
     return FusedRunner(model, num_pages, choice, deterministic=deterministic, quantize=quantize)
-
-
-def step_shape(model: Transformer) -> StepShape:
-    config = model.config
-    return StepShape(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        intermediate_size=config.intermediate_size,
-        qk_norm=config.qk_norm,
-        rms_norm_eps=config.rms_norm_eps,
-    )
 
 
 def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: bool) -> Choice:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ponder.kernels.fused import StepShape
 from ponder.kernels.training import TrainingStack, add_product_, cross_entropy_, training_obstacle
+from ponder.model.shape import step_shape
 from ponder.model.transformer import Transformer, count_positions
 
 
@@ -33,7 +33,7 @@ def kernel_obstacle(model: Transformer) -> str:
     weights = dict(model.named_parameters())
     if type(model) is not Transformer or weights.keys() != model.config.parameter_shapes().keys():
         return "the model is not a plain transformer; it carries an adapter or is a class of its own"
-    return training_obstacle(_shape(model), weights, model.compute_dtype)
+    return training_obstacle(step_shape(model), weights, model.compute_dtype)
 
 
 def training_stack(model: Transformer) -> TrainingStack:
@@ -44,7 +44,7 @@ def training_stack(model: Transformer) -> TrainingStack:
     obstacle = kernel_obstacle(model)
     if obstacle:
         raise RuntimeError(f"the training kernels cannot run: {obstacle}; choose another backend")
-    return TrainingStack(_shape(model), dict(model.named_parameters()))
+    return TrainingStack(step_shape(model), dict(model.named_parameters()))
 
 
 def next_token_loss(
@@ -194,18 +194,3 @@ def _losses(backend: Backend) -> Callable[..., Tensor]:
 @cache
 def _compiled_cross_entropy() -> Callable[..., Tensor]:
     return torch.compile(torch_cross_entropy_, dynamic=False, fullgraph=True)
-
-
-def _shape(model: Transformer) -> StepShape:
-    config = model.config
-    return StepShape(
-        vocab_size=config.vocab_size,
-        hidden_size=config.hidden_size,
-        num_layers=config.num_layers,
-        num_heads=config.num_heads,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        intermediate_size=config.intermediate_size,
-        qk_norm=config.qk_norm,
-        rms_norm_eps=config.rms_norm_eps,
-    )
