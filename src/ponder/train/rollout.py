@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from ponder.dialogue.messages import Message
@@ -46,13 +46,7 @@ async def roll_out(
         )
 
     async def group(number: int, task: Task, problem: Problem) -> list[Attempt]:
-        own = SamplingParams(
-            max_tokens=params.max_tokens,
-            temperature=params.temperature,
-            seed=Random(f"{seed}/{number}").getrandbits(63),
-            thinking=params.thinking,
-            answer_room=params.answer_room,
-        )
+        own = replace(params, seed=Random(f"{seed}/{number}").getrandbits(63))
         request = Request(prompt=(Message.user(problem.question),), params=own, n=samples)
         completions = await sampler.sample(request)
         if not all(completion.segments for completion in completions):
