@@ -228,8 +228,10 @@ static inline void square_vectors(const bf16* a, long lda, const bf16* b, long p
 }
 
 #if defined(__AMX_BF16__)
-static inline void square_tiles(const bf16* a, long lda, const bf16* b, long panel, int K, float* c, long ldc,
-                                bool add) {
+// A square of 32 x 32: c = or += a (32, K) b. Rows of `a` are lda apart, and 32 of its inputs stand together; the next
+// 32 are 32 x step further.
+static inline void square_tiles(const bf16* a, long lda, long step, const bf16* b, long panel, long K, float* c,
+                                long ldc, bool add) {
   if (add) {
     _tile_loadd(0, c, ldc * 4);
     _tile_loadd(1, c + 16, ldc * 4);
@@ -241,13 +243,13 @@ static inline void square_tiles(const bf16* a, long lda, const bf16* b, long pan
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int k = 0; k < K; k += 32) {
-    _tile_loadd(4, a + k, lda * 2);
+  for (long k = 0; k < K; k += 32) {
+    _tile_loadd(4, a + k * step, lda * 2);
     _tile_loadd(6, b + k * 16, 64);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, b + panel + k * 16, 64);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, a + 16 * lda + k, lda * 2);
+    _tile_loadd(5, a + 16 * lda + k * step, lda * 2);
     _tile_dpbf16ps(2, 5, 6);
     _tile_dpbf16ps(3, 5, 7);
   }
@@ -267,7 +269,7 @@ static inline void multiply(bool tiles, int rows, int columns, int K, const bf16
       float* to = c + row * ldc + column;
 #if defined(__AMX_BF16__)
       if (tiles) {
-        square_tiles(left, lda, right, panel, K, to, ldc, add);
+        square_tiles(left, lda, 1, right, panel, K, to, ldc, add);
         continue;
       }
 #endif

@@ -53,31 +53,7 @@ static inline void pack_right(const bf16* from, long ld, long tokens, long padde
 
 // A square of 32 x 32 over `tokens`, added to `c`.
 static inline void square(const bf16* left, const bf16* right, long panel, long tokens, float* c, long ldc, bool add) {
-  if (add) {
-    _tile_loadd(0, c, ldc * 4);
-    _tile_loadd(1, c + 16, ldc * 4);
-    _tile_loadd(2, c + 16 * ldc, ldc * 4);
-    _tile_loadd(3, c + 16 * ldc + 16, ldc * 4);
-  } else {
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-  }
-  for (long t = 0; t < tokens; t += 32) {
-    _tile_loadd(4, left + t * 32, 64);
-    _tile_loadd(6, right + t * 16, 64);
-    _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(7, right + panel + t * 16, 64);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, left + t * 32 + 512, 64);
-    _tile_dpbf16ps(2, 5, 6);
-    _tile_dpbf16ps(3, 5, 7);
-  }
-  _tile_stored(0, c, ldc * 4);
-  _tile_stored(1, c + 16, ldc * 4);
-  _tile_stored(2, c + 16 * ldc, ldc * 4);
-  _tile_stored(3, c + 16 * ldc + 16, ldc * 4);
+  causal::square_tiles(left, 32, 32, right, panel, tokens, c, ldc, add);
 }
 
 static inline void store_turned(const float* square, float* to, long ld, bool add) {

@@ -10,6 +10,8 @@
 #include "bytes.h"
 #if defined(__AMX_BF16__)
 #include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 constexpr int NEAR = 256;  // rows that stay in the cache while panels pass
@@ -113,6 +115,11 @@ template <class Dot, class T> static void multiply_vectors(const Product& p, int
 }
 
 #if defined(__AMX_BF16__)
+static inline bool tiles_permitted() {  // asks the system, once for the process
+  const long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
+  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
+
 struct __attribute__((packed, aligned(64))) TileShapes {
   uint8_t palette = 1, start = 0, reserved[14] = {};
   uint16_t bytes[16] = {};  // of a row

@@ -2,9 +2,6 @@
 //
 // A row is a token at a position of a context whose pages a table names; decoding, chunks of prompts and mixes of both
 // are the same. Stages of a layer, with a barrier behind each: norm | q, k, v | attention | o | norm | gate, up | down.
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <new>
 
@@ -344,8 +341,7 @@ int ponder_kernels() {
 #if defined(__AVX512BF16__)
   found |= 1 << AVX512;
 #if defined(__AMX_BF16__)
-  const long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-  found |= syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0 ? 1 << AMX : 8;
+  found |= tiles_permitted() ? 1 << AMX : 8;
 #endif
 #endif
   return found;

@@ -2,9 +2,6 @@
 // attention, SwiGLU, cross entropy. Rows in bfloat16, the residual stream and all sums in float32.
 //
 // Work is cut by its size alone, never by the number of threads, so that results do not depend on it.
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "gradient.h"
 
 namespace {
@@ -27,8 +24,7 @@ extern "C" {
 // 1: tiles (AMX) may be used by this process, 0: only vectors.
 int ponder_training_tiles() {
 #if defined(__AMX_BF16__)
-  const long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;
-  return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+  return tiles_permitted();
 #else
   return 0;
 #endif
