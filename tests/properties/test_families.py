@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families import FAMILIES
-from ponder.tasks.protocol import DemonstratedTask
+from ponder.tasks.protocol import DemonstratedTask, without_marks
 
 seeds = st.integers(min_value=0, max_value=2**32)
 levels = st.floats(min_value=0, max_value=1)
@@ -21,7 +22,8 @@ def drawn(name: str, seed: int, level: float):
     rng = Random(seed)
     family = FAMILIES[name]
     problem = family.sample(rng, level)
-    return family, problem, family.demonstrate(problem, rng)
+    demonstration = family.demonstrate(problem, rng)
+    return family, problem, replace(demonstration, reasoning=without_marks(demonstration.reasoning))
 
 
 def backwards(digits: str) -> int:

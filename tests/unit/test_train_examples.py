@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from ponder.dialogue import Message, PonderFormat, Start, from_dicts
+from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
 from ponder.train.examples import Examples, question_number, read_messages, to_examples
 from ponder.train.packing import Example
@@ -19,7 +20,7 @@ FORMAT = PonderFormat(TOKENIZER)
 
 
 def mix(*entries: MixRecipe, sequence: int = 4096) -> Examples:
-    return Examples(entries, FORMAT, encode=TOKENIZER.encode, sequence=sequence)
+    return Examples(entries, FORMAT, tokenizer=TOKENIZER, sequence=sequence)
 
 
 def learned(example: Example) -> str:
@@ -181,3 +182,34 @@ def test_reasoning_content_and_tool_calls_are_read(tmp_path: Path) -> None:
 def test_questions_are_known_by_a_number_of_64_bits() -> None:
     assert question_number("What is 2 x 3?") == question_number(" What is  2 x 3? ")
     assert 0 <= question_number("a") < 2**64
+
+
+class Folding:
+    """A task whose thought is folded once, with a mistake before the fold and one in the state."""
+
+    name = "folding"
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        return Problem(task=self.name, question="2+2?", answer="4")
+
+    def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
+        fold = Fold(f"2+2={mistake('5')} no 4", f"so {mistake('far')}")
+        return Demonstration(reasoning="done", answer="4", folds=(fold,))
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        return Grade(score=float(answer == "4"))
+
+    def same(self, a: str, b: str) -> bool:
+        return a == b
+
+
+def test_one_context_of_a_folded_thought_is_drawn_and_its_mistakes_are_shown_but_not_learned() -> None:
+    examples = mix(MixRecipe(task="tests.unit.test_train_examples:Folding", direct=0.0))
+    drawn = {
+        learned(example): TOKENIZER.decode(example.ids) for example, _ in map(examples.draw, map(Random, range(20)))
+    }
+    prompt = "<|user|>2+2?<|end|><|assistant|><|think|>"
+    assert drawn == {
+        "2+2= no 4<|state|>so <|fold|>": f"{prompt}2+2=5 no 4<|state|>so far<|fold|>",
+        "done<|/think|>4<|end|>": f"{prompt}<|state|>so far<|fold|>done<|/think|>4<|end|>",
+    }

@@ -19,10 +19,20 @@ class Problem:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A thought, and the state it was folded into: all that the thinking behind it still sees, beside the question."""
+
+    thought: str
+    state: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstration:
     """Worked reasoning, each step checkable, and the answer it ends in.
 
+    reasoning: the last thought, behind the last of `folds`; without folds, the whole reasoning. It and the folds may
+        hold mistakes (`mistake`).
     pieces: the answer cut into runs that are encoded one by one, where whole-word tokens would hide its letters;
         empty: the answer is encoded in one piece. Joined, the pieces are the answer.
     """
@@ -30,6 +40,37 @@ class Demonstration:
     reasoning: str
     answer: str
     pieces: tuple[str, ...] = ()
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """All thoughts, to be read: line by line, states and marks left out."""
+        return without_marks("\n".join([*(fold.thought for fold in self.folds), self.reasoning]))
+
+
+_MISTAKE, _END_MISTAKE = "\ue000", "\ue001"  # private use: no text of a task holds them
+
+
+def mistake(text: str) -> str:
+    """`text` marked as wrong: in a demonstration it is shown, so that what follows can notice it, but not taught."""
+    return f"{_MISTAKE}{text}{_END_MISTAKE}"
+
+
+def without_marks(text: str) -> str:
+    return text.replace(_MISTAKE, "").replace(_END_MISTAKE, "")
+
+
+def find_mistakes(text: str) -> list[tuple[int, int]]:
+    """Where the mistakes stand: (begin, end) in `without_marks(text)`."""
+    found, begin, at = [], 0, 0
+    for character in text:
+        if character == _MISTAKE:
+            begin = at
+        elif character == _END_MISTAKE:
+            found.append((begin, at))
+        else:
+            at += 1
+    return found
 
 
 class GradeStatus(StrEnum):

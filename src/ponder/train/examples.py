@@ -6,16 +6,19 @@ reasoning, which a later prompt would not show, each assistant turn is an exampl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 from ponder.dialogue.format import Format
 from ponder.dialogue.interchange import from_dicts
-from ponder.dialogue.messages import Message, Reasoning, ReasoningPolicy, Role, Text, is_state
+from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, is_state
+from ponder.dialogue.rendered import Rendered, SpanKind
 from ponder.tasks.gym import question_hash
-from ponder.tasks.protocol import DemonstratedTask, Problem
+from ponder.tasks.protocol import DemonstratedTask, Problem, find_mistakes, without_marks
 from ponder.tasks.registry import load_task
+from ponder.tokenizer import Tokenizer
 from ponder.train.packing import Example
 from ponder.train.recipe import MixRecipe
 from ponder.train.sources import read_jsonl
@@ -25,12 +28,10 @@ from ponder.types import DataError, FormatError, RecipeError
 class Examples:
     """The mix of an SFT stage: `draw(rng)` gives the next example, the same for the same state of `rng`."""
 
-    def __init__(
-        self, mix: Sequence[MixRecipe], format: Format, *, encode: Callable[[str], list[int]], sequence: int
-    ) -> None:
+    def __init__(self, mix: Sequence[MixRecipe], format: Format, *, tokenizer: Tokenizer, sequence: int) -> None:
         self.format = format
         self.sequence = sequence
-        self.sources = [_Task(entry, format, encode) if entry.task else _Messages(entry, format) for entry in mix]
+        self.sources = [_Task(entry, format, tokenizer) if entry.task else _Messages(entry, format) for entry in mix]
         self.weights = [entry.weight for entry in mix]
 
     def draw(self, rng: Random) -> tuple[Example, int]:
@@ -48,28 +49,54 @@ class Examples:
 class _Task:
     """Demonstrations, thinking or direct, at levels drawn evenly."""
 
-    def __init__(self, entry: MixRecipe, format: Format, encode: Callable[[str], list[int]]) -> None:
+    def __init__(self, entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> None:
         task = teachable(entry.task)
-        self.task, self.entry, self.format, self.encode = task, entry, format, encode
+        self.task, self.entry, self.format, self.tokenizer = task, entry, format, tokenizer
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
         level = rng.uniform(self.entry.min_level, self.entry.max_level)
         problem = self.task.sample(rng, level)
         thinking = rng.random() >= (self.entry.direct or 0.0)
-        turn = [Message.user(problem.question), self._answer(problem, rng, thinking=thinking)]
-        earlier: list[Message] = []
+        dialogue = [Message.user(problem.question), self._answer(problem, rng, thinking=thinking)]
         if rng.random() < self.entry.earlier:
             before = self.task.sample(rng, level)
-            earlier = [Message.user(before.question), self._answer(before, rng, thinking=False)]
-        example = _example([*earlier, *turn], len(earlier), self.format)
+            dialogue = [Message.user(before.question), self._answer(before, rng, thinking=False), *dialogue]
+        # One context of a folded thought: all of them would fill the rows with a single problem.
+        context = rng.choice(self.format.contexts(list(map(_without_marks, dialogue))))
+        example = Example(ids=context.ids, learned=_learned(context, dialogue, self.tokenizer))
         return example, problem.question, f"task {self.entry.task} at level {level:.2f}"
 
     def _answer(self, problem: Problem, rng: Random, *, thinking: bool) -> Message:
-        """The assistant's turn. An answer in pieces is encoded piece by piece, with and without thinking."""
+        """The assistant's turn, mistakes marked. An answer in pieces is encoded piece by piece."""
         demonstration = self.task.demonstrate(problem, rng)
-        ids = [token for piece in demonstration.pieces for token in self.encode(piece)]
-        text = Text(demonstration.answer, tuple(ids) or None)
-        return Message(Role.ASSISTANT, (Reasoning(demonstration.reasoning), text) if thinking else (text,))
+        ids = [token for piece in demonstration.pieces for token in self.tokenizer.encode(piece)]
+        parts: list[Part] = [Text(demonstration.answer, tuple(ids) or None)]
+        if thinking:
+            folded = [(Reasoning(f.thought), Reasoning(f.state, state=True)) for f in demonstration.folds]
+            parts = [*(part for pair in folded for part in pair), Reasoning(demonstration.reasoning), *parts]
+        return Message(Role.ASSISTANT, tuple(parts))
+
+
+def _without_marks(message: Message) -> Message:
+    parts = (replace(p, text=without_marks(p.text)) if isinstance(p, Reasoning) else p for p in message.parts)
+    return replace(message, parts=tuple(parts))
+
+
+def _learned(context: Rendered, dialogue: Sequence[Message], tokenizer: Tokenizer) -> list[bool]:
+    """What the last message of `dialogue` brings new in this context, but for the tokens that touch a mistake in it."""
+    learned = list(context.assistant_mask())
+    for span in context.spans:
+        part = dialogue[-1].parts[span.part_index] if span.sampled and span.part_index is not None else None
+        if not isinstance(part, Reasoning) or span.kind not in (SpanKind.REASONING, SpanKind.STATE):
+            continue
+        text, mistakes = without_marks(part.text), find_mistakes(part.text)
+        _, begins = tokenizer.encode_with_offsets(text)
+        ends = [*begins[1:], len(text)]
+        first = span.end - len(begins) - (span.kind is SpanKind.STATE)  # a state's span holds its open and fold tokens
+        for at, token in enumerate(zip(begins, ends, strict=True), first):
+            if any(token[0] < end and token[1] > begin for begin, end in mistakes):
+                learned[at] = False
+    return learned
 
 
 class _Messages:

@@ -159,5 +159,5 @@ def _from_task(spec: str, samples: int, seed: int) -> Iterator[str]:
         problem = task.sample(rng, rng.random())
         lines = [problem.question]
         if isinstance(task, DemonstratedTask):
-            lines.append(task.demonstrate(problem, rng).reasoning)
+            lines.append(task.demonstrate(problem, rng).text)
         yield "\n".join([*lines, problem.answer])

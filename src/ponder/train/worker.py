@@ -87,7 +87,7 @@ def _serve(order: Mapping[str, Any], out: BinaryIO) -> None:
     """Write chunks first, first + stride, … until the pipe closes."""
     sft = build(SftRecipe, order["sft"], "worker order")
     tokenizer = Tokenizer.load(order["tokenizer"])
-    examples = Examples(sft.mix, load_format(tokenizer), encode=tokenizer.encode, sequence=sft.sequence)
+    examples = Examples(sft.mix, load_format(tokenizer), tokenizer=tokenizer, sequence=sft.sequence)
     chunk = int(order["first"])
     while True:
         drawn = draw_chunk(examples, sft, seed=order["seed"], chunk=chunk, pad=order["pad"])

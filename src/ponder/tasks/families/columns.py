@@ -14,9 +14,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from ponder.tasks.protocol import mistake
+
 
 class Slips:
-    """At most one wrong step in a demonstration, noticed at once and put right: `8*7+0+5=62 no 61`."""
+    """At most one wrong step in a demonstration, noticed at once and put right: `8*7+0+5=62 no 61`. The wrong result is
+    marked as a mistake: noticing it is taught, making it is not."""
 
     def __init__(self, rng: Random, probability: float, num_steps: int) -> None:
         self._at = rng.randrange(num_steps) if num_steps and rng.random() < probability else -1
@@ -30,7 +33,7 @@ class Slips:
             return right
         place = self._rng.randrange(len(right))
         wrong_digit = (int(right[place]) + self._rng.choice((1, 2, 8, 9))) % 10
-        return f"{right[:place]}{wrong_digit}{right[place + 1 :]} no {right}"
+        return f"{mistake(f'{right[:place]}{wrong_digit}{right[place + 1 :]}')} no {right}"
 
 
 def lowest_first(number: int, width: int = 0) -> str:
