@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from ponder.model.config import PROJECTIONS
 from ponder.types import RecipeError
 
 
@@ -133,6 +134,19 @@ class OptimRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraRecipe:
+    """Low-rank adapters (arXiv 2106.09685) beside frozen projections, instead of training all weights.
+
+    rank: 0: none, all weights train. alpha: the correction is scaled by alpha / rank. targets: the projections that get
+    an adapter.
+    """
+
+    rank: int = 0
+    alpha: float = 32.0
+    targets: tuple[str, ...] = PROJECTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageRecipe:
     """What every training stage has.
 
@@ -149,6 +163,7 @@ class StageRecipe:
     start: str = "random"
     eval_every: int = 0
     optim: OptimRecipe = field(default_factory=OptimRecipe)
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,6 +264,14 @@ def _check(recipe: Recipe) -> None:
         problems[f"{name}: tokens, sequence, batch and accumulate must be at least 1"] = not positive
         problems[f"{name}.sequence is {stage.sequence}, over model.max_positions"] = (
             stage.sequence > model.max_positions
+        )
+        problems[f"{name}.lora.rank must be 0 (all weights train) or more"] = stage.lora.rank < 0
+        unknown = sorted(set(stage.lora.targets) - set(PROJECTIONS))
+        problems[f"{name}.lora.targets: {unknown or 'empty'}; choose from {', '.join(PROJECTIONS)}"] = bool(
+            unknown or not stage.lora.targets
+        )
+        problems[f"{name}.lora needs a model to stand beside: {name}.start is random"] = (
+            stage.lora.rank > 0 and stage.start == "random"
         )
         shares = (stage.optim.warmup, stage.optim.decay, stage.optim.final)
         problems[f"{name}.optim: warmup, decay and final must lie in [0, 1]"] = not all(0 <= s <= 1 for s in shares)

@@ -1,7 +1,8 @@
 """Checkpoints of a training stage: weights, optimizer state and counters, written whole or not at all.
 
-A checkpoint is a model folder (float32, loadable by `load_model`) with two files more: `optimizer.safetensors` and
-`state.json`. Data needs no state: every batch is a function of (seed, step).
+A checkpoint is a model folder (float32, loadable by `load_model`), or the adapters alone where nothing else trains,
+with two files more: `optimizer.safetensors` and `state.json`. Data needs no state: every batch is a function of
+(seed, step).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ponder.model.checkpoint import atomic_folder, load_model, read_json, write_json, write_model
+from ponder.model.lora import has_lora, restore_lora, write_lora
 from ponder.model.transformer import Transformer
 from ponder.train.optim import Optim
 from ponder.types import CheckpointError
@@ -57,7 +59,7 @@ def save(
     if target.is_dir():
         return target
     with atomic_folder(target) as temporary:
-        write_model(model, temporary)
+        write_lora(model, temporary) if has_lora(model) else write_model(model, temporary)
         save_file(optim.state(), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {"progress": asdict(progress), "environment": setting})
     for old in checkpoints(folder)[:-keep]:
@@ -83,11 +85,14 @@ def sweep(folder: Path) -> None:
 
 def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str]]:
     """Load weights and optimizer state in place; gives the progress and the environment of the run that wrote them."""
-    stored = load_model(checkpoint, dtype=torch.float32)
-    try:
-        model.load_state_dict(stored.state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(f"{checkpoint}: is of another shape than the recipe's model: {error}") from error
+    if has_lora(model):
+        restore_lora(model, checkpoint)
+    else:
+        stored = load_model(checkpoint, dtype=torch.float32)
+        try:
+            model.load_state_dict(stored.state_dict())
+        except RuntimeError as error:
+            raise CheckpointError(f"{checkpoint}: is of another shape than the recipe's model: {error}") from error
     path = checkpoint / "optimizer.safetensors"
     try:
         tensors = load_file(path)
