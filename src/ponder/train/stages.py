@@ -80,7 +80,7 @@ def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
 
 def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transformer, Tokenizer, Path]:
     """(model on its device in float32, tokenizer, the tokenizer's folder) as `stage.start` says."""
-    earlier = [Stage.PRETRAIN.value, Stage.SFT.value]
+    earlier = [Stage.PRETRAIN.value, Stage.SFT.value, Stage.GRPO.value]
     start = folder.path / stage.start / "model" if stage.start in earlier else Path(stage.start)
     if stage.start != RANDOM and not start.is_dir():
         raise RecipeError(

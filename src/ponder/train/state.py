@@ -10,8 +10,10 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -47,14 +49,21 @@ def environment(device: torch.device, *, backend: str) -> dict[str, str]:
 
 
 def save(
-    folder: Path, model: Transformer, optim: Optim, progress: Progress, setting: dict[str, str], *, keep: int
+    folder: Path,
+    model: Transformer,
+    optim: Optim,
+    progress: Progress,
+    setting: dict[str, str],
+    learner: Mapping[str, Any],
+    *,
+    keep: int,
 ) -> Path:
-    """Write `folder/step_N`, then remove all but the last `keep` checkpoints."""
+    """Write `folder/step_N`, then remove all but the last `keep` checkpoints. learner: its state, as JSON."""
     target = folder / f"step_{progress.step:08d}"
     with atomic_folder(target, replace=True) as temporary:
         write_model(model, temporary)
         save_file(optim.state(), temporary / "optimizer.safetensors")
-        write_json(temporary / "state.json", {"progress": asdict(progress), "environment": setting})
+        write_json(temporary / "state.json", {"progress": asdict(progress), "environment": setting, "learner": learner})
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -67,8 +76,9 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if _NAME.fullmatch(entry.name))
 
 
-def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str]]:
-    """Load weights and optimizer state in place; gives the progress and the environment of the run that wrote them."""
+def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str], Mapping[str, Any]]:
+    """Load weights and optimizer state in place; gives the progress and the environment of the run that wrote them, and
+    its learner's state."""
     stored = load_model(checkpoint, dtype=torch.float32)
     try:
         model.load_state_dict(stored.state_dict())
@@ -84,7 +94,7 @@ def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progres
     optim.load_state(tensors, str(path))
     raw = read_json(checkpoint / "state.json")
     try:
-        return Progress(**raw["progress"]), dict(raw["environment"])
+        return Progress(**raw["progress"]), dict(raw["environment"]), dict(raw.get("learner", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint / 'state.json'}: lacks its progress or environment ({error})") from error
 
