@@ -85,7 +85,7 @@ def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
 def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transformer, Tokenizer, Path]:
     """(model on its device, tokenizer, the tokenizer's folder) as `stage.start` says: float32, with adapters where
     `stage.lora` asks for them."""
-    earlier = [Stage.PRETRAIN.value, Stage.SFT.value]
+    earlier = [Stage.PRETRAIN.value, Stage.SFT.value, Stage.GRPO.value]
     start = folder.path / stage.start / "model" if stage.start in earlier else Path(stage.start)
     if stage.start != RANDOM and not start.is_dir():
         raise RecipeError(

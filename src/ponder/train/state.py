@@ -11,8 +11,10 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -49,9 +51,16 @@ def environment(device: torch.device, *, backend: str) -> dict[str, str]:
 
 
 def save(
-    folder: Path, model: Transformer, optim: Optim, progress: Progress, setting: dict[str, str], *, keep: int
+    folder: Path,
+    model: Transformer,
+    optim: Optim,
+    progress: Progress,
+    setting: dict[str, str],
+    learner: Mapping[str, Any],
+    *,
+    keep: int,
 ) -> Path:
-    """Write `folder/step_N`, then remove all but the last `keep` checkpoints.
+    """Write `folder/step_N`, then remove all but the last `keep` checkpoints. learner: its state, as JSON.
 
     One that is there already holds these very weights; replacing it would leave the run without it for a moment.
     """
@@ -61,7 +70,7 @@ def save(
     with atomic_folder(target) as temporary:
         write_lora(model, temporary) if has_lora(model) else write_model(model, temporary)
         save_file(optim.state(), temporary / "optimizer.safetensors")
-        write_json(temporary / "state.json", {"progress": asdict(progress), "environment": setting})
+        write_json(temporary / "state.json", {"progress": asdict(progress), "environment": setting, "learner": learner})
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -83,8 +92,9 @@ def sweep(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str]]:
-    """Load weights and optimizer state in place; gives the progress and the environment of the run that wrote them."""
+def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str], Mapping[str, Any]]:
+    """Load weights and optimizer state in place; gives the progress and the environment of the run that wrote them, and
+    its learner's state."""
     if has_lora(model):
         restore_lora(model, checkpoint)
     else:
@@ -103,7 +113,7 @@ def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progres
     optim.load_state(tensors, str(path))
     raw = read_json(checkpoint / "state.json")
     try:
-        return Progress(**raw["progress"]), dict(raw["environment"])
+        return Progress(**raw["progress"]), dict(raw["environment"]), dict(raw.get("learner", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint / 'state.json'}: lacks its progress or environment ({error})") from error
 
