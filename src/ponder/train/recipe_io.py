@@ -99,7 +99,7 @@ def _anchor(value: Any, folder: Path) -> None:
 
 
 def _beside(folder: Path, path: str) -> str:
-    """`path`, or the class of a file in "file.py:Class" and "task:file.py:Class", made absolute if it lies in `folder`."""
+    """`path`, or the class of a file in "file.py:Class" and "task:file.py:Class", absolute if it lies in `folder`."""
     prefix = "task:" if path.startswith("task:") else ""
     file, colon, name = path.removeprefix(prefix).partition(".py:")
     file += ".py" if colon else ""
