@@ -120,7 +120,7 @@ def test_suites():
     assert [task.name for task in load_suite("mini")][:2] == ["gym:products", "gym:chain_sum"]
     assert len(load_suite("mini")) == 7
     names = [task.name for task in load_suite('gym:gcd, gym:products{"min_digits": 2, "max_digits": 3}')]
-    assert names == ["gym:gcd", "gym:products"]
+    assert names == ["gym:gcd", 'gym:products{"min_digits": 2, "max_digits": 3}']
     with pytest.raises(InvalidRequest, match="is no suite"):
         load_suite("gym:gcd,,")
 
@@ -246,7 +246,7 @@ def test_a_report_holds_every_task_under_every_mode(tmp_path):
     assert "Published" not in markdown, "there is nothing to compare a task of your own with"
 
 
-def test_default_configs_stand_beside_published_scores_and_others_do_not():
+def test_published_configs_stand_beside_published_scores_and_others_do_not():
     default, shaped = GymTask("gcd"), GymTask("products", {"max_digits": 2})
     gold = {p.question: p.answer for task in (default, shaped) for p in held_out(task, 3)}
     sampler = ScriptedSampler(lambda conversation, _: gold[conversation[-1].text])

@@ -17,7 +17,7 @@ SHOWN_MODELS = ("o3-mini", "deepseek-r1", "claude-3.5-sonnet", "llama-3.3-70b-in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All results of one model. `compared`: the tasks under the default config, which published scores speak about."""
+    """All results of one model. `compared`: the tasks that published scores speak about."""
 
     model: str
     results: tuple[Result, ...]
@@ -68,9 +68,9 @@ class Report:
         ]
 
 
-def default_configs(tasks: Iterable[Task]) -> frozenset[str]:
-    """Names of the reasoning-gym tasks under their default config."""
-    return frozenset(task.name for task in tasks if isinstance(task, GymTask) and task.configs == [{}])
+def published_configs(tasks: Iterable[Task]) -> frozenset[str]:
+    """Names of the tasks that scores were published for: reasoning-gym's, under their default or hard config."""
+    return frozenset(task.name for task in tasks if isinstance(task, GymTask) and published(task.name))
 
 
 RESULT_COLUMNS = (

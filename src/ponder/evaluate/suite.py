@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ponder.evaluate.measure import Result, measure
 from ponder.evaluate.problems import held_out
-from ponder.evaluate.report import Report, default_configs
+from ponder.evaluate.report import Report, published_configs
 from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Task
 from ponder.think import Strategy, consensus, direct
@@ -47,4 +47,4 @@ def evaluate(
             results.append(result)
             if progress is not None:
                 progress(result)
-    return Report(model=sampler.name, results=tuple(results), compared=default_configs(tasks))
+    return Report(model=sampler.name, results=tuple(results), compared=published_configs(tasks))
