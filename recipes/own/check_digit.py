@@ -10,7 +10,7 @@ class CheckDigit:
 
     def sample(self, rng: Random, level: float) -> Problem:
         digits = [rng.randrange(10) for _ in range(3 + round(9 * level))]
-        weighted = sum(digit * 3 - place % 2 * 2 for place, digit in enumerate(reversed(digits)))
+        weighted = sum(digit * (3 - place % 2 * 2) for place, digit in enumerate(reversed(digits)))
         number = "".join(map(str, digits))
         return Problem(task=self.name, question=f"What is the check digit of {number}?", answer=str(-weighted % 10))
 

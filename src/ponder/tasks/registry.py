@@ -15,7 +15,8 @@ def load_task(spec: str) -> Task:
     """The task that `spec` names.
 
     "products": a family of `ponder.tasks.families`. "gym:NAME", "gym:NAME@hard" or 'gym:NAME{"max_digits": 3}': a
-    reasoning-gym dataset under its default config, the one its authors published as hard, or a config as JSON. "module:Class" or "path/to/file.py:Class": your own, built without arguments.
+    reasoning-gym dataset under its default config, the one its authors published as hard, or a config as JSON.
+    "module:Class" or "path/to/file.py:Class": your own, built without arguments.
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
     from ponder.tasks.families import FAMILIES
