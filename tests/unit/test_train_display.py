@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from random import Random
 
+import pytest
 import torch
 
 from ponder.dialogue import CONTROL_TOKENS
 from ponder.testing.tiny import tiny_model
 from ponder.tokenizer import Tokenizer
-from ponder.train.display import Display, Metrics, duration
+from ponder.train.display import Display, Metrics, duration, read_metrics
 from ponder.train.examples import teachable
 from ponder.train.neighbours import as_text, nearest
 from ponder.train.plot import plot_metrics
@@ -81,3 +82,19 @@ def test_the_task_that_the_docs_show_can_be_taught(tmp_path: Path) -> None:
     for seed in range(20):
         problem = task.sample(Random(seed), seed / 20)
         assert task.grade(problem, task.demonstrate(problem, Random(seed)).answer).solved
+
+
+def test_metrics_reopened_are_never_less_than_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in range(1, 6)))
+
+    def killed(*_: object) -> str:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ponder.train.display.json.dumps", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Metrics(path, step=3)
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3, 4, 5]
+    Metrics(path, step=3).close()
+    assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]

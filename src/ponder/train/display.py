@@ -19,9 +19,12 @@ class Metrics:
     def __init__(self, path: Path, *, step: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.kept = [record for record in read_metrics(path) if record["step"] <= step]
-        self._stream = path.open("w", encoding="utf-8")
-        for record in self.kept:
-            self.write(record)
+        shorter = path.with_name(f".{path.name}.tmp")
+        with shorter.open("w", encoding="utf-8") as self._stream:
+            for record in self.kept:
+                self.write(record)
+        shorter.replace(path)  # at once: a run killed meanwhile keeps its metrics
+        self._stream = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, float]) -> None:
         self._stream.write(json.dumps(dict(record)) + "\n")

@@ -18,7 +18,7 @@ from ponder.train.recipe_io import dump_recipe, load_recipe
 from ponder.train.sft import sft
 from ponder.train.sources import documents
 from ponder.train.stages import RunFolder
-from ponder.train.state import write_atomically
+from ponder.train.state import sweep, write_atomically
 from ponder.types import RecipeError
 
 # What may change between a run and its resumption: none of it bears on the weights that come out, apart from the
@@ -61,6 +61,7 @@ def run(
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     folder.path.mkdir(parents=True, exist_ok=True)
+    sweep(folder.path)
     write_atomically(folder.recipe, dump_recipe(recipe).encode())
     results: dict[Stage, Result] = {}
     outcome = Outcome.COMPLETE

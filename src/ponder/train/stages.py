@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ponder.dialogue import control
-from ponder.model.checkpoint import atomic_folder, load_model, write_json, write_model
+from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import ModelConfig
 from ponder.model.transformer import Transformer
 from ponder.tokenizer import Tokenizer
@@ -17,6 +18,7 @@ from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.loop import Outcome, Result, pick_device
 from ponder.train.plot import plot_metrics
 from ponder.train.recipe import ModelRecipe, Recipe, Stage, StageRecipe
+from ponder.train.state import write_atomically
 from ponder.types import MissingExtra, RecipeError
 
 RANDOM = "random"
@@ -121,7 +123,5 @@ def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: Run
     with suppress(MissingExtra):  # the plot is a convenience; its data is in metrics.jsonl
         plot_metrics(own / "metrics.jsonl", own / "loss.png")
     progress = result.progress
-    write_json(
-        own / DONE,
-        {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "loss": result.loss},
-    )
+    done = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "loss": result.loss}
+    write_atomically(own / DONE, json.dumps(done, indent=2).encode())

@@ -49,9 +49,14 @@ def environment(device: torch.device, *, backend: str) -> dict[str, str]:
 def save(
     folder: Path, model: Transformer, optim: Optim, progress: Progress, setting: dict[str, str], *, keep: int
 ) -> Path:
-    """Write `folder/step_N`, then remove all but the last `keep` checkpoints."""
+    """Write `folder/step_N`, then remove all but the last `keep` checkpoints.
+
+    One that is there already holds these very weights; replacing it would leave the run without it for a moment.
+    """
     target = folder / f"step_{progress.step:08d}"
-    with atomic_folder(target, replace=True) as temporary:
+    if target.is_dir():
+        return target
+    with atomic_folder(target) as temporary:
         write_model(model, temporary)
         save_file(optim.state(), temporary / "optimizer.safetensors")
         write_json(temporary / "state.json", {"progress": asdict(progress), "environment": setting})
@@ -65,6 +70,15 @@ def checkpoints(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(entry for entry in folder.iterdir() if _NAME.fullmatch(entry.name))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed run left half-written anywhere in its folder."""
+    for path in [path for path in folder.rglob(".*") if path.suffix in (".tmp", ".old")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str]]:
