@@ -2,6 +2,7 @@
 
 from ponder.tasks.families.basic_arithmetic import BasicArithmetic
 from ponder.tasks.families.chain_sum import ChainSum
+from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.gcd import Gcd
@@ -19,5 +20,6 @@ FAMILIES: dict[str, Family] = {
         SpellBackward(),
         BasicArithmetic(),
         Countdown(),
+        CountBits(),
     )
 }
