@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reasoning_gym.factory import create_dataset
 
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.families.count_bits import GYM
@@ -15,6 +15,7 @@ from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Problem
 from ponder.tokenizer import Tokenizer
 
+reasoning_gym = pytest.importorskip("reasoning_gym")
 FAMILY = FAMILIES["count_bits"]
 TOKENIZER = Tokenizer.load("src/ponder/mini")
 MAX_TOKENS = 480
@@ -56,7 +57,7 @@ def test_every_row_divides_the_row_before_by_eight(seed: int, level: float):
 def test_reasoning_gym_asks_the_same_and_takes_the_answers():
     for config in ({}, {"min_n": 1_000_000, "max_n": 100_000_000}):
         gym = GymTask("count_bits", config)
-        dataset = create_dataset("count_bits", seed=0, size=30, **config)
+        dataset = reasoning_gym.create_dataset("count_bits", seed=0, size=30, **config)
         for index in range(30):
             item = gym.problem(index)
             number = gym.entry(item)["metadata"]["number"]

@@ -1,8 +1,8 @@
 """One-bits of a number: divided by eight again and again, digit by digit, and the remainders' bits summed.
 
-The digits are labelled from the highest on, a b c …, the lowest z. A step reads `label digit quotient-digit remainder`:
-` c` 4 8 0 means that the remainder before it (6) and the digit 4 make 64 = 8*8+0. Each row divides the quotient digits of
-the row before, found by their labels.
+The digits are labelled from the highest on, a b c …, the lowest z. A step is its label, the digit, the quotient's digit
+and the remainder: ` c480` behind a remainder of 6 says 64 = 8*8+0. Each row divides the quotient's digits of the row
+before, found by their labels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LABELS = "abcdefghijklmnopqrstuvwxy"
 
 
 class CountBits(Family):
-    """Numbers of up to 31 bits. Level sets the bits; at 1 it is reasoning-gym's default, whose hard config is easier."""
+    """Level sets the bits, up to 31: reasoning-gym's default. Its hard config is easier."""
 
     name = "count_bits"
     default_level = 1.0
