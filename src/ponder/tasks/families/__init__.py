@@ -1,11 +1,14 @@
 """The first families: tasks with demonstrations, each one short file."""
 
+from ponder.tasks.families.base_conversion import BaseConversion
 from ponder.tasks.families.basic_arithmetic import BasicArithmetic
 from ponder.tasks.families.chain_sum import ChainSum
+from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.gcd import Gcd
 from ponder.tasks.families.letter_counting import LetterCounting
+from ponder.tasks.families.prime_factorization import PrimeFactorization
 from ponder.tasks.families.products import Products
 from ponder.tasks.families.spell_backward import SpellBackward
 
@@ -19,5 +22,8 @@ FAMILIES: dict[str, Family] = {
         SpellBackward(),
         BasicArithmetic(),
         Countdown(),
+        CountBits(),
+        BaseConversion(),
+        PrimeFactorization(),
     )
 }
