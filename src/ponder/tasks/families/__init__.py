@@ -5,9 +5,11 @@ from ponder.tasks.families.chain_sum import ChainSum
 from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.gcd import Gcd
+from ponder.tasks.families.leg_counting import LegCounting
 from ponder.tasks.families.letter_counting import LetterCounting
 from ponder.tasks.families.products import Products
 from ponder.tasks.families.spell_backward import SpellBackward
+from ponder.tasks.families.syllogism import Syllogism
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -19,5 +21,7 @@ FAMILIES: dict[str, Family] = {
         SpellBackward(),
         BasicArithmetic(),
         Countdown(),
+        LegCounting(),
+        Syllogism(),
     )
 }
