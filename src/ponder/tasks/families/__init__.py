@@ -8,6 +8,7 @@ from ponder.tasks.families.gcd import Gcd
 from ponder.tasks.families.leg_counting import LegCounting
 from ponder.tasks.families.letter_counting import LetterCounting
 from ponder.tasks.families.products import Products
+from ponder.tasks.families.simple_equations import SimpleEquations
 from ponder.tasks.families.spell_backward import SpellBackward
 from ponder.tasks.families.syllogism import Syllogism
 
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Family] = {
         BasicArithmetic(),
         Countdown(),
         LegCounting(),
+        SimpleEquations(),
         Syllogism(),
     )
 }
