@@ -6,8 +6,10 @@ from ponder.tasks.families.chain_sum import ChainSum
 from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.family import Family
+from ponder.tasks.families.fraction_simplification import FractionSimplification
 from ponder.tasks.families.gcd import Gcd
 from ponder.tasks.families.leg_counting import LegCounting
+from ponder.tasks.families.lcm import Lcm
 from ponder.tasks.families.letter_counting import LetterCounting
 from ponder.tasks.families.prime_factorization import PrimeFactorization
 from ponder.tasks.families.products import Products
@@ -23,7 +25,9 @@ FAMILIES: dict[str, Family] = {
         ChainSum(),
         CountBits(),
         Countdown(),
+        FractionSimplification(),
         Gcd(),
+        Lcm(),
         LegCounting(),
         LetterCounting(),
         PrimeFactorization(),
