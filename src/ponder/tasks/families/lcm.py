@@ -2,8 +2,8 @@
 multiplied.
 
 The product of the parts is the multiple of the numbers so far. A number m is divided by gcd(m, a), a the first part;
-what is left of m shares nothing with what is left of a, so only the next parts may still share something with it, and so
-on. More than two numbers are folded: each gcd and each product is a thought.
+what is left of m shares nothing with what is left of a, so only the next parts may still share something with it. More
+than two numbers are folded: each gcd and each product is a thought.
 """
 
 from __future__ import annotations
