@@ -6,8 +6,12 @@ from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.gcd import Gcd
 from ponder.tasks.families.letter_counting import LetterCounting
+from ponder.tasks.families.number_filtering import NumberFiltering
+from ponder.tasks.families.number_sorting import NumberSorting
 from ponder.tasks.families.products import Products
 from ponder.tasks.families.spell_backward import SpellBackward
+from ponder.tasks.families.word_sequence_reversal import WordSequenceReversal
+from ponder.tasks.families.word_sorting import WordSorting
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -19,5 +23,9 @@ FAMILIES: dict[str, Family] = {
         SpellBackward(),
         BasicArithmetic(),
         Countdown(),
+        NumberFiltering(),
+        NumberSorting(),
+        WordSequenceReversal(),
+        WordSorting(),
     )
 }
