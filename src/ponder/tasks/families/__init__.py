@@ -1,10 +1,12 @@
 """The first families: tasks with demonstrations, each one short file."""
 
 from ponder.tasks.families.basic_arithmetic import BasicArithmetic
+from ponder.tasks.families.caesar_cipher import CaesarCipher
 from ponder.tasks.families.chain_sum import ChainSum
 from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.gcd import Gcd
+from ponder.tasks.families.isomorphic_strings import IsomorphicStrings
 from ponder.tasks.families.letter_counting import LetterCounting
 from ponder.tasks.families.number_filtering import NumberFiltering
 from ponder.tasks.families.number_sorting import NumberSorting
@@ -23,6 +25,8 @@ FAMILIES: dict[str, Family] = {
         SpellBackward(),
         BasicArithmetic(),
         Countdown(),
+        CaesarCipher(),
+        IsomorphicStrings(),
         NumberFiltering(),
         NumberSorting(),
         WordSequenceReversal(),

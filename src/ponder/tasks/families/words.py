@@ -38,3 +38,10 @@ def story_words() -> list[str]:
 def running_text() -> list[str]:
     """The words of a story in their order, as `letter_counting` cuts spans from it."""
     return [word for word in story_words() if word.isalnum()]
+
+
+@cache
+def story_sentences() -> list[str]:
+    """The story cut at its full stops, words with anything but letters left out, as `caesar_cipher` draws them."""
+    sentences = _read("in_the_year_2889.txt").split(".")
+    return [" ".join(word for word in sentence.split() if word.isalpha()) for sentence in sentences]
