@@ -12,6 +12,7 @@ from ponder.tasks.families.number_filtering import NumberFiltering
 from ponder.tasks.families.number_sorting import NumberSorting
 from ponder.tasks.families.products import Products
 from ponder.tasks.families.spell_backward import SpellBackward
+from ponder.tasks.families.string_splitting import StringSplitting
 from ponder.tasks.families.word_sequence_reversal import WordSequenceReversal
 from ponder.tasks.families.word_sorting import WordSorting
 
@@ -29,6 +30,7 @@ FAMILIES: dict[str, Family] = {
         IsomorphicStrings(),
         NumberFiltering(),
         NumberSorting(),
+        StringSplitting(),
         WordSequenceReversal(),
         WordSorting(),
     )
