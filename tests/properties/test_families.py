@@ -110,15 +110,22 @@ def test_every_column_of_a_sum_is_right(seed: int, level: float):
 @settings(max_examples=200, deadline=None)
 def test_every_word_is_spelled_and_every_hit_numbered(seed: int, level: float):
     _, problem, demonstration = drawn("letter_counting", seed, level)
-    spelled, last = demonstration.reasoning.split("\n")
-    letter, spelled = re.fullmatch(r"(\w) in (.*)", spelled).groups()
-    count = 0
-    for entry in spelled.split(", "):
-        word, letters = entry.split(": ")
-        assert word in problem.question
-        for character, mark in zip(word.lower(), letters.split(), strict=True):
-            count += character == letter
-            assert mark == (f"{character}{count}" if character == letter else character)
+    thoughts = [fold.thought for fold in demonstration.folds] + [demonstration.reasoning]
+    words, count = problem.metadata["words"], 0
+    for number, thought in enumerate(thoughts):
+        head, *lines = thought.split("\n")
+        letter = head.removesuffix(" in")
+        last = lines.pop() if number == len(thoughts) - 1 else ""
+        here = words[16 * number : 16 * (number + 1)]
+        for place, (word, line) in enumerate(zip(here, lines, strict=True)):
+            entry, letters = line.split(": ")
+            assert entry == f"{place + 1:02d} {word}"
+            assert word in problem.question
+            for character, mark in zip(word.lower(), letters.split(), strict=True):
+                count += character == letter
+                assert mark == (f"{character}{count}" if character == letter else character)
+        if not last:
+            assert demonstration.folds[number].state == f"{letter} {count} after {' '.join(here[-3:])}"
     assert int(last) == count
 
 
