@@ -7,8 +7,10 @@ from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.gcd import Gcd
+from ponder.tasks.families.knights_knaves import KnightsKnaves
 from ponder.tasks.families.leg_counting import LegCounting
 from ponder.tasks.families.letter_counting import LetterCounting
+from ponder.tasks.families.mini_sudoku import MiniSudoku
 from ponder.tasks.families.prime_factorization import PrimeFactorization
 from ponder.tasks.families.products import Products
 from ponder.tasks.families.simple_equations import SimpleEquations
@@ -24,8 +26,10 @@ FAMILIES: dict[str, Family] = {
         CountBits(),
         Countdown(),
         Gcd(),
+        KnightsKnaves(),
         LegCounting(),
         LetterCounting(),
+        MiniSudoku(),
         PrimeFactorization(),
         Products(),
         SimpleEquations(),
