@@ -2,6 +2,7 @@
 
 from ponder.tasks.families.base_conversion import BaseConversion
 from ponder.tasks.families.basic_arithmetic import BasicArithmetic
+from ponder.tasks.families.calendar_arithmetic import CalendarArithmetic
 from ponder.tasks.families.chain_sum import ChainSum
 from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         BaseConversion(),
         BasicArithmetic(),
+        CalendarArithmetic(),
         ChainSum(),
         CountBits(),
         Countdown(),
