@@ -85,7 +85,7 @@ def test_demonstrations_end_in_an_answer_that_their_own_grader_accepts(name: str
 @given(seed=seeds, level=levels)
 @settings(max_examples=200, deadline=None)
 def test_every_row_of_a_product_is_right(seed: int, level: float):
-    _, problem, demonstration = drawn("products", seed, level)
+    _, problem, demonstration = drawn("products", seed, level / 2)  # larger ones: test_family_products.py
     a, b = map(int, re.findall(r"\d+", problem.question))
     *lines, last = demonstration.reasoning.split("\n")
     assert lines[0] == f"{a}*{b}"

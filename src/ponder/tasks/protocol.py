@@ -114,3 +114,18 @@ class DemonstratedTask(Task, Protocol):
     """A task that can show how: the data of chain-of-thought tuning."""
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """A piece of the working that was checked: whether it was right, and whether the check accepted it."""
+
+    right: bool
+    accepted: bool
+
+
+@runtime_checkable
+class SelfChecking(Task, Protocol):
+    """A task whose working checks itself. reasoning: all thoughts and states, joined as `Message.reasoning` does."""
+
+    def tries(self, problem: Problem, reasoning: str) -> list[Try]: ...
