@@ -12,6 +12,7 @@ from ponder.tasks.families.long_multiplication import MULTIPLIER, PLACES, TERMS
 from ponder.tasks.families.products import GYM, Products
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import SelfChecking, Try, find_mistakes, without_marks
+from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 
 FAMILY = Products()
@@ -193,3 +194,29 @@ def test_every_context_of_the_largest_problems_fits():
             # mini's tokenizer has not met the Cyrillic and Greek labels: each is two tokens or three there.
             text = re.sub(r" ?[^\x00-\x7f]", "x", problem.question + state + without_marks(thought))
             assert len(tokenizer.encode(text)) <= 1000
+
+
+def test_the_two_sides_of_the_folding_experiment_do_the_same_rows():
+    folded, accumulated = (load_task(f"recipes/folding/tasks.py:{name}") for name in ("Folded", "Accumulated"))
+    for level in (0.0, 0.3, 0.7, 1.0):
+        problem = folded.sample(Random(3), level)
+        assert accumulated.sample(Random(3), level).metadata == problem.metadata
+        apart, whole = folded.demonstrate(problem, Random(0)), accumulated.demonstrate(problem, Random(0))
+        assert not whole.folds
+        assert max(len(without_marks(f.thought + f.state)) for f in apart.folds) < 900
+        assert len(whole.reasoning) <= 2000
+        rows, same_rows = (
+            [
+                re.sub(r"\+\d~\d", "", line)
+                for line in without_marks(each.text).split("\n")
+                if re.match(r" \w\d\*", line)
+            ]
+            for each in (apart, whole)
+        )
+        assert rows == same_rows
+        for demonstration in (apart, whole):
+            text = "".join(fold.thought + fold.state for fold in demonstration.folds) + demonstration.reasoning
+            tried = folded.tries(problem, text)
+            assert tried
+            assert all(t == Try(right=True, accepted=True) for t in tried)
+            assert int(demonstration.answer) == int(problem.answer)
