@@ -126,6 +126,9 @@ class Try:
 
 @runtime_checkable
 class SelfChecking(Task, Protocol):
-    """A task whose reasoning tries, checks and tries again, so that recognising one's own mistakes can be measured."""
+    """A task whose reasoning tries, checks and tries again, so that recognising one's own mistakes can be measured.
+
+    reasoning: all thoughts and states, joined as `Message.reasoning` does.
+    """
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]: ...
