@@ -34,10 +34,12 @@ def evaluate(
     concurrency: int = 64,
     trained_on: frozenset[str] | None = None,
     progress: Callable[[Result], None] | None = None,
+    pass_at: tuple[int, ...] | None = None,
 ) -> Report:
     """`n` held-out problems of every task, under every mode (`standard_modes` unless given).
 
     start: number of the first held-out problem, to keep evaluations apart. progress: is told of each result.
+    pass_at: for which k the report tells pass@k; None: doublings up to the number of samples.
     """
     results = []
     for task in tasks:
@@ -47,4 +49,4 @@ def evaluate(
             results.append(result)
             if progress is not None:
                 progress(result)
-    return Report(model=sampler.name, results=tuple(results), compared=published_configs(tasks))
+    return Report(model=sampler.name, results=tuple(results), compared=published_configs(tasks), pass_at=pass_at)
