@@ -22,6 +22,7 @@ from ponder.train.recipe import Stage
 RECIPE = """
 [run]
 folder = "{folder}"
+stages = ["tokenizer", "pretrain", "sft", "grpo"]
 threads = 1
 compile = false
 checkpoint_minutes = 0.0
@@ -45,9 +46,20 @@ sequence = 256
 batch = 2
 chunk_steps = 3
 mix = [{{ task = "products", max_level = 0.0 }}]
+[grpo]
+steps = 12
+sequence = 256
+prompts = 2
+samples = 3
+max_tokens = 12
+levels = "adaptive"
+redraws = 1
+weighting = "trajectory"
+overlong = 11
+mix = [{{ task = "products", max_level = 0.0 }}]
 """
-STAGES = (Stage.PRETRAIN, Stage.SFT)
-TIMINGS = {"seconds", "tokens_per_second"}
+STAGES = (Stage.PRETRAIN, Stage.SFT, Stage.GRPO)
+TIMINGS = {"seconds", "tokens_per_second", "rollout_seconds", "update_seconds"}
 
 # Imports once and forks for every life, so that a kill costs a fraction of a second.
 NURSERY = """
@@ -159,8 +171,9 @@ class Home:
         """All that a run leaves and that time does not bear on."""
         found: dict[str, object] = {
             str(path.relative_to(self.run)): path.read_bytes()
-            for pattern in ("model/*", "*/model/*", "*/checkpoints/*/*.safetensors", "*/questions.bin")
+            for pattern in ("model/*", "*/model/*", "*/checkpoints/*/*.safetensors", "*/questions.bin", "*/*.jsonl", "*/samples/*")
             for path in self.run.glob(pattern)
+            if path.name != "metrics.jsonl"
         }
         for stage in STAGES:
             records = read_metrics(self.run / stage / "metrics.jsonl")

@@ -29,7 +29,7 @@ def test_the_line_has_what_a_person_asks_for_and_is_not_repeated_in_a_log() -> N
     stream = io.StringIO()
     display = Display("sft", 200, stream)
     for step in (1, 2, 200):
-        display.update(step=step, loss=0.5, lr=1e-3, rate=12_345.0, seconds_left=75.0)
+        display.update(step=step, headline="loss 0.5000", lr=1e-3, rate=12_345.0, seconds_left=75.0)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
     assert re.search(r"sft +200/200 +100% +loss 0\.5000 +lr 1\.0e-03 +12\.3k tokens/s +1m15s left", lines[1])
@@ -48,7 +48,7 @@ def test_metrics_reopened_forget_what_lies_beyond_the_step(tmp_path: Path) -> No
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path / "metrics.jsonl", step=0)
     for step in range(1, 30):
-        metrics.write({"step": step, "tokens": 100 * step, "loss": 1 / step, "score": step / 30})
+        metrics.write({"step": step, "tokens": 100 * step, "loss": 1 / step, "solved": step / 30})
     metrics.close()
     plot_metrics(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

@@ -72,13 +72,13 @@ def test_a_trajectory_is_never_split_and_micro_batches_have_one_shape():
         assert sorted(number for _, number in numbers) == list(range(len(numbers)))
 
 
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(DataError, match=r"2 contexts of up to 5 tokens does not fit a micro-batch of 1 x 6"):
-        lay_out(
-            [lesson(segment([1], [2]), *[segment([1], [2, 3, 4, 5])] * 1), lesson(*[segment([1], [2] * 4)] * 2)],
-            rows=1,
-            sequence=6,
-            pad=0,
-        )
-    with pytest.raises(DataError, match="of up to 8 tokens"):
+def test_many_contexts_get_a_micro_batch_of_their_own_with_rows_for_all():
+    many = lesson(*[segment([1], [9] * 4)] * 5)
+    made = lay_out([lesson(segment([1], [2])), many, lesson(segment([1], [3]))], rows=2, sequence=6, pad=0)
+    assert [each.batch.ids_BT.shape for each in made] == [(2, 6), (5, 6), (2, 6)]
+    assert [len(told(each)) for each in made] == [1, 20, 1]
+
+
+def test_a_context_longer_than_a_row_is_refused():
+    with pytest.raises(DataError, match="a context of 8 tokens, which does not fit a row of 6"):
         lay_out([lesson(segment([1], [2] * 7))], rows=4, sequence=6, pad=0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ponder.model.checkpoint import atomic_folder, check_shapes, open_safetensors, read_json, write_json
+from ponder.model.checkpoint import StoredTensor, atomic_folder, check_shapes, open_safetensors, read_json, write_json
+from ponder.model.config import PROJECTIONS
 from ponder.model.transformer import Linear, Transformer, project
 from ponder.types import CheckpointError, InvalidRequest
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGETS = PROJECTIONS
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -52,8 +53,8 @@ class LoraLinear(Linear):
             self.bias.requires_grad_(False)
         bound = 1 / math.sqrt(base.in_features)  # Kaiming uniform with a = sqrt(5), as in PEFT
         a_RI = torch.empty(rank, base.in_features).uniform_(-bound, bound, generator=generator)
-        self.lora_A = nn.Parameter(a_RI.to(base.weight))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank).to(base.weight))
+        self.lora_A = nn.Parameter(a_RI.to(base.weight.device))  # float32 over weights of any dtype: they train
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
         self.rank, self.alpha = rank, alpha
 
     @property
@@ -69,8 +70,9 @@ class LoraLinear(Linear):
         y = super().forward(x)
         if self.merged:
             return y
-        low = project(x, self.lora_A, None, self.compute_dtype)
-        return y + project(low, self.lora_B, None, self.compute_dtype) * (self.alpha / self.rank)
+        dtype = self.compute_dtype or self.weight.dtype
+        low = project(x, self.lora_A, None, dtype)
+        return y + project(low, self.lora_B, None, dtype) * (self.alpha / self.rank)
 
     @torch.no_grad()
     def merge(self) -> None:
@@ -98,7 +100,7 @@ def add_lora(
         raise InvalidRequest(f"LoRA targets {unknown or '[]'}: choose from {', '.join(TARGETS)}")
     if rank < 1:
         raise InvalidRequest(f"LoRA rank is {rank}: it must be at least 1")
-    if any(True for _ in _adapters(model)):
+    if has_lora(model):
         raise InvalidRequest("the model carries a LoRA adapter already: remove it first (remove_lora)")
     model.requires_grad_(False)
     generator = torch.Generator("cpu").manual_seed(seed)
@@ -107,6 +109,11 @@ def add_lora(
             if name in targets and isinstance(child, Linear):
                 setattr(module, name, LoraLinear(child, rank, alpha, generator))
     return [p for p in model.parameters() if p.requires_grad]
+
+
+def has_lora(model: Transformer) -> bool:
+    """Whether adapters stand beside the model's projections, merged or not."""
+    return any(True for _ in _adapters(model))
 
 
 def merge_lora(model: Transformer) -> None:
@@ -146,27 +153,32 @@ def lora_state_dict(model: Transformer) -> dict[str, Tensor]:
 
 def save_lora(model: Transformer, folder: str | Path, *, replace: bool = False) -> None:
     """Write the adapter alone, atomically, as PEFT lays it out. Raises InvalidRequest when the model has none."""
-    adapters = dict(_adapters(model))
-    if not adapters:
+    if not has_lora(model):
         raise InvalidRequest("the model carries no LoRA adapter to save")
-    first = next(iter(adapters.values()))
     with atomic_folder(folder, replace=replace) as temporary:
-        state = {name: tensor.cpu().contiguous() for name, tensor in lora_state_dict(model).items()}
-        save_file(state, temporary / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-        write_json(
-            temporary / ADAPTER_CONFIG,
-            {
-                "peft_type": "LORA",
-                "task_type": "CAUSAL_LM",
-                "base_model_name_or_path": None,
-                "r": first.rank,
-                "lora_alpha": first.alpha,
-                "lora_dropout": 0.0,
-                "target_modules": sorted({path.rpartition(".")[2] for path in adapters}),
-                "bias": "none",
-                "inference_mode": True,
-            },
-        )
+        write_lora(model, temporary)
+
+
+def write_lora(model: Transformer, folder: Path) -> None:
+    """The files of `save_lora` put into a folder that exists, for use inside `atomic_folder` with other files."""
+    adapters = dict(_adapters(model))
+    first = next(iter(adapters.values()))
+    state = {name: tensor.cpu().contiguous() for name, tensor in lora_state_dict(model).items()}
+    save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    write_json(
+        folder / ADAPTER_CONFIG,
+        {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": None,
+            "r": first.rank,
+            "lora_alpha": first.alpha,
+            "lora_dropout": 0.0,
+            "target_modules": sorted({path.rpartition(".")[2] for path in adapters}),
+            "bias": "none",
+            "inference_mode": True,
+        },
+    )
 
 
 def load_lora(model: Transformer, folder: str | Path) -> None:
@@ -174,9 +186,30 @@ def load_lora(model: Transformer, folder: str | Path) -> None:
 
     Raises CheckpointError naming file and key when the adapter does not fit the model or asks for more than plain LoRA.
     """
+    rank, alpha, targets = _read_adapter_config(Path(folder) / ADAPTER_CONFIG)
+    with _open_adapter(model, Path(folder), rank, targets) as tensors:
+        add_lora(model, rank, alpha, targets)
+        _fill(model, tensors)
+
+
+def restore_lora(model: Transformer, folder: str | Path) -> None:
+    """Read a saved adapter into the one that the model carries. Raises CheckpointError when it is another one."""
     path = Path(folder) / ADAPTER_CONFIG
     rank, alpha, targets = _read_adapter_config(path)
-    weights = Path(folder) / ADAPTER_WEIGHTS
+    adapters = dict(_adapters(model))
+    wanted = {(a.rank, a.alpha, name.rpartition(".")[2]) for name, a in adapters.items()}
+    if wanted != {(rank, alpha, target) for target in targets}:
+        raise CheckpointError(f"{path}: rank, alpha or targets are not those of the adapter that is to be trained")
+    with _open_adapter(model, Path(folder), rank, targets) as tensors:
+        _fill(model, tensors)
+
+
+@contextmanager
+def _open_adapter(
+    model: Transformer, folder: Path, rank: int, targets: Sequence[str]
+) -> Iterator[dict[str, StoredTensor]]:
+    """The adapter's tensors by name, checked against the model's projections."""
+    weights = folder / ADAPTER_WEIGHTS
     with ExitStack() as stack:
         tensors = open_safetensors(weights, stack)
         shapes: dict[str, tuple[int, ...]] = {}
@@ -185,12 +218,15 @@ def load_lora(model: Transformer, folder: str | Path) -> None:
             shapes[f"{_PREFIX}{name}.lora_B.weight"] = (rows, rank)
         check_shapes(tensors, shapes, weights)
         for name in tensors.keys() - shapes.keys():
-            raise tensors[name].fail(f"unexpected: {path} describes no such tensor")
-        add_lora(model, rank, alpha, targets)
-        with torch.no_grad():
-            for name, adapter in _adapters(model):
-                adapter.lora_A.copy_(tensors[f"{_PREFIX}{name}.lora_A.weight"].read())
-                adapter.lora_B.copy_(tensors[f"{_PREFIX}{name}.lora_B.weight"].read())
+            raise tensors[name].fail(f"unexpected: {folder / ADAPTER_CONFIG} describes no such tensor")
+        yield tensors
+
+
+@torch.no_grad()
+def _fill(model: Transformer, tensors: Mapping[str, StoredTensor]) -> None:
+    for name, adapter in _adapters(model):
+        adapter.lora_A.copy_(tensors[f"{_PREFIX}{name}.lora_A.weight"].read())
+        adapter.lora_B.copy_(tensors[f"{_PREFIX}{name}.lora_B.weight"].read())
 
 
 def _adapters(model: Transformer) -> Iterator[tuple[str, LoraLinear]]:

@@ -65,6 +65,8 @@ class LocalSampler:
         self._closed = False
         self._jobs: dict[int, Job] = {}
         self._mail = Mail()
+        self._gathering = 0
+        self._gathered: list[Order] = []
 
     @property
     def name(self) -> str:
@@ -94,6 +96,12 @@ class LocalSampler:
     def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
         """Text as it comes, each completion ending in its Done. Tool calls come with the Done. Raises as `sample`."""
         return self._run(request, streamed=True)
+
+    def gather(self, requests: int) -> None:
+        """Hold back what comes from now on until it is so many requests; then they begin together, in the order in
+        which they came. What runs beside what no longer hangs on the timing of threads, and so the same requests give
+        the same samples, to the last bit of a log-probability."""
+        self._driver.post(partial(self._gather, requests))
 
     async def close(self) -> None:
         """Abort what runs and accept nothing more."""
@@ -168,7 +176,21 @@ class LocalSampler:
 
     # On the engine thread -------------------------------------------------------------------------------------------
 
+    def _gather(self, requests: int) -> None:
+        self._gathering = requests
+        self._release()
+
+    def _release(self) -> None:
+        if len(self._gathered) >= self._gathering:
+            self._gathering, gathered, self._gathered = 0, self._gathered, []
+            for order in gathered:
+                self._submit_now(order)
+
     def _submit(self, order: Order) -> None:
+        self._gathered.append(order)
+        self._release()
+
+    def _submit_now(self, order: Order) -> None:
         try:
             if self._closed:
                 raise SamplerError(f"sampler '{self._name}' is closed: make a new one")
@@ -222,7 +244,7 @@ class LocalSampler:
         return self.engine.abort(job.number) if job.feed(event) else None
 
     def _on_error(self, error: BaseException) -> None:
-        orders = {job.order for job in self._jobs.values()}
+        orders = {*(job.order for job in self._jobs.values()), *self._gathered}
         for order in orders:
             self._mail.add(order.outlet, error)
         self._deliver()
@@ -239,6 +261,10 @@ class LocalSampler:
             self._abort(order)
 
     def _abort(self, order: Order) -> None:
+        if order in self._gathered:
+            self._gathered.remove(order)
+            self._gathering -= 1
+            self._release()
         if order.open and order.shadow is not None:
             order.shadow.give_up()
         for job in list(order.open):

@@ -5,25 +5,12 @@ Axes: P prompts, S samples of each.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import torch
 from torch import Tensor
 
+from ponder.train.recipe import Baseline
+
 _EPS = 1e-4
-
-
-class Baseline(StrEnum):
-    """What a reward is compared with.
-
-    GRPO: the group's mean, in units of its standard deviation (arXiv 2402.03300, section 4.1.2). DR_GRPO: the mean
-    alone, so that hard and easy prompts are not blown up (arXiv 2503.20783, section 3.1). RLOO: the mean of the others
-    (arXiv 2402.14740, section 3.2), which leaves the expected gradient as it is.
-    """
-
-    GRPO = "grpo"
-    DR_GRPO = "dr_grpo"
-    RLOO = "rloo"
 
 
 def group_advantages(rewards_PS: Tensor, baseline: Baseline) -> Tensor:

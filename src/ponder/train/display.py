@@ -48,7 +48,8 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 class Display:
-    """A progress line: step, loss, learning rate, tokens a second, time left. Rewritten in place on a terminal."""
+    """A progress line: step, loss (or what a stage shows instead), learning rate, tokens a second, time left. Rewritten
+    in place on a terminal."""
 
     def __init__(self, name: str, steps: int, stream: TextIO | None = None) -> None:
         self.name, self.steps = name, steps
@@ -56,22 +57,23 @@ class Display:
         self.live = self.stream.isatty()
         self._open = False
         self._shown = -math.inf
-        self._tokens, self._seconds = 0.0, 0.0
+        self._steps, self._tokens, self._seconds = 0.0, 0.0, 0.0
 
-    def rate(self, tokens: int, seconds: float) -> float:
-        """Tokens a second over the last fifty steps or so, this step's included."""
+    def rate(self, tokens: int, seconds: float) -> tuple[float, float]:
+        """(tokens a second, seconds a step) over the last fifty steps or so, this step's included."""
+        self._steps = 0.98 * self._steps + 1
         self._tokens = 0.98 * self._tokens + tokens
         self._seconds = 0.98 * self._seconds + seconds
-        return self._tokens / max(self._seconds, 1e-9)
+        return self._tokens / max(self._seconds, 1e-9), self._seconds / self._steps
 
-    def update(self, *, step: int, loss: float, lr: float, rate: float, seconds_left: float) -> None:
+    def update(self, *, step: int, headline: str, lr: float, rate: float, seconds_left: float) -> None:
         now = time.monotonic()
         if step < self.steps and now - self._shown < (_LIVE_SECONDS if self.live else _LOG_SECONDS):
             return
         self._shown = now
         share = 100 * step // self.steps
         line = (
-            f"{self.name:<9} {step:>6,}/{self.steps:,} {share:>3}%  loss {loss:6.4f}  lr {lr:.1e}  "
+            f"{self.name:<9} {step:>6,}/{self.steps:,} {share:>3}%  {headline}  lr {lr:.1e}  "
             f"{rate / 1000:6.1f}k tokens/s  {duration(seconds_left)} left"
         )
         self.stream.write(f"\r\x1b[K{line}" if self.live else line + "\n")

@@ -89,14 +89,27 @@ def _learned(context: Rendered, dialogue: Sequence[Message], tokenizer: Tokenize
         part = dialogue[-1].parts[span.part_index] if span.sampled and span.part_index is not None else None
         if not isinstance(part, Reasoning) or span.kind not in (SpanKind.REASONING, SpanKind.STATE):
             continue
-        text, mistakes = without_marks(part.text), find_mistakes(part.text)
-        _, begins = tokenizer.encode_with_offsets(text)
-        ends = [*begins[1:], len(text)]
-        first = span.end - len(begins) - (span.kind is SpanKind.STATE)  # a state's span holds its open and fold tokens
-        for at, token in enumerate(zip(begins, ends, strict=True), first):
+        mistakes = find_mistakes(part.text)
+        if not mistakes:
+            continue
+        first, begins, ends = _place(context.ids[span.begin : span.end], without_marks(part.text), tokenizer)
+        for at, token in enumerate(zip(begins, ends, strict=True), span.begin + first):
             if any(token[0] < end and token[1] > begin for begin, end in mistakes):
                 learned[at] = False
     return learned
+
+
+def _place(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> tuple[int, list[int], list[int]]:
+    """Where in `ids` the text begins, and the begin and end of its tokens in it. A format may write control tokens
+    around it, and line breaks, which may be one token with its last characters."""
+    for written in (text, text.strip("\n") + "\n"):
+        encoded, begins = tokenizer.encode_with_offsets(written)
+        for first in range(len(ids) - len(encoded), -1, -1):
+            if list(ids[first : first + len(encoded)]) == encoded:
+                shift = len(text) - len(text.lstrip("\n")) if written != text else 0
+                ends = [*begins[1:], len(written)]
+                return first, [begin + shift for begin in begins], [end + shift for end in ends]
+    raise AssertionError(f"a thought is not in its own span: {text!r:.80}")
 
 
 class _Messages:

@@ -26,6 +26,10 @@ class Experience:
     advantages_BT: NDArray[np.float32]
     trajectories_BT: NDArray[np.int32]
 
+    @property
+    def num_positions(self) -> int:
+        return self.batch.num_positions
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -42,24 +46,25 @@ def sampled_tokens(trajectory: Trajectory) -> int:
 
 
 def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int) -> list[Experience]:
-    """Micro-batches of (rows, sequence), filled with the lessons in their order. Raises DataError for a trajectory that
-    does not fit one alone."""
+    """Micro-batches of (rows, sequence), filled with the lessons in their order. A trajectory of more contexts than fit
+    into so many rows gets a micro-batch of its own, with more of them. Raises DataError for a context that is longer
+    than a row."""
     made: list[Experience] = []
-    current: list[Lesson] = []
+    current: list[_Example] = []
     members: list[list[_Example]] = []
     for lesson in lessons:
-        found = _place([*current, lesson], rows, sequence)
+        number = current[-1].number + 1 if current else 0
+        own = _examples(lesson, number, sequence)
+        found = place([*current, *own], rows, sequence)
         if found is None and current:
             made.append(_fill(members, sequence, pad))
-            current, found = [], _place([lesson], rows, sequence)
-        if found is None:
-            segments = lesson.trajectory.segments
-            longest = max(len(segment.prompt_ids) + len(segment.ids) for segment in segments)
-            raise DataError(
-                f"a trajectory of {len(segments)} contexts of up to {longest} tokens does not fit a micro-batch of "
-                f"{rows} x {sequence}: raise sequence or batch, or lower max_tokens"
-            )
-        current.append(lesson)
+            current, own = [], _examples(lesson, 0, sequence)
+            found = place(own, rows, sequence)
+        more = rows
+        while found is None:
+            more += 1
+            found = place(own, more, sequence)
+        current += own
         members = found
     return [*made, _fill(members, sequence, pad)] if current else made
 
@@ -68,27 +73,25 @@ def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int) ->
 class _Example(Example):
     """One segment. old: log-probabilities when sampled, of every id. number: of its trajectory."""
 
-    old: Sequence[float]
+    old: NDArray[np.float32]
     lesson: Lesson
     number: int
 
 
-def _place(lessons: Sequence[Lesson], rows: int, sequence: int) -> list[list[_Example]] | None:
-    """The segments in each row; None where they do not all fit."""
-    examples = [
-        _Example(
-            ids=(*segment.prompt_ids, *segment.ids),
-            learned=[False] * len(segment.prompt_ids) + [origin is Origin.SAMPLED for origin in segment.origins],
-            old=[0.0] * len(segment.prompt_ids) + list(segment.logprobs),
-            lesson=lesson,
-            number=number,
-        )
-        for number, lesson in enumerate(lessons)
-        for segment in lesson.trajectory.segments
-    ]
-    if any(len(example.ids) > sequence + 1 for example in examples):
-        return None
-    return place(examples, rows, sequence)
+def _examples(lesson: Lesson, number: int, sequence: int) -> list[_Example]:
+    made = []
+    for segment in lesson.trajectory.segments:
+        begin, ids = len(segment.prompt_ids), np.array((*segment.prompt_ids, *segment.ids), np.int32)
+        if len(ids) > sequence + 1:
+            raise DataError(
+                f"a trajectory has a context of {len(ids)} tokens, which does not fit a row of {sequence}: raise "
+                "sequence, or lower max_tokens"
+            )
+        learned, old = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
+        learned[begin:] = [origin is Origin.SAMPLED for origin in segment.origins]
+        old[begin:] = segment.logprobs
+        made.append(_Example(ids=ids, learned=learned, old=old, lesson=lesson, number=number))
+    return made
 
 
 def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Experience:

@@ -9,20 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ponder.model.loss import Backend, kernel_obstacle, next_token_loss, training_stack
+from ponder.model.loss import Backend, kernel_obstacle
 from ponder.model.transformer import Transformer
 from ponder.train import state
 from ponder.train.display import Display, Metrics, duration
+from ponder.train.learner import Learner, NextToken
 from ponder.train.memory import keep_freed_memory
 from ponder.train.optim import Optim, lr_scale
-from ponder.train.packing import Batch
 from ponder.train.recipe import Precision, RunRecipe, StageRecipe
 from ponder.types import PonderError
 
@@ -55,25 +56,25 @@ class Result:
 class Job:
     """Everything the loop needs. `folder` holds checkpoints/ and metrics.jsonl.
 
-    batches(step): opens the micro-batches from `step` on. watch: called every `stage.eval_every` steps and at the end;
-    its numbers go to the metrics. on_save: called before each checkpoint is written.
+    batches(step): opens the micro-batches from `step` on, as `learner` takes them. num_steps: None: as many as
+    `stage.tokens` has room for. watch: called every `stage.eval_every` steps and at the end; its numbers go to the
+    metrics. on_save: called before each checkpoint is written.
     """
 
     name: str
     folder: Path
     run: RunRecipe
     stage: StageRecipe
-    batches: Callable[[int], Generator[Sequence[Batch], None, None]]
+    batches: Callable[[int], Generator[Any, None, None]]
+    learner: Learner = field(default_factory=NextToken)
+    num_steps: int | None = None
     watch: Watch | None = None
     on_save: Callable[[], None] | None = None
 
     @property
-    def tokens_per_step(self) -> int:
-        return self.stage.batch * self.stage.sequence * self.stage.accumulate
-
-    @property
     def steps(self) -> int:
-        return math.ceil(self.stage.tokens / self.tokens_per_step)
+        per_step = self.stage.batch * self.stage.sequence * self.stage.accumulate
+        return self.num_steps or math.ceil(self.stage.tokens / per_step)
 
 
 def pick_device(name: str) -> torch.device:
@@ -127,19 +128,19 @@ class _Loop:
         outcome = Outcome.COMPLETE if complete else Outcome.INTERRUPTED
         return Result(outcome=outcome, progress=self.progress, loss=self.smooth_loss)
 
-    def _steps(self, batches: Iterator[Sequence[Batch]], interrupted: threading.Event) -> None:
+    def _steps(self, batches: Iterator[Any], interrupted: threading.Event) -> None:
         saved_at = time.monotonic()
         while not self._complete() and not interrupted.is_set():
             begin = time.monotonic()
             scale = lr_scale(self.progress.step, self.job.steps, self.job.stage.optim)
-            loss, norm = self._step(next(batches), scale)
+            loss, norm, tokens = self._step(next(batches), scale)
             seconds = time.monotonic() - begin
             self.progress = state.Progress(
                 step=self.progress.step + 1,
-                tokens=self.progress.tokens + self.job.tokens_per_step,
+                tokens=self.progress.tokens + tokens,
                 seconds=self.progress.seconds + seconds,
             )
-            self._report(loss, norm, scale, seconds)
+            self._report(loss, norm, scale, tokens, seconds)
             if interrupted.is_set() or time.monotonic() - saved_at >= self.job.run.checkpoint_minutes * 60:
                 self._save()
                 saved_at = time.monotonic()
@@ -148,17 +149,19 @@ class _Loop:
         out_of_time = 0 < self.job.stage.minutes * 60 <= self.progress.seconds
         return self.progress.step >= self.job.steps or out_of_time
 
-    def _step(self, batches: Sequence[Batch], scale: float) -> tuple[float, float]:
-        """One update over accumulated micro-batches: (loss, gradient norm before clipping).
+    def _step(self, batches: Any, scale: float) -> tuple[float, float, int]:
+        """All updates of a step: (loss, gradient norm before clipping, both means over the updates; positions)."""
+        updates = self.job.learner.updates(batches)
+        reached = [self._update(each, scale) for each in updates]
+        loss, norm = (
+            (sum(column) / max(1, len(reached)) for column in zip(*reached, strict=True)) if reached else (0, 0)
+        )
+        return loss, norm, sum(batch.num_positions for update in updates for batch in update)
 
-        Every learned token of the step counts the same, whichever micro-batch it is in.
-        """
-        total = max(1.0, sum(float(batch.weights_BT.sum()) for batch in batches))
+    def _update(self, batches: Sequence[Any], scale: float) -> tuple[float, float]:
+        """One update over accumulated micro-batches: (loss, gradient norm before clipping)."""
         losses: list[Tensor] = []
-        stack = training_stack(self.model) if self.backend is Backend.KERNELS else None
-        for batch in batches:
-            tensors = self._tensors(batch)
-            loss = next_token_loss(self.model, *tensors, total_weight=total, backend=self.backend, stack=stack)
+        for loss in self.job.learner.losses(self.model, batches, self.backend):
             loss.backward()
             losses.append(loss.detach())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.job.stage.optim.clip or math.inf)
@@ -168,26 +171,26 @@ class _Loop:
                 f"{self.job.name}: the loss is {value} at step {self.progress.step}; start again with a lower "
                 f"{self.job.name}.optim.lr, or resume from an older checkpoint in {self.job.folder / 'checkpoints'}"
             )
-        self.optim.step(scale)
+        with self.job.learner.updating():
+            self.optim.step(scale)
         return value, float(norm)
 
-    def _tensors(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        arrays = (batch.ids_BT, batch.targets_BT, batch.weights_BT, batch.documents_BT, batch.positions_BT)
-        ids, targets, weights, documents, positions = (torch.from_numpy(a).to(self.device) for a in arrays)
-        return ids.long(), targets.long(), weights, documents, positions
-
-    def _report(self, loss: float, norm: float, scale: float, seconds: float) -> None:
+    def _report(self, loss: float, norm: float, scale: float, tokens: int, seconds: float) -> None:
         """One line of metrics, and of the display where it is time for one."""
         progress, job = self.progress, self.job
         assert job.stage.optim.lr is not None
         lr = job.stage.optim.lr * scale
         self._smooth(loss)
-        rate = self.display.rate(job.tokens_per_step, seconds)
-        left = (job.steps - progress.step) * job.tokens_per_step / rate
+        report = job.learner.report()
+        rate, pace = self.display.rate(tokens, seconds)
+        left = (job.steps - progress.step) * pace
         if job.stage.minutes:
             left = min(left, job.stage.minutes * 60 - progress.seconds)
-        self.display.update(step=progress.step, loss=self.smooth_loss, lr=lr, rate=rate, seconds_left=left)
-        record = {"loss": loss, "lr": lr, "gradient": norm, "tokens_per_second": job.tokens_per_step / seconds}
+        headline = report.headline or f"loss {self.smooth_loss:6.4f}"
+        self.display.update(step=progress.step, headline=headline, lr=lr, rate=rate, seconds_left=left)
+        for line in report.alarms:
+            self.display.say(f"{job.name} step {progress.step:,}: {line}")
+        record = {"loss": loss, "lr": lr, "gradient": norm, "tokens_per_second": tokens / seconds, **report.metrics}
         due = job.stage.eval_every > 0 and progress.step % job.stage.eval_every == 0
         if job.watch and (due or self._complete()):
             watched = _watch(job.watch, progress.step, self.model)
@@ -204,7 +207,8 @@ class _Loop:
         if self.job.on_save:
             self.job.on_save()
         folder = self.job.folder / "checkpoints"
-        state.save(folder, self.model, self.optim, self.progress, self.environment, keep=self.job.run.keep)
+        learned = self.job.learner.state()
+        state.save(folder, self.model, self.optim, self.progress, self.environment, learned, keep=self.job.run.keep)
 
 
 def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str], display: Display) -> state.Progress:
@@ -212,7 +216,8 @@ def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str]
     found = state.checkpoints(job.folder / "checkpoints")
     if not found:
         return state.Progress()
-    progress, before = state.restore(found[-1], model, optim)
+    progress, before, learned = state.restore(found[-1], model, optim)
+    job.learner.restore(learned)
     changed = [f"{key} was {before.get(key)}, is {value}" for key, value in setting.items() if before.get(key) != value]
     exact = f"not bit for bit, because {'; '.join(changed)}" if changed else "exactly"
     display.say(f"{job.name}: resumed {exact} at step {progress.step:,}")

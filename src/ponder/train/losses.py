@@ -7,31 +7,11 @@ Axes: N sampled tokens, M trajectories. What the field's variants differ in are 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-
-class Weighting(StrEnum):
-    """How much each sampled token counts. The weights of a batch sum to 1, but for CONSTANT.
-
-    TRAJECTORY: every answer the same, its tokens sharing (GRPO, arXiv 2402.03300, equation 3). TOKEN: every token the
-    same, so that long answers count for more (DAPO, arXiv 2503.14476, section 3.3). CONSTANT: every token 1 over
-    (answers x longest answer allowed), which leaves no bias for length (Dr. GRPO, arXiv 2503.20783, section 3.1).
-    """
-
-    TRAJECTORY = "trajectory"
-    TOKEN = "token"
-    CONSTANT = "constant"
-
-
-class Ratio(StrEnum):
-    """What importance ratios are taken over. TOKEN: each token (PPO, GRPO). SEQUENCE: a whole trajectory, the geometric
-    mean of its tokens' (GSPO, arXiv 2507.18071, equation 7)."""
-
-    TOKEN = "token"
-    SEQUENCE = "sequence"
+from ponder.train.recipe import Ratio, Weighting
 
 
 @dataclass(frozen=True, slots=True)

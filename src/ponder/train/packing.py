@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 class Example:
     """One document: its ids, and for each whether the model shall learn to produce it (the first is never produced)."""
 
-    ids: Sequence[int]
-    learned: Sequence[bool]
+    ids: Sequence[int] | NDArray[np.int32]
+    learned: Sequence[bool] | NDArray[np.float32]
 
 
 E = TypeVar("E", bound=Example)
@@ -51,6 +51,11 @@ class Batch:
             documents_BT=np.zeros(shape, np.int32),
             positions_BT=np.zeros(shape, np.int32),
         )
+
+    @property
+    def num_positions(self) -> int:
+        """Padding included."""
+        return self.ids_BT.size
 
     def rows(self, begin: int, end: int) -> Batch:
         """Rows begin … end - 1, as a view."""

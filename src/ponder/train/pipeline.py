@@ -11,6 +11,7 @@ import torch
 from ponder.dialogue.load import train_tokenizer
 from ponder.model.checkpoint import atomic_folder
 from ponder.train.examples import check_mix
+from ponder.train.grpo import grpo
 from ponder.train.loop import Outcome, Result, Watch
 from ponder.train.pretrain import pretrain
 from ponder.train.recipe import Recipe, Stage
@@ -27,11 +28,13 @@ _FREE = {
     "run": {"folder", "stages", "device", "threads", "compile", "checkpoint_minutes", "keep"},
     "pretrain": {"eval_every", "neighbours", "minutes"},
     "sft": {"eval_every", "workers", "watch_problems", "minutes"},
+    "grpo": {"eval_every", "watch_problems", "minutes", "patience"},
 }
 _SECTIONS = {
     Stage.TOKENIZER: ("run", "tokenizer"),
     Stage.PRETRAIN: ("run", "tokenizer", "model", "pretrain"),
     Stage.SFT: ("run", "tokenizer", "model", "sft"),
+    Stage.GRPO: ("run", "tokenizer", "model", "grpo"),
 }
 
 
@@ -48,7 +51,8 @@ class RunResult:
 def run(
     recipe_path: str | Path, overrides: Sequence[str] = (), resume: bool = False, *, watch: Watch | None = None
 ) -> RunResult:
-    """Run the recipe at `recipe_path`. overrides: `section.key=value`. watch: called during SFT (see `loop.Job`).
+    """Run the recipe at `recipe_path`. overrides: `section.key=value`. watch: called during SFT and GRPO (see
+    `loop.Job`).
 
     resume: go on where the run folder stands; without it, a stage that has begun is an error. Raises RecipeError and
     DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder.
@@ -71,12 +75,18 @@ def run(
         elif stage is Stage.TOKENIZER:
             learn_tokenizer(recipe, folder)
         else:
-            results[stage] = pretrain(recipe, folder) if stage is Stage.PRETRAIN else sft(recipe, folder, watch=watch)
+            results[stage] = _train(stage, recipe, folder, watch)
             outcome = results[stage].outcome
             if outcome is Outcome.INTERRUPTED:
                 break
     model = folder.model if folder.model.is_dir() else None
     return RunResult(outcome=outcome, folder=folder.path, model=model, stages=results)
+
+
+def _train(stage: Stage, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> Result:
+    if stage is Stage.PRETRAIN:
+        return pretrain(recipe, folder)
+    return (sft if stage is Stage.SFT else grpo)(recipe, folder, watch=watch)
 
 
 def learn_tokenizer(recipe: Recipe, folder: RunFolder) -> None:

@@ -7,17 +7,19 @@ from pathlib import Path
 from ponder.train.display import read_metrics
 from ponder.types import MissingExtra
 
+_WATCHED = ("held_out_loss", "reward", "solved", "pass/")
+
 
 def plot_metrics(metrics: Path, picture: Path) -> None:
-    """Draw loss against tokens, smoothed, with every watched number beneath. Raises MissingExtra without matplotlib."""
+    """Draw loss against tokens, smoothed, with what is watched or rewarded beneath. Raises MissingExtra without
+    matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("matplotlib", "plot") from error
     records = read_metrics(metrics)
-    own = {"step", "tokens", "seconds", "loss", "lr", "gradient", "tokens_per_second"}
-    watched = sorted({key for record in records for key in record} - own)
+    watched = sorted({key for record in records for key in record if key.startswith(_WATCHED)})
     figure = Figure(figsize=(8, 6 if watched else 4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2 if watched else 1, 1, sharex=True, squeeze=False)[:, 0]
@@ -25,7 +27,8 @@ def plot_metrics(metrics: Path, picture: Path) -> None:
     losses = [record["loss"] for record in records]
     axes[0].plot(tokens, losses, color="0.8", linewidth=0.8)
     axes[0].plot(tokens, _smooth(losses), color="C0", label="loss (nats a token)")
-    axes[0].set_yscale("log")
+    if min(losses) > 0:  # a policy's loss goes through 0
+        axes[0].set_yscale("log")
     axes[0].legend()
     for key in watched:
         points = [(record["tokens"] / 1e6, record[key]) for record in records if key in record]

@@ -9,6 +9,7 @@ from random import Random
 
 from ponder.dialogue.messages import Message
 from ponder.evaluate.measure import grade_async
+from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import Completion, Request, Sampler
 from ponder.tasks.protocol import Grade, Problem, Task
 from ponder.types import InvalidRequest, SamplingParams, StopReason, Trajectory
@@ -57,6 +58,8 @@ async def roll_out(
             for completion, grade in zip(completions, grades, strict=True)
         ]
 
+    if isinstance(sampler, LocalSampler):
+        sampler.gather(len(problems))
     async with asyncio.TaskGroup() as groups:
         running = [groups.create_task(group(number, *pair)) for number, pair in enumerate(problems)]
     return [each.result() for each in running]

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ponder.dialogue import control
 from ponder.train.feed import Feed
 from ponder.train.loop import Job, Result, Watch, fit
 from ponder.train.packing import Batch
 from ponder.train.recipe import Recipe, Stage
-from ponder.train.stages import RunFolder, begin, finish
+from ponder.train.stages import RunFolder, begin, finish, padding
 from ponder.train.state import write_atomically
 from ponder.train.watch import solved
 
@@ -31,8 +30,7 @@ def sft(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Res
     feeds: list[Feed] = []
 
     def batches(step: int) -> Generator[Sequence[Batch], None, None]:
-        pad = tokenizer.control_id(control.ENDOFTEXT)
-        with Feed(stage, tokenizer_folder, seed=recipe.run.seed, pad=pad, start=step) as feed:
+        with Feed(stage, tokenizer_folder, seed=recipe.run.seed, pad=padding(model), start=step) as feed:
             feeds.append(feed)
             while True:
                 yield feed.next()
@@ -46,7 +44,7 @@ def sft(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Res
         run=recipe.run,
         stage=stage,
         batches=batches,
-        watch=watch or solved(recipe, tokenizer),
+        watch=watch or solved(stage, tokenizer, seed=recipe.run.seed, max_tokens=stage.sequence),
         on_save=on_save,
     )
     result = fit(model, job)

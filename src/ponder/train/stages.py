@@ -12,12 +12,13 @@ import torch
 from ponder.dialogue import control
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import ModelConfig
-from ponder.model.transformer import Transformer
+from ponder.model.lora import add_lora, has_lora, merge_lora, save_lora
+from ponder.model.transformer import Linear, Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.loop import Outcome, Result, pick_device
 from ponder.train.plot import plot_metrics
-from ponder.train.recipe import ModelRecipe, Recipe, Stage, StageRecipe
+from ponder.train.recipe import ModelRecipe, Precision, Recipe, Stage, StageRecipe
 from ponder.train.state import write_atomically
 from ponder.types import MissingExtra, RecipeError
 
@@ -31,7 +32,8 @@ class RunFolder:
 
     recipe.toml     resolved                       tokenizer/      what the tokenizer stage left
     STAGE/          checkpoints/ metrics.jsonl loss.png done.json, and the stage's own notes
-    STAGE/model/    float32, from which a later stage starts
+    STAGE/model/    float32, from which a later stage starts; adapters are merged
+    STAGE/adapter/  what LoRA learned, alone, as PEFT lays it out
     model/          bfloat16 with its tokenizer: the result, for `ponder ask --model`
     """
 
@@ -81,8 +83,9 @@ def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
 
 
 def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transformer, Tokenizer, Path]:
-    """(model on its device in float32, tokenizer, the tokenizer's folder) as `stage.start` says."""
-    earlier = [Stage.PRETRAIN.value, Stage.SFT.value]
+    """(model on its device, tokenizer, the tokenizer's folder) as `stage.start` says: float32, with adapters where
+    `stage.lora` asks for them."""
+    earlier = [Stage.PRETRAIN.value, Stage.SFT.value, Stage.GRPO.value]
     start = folder.path / stage.start / "model" if stage.start in earlier else Path(stage.start)
     if stage.start != RANDOM and not start.is_dir():
         raise RecipeError(
@@ -103,7 +106,26 @@ def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transf
         )
     if stage.sequence > model.config.max_positions:
         raise RecipeError(f"sequence is {stage.sequence}, the model in {start} bears {model.config.max_positions}")
-    return model.to(device), tokenizer, tokenizer_folder
+    model = model.to(device)
+    if stage.lora.rank:
+        add_lora(model, stage.lora.rank, stage.lora.alpha, stage.lora.targets, seed=recipe.run.seed)
+        if recipe.run.precision is Precision.BF16:
+            round_frozen(model, torch.bfloat16)
+    return model, tokenizer, tokenizer_folder
+
+
+def round_frozen(model: Transformer, dtype: torch.dtype) -> None:
+    """Hold the frozen projections in what they compute in: nothing is computed otherwise for it, in half the memory.
+    Embeddings and norms stay: the stream between the blocks is in their dtype."""
+    for module in model.model.modules():
+        if isinstance(module, Linear) and not module.weight.requires_grad:
+            module.weight.data = module.weight.data.to(dtype)
+
+
+def padding(model: Transformer) -> int:
+    """An id for places of a row that hold nothing and teach nothing."""
+    config = model.config
+    return config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_token_ids), 0)
 
 
 def export(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype) -> None:
@@ -118,6 +140,10 @@ def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: Run
     if result.outcome is not Outcome.COMPLETE:
         return
     own = folder.stage(stage)
+    if has_lora(model):
+        save_lora(model, own / "adapter", replace=True)
+        round_frozen(model, torch.float32)
+        merge_lora(model)
     export(model, tokenizer, own / "model", torch.float32)
     export(model, tokenizer, folder.model, torch.bfloat16)
     with suppress(MissingExtra):  # the plot is a convenience; its data is in metrics.jsonl

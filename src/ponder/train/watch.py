@@ -17,28 +17,27 @@ from ponder.tasks.protocol import Problem
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.loop import Watch
-from ponder.train.recipe import MixRecipe, Recipe
+from ponder.train.recipe import GrpoRecipe, MixRecipe, SftRecipe
 from ponder.types import SamplingParams
 
 
-def solved(recipe: Recipe, tokenizer: Tokenizer) -> Watch | None:
+def solved(stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int, max_tokens: int) -> Watch | None:
     """A watcher of the share of problems solved per task (`solved/products`), at levels spread evenly.
 
     The problems are the same each time and are drawn apart from the training stream; that they were never trained on
     is for `ponder eval` to show. None where the mix has no task or the recipe asks for no problems.
     """
-    stage = recipe.sft
     tasks = {entry.task: entry for entry in stage.mix if entry.task}
     if not tasks or not stage.watch_problems or not stage.eval_every:
         return None
-    problems = {name: _problems(entry, stage.watch_problems, recipe.run.seed) for name, entry in tasks.items()}
+    problems = {name: _problems(entry, stage.watch_problems, seed) for name, entry in tasks.items()}
 
     def watch(step: int, model: Transformer) -> Mapping[str, float]:
         sampler = LocalSampler(
             model, tokenizer, load_format(tokenizer), window=min(2 * stage.sequence, model.config.max_positions)
         )
         asked = [(name, problem) for name, chosen in problems.items() for problem in chosen]
-        answers = run_sync(_answer(sampler, [problem for _, problem in asked], stage.sequence))
+        answers = run_sync(_answer(sampler, [problem for _, problem in asked], max_tokens))
         scores: dict[str, list[bool]] = defaultdict(list)
         for (name, problem), answer in zip(asked, answers, strict=True):
             scores[name].append(load_task(name).grade(problem, answer).solved)

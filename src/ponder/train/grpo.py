@@ -1,0 +1,292 @@
+"""Reinforcement learning from verifiable rewards: draw problems, sample answers with the weights as they are, grade,
+compare each answer with its group, update.
+
+GRPO (arXiv 2402.03300) and what the field has found since, as choices in the recipe; the formulas are in `advantages`
+and `losses`, the gradient in `policy`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponder.dialogue import load_format
+from ponder.model.loss import Backend
+from ponder.model.transformer import Transformer
+from ponder.sampler.local import LocalSampler
+from ponder.sampler.sync import run_sync
+from ponder.tasks.protocol import GradeStatus, Problem, Task
+from ponder.tasks.registry import load_task
+from ponder.tokenizer import Tokenizer
+from ponder.train.advantages import flat, group_advantages, overlong_penalty
+from ponder.train.alarms import Alarms
+from ponder.train.curriculum import Curriculum
+from ponder.train.examples import question_number
+from ponder.train.experience import Experience, Lesson, lay_out, sampled_tokens
+from ponder.train.journal import Journal, write_samples
+from ponder.train.learner import Report
+from ponder.train.loop import Job, Result, Watch, fit
+from ponder.train.losses import token_weights
+from ponder.train.policy import PolicyGradient
+from ponder.train.recipe import GrpoRecipe, Levels, Objective, Recipe, Stage, Weighting
+from ponder.train.rollout import Attempt, roll_out
+from ponder.train.sft import QUESTIONS, add_questions
+from ponder.train.stages import RunFolder, begin, finish, padding
+from ponder.train.watch import solved
+from ponder.types import SamplingParams, ThinkingLimits
+
+
+def grpo(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Result:
+    """Run (or resume) the stage. Leaves grpo/model (float32), model/ (bfloat16), grades.jsonl, samples/ and the hashes
+    of all questions asked."""
+    stage = recipe.grpo
+    model, tokenizer, _ = begin(recipe, stage, folder)
+    own = folder.stage(Stage.GRPO)
+    learner = Grpo(stage, model, tokenizer, folder=own, seed=recipe.run.seed)
+    job = Job(
+        name=Stage.GRPO.value,
+        folder=own,
+        run=recipe.run,
+        stage=stage,
+        batches=learner.batches,
+        learner=learner,
+        num_steps=stage.steps,
+        watch=watch or solved(stage, tokenizer, seed=recipe.run.seed, max_tokens=stage.max_tokens),
+        on_save=learner.keep,
+    )
+    result = fit(model, job)
+    finish(result, model, tokenizer, folder, Stage.GRPO)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A problem, and where in the mix it comes from."""
+
+    entry: int
+    level: float
+    problem: Problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Rollout:
+    """The answers of one step, groups in the order of the problems, with their rewards. redrawn: groups given up."""
+
+    step: int
+    drawn: Sequence[_Drawn]
+    groups: Sequence[Sequence[Attempt]]
+    rewards_PS: Tensor
+    redrawn: int
+
+
+class Grpo:
+    """The stage's learner, and the source of its micro-batches: a step's are a list for each of its minibatches."""
+
+    def __init__(
+        self, recipe: GrpoRecipe, model: Transformer, tokenizer: Tokenizer, *, folder: Path, seed: int
+    ) -> None:
+        self.recipe, self.model, self.tokenizer, self.folder, self.seed = recipe, model, tokenizer, folder, seed
+        self.tasks: list[Task] = [load_task(entry.task) for entry in recipe.mix]
+        self.curriculum = Curriculum(recipe.mix, seed)
+        self.alarms = Alarms(recipe.patience)
+        self.policy = PolicyGradient(recipe, model)
+        self.params = SamplingParams(
+            max_tokens=recipe.max_tokens,
+            temperature=recipe.temperature,
+            thinking=ThinkingLimits(cap=recipe.thinking),
+        )
+        self._sampler: LocalSampler | None = None
+        self._last: _Rollout | None = None
+        self._metrics: dict[str, float] = {}
+        self._warnings: list[str] = []
+        self._questions: set[int] = set()
+        self._rolled_out = 0.0  # on the clock of time.monotonic
+
+    # A step ---------------------------------------------------------------------------------------------------------
+
+    def batches(self, step: int) -> Generator[list[list[Experience]], None, None]:
+        """From `step` on. Raises GraderError once nothing could be graded for `recipe.patience` steps."""
+        journal = Journal(self.folder / "grades.jsonl", step=step)
+        self._sampler = self._open()
+        try:
+            while True:
+                began = time.monotonic()
+                rollout = self._roll_out(step, journal)
+                self._last = rollout
+                updates = self._lessons(rollout)
+                self._warnings = self.alarms.see(rollout.groups, flat=bool(flat(rollout.rewards_PS).all()))
+                self._metrics = self._measure(rollout)
+                self._learn_levels(rollout)
+                self._rolled_out = time.monotonic()
+                self._metrics["rollout_seconds"] = self._rolled_out - began
+                self.policy.begin_step()
+                yield [self._lay_out(lessons) for lessons in updates if lessons]
+                step += 1
+        finally:
+            journal.close()
+            run_sync(self._sampler.close())
+
+    def _open(self) -> LocalSampler:
+        """Over the very module that trains. The window is such that every context fits a row."""
+        window = min(self.recipe.sequence + 1, self.model.config.max_positions)
+        answers = self.recipe.prompts * self.recipe.samples
+        format = load_format(self.tokenizer)
+        return LocalSampler(self.model, self.tokenizer, format, window=window, max_batch=min(256, answers))
+
+    def _roll_out(self, step: int, journal: Journal) -> _Rollout:
+        """Problems, answers, grades and rewards. Groups that teach nothing make room for others, `redraws` times."""
+        kept: list[tuple[_Drawn, Sequence[Attempt], Tensor]] = []
+        redrawn = 0
+        for round in range(self.recipe.redraws + 1):
+            begin = round * self.recipe.prompts
+            drawn = [self._draw(step, begin + index) for index in range(self.recipe.prompts - len(kept))]
+            groups = journal.settle(step, round, self._sample(drawn, f"{self.seed}/{step}/{round}"))
+            found = list(zip(drawn, groups, map(self._rewards, groups), strict=True))
+            last = round == self.recipe.redraws
+            useful = [each for each in found if last or not flat(each[2][None]).all()]
+            redrawn += len(found) - len(useful)
+            kept += useful
+            if len(kept) == self.recipe.prompts:
+                break
+        return _Rollout(
+            step=step,
+            drawn=[drawn for drawn, _, _ in kept],
+            groups=[group for _, group, _ in kept],
+            rewards_PS=torch.stack([rewards for _, _, rewards in kept]),
+            redrawn=redrawn,
+        )
+
+    def _draw(self, step: int, index: int) -> _Drawn:
+        """A function of (seed, step, index), and of what the curriculum has learned."""
+        entry, level = self.curriculum.draw(step, index)
+        problem = self.tasks[entry].sample(Random(f"grpo/{self.seed}/{step}/{index}"), level)
+        self._questions.add(question_number(problem.question))
+        return _Drawn(entry, level, problem)
+
+    def _sample(self, drawn: Sequence[_Drawn], seed: str) -> list[list[Attempt]]:
+        assert self._sampler is not None
+        problems = [(self.tasks[each.entry], each.problem) for each in drawn]
+        self.model.eval()
+        groups = run_sync(roll_out(self._sampler, problems, samples=self.recipe.samples, params=self.params, seed=seed))
+        self.model.train()
+        return groups
+
+    def _rewards(self, group: Sequence[Attempt]) -> Tensor:
+        """The grades' scores, less what an answer loses by its length."""
+        lengths = torch.tensor([sampled_tokens(each.trajectory) for each in group])
+        scores = torch.tensor([each.grade.score for each in group], dtype=torch.float32)
+        return scores + overlong_penalty(lengths, self.recipe.max_tokens, self.recipe.overlong)
+
+    def _learn_levels(self, rollout: _Rollout) -> None:
+        if self.recipe.levels is Levels.ADAPTIVE:
+            pairs = zip(rollout.drawn, rollout.groups, strict=True)
+            self.curriculum.update(
+                [(each.entry, each.level, _mean([a.grade.solved for a in group])) for each, group in pairs]
+            )
+
+    # What is learned ------------------------------------------------------------------------------------------------
+
+    def _lessons(self, rollout: _Rollout) -> list[list[Lesson]]:
+        """Of each minibatch: whole groups, every so-manieth."""
+        count = self.recipe.minibatches
+        parts = [(rollout.groups[i::count], rollout.rewards_PS[i::count]) for i in range(count)]
+        if self.recipe.objective is Objective.REJECTION:
+            return [rejection_lessons(groups, self.recipe.per_prompt) for groups, _ in parts]
+        return [policy_lessons(groups, rewards_PS, self.recipe) for groups, rewards_PS in parts]
+
+    def _lay_out(self, lessons: Sequence[Lesson]) -> list[Experience]:
+        return lay_out(lessons, rows=self.recipe.batch, sequence=self.recipe.sequence, pad=padding(self.model))
+
+    def updates(self, batches: Sequence[Sequence[Experience]]) -> Sequence[Sequence[Experience]]:
+        return [*batches] * self.recipe.epochs
+
+    def losses(self, model: Transformer, batches: Sequence[Experience], backend: Backend) -> Iterator[Tensor]:
+        return self.policy.losses(model, batches, backend)
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        assert self._sampler is not None
+        with self._sampler.engine.update_weights():
+            yield
+
+    # What is known of it --------------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """Of the step that was just made."""
+        seconds = time.monotonic() - self._rolled_out
+        metrics = {**self._metrics, **self.policy.metrics(), "update_seconds": seconds, **self.alarms.metrics()}
+        headline = f"solved {100 * metrics['solved']:3.0f}%  reward {metrics['reward']:6.3f}"
+        return Report(metrics=metrics, headline=headline, alarms=self._warnings)
+
+    def _measure(self, rollout: _Rollout) -> dict[str, float]:
+        attempts = [each for group in rollout.groups for each in group]
+        lengths = [sampled_tokens(each.trajectory) for each in attempts]
+        statuses = [each.grade.status for each in attempts]
+        logprobs = [p for each in attempts for segment in each.trajectory.segments for p in segment.logprobs]
+        by_task: dict[str, list[bool]] = defaultdict(list)
+        for each in attempts:
+            by_task[each.problem.task].append(each.grade.solved)
+        return {
+            "reward": float(rollout.rewards_PS.mean()),
+            "solved": _mean([each.grade.solved for each in attempts]),
+            "length": _mean(lengths),
+            "longest": float(max(lengths)),
+            "sampled_tokens": float(sum(lengths)),
+            "truncated": _mean([each.truncated for each in attempts]),
+            "entropy": -_mean(logprobs),  # in expectation that of the model's distribution, in nats
+            "flat": float(flat(rollout.rewards_PS).float().mean()),
+            "redrawn": float(rollout.redrawn),
+            "unparseable": _mean([status is GradeStatus.UNPARSEABLE for status in statuses]),
+            "ungraded": _mean([status in (GradeStatus.TIMEOUT, GradeStatus.FAILED) for status in statuses]),
+            **{f"pass/{task}": _mean(right) for task, right in sorted(by_task.items())},
+            **(self.curriculum.summary() if self.recipe.levels is Levels.ADAPTIVE else {}),
+        }
+
+    def keep(self) -> None:
+        """Before a checkpoint: samples of the last step to read, and the questions asked so far."""
+        if self._last is not None:
+            path = self.folder / "samples" / f"step_{self._last.step + 1:06d}.jsonl"
+            write_samples(path, self._last.groups, self._last.rewards_PS.tolist())
+        asked, self._questions = self._questions, set()
+        add_questions(self.folder / QUESTIONS, np.array(sorted(asked), np.uint64))
+
+    def state(self) -> Mapping[str, Any]:
+        return {"curriculum": self.curriculum.state(), "alarms": self.alarms.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.curriculum.restore(state["curriculum"])
+        self.alarms.restore(state["alarms"])
+
+
+def policy_lessons(groups: Sequence[Sequence[Attempt]], rewards_PS: Tensor, recipe: GrpoRecipe) -> list[Lesson]:
+    """What one update is made from. An answer without advantage has no gradient, unless a penalty gives it one, and is
+    left out; it counts in the weights of the others all the same."""
+    advantages_M = group_advantages(rewards_PS, recipe.baseline).flatten().tolist()
+    trajectories = [each.trajectory for group in groups for each in group]
+    lengths_M = torch.tensor([sampled_tokens(each) for each in trajectories])
+    weights_M = token_weights(lengths_M, recipe.weighting, recipe.max_tokens).tolist()
+    lessons = map(Lesson, trajectories, advantages_M, weights_M)
+    return [each for each in lessons if each.advantage or recipe.kl]
+
+
+def rejection_lessons(groups: Sequence[Sequence[Attempt]], per_prompt: int) -> list[Lesson]:
+    """The first solved answers of each group, every token of them the same."""
+    solved_ones = [[each.trajectory for each in group if each.grade.solved][:per_prompt] for group in groups]
+    trajectories = [each for group in solved_ones for each in group]
+    lengths_M = torch.tensor([sampled_tokens(each) for each in trajectories])
+    weights_M = token_weights(lengths_M, Weighting.TOKEN, longest=1).tolist()
+    return [Lesson(trajectory, 1.0, weight) for trajectory, weight in zip(trajectories, weights_M, strict=True)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))

@@ -1,0 +1,85 @@
+"""What a stage learns from its micro-batches: the part of the training loop that differs from stage to stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ponder.model.loss import Backend, next_token_loss, training_stack
+from ponder.model.transformer import Transformer
+from ponder.train.packing import Batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What is to be said of a step beside its loss. headline: for the progress line, instead of the loss."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    headline: str = ""
+    alarms: Sequence[str] = ()
+
+
+class Learner(Protocol):
+    """How the micro-batches of a step change the weights. A micro-batch has `num_positions`."""
+
+    def updates(self, batches: Any) -> Sequence[Sequence[Any]]:
+        """The micro-batches of each update of the step, in order; none of them is empty."""
+        ...
+
+    def losses(self, model: Transformer, batches: Sequence[Any], backend: Backend) -> Iterator[Tensor]:
+        """The loss of each micro-batch of one update. They add up; each is differentiated before the next is made."""
+        ...
+
+    def updating(self) -> AbstractContextManager[None]:
+        """Entered around every change of the weights."""
+        ...
+
+    def report(self) -> Report:
+        """Called once after each step."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """What a checkpoint must hold beside weights and optimizer, as JSON."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` gave."""
+        ...
+
+
+class NextToken:
+    """Next-token loss; every learned token of an update counts the same, whichever micro-batch it is in."""
+
+    def updates(self, batches: Sequence[Batch]) -> Sequence[Sequence[Batch]]:
+        return [batches]
+
+    def losses(self, model: Transformer, batches: Sequence[Batch], backend: Backend) -> Iterator[Tensor]:
+        total = max(1.0, sum(float(batch.weights_BT.sum()) for batch in batches))
+        stack = training_stack(model) if backend is Backend.KERNELS else None
+        device = next(model.parameters()).device
+        for batch in batches:
+            yield next_token_loss(model, *on(device, batch), total_weight=total, backend=backend, stack=stack)
+
+    def updating(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def report(self) -> Report:
+        return Report()
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+def on(device: torch.device, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """ids_BT, targets_BT, weights_BT, documents_BT, positions_BT as tensors there."""
+    arrays = (batch.ids_BT, batch.targets_BT, batch.weights_BT, batch.documents_BT, batch.positions_BT)
+    ids, targets, weights, documents, positions = (torch.from_numpy(a).to(device) for a in arrays)
+    return ids.long(), targets.long(), weights, documents, positions
