@@ -171,7 +171,14 @@ class Home:
         """All that a run leaves and that time does not bear on."""
         found: dict[str, object] = {
             str(path.relative_to(self.run)): path.read_bytes()
-            for pattern in ("model/*", "*/model/*", "*/checkpoints/*/*.safetensors", "*/questions.bin", "*/*.jsonl", "*/samples/*")
+            for pattern in (
+                "model/*",
+                "*/model/*",
+                "*/checkpoints/*/*.safetensors",
+                "*/questions.bin",
+                "*/*.jsonl",
+                "*/samples/*",
+            )
             for path in self.run.glob(pattern)
             if path.name != "metrics.jsonl"
         }

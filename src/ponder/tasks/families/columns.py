@@ -16,7 +16,6 @@ from random import Random
 
 from ponder.tasks.protocol import mistake
 
-
 LABELS = "abcdefghijklmnopqrstuvwxyz"
 
 

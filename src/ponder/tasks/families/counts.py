@@ -11,7 +11,8 @@ from ponder.tasks.families.comparing import verdicts
 
 def halve(count: int) -> str:
     """Digit by digit from the highest: `93: 9/2=4 1 13/2=6 1 > 64 1`, the half lowest first, and what is left over."""
-    rest, steps = 0, []
+    rest = 0
+    steps: list[str] = []
     for digit in str(count):
         value = 10 * rest + int(digit)
         rest = value % 2

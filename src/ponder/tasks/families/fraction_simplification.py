@@ -24,7 +24,7 @@ FRACTION = re.compile(r"\$?\s*(?:\\d?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\
 
 
 class FractionSimplification(Family):
-    """Up to level 0.5 the simple fraction's terms grow to 1000 and the factor to 100 (reasoning-gym's default); above it
+    """Up to level 0.5 the simple fraction's terms grow to 1000 and the factor to 100 (the default config); above it
     more and more draws have terms of at least 100 and a factor of at least 10 (its hard config)."""
 
     name = "fraction_simplification"

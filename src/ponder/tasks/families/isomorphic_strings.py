@@ -77,7 +77,7 @@ def _numbered(string_number: int, letters: list[str]) -> str:
 def _pairs(string_number: int, keys: list[str], values: list[str]) -> tuple[str, bool]:
     """Every key with the value it went to before and the value it goes to now, up to the first contradiction."""
     met: dict[str, str] = {}
-    pairs = []
+    pairs: list[str] = []
     for place, (key, value) in enumerate(zip(keys, values, strict=True)):
         before = met.get(key, "new")
         met.setdefault(key, value)

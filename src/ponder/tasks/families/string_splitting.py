@@ -99,7 +99,7 @@ def count_at(rng: Random, level: float, default_level: float) -> int:
 def states(a: int, b: int, c: int) -> list[tuple[int, ...]]:
     """The counts A B C X Y Z, from the first to the last, rule by rule."""
     x = y = z = 0
-    found = [(a, b, c, x, y, z)]
+    found: list[tuple[int, ...]] = [(a, b, c, x, y, z)]
     while True:
         if a >= 1:
             a, x, y = a - 1, x + 2, y + 1
