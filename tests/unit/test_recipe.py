@@ -107,6 +107,19 @@ def test_data_beside_the_recipe_is_found_from_anywhere_but_stage_names_are_no_pa
     assert recipe.sft.start == "pretrain"
 
 
+def test_a_task_in_a_file_beside_the_recipe_is_found_from_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("")
+    recipe = load(tmp_path, MINIMAL, "tokenizer.text=[{source='task:own.py:Own'}]")
+    assert recipe.tokenizer.text[0].source == "task:own.py:Own"  # an override's paths are of the working directory
+    recipe = load(
+        tmp_path,
+        '[run]\nfolder = "x"\n[tokenizer]\ntext = [{ source = "task:own.py:Own" }]\n'
+        '[pretrain]\ntext = [{ source = "a.txt" }]\n[sft]\nmix = [{ task = "own.py:Own" }, { task = "gcd" }]\n',
+    )
+    assert recipe.tokenizer.text[0].source == f"task:{tmp_path}/own.py:Own"
+    assert [entry.task for entry in recipe.sft.mix] == [f"{tmp_path}/own.py:Own", "gcd"]
+
+
 def test_direct_of_the_stage_holds_where_the_mix_says_nothing(tmp_path: Path) -> None:
     recipe = load(tmp_path, MINIMAL, "sft.direct=0.3", "sft.mix=[{task='a'}, {task='b', direct=0.0}]")
     assert [entry.direct for entry in recipe.sft.mix] == [0.3, 0.0]

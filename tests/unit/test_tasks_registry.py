@@ -93,3 +93,16 @@ def test_an_import_error_inside_a_task_s_module_is_not_hidden(tmp_path):
 
 def test_resolve_nested_names():
     assert resolve("ponder.tasks.gym:GymTask.sample") is GymTask.sample
+
+
+def test_a_hard_config_has_a_name_of_its_own_and_any_other_spells_itself():
+    assert load_task("gym:gcd@hard").name == "gym:gcd@hard"
+    assert load_task("gym:gcd@hard").configs == [
+        {"min_numbers": 3, "max_numbers": 4, "min_value": 1000, "max_value": 10000}
+    ]
+    spelled = 'gym:gcd{"max_value": 50}'
+    assert load_task(spelled).name == spelled
+    with pytest.raises(InvalidRequest, match="no config 'easy'"):
+        load_task("gym:gcd@easy")
+    with pytest.raises(InvalidRequest, match="no hard config"):
+        load_task("gym:boxnet@hard")

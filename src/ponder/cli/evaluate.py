@@ -31,7 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first held-out problem")
     parser.add_argument("--effort", choices=list(Effort), default=Effort.HIGH, help="of the thinking modes")
     parser.add_argument(
-        "--samples", type=positive, default=8, metavar="K", help="votes of the consensus; 1: leave it out"
+        "--samples", type=positive, default=8, metavar="N", help="votes of the consensus; 1: leave it out (default: 8)"
+    )
+    parser.add_argument(
+        "--pass-at",
+        type=numbers,
+        metavar="K,…",
+        help="for which k to tell pass@k of the consensus's samples (default: doublings up to --samples)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the consensus's samples")
     add_quantize(parser)
@@ -49,8 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"also measure accuracy under caps on thinking tokens (default: {','.join(map(str, CAPS))})",
     )
     parser.add_argument(
+        "--plot-pass-at", type=Path, metavar="FILE", help="draw pass@k of the consensus's samples: .png, .svg, .pdf"
+    )
+    parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the cap curve (and measure it): .png, .svg, .pdf"
     )
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Rising whole numbers from 1 with commas between, for argparse."""
+    found = caps(text)
+    if found[0] < 1:
+        raise argparse.ArgumentTypeError(f"must be rising whole numbers from 1 up, not {text!r}")
+    return found
 
 
 def caps(text: str) -> tuple[int, ...]:
@@ -62,9 +79,13 @@ def caps(text: str) -> tuple[int, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.evaluate import evaluate, load_suite, plot_curves, read_hashes, standard_modes
+    from ponder.evaluate import evaluate, load_suite, plot_curves, plot_pass_at, read_hashes, standard_modes
 
-    for file in filter(None, (args.json, args.markdown, args.plot)):
+    if args.samples < max(args.pass_at or (1,)):
+        raise InvalidRequest(f"--pass-at {max(args.pass_at)} needs as many --samples, which are {args.samples}")
+    if args.samples == 1 and (args.pass_at or args.plot_pass_at):
+        raise InvalidRequest("pass@k is told of the consensus's samples: give --samples of 2 or more")
+    for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at)):
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
@@ -79,14 +100,17 @@ def run(args: argparse.Namespace) -> int:
             start=args.start,
             trained_on=trained_on,
             progress=tell,
+            pass_at=args.pass_at,
         )
         curves = measure_curves(reasoner, tasks, args.n, args.start, wanted_caps)
     print(report.markdown(), end="")
     if args.markdown:
         args.markdown.write_text(report.markdown(), encoding="utf-8")
     if args.json:
-        numbers = report.summary() | ({"curves": [each.summary() for each in curves]} if curves else {})
-        args.json.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+        summary = report.summary() | ({"curves": [each.summary() for each in curves]} if curves else {})
+        args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if args.plot_pass_at:
+        plot_pass_at(report.voted, args.plot_pass_at, args.pass_at)
     if args.plot:
         plot_curves(curves, args.plot)
     return 0

@@ -4,23 +4,33 @@ problems    suites and held-out problems
 measure     one task under one mode; callable during training
 suite       a whole evaluation
 report      JSON and Markdown
+pass_at     pass@k and the best of n, from one set of samples
+correction  whether a model recognises its own wrong tries
 curve       accuracy against the thinking cap
 published   the scores that reasoning-gym's authors published
 """
 
+from ponder.evaluate.correction import Correction, Share, correction
 from ponder.evaluate.curve import Curve, curve, plot_curves
-from ponder.evaluate.intervals import Interval, wilson
-from ponder.evaluate.measure import Item, Result, measure, measure_async
+from ponder.evaluate.intervals import Interval, bootstrap, wilson
+from ponder.evaluate.measure import Item, Result, Sample, measure, measure_async
+from ponder.evaluate.pass_at import PassAt, pass_at, pass_at_k, plot_pass_at
 from ponder.evaluate.problems import held_out, load_suite, overlap, read_hashes
 from ponder.evaluate.report import Report
 from ponder.evaluate.suite import evaluate, standard_modes
 
 __all__ = [
+    "Correction",
     "Curve",
     "Interval",
     "Item",
+    "PassAt",
     "Report",
     "Result",
+    "Sample",
+    "Share",
+    "bootstrap",
+    "correction",
     "curve",
     "evaluate",
     "held_out",
@@ -28,7 +38,10 @@ __all__ = [
     "measure",
     "measure_async",
     "overlap",
+    "pass_at",
+    "pass_at_k",
     "plot_curves",
+    "plot_pass_at",
     "read_hashes",
     "standard_modes",
     "wilson",

@@ -1,4 +1,8 @@
-"""Accuracy against thinking: the o1 curve. One point per cap on THINK tokens, greedy, the same problems throughout."""
+"""Accuracy against thinking: the o1 curve. One point per cap on THINK tokens, greedy, the same problems throughout.
+
+A cap counts all THINK tokens of an answer, those of folded thoughts and their states too, so it may exceed the window:
+what does not fold is closed where the window ends.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,21 @@ class Curve:
     caps: tuple[int, ...]
     results: tuple[Result, ...]
 
+    @property
+    def cut_short(self) -> tuple[float, ...]:
+        """For each cap, the share of problems whose thinking went on up to it. (What ran out of tokens in its answer is
+        the result's `truncation_rate`.)"""
+        return tuple(
+            sum(item.usage.reasoning_tokens >= cap > 0 for item in result.items) / result.n
+            for cap, result in zip(self.caps, self.results, strict=True)
+        )
+
     def summary(self) -> dict[str, object]:
         """The points as JSON."""
-        points = [{"cap": cap, **result.summary()} for cap, result in zip(self.caps, self.results, strict=True)]
+        points = [
+            {"cap": cap, "cut_short": short, **result.summary()}
+            for cap, short, result in zip(self.caps, self.cut_short, self.results, strict=True)
+        ]
         return {"model": self.model, "task": self.task, "points": points}
 
     def save(self, folder: str | Path) -> Path:
@@ -46,14 +62,16 @@ def curve(
     answer_tokens: int = 128,
     concurrency: int = 64,
 ) -> Curve:
-    """Measure under each cap. Beyond it, `answer_tokens` are left for the answer, so that only thinking is scarce."""
+    """Measure under each cap. Beyond it, and in the window, `answer_tokens` are left for the answer, so that only
+    thinking is scarce. Raises InvalidRequest without exact limits, or on caps that do not rise."""
     if sampler.window is None:
         raise InvalidRequest(f"{sampler.name} does not keep exact limits on thinking, so it has no curve")
     if not caps or list(caps) != sorted(set(caps)) or caps[0] < 0:
         raise InvalidRequest(f"caps are {list(caps)}: give rising numbers of tokens from 0 up")
     results = []
     for cap in caps:
-        mode = direct(thinking=ThinkingLimits(cap=cap), max_tokens=cap + answer_tokens)
+        limits, room = ThinkingLimits(cap=cap), answer_tokens if cap else 0
+        mode = direct(thinking=limits, max_tokens=cap + answer_tokens, answer_room=room)
         results.append(measure(sampler, task, problems, mode, name=f"cap {cap}", concurrency=concurrency))
     return Curve(model=sampler.name, task=task.name, caps=tuple(caps), results=tuple(results))
 

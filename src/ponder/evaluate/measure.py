@@ -11,17 +11,27 @@ from typing import cast
 from ponder.dialogue.messages import Message
 from ponder.evaluate.intervals import Interval, wilson
 from ponder.evaluate.problems import overlap
-from ponder.sampler.protocol import Sampler
+from ponder.sampler.protocol import Completion, Sampler
 from ponder.sampler.sync import run_sync
+from ponder.tasks.families import FAMILIES
 from ponder.tasks.gym import GymTask, question_hash
-from ponder.tasks.protocol import Grade, GradeStatus, Problem, Task
+from ponder.tasks.protocol import Grade, GradeStatus, Problem, SelfChecking, Task, Try
 from ponder.think.protocol import Question, Strategy
 from ponder.types import Answer, Budget, InvalidRequest, StopReason, Usage
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One of the answers that a strategy drew. tries: the attempts in its reasoning, where the task can tell them."""
+
+    solved: bool
+    tries: tuple[Try, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One problem asked once. truncated: the share of its samples that ran out of tokens."""
+    """One problem asked once. truncated: the share of its samples that ran out of tokens. drawn: every sample, graded
+    on its own."""
 
     question: str
     gold: str
@@ -33,6 +43,7 @@ class Item:
     samples: int
     margin: float | None
     seen_in_training: bool | None
+    drawn: tuple[Sample, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +157,9 @@ async def measure_async(
         async with gate:
             question = Question(conversation=[Message.user(problem.question)], same=task.same)
             answer = await mode(question, sampler, Budget())
-        return item_of(problem, answer, await grade_async(task, problem, answer.text), seen_in_training)
+        grade = await grade_async(task, problem, answer.text)
+        drawn = await samples_of(task, problem, answer, grade)
+        return item_of(problem, answer, grade, seen_in_training, drawn)
 
     work = [asyncio.ensure_future(one(*pair)) for pair in zip(problems, seen, strict=True)]
     try:
@@ -164,7 +177,28 @@ async def grade_async(task: Task, problem: Problem, answer: str) -> Grade:
     return task.grade(problem, answer)
 
 
-def item_of(problem: Problem, answer: Answer, grade: Grade, seen_in_training: bool | None) -> Item:
+async def samples_of(task: Task, problem: Problem, answer: Answer, grade: Grade) -> tuple[Sample, ...]:
+    """Every sample behind an answer; the same text is graded once. `grade`: of the answer itself."""
+    completions = cast("Sequence[Completion | Answer]", answer.trace.get("completions", (answer,)))
+    others = list({each.text for each in completions} - {answer.text})
+    grades = await asyncio.gather(*(grade_async(task, problem, text) for text in others))
+    solved = {answer.text: grade.solved} | {text: each.solved for text, each in zip(others, grades, strict=True)}
+    checking = self_checking(task)
+    return tuple(
+        Sample(solved[each.text], None if checking is None else tuple(checking.tries(problem, each.reasoning)))
+        for each in completions
+    )
+
+
+def self_checking(task: Task) -> SelfChecking | None:
+    """The task itself, or, for a reasoning-gym dataset, the family of its name, where that can tell its tries."""
+    family = FAMILIES.get(task.dataset) if isinstance(task, GymTask) else task
+    return family if isinstance(family, SelfChecking) else None
+
+
+def item_of(
+    problem: Problem, answer: Answer, grade: Grade, seen_in_training: bool | None, drawn: tuple[Sample, ...]
+) -> Item:
     """One line of a result."""
     samples = cast(int, answer.trace.get("samples", 1))
     truncated = cast(int, answer.trace.get("truncated", int(answer.stop_reason is StopReason.LENGTH)))
@@ -179,6 +213,7 @@ def item_of(problem: Problem, answer: Answer, grade: Grade, seen_in_training: bo
         samples=samples,
         margin=cast("float | None", answer.trace.get("margin")),
         seen_in_training=seen_in_training,
+        drawn=drawn,
     )
 
 
@@ -194,6 +229,7 @@ def line_of(item: Item) -> dict[str, object]:
         "why": item.grade.why,
         "stop_reason": item.stop_reason.value,
         "samples": item.samples,
+        "samples_solved": sum(each.solved for each in item.drawn),
         "margin": item.margin,
         "prompt_tokens": item.usage.prompt_tokens,
         "completion_tokens": item.usage.completion_tokens,

@@ -1,4 +1,4 @@
-"""Scores that reasoning-gym's authors published for zero-shot models on the default ("easy") configs.
+"""Scores that reasoning-gym's authors published for zero-shot models, on the default and on the hard configs.
 
 Source: reasoning-gym (github.com/open-thought/reasoning-gym, Apache-2.0), its evaluation results; mean scores with
 partial credit, clipped to [0, 1]. The attribution goes with every table that shows them.
@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 
 ATTRIBUTION = (
-    "Published by reasoning-gym's authors: zero-shot mean scores with partial credit on the same default configs, "
+    "Published by reasoning-gym's authors: zero-shot mean scores with partial credit on the same configs, "
     "other items. A model trained on a family against zero-shot generalists is not the same contest."
 )
 
@@ -26,7 +26,8 @@ def _table() -> dict[str, dict[str, float]]:
 
 
 def published(task: str) -> dict[str, float]:
-    """Model to mean score for a dataset ("gym:products" or "products"); empty where none was published."""
+    """Model to mean score for a dataset ("gym:products", "products", "gym:products@hard"); empty where none was
+    published, as for any other config."""
     return dict(_table().get(task.removeprefix("gym:"), {}))
 
 

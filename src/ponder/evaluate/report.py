@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ponder.evaluate.correction import Correction, correction
 from ponder.evaluate.measure import Result, line_of
+from ponder.evaluate.pass_at import has_samples, pass_at
 from ponder.evaluate.published import ATTRIBUTION, best_published, published
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Task
@@ -17,16 +19,22 @@ SHOWN_MODELS = ("o3-mini", "deepseek-r1", "claude-3.5-sonnet", "llama-3.3-70b-in
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All results of one model. `compared`: the tasks under the default config, which published scores speak about."""
+    """All results of one model. `compared`: the tasks that published scores speak about. `pass_at`: for which k pass@k
+    is told of the results with several samples; None: doublings."""
 
     model: str
     results: tuple[Result, ...]
     compared: frozenset[str] = frozenset()
+    pass_at: tuple[int, ...] | None = None
 
     def summary(self) -> dict[str, object]:
         """The numbers as JSON."""
         rows = [
-            {**result.summary(), "published": published(result.task) if result.task in self.compared else {}}
+            {
+                **result.summary(),
+                **self._extras(result),
+                "published": published(result.task) if result.task in self.compared else {},
+            }
             for result in self.results
         ]
         return {"model": self.model, "results": rows, "attribution": ATTRIBUTION if self.compared else ""}
@@ -34,6 +42,18 @@ class Report:
     def markdown(self) -> str:
         """Tables for people."""
         parts = [f"# {self.model}", _table(RESULT_COLUMNS, map(_result_row, self.results)), NOTES]
+        voted = self.voted
+        if voted:
+            ks = [each.k for each in pass_at(voted[0], self.pass_at)]
+            columns = ("task", "samples", "majority", *(f"pass@{k}" for k in ks), "tokens each")
+            parts += ["## Many samples", _table(columns, map(self._voted_row, voted)), VOTED_NOTES]
+        corrected = [(result, found) for result in self.results if (found := correction(result))]
+        if corrected:
+            parts += [
+                "## Self-correction",
+                _table(CORRECTION_COLUMNS, map(_correction_row, corrected)),
+                CORRECTION_NOTES,
+            ]
         if self.compared:
             tasks = [task for task in dict.fromkeys(result.task for result in self.results) if task in self.compared]
             columns = ("task", *dict.fromkeys(result.mode for result in self.results), *SHOWN_MODELS, "best of ten")
@@ -43,6 +63,11 @@ class Report:
                 ATTRIBUTION,
             ]
         return "\n\n".join(parts) + "\n"
+
+    @property
+    def voted(self) -> list[Result]:
+        """The results with several samples of every problem."""
+        return [result for result in self.results if has_samples(result)]
 
     def save(self, folder: str | Path) -> Path:
         """Write report.json, report.md and one JSON-lines file of items per task and mode. Returns the folder."""
@@ -56,6 +81,19 @@ class Report:
             (folder / f"{name}.jsonl").write_text(lines)
         return folder
 
+    def _extras(self, result: Result) -> dict[str, object]:
+        found = correction(result)
+        extras: dict[str, object] = {} if found is None else {"self_correction": found.summary()}
+        if has_samples(result):
+            extras["pass_at"] = [each.summary() for each in pass_at(result, self.pass_at)]
+        return extras
+
+    def _voted_row(self, result: Result) -> list[str]:
+        points = pass_at(result, self.pass_at)
+        rates = [f"{each.rate:.3f} ({each.interval.low:.3f}–{each.interval.high:.3f})" for each in points]
+        majority = f"{result.accuracy:.3f} ({result.interval.low:.3f}–{result.interval.high:.3f})"
+        return [result.task, str(len(result.items[0].drawn)), majority, *rates, f"{points[0].tokens / points[0].k:.0f}"]
+
     def _compared_row(self, task: str) -> list[str]:
         ours = {result.mode: result.mean_score for result in self.results if result.task == task}
         theirs, best = published(task), best_published(task)
@@ -68,9 +106,9 @@ class Report:
         ]
 
 
-def default_configs(tasks: Iterable[Task]) -> frozenset[str]:
-    """Names of the reasoning-gym tasks under their default config."""
-    return frozenset(task.name for task in tasks if isinstance(task, GymTask) and task.configs == [{}])
+def published_configs(tasks: Iterable[Task]) -> frozenset[str]:
+    """Names of the tasks that scores were published for: reasoning-gym's, under their default or hard config."""
+    return frozenset(task.name for task in tasks if isinstance(task, GymTask) and published(task.name))
 
 
 RESULT_COLUMNS = (
@@ -82,6 +120,28 @@ NOTES = (
     "*answer*: mean tokens per problem, over all samples. *truncated*: share of samples that ran out of tokens. "
     "*unseen*: solved among questions that are not in the training data, where that is known."
 )
+
+
+VOTED_NOTES = (
+    "All from one set of samples of every problem. *majority*: the answer that most of them agree on. *pass@k*: the "
+    "chance that k of them hold a right answer (unbiased, arXiv 2107.03374), 95% intervals by resampling problems; "
+    "with all samples it is what a choice by an oracle (best of n) would solve. *tokens each*: mean generated tokens "
+    "of one sample; k samples cost k times as many."
+)
+
+CORRECTION_COLUMNS = ("task", "mode", "samples", "tries", "mended", "spoiled", "false accepts", "false rejects")
+
+CORRECTION_NOTES = (
+    "*tries*: attempts inside the reasonings, judged by exact arithmetic. *mended*: answers right in the end, of those "
+    "whose first try was wrong; *spoiled*: wrong in the end, of those whose first try was right. *false accepts*: "
+    "wrong tries that the model took for right; *false rejects*: right tries that it turned down. Wilson intervals."
+)
+
+
+def _correction_row(row: tuple[Result, Correction]) -> list[str]:
+    result, found = row
+    shares = map(str, (found.mended, found.spoiled, found.false_accepts, found.false_rejects))
+    return [result.task, result.mode, str(found.samples), str(found.tries), *shares]
 
 
 def _result_row(result: Result) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ponder.evaluate.measure import Result, measure
 from ponder.evaluate.problems import held_out
-from ponder.evaluate.report import Report, default_configs
+from ponder.evaluate.report import Report, published_configs
 from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Task
 from ponder.think import Strategy, consensus, direct
@@ -34,10 +34,12 @@ def evaluate(
     concurrency: int = 64,
     trained_on: frozenset[str] | None = None,
     progress: Callable[[Result], None] | None = None,
+    pass_at: tuple[int, ...] | None = None,
 ) -> Report:
     """`n` held-out problems of every task, under every mode (`standard_modes` unless given).
 
     start: number of the first held-out problem, to keep evaluations apart. progress: is told of each result.
+    pass_at: for which k the report tells pass@k; None: doublings up to the number of samples.
     """
     results = []
     for task in tasks:
@@ -47,4 +49,4 @@ def evaluate(
             results.append(result)
             if progress is not None:
                 progress(result)
-    return Report(model=sampler.name, results=tuple(results), compared=default_configs(tasks))
+    return Report(model=sampler.name, results=tuple(results), compared=published_configs(tasks), pass_at=pass_at)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cache
 from hashlib import sha256
+from importlib.resources import files
 from random import Random
 from types import CodeType, FunctionType
 from typing import Any
@@ -28,6 +30,19 @@ RUNS_CODE = frozenset({"eval", "exec", "compile", "parse_expr", "sympify", "pars
 
 
 DRAWING_FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
+def hard_config(dataset: str) -> Mapping[str, object]:
+    """The config under which reasoning-gym's authors published scores as "hard". Raises InvalidRequest without one."""
+    _known(dataset, _hard_configs(), "reasoning-gym's authors published no hard config for")
+    return _hard_configs()[dataset]
+
+
+@cache
+def _hard_configs() -> dict[str, dict[str, object]]:
+    """From reasoning-gym's evaluations (github.com/open-thought/reasoning-gym, Apache-2.0)."""
+    configs: dict[str, dict[str, object]] = json.loads(files("ponder.tasks").joinpath("gym_hard.json").read_text())
+    return configs
 
 
 class UndrawableItem(DataError):
@@ -66,7 +81,12 @@ class GymTask:
 
     @property
     def name(self) -> str:
-        return f"gym:{self.dataset}"
+        """As `registry.load_task` reads it: the dataset and, unless it is the default, its (first) config."""
+        config = self.configs[0]
+        if not config:
+            return f"gym:{self.dataset}"
+        hard = config == _hard_configs().get(self.dataset)
+        return f"gym:{self.dataset}{'@hard' if hard else json.dumps(config, default=str)}"
 
     def problem(self, index: int, rung: int = 0) -> Problem:
         """Item `index` (≥ 0) of config number `rung`. The same call gives the same problem on every machine.

@@ -114,3 +114,21 @@ class DemonstratedTask(Task, Protocol):
     """A task that can show how: the data of chain-of-thought tuning."""
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt inside a reasoning: whether it was right, and whether whoever reasoned accepted it."""
+
+    right: bool
+    accepted: bool
+
+
+@runtime_checkable
+class SelfChecking(Task, Protocol):
+    """A task whose reasoning tries, checks and tries again, so that recognising one's own mistakes can be measured.
+
+    reasoning: all thoughts and states, joined as `Message.reasoning` does.
+    """
+
+    def tries(self, problem: Problem, reasoning: str) -> list[Try]: ...

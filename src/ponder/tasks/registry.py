@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 
-from ponder.tasks.gym import GymTask
+from ponder.tasks.gym import GymTask, hard_config
 from ponder.tasks.loading import resolve
 from ponder.tasks.protocol import Task
 from ponder.types import InvalidRequest
@@ -14,8 +14,9 @@ from ponder.types import InvalidRequest
 def load_task(spec: str) -> Task:
     """The task that `spec` names.
 
-    "products": a family of `ponder.tasks.families`. "gym:NAME" or 'gym:NAME{"max_digits": 3}': a reasoning-gym
-    dataset, with a config as JSON. "module:Class" or "path/to/file.py:Class": your own, built without arguments.
+    "products": a family of `ponder.tasks.families`. "gym:NAME", "gym:NAME@hard" or 'gym:NAME{"max_digits": 3}': a
+    reasoning-gym dataset under its default config, the one its authors published as hard, or a config as JSON.
+    "module:Class" or "path/to/file.py:Class": your own, built without arguments.
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
     from ponder.tasks.families import FAMILIES
@@ -38,7 +39,10 @@ def load_task(spec: str) -> Task:
 def _gym_task(spec: str) -> GymTask:
     name, brace, rest = spec.removeprefix("gym:").partition("{")
     if not brace:
-        return GymTask(name)
+        dataset, _, level = name.partition("@")
+        if level not in ("", "hard"):
+            raise InvalidRequest(f"{spec!r}: there is no config {level!r}: leave it out, say 'hard', or give JSON")
+        return GymTask(dataset, hard_config(dataset) if level else None)
     try:
         config = json.loads(brace + rest)
     except ValueError as error:

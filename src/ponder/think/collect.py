@@ -17,10 +17,11 @@ from ponder.types import Budget, Effort, InvalidRequest, Phase, SamplingParams, 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How a strategy samples. `thinking` says it in tokens and wins over `effort`; without either it is medium where
-    limits are kept exactly, and an endpoint's own default."""
+    limits are kept exactly, and an endpoint's own default. answer_room: beside `thinking`; an effort brings its own."""
 
     effort: Effort | None = None
     thinking: ThinkingLimits | None = None
+    answer_room: int = 0
     max_tokens: int | None = None
     temperature: float = 0.0
     seed: int | None = None
@@ -41,7 +42,7 @@ class Sampling:
             params=params,
         )
         if self.thinking is not None:
-            return replace(request, params=replace(params, thinking=self.thinking))
+            return replace(request, params=replace(params, thinking=self.thinking, answer_room=self.answer_room))
         window = window_of(sampler)
         if window is None:
             return replace(request, effort=self.effort)

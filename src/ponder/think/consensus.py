@@ -53,7 +53,7 @@ def consensus(
     """The majority of `samples` answers. What is empty or was cut off does not vote; a tie goes to the earliest sample.
 
     The trace holds `votes` (answer and count, largest first), `margin` ((first - second) / voters), `samples` finished
-    and `asked`, and `truncated`.
+    and `asked`, `truncated`, and the finished `completions` themselves, in the order of their indices.
     """
     if samples < 1:
         raise InvalidRequest(f"consensus needs at least 1 sample, not {samples}")
@@ -104,6 +104,7 @@ def elect(collected: Collected, same: Same, asked: int) -> Answer:
         "margin": (sizes[0] - sizes[1]) / len(voters) if voters else 0.0,
         "samples": len(finished),
         "asked": asked,
+        "completions": tuple(finished[index] for index in sorted(finished)),
         "truncated": sum(each.stop_reason is StopReason.LENGTH for each in finished.values()),
     }
     if collected.cut is not None:

@@ -42,10 +42,12 @@ def direct(
     seed: int | None = None,
     max_tokens: int | None = None,
     thinking: ThinkingLimits | None = None,
+    answer_room: int = 0,
 ) -> Direct:
     """One sample, greedy unless told otherwise.
 
-    effort: None: medium, or an endpoint's own default. thinking: limits in tokens instead of an effort.
+    effort: None: medium, or an endpoint's own default. thinking: limits in tokens instead of an effort; answer_room:
+    tokens kept for the answer under them (an effort keeps its own room).
     """
     return Direct(
         Sampling(
@@ -54,6 +56,7 @@ def direct(
             seed=seed,
             max_tokens=max_tokens,
             thinking=thinking,
+            answer_room=answer_room,
         )
     )
 

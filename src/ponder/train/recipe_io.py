@@ -16,7 +16,7 @@ from typing import Any
 from ponder.train.recipe import Recipe, Stage, resolve
 from ponder.types import RecipeError
 
-_PATH_KEYS = ("source", "messages", "start")
+_PATH_KEYS = ("source", "messages", "start", "task")
 _NO_PATHS = frozenset({"random", *Stage})  # what `start` means by these words does not hang on what lies around
 
 
@@ -92,10 +92,18 @@ def _anchor(value: Any, folder: Path) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             if key in _PATH_KEYS and isinstance(item, str):
-                if item and item not in _NO_PATHS and (folder / item).exists():
-                    value[key] = str(folder / item)
+                if item and item not in _NO_PATHS:
+                    value[key] = _beside(folder, item)
             else:
                 _anchor(item, folder)
+
+
+def _beside(folder: Path, path: str) -> str:
+    """`path`, or the class of a file in "file.py:Class" and "task:file.py:Class", absolute if it lies in `folder`."""
+    prefix = "task:" if path.startswith("task:") else ""
+    file, colon, name = path.removeprefix(prefix).partition(".py:")
+    file += ".py" if colon else ""
+    return f"{prefix}{folder / file}{colon.removeprefix('.py')}{name}" if (folder / file).exists() else path
 
 
 def _override(table: dict[str, Any], override: str) -> None:

@@ -1,4 +1,4 @@
-"""Sums and differences of two to six numbers of one to four digits."""
+"""Sums and differences of two to eight numbers of one to six digits."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ VARIED = ("What is {chain}?", "Calculate {chain}.", "{chain} =", "Work out {chai
 
 
 class ChainSum(Family):
-    """Level sets the terms; the digits are drawn evenly, all terms alike."""
+    """Level sets the terms; the digits are drawn evenly, all terms alike: one to four, above level 0.5 four to six."""
 
     name = "chain_sum"
+    default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        num_terms, digits = size_at(level, 2, 6), rng.randint(1, 4)
+        if level <= self.default_level:
+            num_terms, digits = size_at(level / self.default_level, 2, 6), rng.randint(1, 4)
+        else:
+            num_terms = size_at((level - self.default_level) / (1 - self.default_level), 5, 8)
+            digits = rng.randint(4, 6)
         template = self.word(rng, GYM, VARIED)
         mixed = template not in GYM and rng.random() < 0.3
         terms = [number_of_digits(rng, rng.randint(1, digits) if mixed else digits) for _ in range(num_terms)]

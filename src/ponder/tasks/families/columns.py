@@ -16,6 +16,8 @@ from random import Random
 
 from ponder.tasks.protocol import mistake
 
+LABELS = "abcdefghijklmnopqrstuvwxyz"
+
 
 class Slips:
     """At most one wrong step in a demonstration, noticed at once and put right: `8*7+0+5=62 no 61`. The wrong result is
@@ -104,24 +106,36 @@ def subtract(a: str, b: str, slips: Slips) -> tuple[str, str]:
     return f"{a}-{b}: {' '.join(steps)} > {digits}", digits
 
 
+def difference(a: str, b: str, slips: Slips) -> tuple[list[str], int]:
+    """a - b of any sign, lowest first: lines and value. Nothing is compared: where the last column borrows a ten that
+    nobody has, the line ends in `less`, and the subtraction is done the other way round."""
+    width = max(len(a), len(b))
+    a, b = a.ljust(width, "0"), b.ljust(width, "0")
+    value = int(a[::-1]) - int(b[::-1])
+    line, _ = subtract(a, b, slips)
+    if value >= 0:
+        return [line], value
+    return [line.split(" >")[0] + " less", subtract(b, a, slips)[0]], value
+
+
 def signed_sum(terms: Sequence[int], slips: Slips) -> tuple[list[str], int]:
-    """The sum of signed terms: what to add and what to take away are summed apart, then the smaller from the larger."""
-    lines = [" ".join(f"{'-' if term < 0 else '+'}{lowest_first(abs(term))}" for term in terms)]
+    """The sum of signed terms: what to add and what to take away are summed apart, then the one from the other.
+
+    Every term has a label in the first line, ` a+4321 b-8765`; the line that takes it in names it again.
+    """
+    named = [
+        (" " + LABELS[i] + ("-" if term < 0 else "+") + lowest_first(abs(term)), term) for i, term in enumerate(terms)
+    ]
+    lines = ["".join(name for name, _ in named)]
     sums = []
-    for group in ([t for t in terms if t >= 0], [-t for t in terms if t < 0]):
-        digits = lowest_first(group[0]) if group else ""
-        for term in group[1:]:
-            line, digits = add(digits, lowest_first(term), slips)
-            lines.append(line)
+    for group in ([name for name, t in named if t >= 0], [name for name, t in named if t < 0]):
+        digits = group[0][3:] if group else ""
+        for name in group[1:]:
+            line, longer = add(digits, name[3:], slips)
+            lines.append(f"{digits}{name}: {line.split(': ', 1)[1]}")
+            digits = longer
         sums.append(digits)
     plus, minus = sums
-    total = sum(terms)
     if plus and minus:
-        high_plus, high_minus = highest_first(plus), highest_first(minus)
-        sign = "=" if total == 0 else "<" if total < 0 else ">"
-        lines.append(f"{high_plus}{sign}{high_minus}")
-        if total:
-            # A sum may carry zeros on the high side only when it is 0 itself, so the lengths are honest.
-            larger, smaller = (plus, minus) if total > 0 else (minus, plus)
-            lines.append(subtract(larger, smaller, slips)[0])
-    return lines, total
+        lines += difference(plus, minus, slips)[0]
+    return lines, sum(terms)

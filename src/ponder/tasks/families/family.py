@@ -18,6 +18,8 @@ class Family(ABC):
 
     name: str
     gym_wording_share = 0.7
+    default_level: float = 1.0
+    """The level whose sizes reach those of the dataset's default config."""
 
     @abstractmethod
     def sample(self, rng: Random, level: float) -> Problem: ...

@@ -1,65 +1,66 @@
-"""Greatest common divisors by Euclid's algorithm, quotients guessed, checked and, when wrong, put right."""
+"""Greatest common divisors by Euclid's algorithm; of more than two numbers pair by pair, each pair a thought."""
 
 from __future__ import annotations
 
+from functools import reduce
 from math import gcd
 from random import Random
 
 from ponder.tasks.families.columns import lowest_first
+from ponder.tasks.families.euclid import euclid
 from ponder.tasks.families.family import Family
-from ponder.tasks.protocol import Demonstration, Problem
+from ponder.tasks.protocol import Demonstration, Fold, Problem
 
-GYM = ("Find the Greatest Common Divisor (GCD) of these numbers: {a}, {b}. Give only the GCD as your final answer.",)
+GYM = ("Find the Greatest Common Divisor (GCD) of these numbers: {numbers}. Give only the GCD as your final answer.",)
 VARIED = (
-    "What is the greatest common divisor of {a} and {b}?",
-    "gcd({a}, {b})",
-    "Find the GCD of {a} and {b}.",
-    "What is the largest number that divides both {a} and {b}?",
+    "What is the greatest common divisor of {numbers}?",
+    "gcd({numbers})",
+    "Find the GCD of {numbers}.",
+    "What is the largest number that divides all of {numbers}?",
 )
-WRONG_GUESS_PROBABILITY = 0.06
 
 
 class Gcd(Family):
-    """Numbers up to 1000. Level sets the smaller number's range, so that small numbers come as often as large ones."""
+    """Up to level 0.5 two numbers up to 1000 (reasoning-gym's default), the smaller one's range growing, so that small
+    numbers come as often as large ones; above it three or four from 1000 to 10,000 (its hard config)."""
 
     name = "gcd"
+    default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        ceiling = 1000 if level > 0.3 else 10 ** rng.randint(1, 3)
         for _ in range(3):  # as reasoning-gym does: a common divisor is preferred, not forced
-            a, b = rng.randint(1, 1000), rng.randint(1, ceiling)
-            if rng.random() < 0.5:
-                a, b = b, a
-            if gcd(a, b) > 1:
+            if level > self.default_level:
+                most = round(18_000 * level - 8000)
+                numbers = [rng.randint(1000, most) for _ in range(rng.randint(3, 4))]
+            else:
+                ceiling = 1000 if level > 0.15 else 10 ** rng.randint(1, 3)
+                numbers = [rng.randint(1, 1000), rng.randint(1, ceiling)]
+                rng.shuffle(numbers)
+            divisor = reduce(gcd, numbers)
+            if divisor > 1:
                 break
-        question = self.word(rng, GYM, VARIED).format(a=a, b=b)
-        return Problem(task=self.name, question=question, answer=str(gcd(a, b)), metadata={"numbers": [a, b]})
+        question = self.word(rng, GYM, VARIED).format(numbers=", ".join(map(str, numbers)))
+        return Problem(task=self.name, question=question, answer=str(divisor), metadata={"numbers": numbers})
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
         numbers: list[int] = problem.metadata["numbers"]
-        a, b = max(numbers), min(numbers)
-        lines = [f"{a} {b}"]
-        while b:
-            while a >= b:
-                quotient = largest_part(a, b)
-                guess = quotient if rng.random() >= WRONG_GUESS_PROBABILITY else wrong_guess(quotient, rng)
-                lines.append(take_away(a, b, guess))
-                if guess * b <= a:
-                    a -= guess * b
-            a, b = b, a
-        return Demonstration(reasoning="\n".join([*lines, str(a)]), answer=str(a))
+        divisor, folds = numbers[0], []
+        for i, number in enumerate(numbers[1:], start=2):
+            lines, divisor = euclid(divisor, number, rng)
+            thought = "\n".join(lines)
+            if divisor == 1:
+                break
+            left = " ".join(map(str, numbers[i:]))
+            folds.append(Fold(thought, f"gcd {divisor} left {left}"))
+        else:
+            folds.pop()
+        return Demonstration(reasoning=thought, answer=str(divisor), folds=tuple(folds))
 
 
 def largest_part(a: int, b: int) -> int:
     """The highest digit of a // b, with its zeros: 765 // 36 = 21 gives 20."""
     quotient = str(a // b)
     return int(quotient[0]) * 10 ** (len(quotient) - 1)
-
-
-def wrong_guess(quotient: int, rng: Random) -> int:
-    """A quotient one off in its digit: too small is mended by the next line, too big is noticed."""
-    digit, unit = int(str(quotient)[0]), 10 ** (len(str(quotient)) - 1)
-    return (digit + (1 if digit == 1 or (digit < 9 and rng.random() < 0.5) else -1)) * unit
 
 
 def take_away(a: int, b: int, guess: int) -> str:

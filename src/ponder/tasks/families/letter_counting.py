@@ -1,4 +1,7 @@
-"""How often a letter occurs in a text: every word is spelled, every hit is numbered."""
+"""How often a letter occurs in a text: every word is spelled, every hit is numbered.
+
+After sixteen words the thought is folded into the count so far and the last three words.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from random import Random
 
 from ponder.tasks.families.family import Family, size_at
 from ponder.tasks.families.words import dictionary, running_text
-from ponder.tasks.protocol import Demonstration, Problem
+from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ('How many times does the letter "{letter}" appear in the text: "{text}"?',)
 VARIED = (
@@ -16,17 +19,23 @@ VARIED = (
     "How many times is the letter {letter} in {text}?",
     "How many {letter}s are there in the word {text}?",
 )
+WORDS_PER_THOUGHT = 16
+WORDS_IN_STATE = 3
 
 
 class LetterCounting(Family):
-    """Level sets the number of words, up to 15. The varied phrasings ask about one to three words of the dictionary."""
+    """Level sets the number of words, up to 15 at level 0.5, up to 50 above.
+
+    The varied phrasings ask about one to three words of the dictionary.
+    """
 
     name = "letter_counting"
+    default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
         template = self.word(rng, GYM, VARIED)
         if template in GYM:
-            length = size_at(level, 5, 15)
+            length = size_at(2 * level, 5, 15) if level <= self.default_level else size_at(2 * level - 1, 16, 50)
             source = running_text()
             start = rng.randint(0, len(source) - length)
             words = source[start : start + length]
@@ -48,11 +57,15 @@ class LetterCounting(Family):
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
         letter: str = problem.metadata["letter"]
         words: list[str] = problem.metadata["words"]
-        spelled, count = [], 0
-        for word in words:
+        folds, lines, count = [], [f"{letter} in"], 0
+        for place, word in enumerate(words):
+            if place and place % WORDS_PER_THOUGHT == 0:
+                state = f"{letter} {count} after {' '.join(words[place - WORDS_IN_STATE : place])}"
+                folds.append(Fold("\n".join(lines), state))
+                lines = [f"{letter} in"]
             letters = []
             for character in word.lower():
                 count += character == letter
                 letters.append(f"{character}{count}" if character == letter else character)
-            spelled.append(f" {word}: {' '.join(letters)}")
-        return Demonstration(reasoning=f"{letter} in{','.join(spelled)}\n{count}", answer=str(count))
+            lines.append(f"{place % WORDS_PER_THOUGHT + 1:02d} {word}: {' '.join(letters)}")
+        return Demonstration(reasoning="\n".join([*lines, str(count)]), answer=str(count), folds=tuple(folds))

@@ -1,42 +1,67 @@
-"""Products of two numbers of one to five digits by long multiplication."""
+"""Products: two numbers of one to five digits by long multiplication, up to eight of eight digits by folded rows."""
 
 from __future__ import annotations
 
+from math import prod
 from random import Random
 
+from ponder.tasks.families import long_multiplication
 from ponder.tasks.families.columns import Slips, multiply, multiply_steps
 from ponder.tasks.families.family import SLIP_PROBABILITY, Family, number_of_digits, size_at
-from ponder.tasks.protocol import Demonstration, Problem
+from ponder.tasks.protocol import Demonstration, Problem, Try
 
-GYM = ("Solve the following multiplication: {a} * {b}. Give only the result as your final answer.",)
+GYM = ("Solve the following multiplication: {product}. Give only the result as your final answer.",)
 VARIED = (
-    "What is {a} * {b}?",
+    "What is {product}?",
+    "Multiply: {product}.",
+    "Compute {product}.",
+    "{product} =",
+    "{product}",
+    "Find the product {product}.",
+)
+VARIED_PAIRS = (
     "What is {a} times {b}?",
     "Multiply {a} by {b}.",
-    "Compute {a} * {b}.",
-    "{a} * {b} =",
     "{a} x {b}",
     "Find the product of {a} and {b}.",
     "How much is {a} multiplied by {b}?",
 )
+COMPACT_DIGITS = 5
+"""Two factors of at most so many digits are multiplied in one context."""
+MISTAKE_PROBABILITY = 0.06
+"""The share of folded contexts with a wrong step that their check finds."""
 
 
 class Products(Family):
-    """Level sets the digits; both factors have as many, and now and then one is shorter."""
+    """Up to level 0.5 two factors, of one to five digits; above, two to eight factors of four to eight."""
 
     name = "products"
+    default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        digits = size_at(level, 1, 5)
-        a = number_of_digits(rng, digits)
-        template = self.word(rng, GYM, VARIED)
+        if level <= self.default_level:
+            num_terms, digits = 2, size_at(level / self.default_level, 1, COMPACT_DIGITS)
+        else:
+            num_terms = size_at((level - self.default_level) / (1 - self.default_level), 2, 8)
+            digits = rng.randint(4 if num_terms > 2 else COMPACT_DIGITS + 1, 8)
+        template = self.word(rng, GYM, VARIED + VARIED_PAIRS if num_terms == 2 else VARIED)
         mixed = template not in GYM and rng.random() < 0.3
-        b = number_of_digits(rng, rng.randint(1, digits) if mixed else digits)
-        return Problem(
-            task=self.name, question=template.format(a=a, b=b), answer=str(a * b), metadata={"factors": [a, b]}
-        )
+        factors = [number_of_digits(rng, digits)]
+        factors += [number_of_digits(rng, rng.randint(1, digits) if mixed else digits) for _ in range(num_terms - 1)]
+        return self.problem(template, factors)
+
+    def problem(self, template: str, factors: list[int]) -> Problem:
+        question = template.format(product=" * ".join(map(str, factors)), a=factors[0], b=factors[1])
+        return Problem(task=self.name, question=question, answer=str(prod(factors)), metadata={"factors": factors})
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        a, b = problem.metadata["factors"]
+        factors: list[int] = problem.metadata["factors"]
+        if len(factors) > 2 or max(factors) >= 10**COMPACT_DIGITS:
+            return long_multiplication.demonstrate(factors, rng, MISTAKE_PROBABILITY)
+        a, b = factors
         lines, product = multiply(a, b, Slips(rng, SLIP_PROBABILITY, multiply_steps(a, b)))
         return Demonstration(reasoning="\n".join([*lines, str(product)]), answer=str(product))
+
+    def tries(self, problem: Problem, reasoning: str) -> list[Try]:
+        """The checks of folded rows (`long_multiplication.tries`); the short working has none."""
+        return long_multiplication.tries(reasoning)

@@ -29,6 +29,19 @@ def words_of_length(length: int) -> list[str]:
 
 
 @cache
+def story_words() -> list[str]:
+    """The words of a story in their order, some with underscores around them, as `word_sorting` draws them."""
+    return re.findall(r"\b\w+\b", _read("in_the_year_2889.txt"))
+
+
+@cache
 def running_text() -> list[str]:
     """The words of a story in their order, as `letter_counting` cuts spans from it."""
-    return [word for word in re.findall(r"\b\w+\b", _read("in_the_year_2889.txt")) if word.isalnum()]
+    return [word for word in story_words() if word.isalnum()]
+
+
+@cache
+def story_sentences() -> list[str]:
+    """The story cut at its full stops, words with anything but letters left out, as `caesar_cipher` draws them."""
+    sentences = _read("in_the_year_2889.txt").split(".")
+    return [" ".join(word for word in sentence.split() if word.isalpha()) for sentence in sentences]

@@ -1,0 +1,36 @@
+"""Counts of things that rules turn into others: halving, taking the smaller, and the digits' order, step by step.
+
+Inside the working a count's digits stand lowest first (`columns.py`); what is compared or halved stands highest first.
+"""
+
+from __future__ import annotations
+
+from ponder.tasks.families.columns import Slips, add, lowest_first, subtract
+from ponder.tasks.families.comparing import verdicts
+
+
+def halve(count: int) -> str:
+    """Digit by digit from the highest: `93: 9/2=4 1 13/2=6 1 > 64 1`, the half lowest first, and what is left over."""
+    rest = 0
+    steps: list[str] = []
+    for digit in str(count):
+        value = 10 * rest + int(digit)
+        rest = value % 2
+        steps.append(f"{digit if len(steps) == 0 else value}/2={value // 2} {rest}")
+    return f"{count}: {' '.join(steps)} > {lowest_first(count // 2)} {rest}"
+
+
+def smaller(a: int, b: int) -> str:
+    """Both padded to one width and compared place by place: `146 096 = > 96`; of equals, either."""
+    width = max(len(str(a)), len(str(b)))
+    x, y = str(a).zfill(width), str(b).zfill(width)
+    return f"{x} {y}{verdicts(x, y)} least {min(a, b)}"
+
+
+def plus(a: int, b: int, slips: Slips) -> str:
+    return add(lowest_first(a), lowest_first(b), slips)[0]
+
+
+def minus(a: int, b: int, slips: Slips) -> str:
+    """a - b for a >= b; the steps' digits may have zeros on the high side, what follows `is` has none."""
+    return f"{subtract(lowest_first(a), lowest_first(b), slips)[0]} is {a - b}"
