@@ -94,7 +94,7 @@ def head_case(N: int, V: int, D: int = 32, seed: int = 0) -> list[torch.Tensor]:
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 100])
 @pytest.mark.parametrize("N", [1, 8, 23])
 def test_the_head_in_pieces_equals_plain_cross_entropy(N: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "_rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(loss_module, "rows_at_once", lambda *_: rows)
     x_ND, weight_VD, targets_N, weights_N = head_case(N, 50)
     plain = [x_ND.clone().requires_grad_(), weight_VD.clone().requires_grad_()]
     pieces = [x_ND.clone().requires_grad_(), weight_VD.clone().requires_grad_()]
@@ -165,7 +165,7 @@ def test_all_logits_never_exist(backend: Backend, monkeypatch: pytest.MonkeyPatc
     if backend is Backend.KERNELS and training_kernels_missing():
         pytest.skip(training_kernels_missing())
     N, V, rows = 512, 1024, 64
-    monkeypatch.setattr(loss_module, "_rows_at_once", lambda *_: rows)
+    monkeypatch.setattr(loss_module, "rows_at_once", lambda *_: rows)
     x_ND, weight_VD, targets_N, weights_N = head_case(N, V)
     inputs = x_ND.bfloat16().requires_grad_(), weight_VD.requires_grad_(), targets_N, weights_N
     with LargestTensor() as largest:
@@ -178,7 +178,7 @@ def test_all_logits_never_exist(backend: Backend, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("vocabulary", [512, 2048, 151_936])
 def test_pieces_of_logits_are_bounded(vocabulary: int) -> None:
-    rows = loss_module._rows_at_once(vocabulary, torch.device("cpu"))
+    rows = loss_module.rows_at_once(vocabulary, torch.device("cpu"))
     assert rows == 256 or rows * vocabulary <= 1 << 21
 
 
@@ -199,7 +199,7 @@ def test_the_compiled_loss_equals_the_eager_one() -> None:
 
 
 def test_log_probabilities_of_the_head_in_pieces(monkeypatch):
-    monkeypatch.setattr("ponder.model.loss._rows_at_once", lambda vocabulary, device: 7)
+    monkeypatch.setattr("ponder.model.loss.rows_at_once", lambda vocabulary, device: 7)
     generator = torch.Generator().manual_seed(3)
     x, weight = torch.randn(20, 16, generator=generator), torch.randn(50, 16, generator=generator)
     targets = torch.randint(0, 50, (20,), generator=generator)

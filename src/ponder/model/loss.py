@@ -108,7 +108,7 @@ def linear_logprobs(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> tuple
     differentiated by giving it the derivatives, negated, as weights.
     """
     rounded_VD = weight_VD.to(x_ND.dtype)
-    rows = _rows_at_once(len(weight_VD), x_ND.device)
+    rows = rows_at_once(len(weight_VD), x_ND.device)
     logprobs, entropies = [], []
     for x_RD, targets_R in zip(x_ND.split(rows), targets_N.split(rows), strict=True):
         logprobs_RV = (x_RD @ rounded_VD.t()).float().log_softmax(-1)
@@ -130,7 +130,7 @@ def linear_cross_entropy(
     return result
 
 
-def _rows_at_once(vocabulary: int, device: torch.device) -> int:
+def rows_at_once(vocabulary: int, device: torch.device) -> int:
     """On a CPU logits shall stay in the cache, but few rows make slow products."""
     return max(256, (1 << 21 if device.type == "cpu" else 1 << 26) // vocabulary)
 
@@ -147,7 +147,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         d_x = torch.empty_like(x_ND) if wants_x else None
         d_weight = None
         losses = _losses(backend)
-        rows = _rows_at_once(len(weight_VD), x_ND.device)
+        rows = rows_at_once(len(weight_VD), x_ND.device)
         total = torch.zeros((), device=x_ND.device)
         for begin in range(0, len(x_ND), rows):
             piece = slice(begin, begin + rows)
