@@ -18,6 +18,7 @@ from ponder.tasks.families.letter_counting import LetterCounting
 from ponder.tasks.families.mini_sudoku import MiniSudoku
 from ponder.tasks.families.number_filtering import NumberFiltering
 from ponder.tasks.families.number_sorting import NumberSorting
+from ponder.tasks.families.power_function import PowerFunction
 from ponder.tasks.families.prime_factorization import PrimeFactorization
 from ponder.tasks.families.products import Products
 from ponder.tasks.families.simple_equations import SimpleEquations
@@ -47,6 +48,7 @@ FAMILIES: dict[str, Family] = {
         MiniSudoku(),
         NumberFiltering(),
         NumberSorting(),
+        PowerFunction(),
         PrimeFactorization(),
         Products(),
         SimpleEquations(),
