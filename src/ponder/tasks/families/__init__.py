@@ -23,8 +23,8 @@ from ponder.tasks.families.products import Products
 from ponder.tasks.families.simple_equations import SimpleEquations
 from ponder.tasks.families.spell_backward import SpellBackward
 from ponder.tasks.families.string_splitting import StringSplitting
-from ponder.tasks.families.syllogism import Syllogism
 from ponder.tasks.families.string_synthesis import StringSynthesis
+from ponder.tasks.families.syllogism import Syllogism
 from ponder.tasks.families.word_sequence_reversal import WordSequenceReversal
 from ponder.tasks.families.word_sorting import WordSorting
 
