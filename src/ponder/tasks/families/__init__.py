@@ -24,6 +24,7 @@ from ponder.tasks.families.products import Products
 from ponder.tasks.families.simple_equations import SimpleEquations
 from ponder.tasks.families.spell_backward import SpellBackward
 from ponder.tasks.families.string_splitting import StringSplitting
+from ponder.tasks.families.string_synthesis import StringSynthesis
 from ponder.tasks.families.syllogism import Syllogism
 from ponder.tasks.families.word_sequence_reversal import WordSequenceReversal
 from ponder.tasks.families.word_sorting import WordSorting
@@ -54,6 +55,7 @@ FAMILIES: dict[str, Family] = {
         SimpleEquations(),
         SpellBackward(),
         StringSplitting(),
+        StringSynthesis(),
         Syllogism(),
         WordSequenceReversal(),
         WordSorting(),
