@@ -62,29 +62,35 @@ async def roll_out(
             "logit_bias"
         )
 
-    async def group(number: int, task: Task, problem: Problem) -> list[Attempt]:
-        own = replace(params, seed=Random(f"{seed}/{number}").getrandbits(63))
-        request = Request(prompt=(Message.user(problem.question),), params=own, n=samples)
-        completions = await sampler.sample(request)
-        if not all(completion.segments for completion in completions):
-            raise InvalidRequest(f"{sampler.name} gives no ids and log-probabilities: rollouts need a local model")
-        if isinstance(task, EnvironmentTask):
-            turns = (
-                _Turns(sampler, task, problem, completion, params=params, seed=f"{seed}/{number}/{sample}").play()
-                for sample, completion in enumerate(completions)
-            )
-            return list(await asyncio.gather(*turns))
-        grades = await asyncio.gather(*(grade_async(task, problem, each.text) for each in completions))
-        return [
-            Attempt(problem=problem, completion=completion, grade=grade, messages=(completion.message,))
-            for completion, grade in zip(completions, grades, strict=True)
-        ]
-
     if isinstance(sampler, LocalSampler):
         sampler.gather(len(problems))
     async with asyncio.TaskGroup() as groups:
-        running = [groups.create_task(group(number, *pair)) for number, pair in enumerate(problems)]
+        running = [
+            groups.create_task(attempts(sampler, *pair, samples=samples, params=params, seed=f"{seed}/{number}"))
+            for number, pair in enumerate(problems)
+        ]
     return [each.result() for each in running]
+
+
+async def attempts(
+    sampler: Sampler, task: Task, problem: Problem, *, samples: int, params: SamplingParams, seed: str
+) -> list[Attempt]:
+    """`samples` answers to one problem, graded, under any params. Raises InvalidRequest for a sampler without ids."""
+    own = replace(params, seed=Random(seed).getrandbits(63))
+    completions = await sampler.sample(Request(prompt=(Message.user(problem.question),), params=own, n=samples))
+    if not all(completion.segments for completion in completions):
+        raise InvalidRequest(f"{sampler.name} gives no ids and log-probabilities: rollouts need a local model")
+    if isinstance(task, EnvironmentTask):
+        turns = (
+            _Turns(sampler, task, problem, completion, params=params, seed=f"{seed}/{sample}").play()
+            for sample, completion in enumerate(completions)
+        )
+        return list(await asyncio.gather(*turns))
+    grades = await asyncio.gather(*(grade_async(task, problem, each.text) for each in completions))
+    return [
+        Attempt(problem=problem, completion=completion, grade=grade, messages=(completion.message,))
+        for completion, grade in zip(completions, grades, strict=True)
+    ]
 
 
 @runtime_checkable
