@@ -43,7 +43,7 @@ from ponder.train.rollout import Attempt, roll_out
 from ponder.train.sft import QUESTIONS, add_questions
 from ponder.train.stages import RunFolder, begin, finish, padding
 from ponder.train.watch import solved
-from ponder.types import SamplingParams, ThinkingLimits
+from ponder.types import Origin, SamplingParams, ThinkingLimits
 
 
 def grpo(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Result:
@@ -232,7 +232,8 @@ class Grpo:
         attempts = [each for group in rollout.groups for each in group]
         lengths = [sampled_tokens(each.trajectory) for each in attempts]
         statuses = [each.grade.status for each in attempts]
-        logprobs = [p for each in attempts for segment in each.trajectory.segments for p in segment.logprobs]
+        segments = [segment for each in attempts for segment in each.trajectory.segments]
+        logprobs = [p for s in segments for p, o in zip(s.logprobs, s.origins, strict=True) if o is Origin.SAMPLED]
         by_task: dict[str, list[bool]] = defaultdict(list)
         for each in attempts:
             by_task[each.problem.task].append(each.grade.solved)
