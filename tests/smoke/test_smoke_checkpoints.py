@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from ponder.model.lora import load_lora, merge_lora
 from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Request
 from ponder.sampler.sync import run_sync
+from ponder.tasks.protocol import Grade, Problem
 from ponder.tokenizer import Tokenizer
 from ponder.train import Outcome, run, state
 from ponder.train.display import read_metrics
@@ -49,15 +51,43 @@ mix = [{{ task = "products", max_level = 0.0 }}, {{ messages = "{home}/m.jsonl" 
 [sft.optim]
 lr = {lr}
 """
+GRPO = """
+[grpo]
+start = "{home}/base"
+steps = 3
+sequence = 128
+prompts = 2
+samples = 4
+max_tokens = 8
+thinking = 0
+mix = [{{ task = "tests.smoke.test_smoke_checkpoints:Letters" }}]
+[grpo.optim]
+lr = {lr}
+"""
 LORA = """
-[sft.lora]
+[{stage}.lora]
 rank = 4
 alpha = 8.0
 targets = ["q_proj", "v_proj", "down_proj"]
 """
 
 
-def make(home: Path, kind: str, *, lora: bool = False, steps: int = 6) -> Path:
+class Letters:
+    """Answers are better the more of them is small letters: something that random weights can be rewarded for."""
+
+    name = "letters"
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        return Problem(task=self.name, question=f"Say something, {rng.randint(1, 99)}.", answer="")
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        return Grade(score=sum(c.islower() for c in answer) / (len(answer) + 1))
+
+    def same(self, a: str, b: str) -> bool:
+        return a == b
+
+
+def make(home: Path, kind: str, *, stage: str = "sft", lora: bool = False, steps: int = 6) -> Path:
     """A folder with a base model, some dialogues and a recipe; gives the recipe."""
     tokenizer = FAMILIES / MODELS[kind]
     vocab = -(-Tokenizer.load(tokenizer).vocab_size // 32) * 32
@@ -70,9 +100,8 @@ def make(home: Path, kind: str, *, lora: bool = False, steps: int = 6) -> Path:
     dialogue = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello, hello."}]
     (home / "m.jsonl").write_text(json.dumps({"messages": dialogue}) + "\n")
     direct = 1.0 if kind == "llama" else 0.3  # Llama 3 has no words for thinking
-    recipe = SFT.format(home=home, tokens=steps * 512, direct=direct, lr=0.05 if lora else 0.003) + (
-        LORA if lora else ""
-    )
+    given = {"home": home, "tokens": steps * 512, "direct": direct, "lr": 0.05 if lora else 0.003, "stage": stage}
+    recipe = (SFT + GRPO + (LORA if lora else "")).format(**given)
     (home / "r.toml").write_text(recipe)
     return home / "r.toml"
 
@@ -117,6 +146,24 @@ def test_transformers_computes_what_was_trained(tmp_path: Path) -> None:
     assert result.model is not None
     tokenizer = transformers.AutoTokenizer.from_pretrained(result.model)
     assert tokenizer.apply_chat_template([{"role": "user", "content": "a"}], return_dict=False)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_hugging_face_folder_learns_from_rewards(tmp_path: Path, kind: str, lora: bool) -> None:
+    result = run(make(tmp_path, kind, stage="grpo", lora=lora), ["run.stages=['grpo']"])
+    assert result.outcome is Outcome.COMPLETE
+    records = read_metrics(tmp_path / "run" / "grpo" / "metrics.jsonl")
+    assert len(records) == 3
+    assert all(record["gradient"] > 0 for record in records)
+    assert (tmp_path / "run" / "grpo" / "adapter").is_dir() == lora
+    before, after = tensors(tmp_path / "base"), tensors(tmp_path / "run" / "grpo" / "model")
+    changed = {name.split(".")[-2] for name in before if not before[name].equal(after[name])}
+    assert changed == {"q_proj", "v_proj", "down_proj"} if lora else {"q_proj", "embed_tokens", "norm"} <= changed
+    if kind == "qwen3" and lora:
+        assert max(record["engine_difference"] for record in records) < 0.1
+    assert result.model is not None
+    assert load_format(Tokenizer.load(result.model)).name == {"llama": "llama3"}.get(kind, "chatml")
 
 
 def test_a_checkpoint_of_lora_holds_adapters_and_their_optimizer_state_alone(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ from random import Random
 
 import pytest
 
-from ponder.dialogue import Message, PonderFormat, Start, from_dicts
+from ponder.dialogue import Message, PonderFormat, Start, from_dicts, load_format
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
+from ponder.tokenizer import Tokenizer
 from ponder.train.examples import Examples, question_number, read_messages, to_examples
 from ponder.train.packing import Example
 from ponder.train.recipe import MixRecipe
 from ponder.types import DataError, RecipeError
 
+FAMILIES = Path(__file__).parents[1] / "golden" / "families"
 TOKENIZER = ByteTokenizer()
 FORMAT = PonderFormat(TOKENIZER)
 
@@ -214,3 +216,20 @@ def test_one_context_of_a_folded_thought_is_drawn_and_its_mistakes_are_shown_but
         "2+2= no 4<|state|>so <|fold|>": f"{prompt}2+2=5 no 4<|state|>so far<|fold|>",
         "done<|/think|>4<|end|>": f"{prompt}<|state|>so far<|fold|>done<|/think|>4<|end|>",
     }
+
+
+class Slipping(Folding):
+    """A task whose thought holds a mistake, and is not folded."""
+
+    def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
+        return Demonstration(reasoning=f"2+2={mistake('5')}, no: 4", answer="4")
+
+
+def test_mistakes_are_found_where_a_format_writes_line_breaks_around_a_thought() -> None:
+    tokenizer = Tokenizer.load(FAMILIES / "qwen3")
+    entry = MixRecipe(task="tests.unit.test_train_examples:Slipping", direct=0.0)
+    examples = Examples([entry], load_format(tokenizer), tokenizer=tokenizer, sequence=512)
+    example, _ = examples.draw(Random(0))
+    assert "<think>\n2+2=5, no: 4\n</think>" in tokenizer.decode(example.ids)
+    taught = tokenizer.decode([token for token, yes in zip(example.ids, example.learned, strict=True) if yes])
+    assert taught == "2+2=, no: 4\n</think>\n\n4<|im_end|>"
