@@ -7,6 +7,7 @@ from ponder.tasks.families.calendar_arithmetic import CalendarArithmetic
 from ponder.tasks.families.chain_sum import ChainSum
 from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
+from ponder.tasks.families.decimal_chain_sum import DecimalChainSum
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.fraction_simplification import FractionSimplification
 from ponder.tasks.families.gcd import Gcd
@@ -39,6 +40,7 @@ FAMILIES: dict[str, Family] = {
         ChainSum(),
         CountBits(),
         Countdown(),
+        DecimalChainSum(),
         FractionSimplification(),
         Gcd(),
         IsomorphicStrings(),
