@@ -58,8 +58,7 @@ class _Task:
         problem = self.task.sample(rng, level)
         thinking = rng.random() >= (self.entry.direct or 0.0)
         demonstration = self.task.demonstrate(problem, rng)
-        # One context of a folded thought: all of them would fill the rows with a single problem.
-        number = rng.randrange(len(demonstration.folds) + 1) if thinking else 0
+        number = _draw_context(rng, len(demonstration.folds)) if thinking else 0
         parts = _context(demonstration, number) if thinking else ()
         dialogue = [Message.user(problem.question), self._answer(demonstration, parts)]
         if rng.random() < self.entry.earlier:
@@ -75,6 +74,12 @@ class _Task:
         """The assistant's turn. An answer in pieces is encoded piece by piece."""
         ids = [token for piece in demonstration.pieces for token in self.tokenizer.encode(piece)]
         return Message(Role.ASSISTANT, (*thinking, Text(demonstration.answer, tuple(ids) or None)))
+
+
+def _draw_context(rng: Random, last: int) -> int:
+    """One context of a folded thought (all of them would fill the rows with a single problem): the first and the last,
+    which are unlike those between and would be rare in long thoughts, in a sixth of the draws or more each."""
+    return rng.choices((0, last, rng.randint(0, last)), (1, 1, 4))[0]
 
 
 def _context(demonstration: Demonstration, number: int) -> tuple[Part, ...]:
