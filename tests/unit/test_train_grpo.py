@@ -366,7 +366,7 @@ def test_equal_rewards_for_several_steps_raise_an_alarm(
     before = tiny_model().state_dict()
     records = trained(start, tmp_path / "run", steps=3, patience=2)
     assert ["alarm/flat" in each for each in records] == [False, True, True]
-    assert "in 2 steps every group's rewards were equal" in capsys.readouterr().err
+    assert "in 2 steps no group had better and worse answers" in capsys.readouterr().err
     checkpoint = state.checkpoints(tmp_path / "run" / "grpo" / "checkpoints")[-1]
     from ponder.model.checkpoint import load_model
 
