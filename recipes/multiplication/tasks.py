@@ -4,7 +4,7 @@ shown; a second of five digits is one row more than was ever shown, to be found 
 from random import Random
 
 from ponder.tasks.families.family import number_of_digits, size_at
-from ponder.tasks.families.products import GYM, VARIED, Products
+from ponder.tasks.families.products import GYM, VARIED, VARIED_PAIRS, Products
 from ponder.tasks.protocol import Problem
 
 
@@ -17,9 +17,8 @@ class Shown(Products):
         return self._problem(rng, size_at(level, 1, 5), rng.randint(1, 4))
 
     def _problem(self, rng: Random, first: int, second: int) -> Problem:
-        a, b = number_of_digits(rng, first), number_of_digits(rng, second)
-        question = self.word(rng, GYM, VARIED).format(a=a, b=b)
-        return Problem(task=self.name, question=question, answer=str(a * b), metadata={"factors": [a, b]})
+        factors = [number_of_digits(rng, first), number_of_digits(rng, second)]
+        return self.problem(self.word(rng, GYM, (*VARIED, *VARIED_PAIRS)), factors)
 
 
 class Beyond(Shown):
