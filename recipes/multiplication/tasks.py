@@ -1,29 +1,30 @@
-"""Products of two numbers of equal length, by the compact working of `products`: up to four digits to be shown how,
-five digits to be found out by reward."""
+"""Products by the compact working of `products`: a first factor of up to five digits and a second of up to four are
+shown; a second of five digits is one row more than was ever shown, to be found by reward."""
 
 from random import Random
 
 from ponder.tasks.families.family import number_of_digits, size_at
-from ponder.tasks.families.products import GYM, VARIED, Products
+from ponder.tasks.families.products import GYM, VARIED, VARIED_PAIRS, Products
 from ponder.tasks.protocol import Problem
 
 
-class UpToFour(Products):
-    """One to four digits."""
+class Shown(Products):
+    """Up to five by four digits. Level sets the digits of the first factor."""
 
-    name = "up_to_four_digits"
-    digits = (1, 4)
+    name = "shown"
 
     def sample(self, rng: Random, level: float) -> Problem:
-        low, high = self.digits
-        digits = size_at(level, low, high)
-        a, b = number_of_digits(rng, digits), number_of_digits(rng, digits)
-        question = self.word(rng, GYM, VARIED).format(a=a, b=b)
-        return Problem(task=self.name, question=question, answer=str(a * b), metadata={"factors": [a, b]})
+        return self._problem(rng, size_at(level, 1, 5), rng.randint(1, 4))
+
+    def _problem(self, rng: Random, first: int, second: int) -> Problem:
+        factors = [number_of_digits(rng, first), number_of_digits(rng, second)]
+        return self.problem(self.word(rng, GYM, (*VARIED, *VARIED_PAIRS)), factors)
 
 
-class Five(UpToFour):
-    """Five digits: one more than was shown."""
+class Beyond(Shown):
+    """Five by five digits."""
 
-    name = "five_digits"
-    digits = (5, 5)
+    name = "beyond"
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        return self._problem(rng, 5, 5)

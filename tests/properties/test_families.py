@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
-from fractions import Fraction
 from random import Random
 
 import pytest
@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families import FAMILIES
+from ponder.tasks.families.long_multiplication import tries
+from ponder.tasks.gym import GymTask, UndrawableItem
 from ponder.tasks.protocol import DemonstratedTask, without_marks
 
 seeds = st.integers(min_value=0, max_value=2**32)
@@ -142,30 +144,65 @@ def test_words_are_spelled_forward_then_backward(seed: int, level: float):
     assert "".join(backward) == demonstration.answer
 
 
-def exact(expression: str) -> Fraction:
-    """The value by Python's own parser over fractions; brackets and spaces as they stand."""
-    return eval(re.sub(r"\d+", r"Fraction(\g<0>)", expression), {"Fraction": Fraction})
+def floored(expression: str) -> int:
+    """The value by Python's own parser, divisions rounded down."""
+    return eval(re.sub(r"\b0+(?=\d)", "", expression).replace("/", "//"))
+
+
+def check_division(lines: list[str]) -> None:
+    """From `195 / 39`: each part of the quotient is multiplied out and taken away, if there is as much."""
+    rest, by = (abs(int(n)) for n in lines[0].split(" / "))
+    dividend, parts = rest, []
+    if by == 1:
+        assert int(lines[1]) == rest
+        return
+    at = 1
+    while match := re.fullmatch(r"(\d+)-(\d+)\*(\d+)", lines[at]):
+        assert (int(match[1]), int(match[2])) == (rest, by)
+        product = by * int(match[3])
+        check_digit_steps(lines[at + 1])
+        assert backwards(lines[at + 1].rsplit("> ", 1)[1]) == product
+        top, taken = lines[at + 2].split(":")[0].split("-")
+        assert (backwards(top), backwards(taken)) == (rest, product)
+        if not lines[at + 2].endswith("less"):
+            rest -= product
+            parts.append(match[3])
+        at += 3
+    end, quotient = lines[at].split("=")
+    assert end == f"{f'{rest}<{by}' if rest else '0'} {' '.join(parts or ['0'])}"
+    assert int(quotient) == sum(map(int, parts)) == dividend // by
 
 
 @given(seed=seeds, level=levels)
 @settings(max_examples=200, deadline=None)
 def test_every_rewriting_of_an_expression_keeps_its_value(seed: int, level: float):
     _, problem, demonstration = drawn("basic_arithmetic", seed, level)
-    lines = demonstration.reasoning.split("\n")
-    value = int(problem.answer)
-    expression = str(problem.metadata["expression"])
-    assert lines[0] == expression
-    assert exact(expression) == value
-    starts = [i for i, line in enumerate(lines) if re.fullmatch(r"\d+\*\d+", line)]
-    for i in starts:
-        check_product(lines[i : i + 3 + len(lines[i].split("*")[1])])
-    working = re.compile(r"[+-]\d+( [+-]\d+)*|\d+[<=>]\d+|.*[:>].*|\d+\*\d+|\d+ \d+|\d+")
-    division = re.compile(r"(\d+)-(\d+)\*(\d+): (\d+)-(\d+)=(\d+) (\d+)")
-    check_columns([line for line in lines if working.fullmatch(line) and not division.fullmatch(line)])
-    for line in lines:
-        if match := division.fullmatch(line):
-            a, b, q, top, product, low, rest = match.groups()
-            assert backwards(top) == int(a)
-            assert backwards(product) == int(b) * int(q)
-            assert backwards(low) == int(rest) == int(a) - int(b) * int(q)
-    assert Fraction(demonstration.answer) == value
+    value, expression = int(problem.answer), str(problem.metadata["expression"])
+    assert expression in problem.question
+    assert floored(expression) == value == int(demonstration.answer)
+    for fold in demonstration.folds:
+        assert floored(fold.state.split("\n")[0]) == value
+    text = without_marks("".join(f"{f.thought}\n{f.state}\n" for f in demonstration.folds) + demonstration.reasoning)
+    assert all(t.right == t.accepted for t in tries(text))
+    lines = demonstration.text.split("\n")
+    for i, line in enumerate(lines):
+        if re.fullmatch(r"\d+\*\d+", line):
+            check_product(lines[i : i + 3 + len(line.split("*")[1])])
+        if re.fullmatch(r"-?\d+ / -?\d+", line):
+            check_division([each for each in lines[i:] if each])
+        if re.fullmatch(r"(-?\d+ [+-] )+-?\d+", line):
+            signed = line.replace(" ", "").replace("--", "+").replace("+-", "-")
+            terms = [int(t) for t in re.findall(r"[+-]?\d+", signed)]
+            assert [int(t[1] + t[:1:-1]) for t in lines[i + 1].split()] == terms
+    check_columns([line for line in lines if re.fullmatch(r"\d+(?:-| \w[+-])\d+: .*", line)])
+
+
+def test_expressions_are_those_of_reasoning_gym():
+    gym, family = GymTask("basic_arithmetic"), FAMILIES["basic_arithmetic"]
+    for index in range(6_000_000, 6_000_020):
+        with suppress(UndrawableItem):
+            item = gym.problem(index)
+            expression = item.question.removeprefix("Calculate ").removesuffix(".")
+            problem = family.problem("Calculate {expression}.", expression)
+            assert (problem.question, problem.answer) == (item.question, item.answer)
+            assert gym.grade(item, family.demonstrate(problem, Random(index)).answer).score == 1.0

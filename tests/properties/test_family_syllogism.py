@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ponder.tasks.families.syllogism import TURNED, Syllogism, rules
 from ponder.tasks.gym import GymTask
-from ponder.tasks.protocol import Problem
+from ponder.tasks.protocol import Problem, without_marks
 
 seeds = st.integers(min_value=0, max_value=2**32)
 levels = st.floats(min_value=0, max_value=1)
@@ -32,6 +32,12 @@ def parsed(question: str) -> Problem:
     )
 
 
+def mended(text: str) -> str:
+    """The working with its slips put right; each of them differs from what puts it right."""
+    assert all(wrong != right for wrong, right in re.findall(r"(one|every) no (one|every)", without_marks(text)))
+    return re.sub(r"(one|every) no (one|every)", r"\2", without_marks(text))
+
+
 @given(seed=seeds, level=levels)
 @settings(max_examples=100, deadline=None)
 def test_the_working_restates_the_question_and_stops_at_the_first_no(seed: int, level: float):
@@ -39,7 +45,7 @@ def test_the_working_restates_the_question_and_stops_at_the_first_no(seed: int, 
     family = Syllogism()
     problem = family.sample(rng, level)
     demonstration = family.demonstrate(problem, rng)
-    first, second, asked, *checks, verdict = demonstration.reasoning.split("\n")
+    first, second, asked, *checks, verdict = mended(demonstration.reasoning).split("\n")
     own = parsed(problem.question)
     letters = dict(zip(own.metadata["terms"], "abc", strict=True))
     for line, (quantifier, s, not_, p) in zip(

@@ -15,9 +15,11 @@ from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Request
 from ponder.sampler.sync import run_sync
 from ponder.train import Outcome, RunResult, run
+from ponder.train.display import read_metrics
 from ponder.train.sft import read_questions
 from ponder.types import SamplingParams, ThinkingLimits
 
+STAGES = ("pretrain", "sft", "grpo")
 RECIPE = Path(__file__).parents[2] / "recipes" / "smoke" / "all.toml"
 
 
@@ -40,13 +42,15 @@ def test_the_smoke_recipe_runs_to_a_model_that_can_be_asked(finished: RunResult)
 
 def test_the_run_folder_holds_what_a_person_looks_for(finished: RunResult) -> None:
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
-    stages = {f"{stage}/{name}" for stage in ("pretrain", "sft") for name in ("metrics.jsonl", "loss.png", "done.json")}
+    stages = {f"{stage}/{name}" for stage in STAGES for name in ("metrics.jsonl", "loss.png", "done.json")}
     assert stages | {"recipe.toml", "tokenizer/tokenizer.json", "model/model.safetensors"} <= files
-    assert "pretrain/neighbours.txt" in files
+    assert {"pretrain/neighbours.txt", "grpo/grades.jsonl", "grpo/samples/step_000003.jsonl"} <= files
     assert not [name for name in files if ".tmp" in name]
     records = [json.loads(line) for line in (finished.folder / "sft" / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["loss"] < 0.7 * records[0]["loss"]
     assert "solved/products" in records[-1]
+    learned = read_metrics(finished.folder / "grpo" / "metrics.jsonl")
+    assert all(each["gradient"] > 0 and each["engine_difference"] < 0.2 for each in learned)
     questions = read_questions(finished.folder / "sft" / "questions.bin")
     assert len(questions) > 100
     assert (questions[1:] > questions[:-1]).all()
@@ -56,7 +60,7 @@ def test_complete_stages_are_skipped(finished: RunResult, capsys: pytest.Capture
     again = run(RECIPE, [f"run.folder={finished.folder}", "sft.eval_every=15", "sft.watch_problems=2"], resume=True)
     assert again.outcome is Outcome.COMPLETE
     assert again.stages == {}
-    assert capsys.readouterr().out.count("complete already") == 3
+    assert capsys.readouterr().out.count("complete already") == 4
 
 
 def test_ctrl_c_saves_and_resume_ends_in_the_very_same_model(finished: RunResult, tmp_path: Path) -> None:
@@ -79,5 +83,5 @@ def test_ctrl_c_saves_and_resume_ends_in_the_very_same_model(finished: RunResult
     assert "Traceback" not in error
     resumed = run(RECIPE, [f"run.folder={folder}"], resume=True)
     assert resumed.outcome is Outcome.COMPLETE
-    for name in ("sft/model/model.safetensors", "model/model.safetensors", "sft/questions.bin"):
+    for name in ("sft/model/model.safetensors", "model/model.safetensors", "sft/questions.bin", "grpo/questions.bin"):
         assert (folder / name).read_bytes() == (finished.folder / name).read_bytes(), name

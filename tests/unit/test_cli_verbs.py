@@ -256,7 +256,25 @@ def test_eval_writes_the_numbers_the_tables_and_the_curve(
     assert [row["mode"] for row in report["results"]] == ["direct", "thinking"]
     assert [point["cap"] for point in report["curves"][0]["points"]] == [0, 4]
     assert files["md"].read_text() == ran.out
+    assert "| spell_backward | 4 | 0.000 |" in ran.out
     assert files["png"].read_bytes().startswith(b"\x89PNG")
+
+
+def test_eval_tells_pass_at_k_of_the_consensus_s_samples(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ("eval", folder, "--suite", "spell_backward", "-n", 2, "--effort", "minimal")
+    files = tmp_path / "report.json", tmp_path / "pass.svg"
+    ran = Run(capsys, *wanted, "--samples", 3, "--pass-at", "1,3", "--json", files[0], "--plot-pass-at", files[1])
+    assert ran.code == 0
+    *_, vote = json.loads(files[0].read_text())["results"]
+    assert [point["k"] for point in vote["pass_at"]] == [1, 3]
+    assert "| pass@1 | pass@3 |" in ran.out
+    assert "<svg" in files[1].read_text()
+    for wrong in (("--samples", 3, "--pass-at", 4), ("--samples", 1, "--plot-pass-at", files[1])):
+        refused = Run(capsys, *wanted, *wrong)
+        assert refused.code == 2
+        assert "samples" in refused.err
 
 
 @pytest.mark.parametrize("caps", ["4,0", "a", "-1,2", ""])

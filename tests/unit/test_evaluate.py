@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from ponder.dialogue import PonderFormat
 from ponder.evaluate import (
     bootstrap,
     correction,
@@ -24,6 +25,7 @@ from ponder.evaluate import (
     plot_pass_at,
     read_hashes,
     standard_modes,
+    table_of_curves,
     wilson,
 )
 from ponder.evaluate.published import best_published, published
@@ -33,6 +35,7 @@ from ponder.tasks.protocol import Problem, Try
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 from ponder.think import consensus, direct
 from ponder.train.examples import question_number
 from ponder.train.sft import add_questions
@@ -426,6 +429,20 @@ def test_accuracy_against_thinking(tmp_path):
     pytest.importorskip("matplotlib")
     picture = plot_curves([measured, measured], tmp_path / "curve.png")
     assert picture.stat().st_size > 1000
+
+
+def test_caps_count_all_thinking_over_folds():
+    """A model that folds for ever in a window of 256: a cap beyond the window is reached, and no token more."""
+    task, (problem,) = TASK, held_out(TASK, 1)
+    tokens = PonderFormat(ByteTokenizer()).phase_tokens
+    prompt = measure(tiny_sampler(), task, [problem], direct("minimal", max_tokens=4)).usage.prompt_tokens
+    state, fold = tokens.state_open, tokens.fold
+    script = [65, 65, state, 66, fold, state, 66, fold]  # the second fold leaves the context as the first did
+    sampler = tiny_sampler(model=ParrotModel(script, prompt))
+    measured = curve(sampler, task, [problem], [40, 400], answer_tokens=8)
+    assert [point["reasoning_tokens"] for point in measured.summary()["points"]] == [40, 400]
+    assert measured.cut_short == (1, 1)
+    assert "| doubling | 400 | 0.000 |" in table_of_curves([measured])
 
 
 @pytest.mark.parametrize("caps", [[], [3, 1], [1, 1], [-1, 2]])

@@ -596,3 +596,50 @@ def test_sampling_inside_an_update_is_refused_not_waited_for():
     sampler = tiny_sampler()
     with sampler.engine.update_weights(), pytest.raises(InvalidRequest, match="leave update_weights"):
         sample(sampler, asked())
+
+
+# Begun together ----------------------------------------------------------------------------------------------------
+
+
+def test_gathered_requests_begin_together_in_their_order():
+    async def go():
+        sampler = tiny_sampler()
+        sampler.gather(3)
+        tasks = []
+        for seed in range(3):
+            await asyncio.sleep(0.02)  # time enough for a step
+            assert not sampler.engine.stats.counters.steps
+            tasks.append(asyncio.ensure_future(sampler.sample(asked(temperature=1.0, seed=seed))))
+        await asyncio.gather(*tasks)
+        await sampler.sample(asked())  # nothing is held back any more
+        return [task.result()[0].segment for task in tasks]
+
+    assert asyncio.run(go()) == asyncio.run(go())
+
+
+def test_a_gathered_request_that_is_given_up_is_not_waited_for():
+    async def go():
+        sampler = tiny_sampler()
+        sampler.gather(2)
+        first = asyncio.ensure_future(sampler.sample(asked()))
+        await asyncio.sleep(0.02)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await asyncio.wait_for(sampler.sample(asked()), 30)
+        assert idle(sampler)
+
+    asyncio.run(go())
+
+
+def test_closing_ends_what_is_gathered():
+    async def go():
+        sampler = tiny_sampler()
+        sampler.gather(2)
+        first = asyncio.ensure_future(sampler.sample(asked()))
+        await asyncio.sleep(0.02)
+        await sampler.close()
+        with pytest.raises(SamplerError, match="was closed"):
+            await first
+
+    asyncio.run(go())

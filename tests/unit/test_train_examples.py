@@ -96,7 +96,8 @@ def test_a_folded_turn_is_learned_in_each_of_its_contexts() -> None:
 def test_a_mix_draws_by_weight_and_direct_share_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
     file = write(tmp_path / "m.jsonl", {"messages": [says("user", "hi"), says("assistant", "hello")]})
     examples = mix(
-        MixRecipe(task="products", weight=3.0, direct=0.25), MixRecipe(messages=str(file), weight=1.0, direct=0.0)
+        MixRecipe(task="products", weight=3.0, direct=0.25, max_level=0.4),
+        MixRecipe(messages=str(file), weight=1.0, direct=0.0),
     )
     drawn = [examples.draw(Random(seed))[0] for seed in range(400)]
     hello = sum(learned(example) == "hello<|end|>" for example in drawn)
@@ -113,7 +114,7 @@ def test_levels_stay_in_the_range_asked_for() -> None:
 
 
 def test_an_earlier_turn_is_context_only() -> None:
-    examples = mix(MixRecipe(task="products", earlier=1.0, direct=0.0))
+    examples = mix(MixRecipe(task="products", earlier=1.0, direct=0.0, max_level=0.4))
     example, _ = examples.draw(Random(0))
     assert given(example).count("<|user|>") == 2
     assert learned(example).count("<|end|>") == 1

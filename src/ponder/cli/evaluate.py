@@ -79,7 +79,15 @@ def caps(text: str) -> tuple[int, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.evaluate import evaluate, load_suite, plot_curves, plot_pass_at, read_hashes, standard_modes
+    from ponder.evaluate import (
+        evaluate,
+        load_suite,
+        plot_curves,
+        plot_pass_at,
+        read_hashes,
+        standard_modes,
+        table_of_curves,
+    )
 
     if args.samples < max(args.pass_at or (1,)):
         raise InvalidRequest(f"--pass-at {max(args.pass_at)} needs as many --samples, which are {args.samples}")
@@ -103,9 +111,10 @@ def run(args: argparse.Namespace) -> int:
             pass_at=args.pass_at,
         )
         curves = measure_curves(reasoner, tasks, args.n, args.start, wanted_caps)
-    print(report.markdown(), end="")
+    tables = report.markdown() + (f"\n{table_of_curves(curves)}" if curves else "")
+    print(tables, end="")
     if args.markdown:
-        args.markdown.write_text(report.markdown(), encoding="utf-8")
+        args.markdown.write_text(tables, encoding="utf-8")
     if args.json:
         summary = report.summary() | ({"curves": [each.summary() for each in curves]} if curves else {})
         args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 NAME = "train"
-HELP = "run a recipe: tokenizer, pre-training, chain-of-thought tuning"
+HELP = "run a recipe: tokenizer, pre-training, chain-of-thought tuning, reinforcement learning"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

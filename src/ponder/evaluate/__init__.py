@@ -11,7 +11,7 @@ published   the scores that reasoning-gym's authors published
 """
 
 from ponder.evaluate.correction import Correction, Share, correction
-from ponder.evaluate.curve import Curve, curve, plot_curves
+from ponder.evaluate.curve import Curve, curve, plot_curves, table_of_curves
 from ponder.evaluate.intervals import Interval, bootstrap, wilson
 from ponder.evaluate.measure import Item, Result, Sample, measure, measure_async
 from ponder.evaluate.pass_at import PassAt, pass_at, pass_at_k, plot_pass_at
@@ -44,5 +44,6 @@ __all__ = [
     "plot_pass_at",
     "read_hashes",
     "standard_modes",
+    "table_of_curves",
     "wilson",
 ]

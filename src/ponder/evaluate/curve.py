@@ -76,6 +76,19 @@ def curve(
     return Curve(model=sampler.name, task=task.name, caps=tuple(caps), results=tuple(results))
 
 
+def table_of_curves(curves: Sequence[Curve]) -> str:
+    """The points as a Markdown table."""
+    head = "| task | cap | solved | 95% interval | thinking | cut short | truncated |\n|---|---|---|---|---|---|---|\n"
+    rows = (
+        f"| {each.task} | {cap} | {r.accuracy:.3f} | {r.interval.low:.3f}–{r.interval.high:.3f} "
+        f"| {r.usage.reasoning_tokens / r.n:.0f} | {short:.3f} | {r.truncation_rate:.3f} |\n"
+        for each in curves
+        for cap, short, r in zip(each.caps, each.cut_short, each.results, strict=True)
+    )
+    notes = "*cut short*: share whose thinking went on up to the cap; *truncated*: whose answer ran out of tokens.\n"
+    return f"## Accuracy against thinking\n\n{head}{''.join(rows)}\n{notes}"
+
+
 def plot_curves(curves: Sequence[Curve], file: str | Path) -> Path:
     """Draw accuracy (with its 95% intervals) against mean THINK tokens, one line per task. Needs the extra `plot`."""
     try:
@@ -91,6 +104,7 @@ def plot_curves(curves: Sequence[Curve], file: str | Path) -> Path:
         low = [result.interval.low for result in each.results]
         high = [result.interval.high for result in each.results]
         axes.fill_between(thought, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xscale("symlog", base=2, linthresh=8)  # caps double, and may begin at 0
     axes.set(xlabel="mean thinking tokens per problem", ylabel="solved", ylim=(-0.02, 1.02), title=curves[0].model)
     axes.grid(alpha=0.3)
     axes.legend()

@@ -15,7 +15,7 @@ from ponder.sampler.protocol import Completion, Sampler
 from ponder.sampler.sync import run_sync
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.gym import GymTask, question_hash
-from ponder.tasks.protocol import Grade, GradeStatus, Problem, SelfChecking, Task, Try
+from ponder.tasks.protocol import AsyncGrader, Grade, GradeStatus, Problem, SelfChecking, Task, Try
 from ponder.think.protocol import Question, Strategy
 from ponder.types import Answer, Budget, InvalidRequest, StopReason, Usage
 
@@ -172,7 +172,7 @@ async def measure_async(
 
 async def grade_async(task: Task, problem: Problem, answer: str) -> Grade:
     """The task's grade, without holding up the event loop where the task can wait for it."""
-    if isinstance(task, GymTask):
+    if isinstance(task, AsyncGrader):
         return await task.grade_async(problem, answer)
     return task.grade(problem, answer)
 

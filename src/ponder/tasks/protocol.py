@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from ponder.dialogue.messages import Message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,3 +135,61 @@ class SelfChecking(Task, Protocol):
     """
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]: ...
+
+
+@runtime_checkable
+class AsyncGrader(Protocol):
+    """A task whose grading takes place elsewhere: `grade`, awaited, so that an event loop does not wait for it."""
+
+    async def grade_async(self, problem: Problem, answer: str) -> Grade: ...
+
+
+BAD_CALL = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+)  # what an environment raises at arguments it cannot use
+
+
+class EnvFailed(Exception):
+    """An environment broke in the middle of an attempt, which ends with this grade."""
+
+    def __init__(self, grade: Grade) -> None:
+        super().__init__(grade.why)
+        self.grade = grade
+
+
+class Env(Protocol):
+    """One attempt at a problem, used once: the model's tool calls in, their results out, a grade at the end.
+
+    Given the problem and the calls it always does the same. step: `arguments` is what the JSON of the call means; at
+    arguments that it cannot use it raises one of BAD_CALL, which the model gets to read, and stays as it was.
+    """
+
+    @property
+    def tools(self) -> Sequence[str]: ...
+
+    def step(self, name: str, arguments: Any) -> str: ...
+
+    def grade(self, answer: str) -> Grade: ...
+
+
+@runtime_checkable
+class EnvironmentTask(Task, Protocol):
+    """A task that answers back. The question says which tools there are and how they are called.
+
+    max_turns: how often the assistant may speak, the answer included.
+    """
+
+    @property
+    def max_turns(self) -> int: ...
+
+    def start(self, problem: Problem) -> Env: ...
+
+
+@runtime_checkable
+class DemonstratedEnvironment(EnvironmentTask, Protocol):
+    """An environment that can show how: all that follows the question, calls and results included, to the answer."""
+
+    def show(self, problem: Problem, rng: Random) -> Sequence[Message]: ...

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 
+from ponder.tasks.apart import TaskApart, build
 from ponder.tasks.gym import GymTask, hard_config
-from ponder.tasks.loading import resolve
 from ponder.tasks.protocol import Task
 from ponder.types import InvalidRequest
 
@@ -16,7 +16,7 @@ def load_task(spec: str) -> Task:
 
     "products": a family of `ponder.tasks.families`. "gym:NAME", "gym:NAME@hard" or 'gym:NAME{"max_digits": 3}': a
     reasoning-gym dataset under its default config, the one its authors published as hard, or a config as JSON.
-    "module:Class" or "path/to/file.py:Class": your own, built without arguments.
+    "module:Class" or "path/to/file.py:Class": your own, built without arguments, which grades in a child process.
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
     from ponder.tasks.families import FAMILIES
@@ -29,11 +29,8 @@ def load_task(spec: str) -> Task:
         close = difflib.get_close_matches(spec, FAMILIES, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(FAMILIES))}"
         raise InvalidRequest(f"there is no task {spec!r}: {hint} (others: 'gym:NAME', 'file.py:Class')")
-    found = resolve(spec)
-    task = found() if isinstance(found, type) else found
-    if not isinstance(task, Task):
-        raise InvalidRequest(f"{spec!r} is no task: it needs name, sample, grade and same (ponder.tasks.protocol.Task)")
-    return task
+    task = build(spec)
+    return task if type(task).__module__.split(".")[0] == "ponder" else TaskApart(spec, task)
 
 
 def _gym_task(spec: str) -> GymTask:

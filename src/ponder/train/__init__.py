@@ -1,4 +1,4 @@
-"""Training: tokenizer, pre-training, chain-of-thought tuning. `run(recipe)` does what a recipe says."""
+"""Training: tokenizer, pre-training, dialogues, reinforcement learning. `run(recipe)` does what a recipe says."""
 
 from __future__ import annotations
 

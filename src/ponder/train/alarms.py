@@ -13,8 +13,8 @@ _BROKEN = frozenset({GradeStatus.TIMEOUT, GradeStatus.FAILED})
 
 
 class Alarm(StrEnum):
-    """FLAT: every group's rewards were equal, so that there was nothing to compare. UNGRADED: not one answer could be
-    graded."""
+    """FLAT: nothing to learn from: in every group the rewards were equal (or, where solved answers are tuned on, none
+    was solved). UNGRADED: not one answer could be graded."""
 
     FLAT = "flat"
     UNGRADED = "ungraded"
@@ -45,7 +45,7 @@ class Alarms:
         solved = all(each.grade.solved for group in groups for each in group)
         remedy = "raise the levels of the mix" if solved else "lower the levels of the mix, sample more, or train on"
         return [
-            f"alarm: in {self.steps[Alarm.FLAT]} steps every group's rewards were equal, so nothing is learned: "
+            f"alarm: in {self.steps[Alarm.FLAT]} steps no group had better and worse answers, so nothing is learned: "
             f"{remedy}, or set grpo.levels to adaptive"
         ]
 

@@ -16,7 +16,7 @@ from ponder.dialogue.interchange import from_dicts
 from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, is_state
 from ponder.dialogue.rendered import Rendered, SpanKind
 from ponder.tasks.gym import question_hash
-from ponder.tasks.protocol import DemonstratedTask, Problem, find_mistakes, without_marks
+from ponder.tasks.protocol import DemonstratedTask, Demonstration, find_mistakes, without_marks
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.packing import Example
@@ -57,24 +57,39 @@ class _Task:
         level = rng.uniform(self.entry.min_level, self.entry.max_level)
         problem = self.task.sample(rng, level)
         thinking = rng.random() >= (self.entry.direct or 0.0)
-        dialogue = [Message.user(problem.question), self._answer(problem, rng, thinking=thinking)]
+        demonstration = self.task.demonstrate(problem, rng)
+        number = _draw_context(rng, len(demonstration.folds)) if thinking else 0
+        parts = _context(demonstration, number) if thinking else ()
+        dialogue = [Message.user(problem.question), self._answer(demonstration, parts)]
         if rng.random() < self.entry.earlier:
             before = self.task.sample(rng, level)
-            dialogue = [Message.user(before.question), self._answer(before, rng, thinking=False), *dialogue]
-        # One context of a folded thought: all of them would fill the rows with a single problem.
-        context = rng.choice(self.format.contexts(list(map(_without_marks, dialogue))))
+            answer = self._answer(self.task.demonstrate(before, rng), ())
+            dialogue = [Message.user(before.question), answer, *dialogue]
+        contexts = self.format.contexts(list(map(_without_marks, dialogue)))
+        context = contexts[min(number, 1)]  # the first that a state opens is told up to that state
         example = Example(ids=context.ids, learned=_learned(context, dialogue, self.tokenizer))
         return example, problem.question, f"task {self.entry.task} at level {level:.2f}"
 
-    def _answer(self, problem: Problem, rng: Random, *, thinking: bool) -> Message:
-        """The assistant's turn, mistakes marked. An answer in pieces is encoded piece by piece."""
-        demonstration = self.task.demonstrate(problem, rng)
+    def _answer(self, demonstration: Demonstration, thinking: tuple[Part, ...]) -> Message:
+        """The assistant's turn. An answer in pieces is encoded piece by piece."""
         ids = [token for piece in demonstration.pieces for token in self.tokenizer.encode(piece)]
-        parts: list[Part] = [Text(demonstration.answer, tuple(ids) or None)]
-        if thinking:
-            folded = [(Reasoning(f.thought), Reasoning(f.state, state=True)) for f in demonstration.folds]
-            parts = [*(part for pair in folded for part in pair), Reasoning(demonstration.reasoning), *parts]
-        return Message(Role.ASSISTANT, tuple(parts))
+        return Message(Role.ASSISTANT, (*thinking, Text(demonstration.answer, tuple(ids) or None)))
+
+
+def _draw_context(rng: Random, last: int) -> int:
+    """One context of a folded thought (all of them would fill the rows with a single problem): the first and the last,
+    which are unlike those between and would be rare in long thoughts, in a sixth of the draws or more each."""
+    return rng.choices((0, last, rng.randint(0, last)), (1, 1, 4))[0]
+
+
+def _context(demonstration: Demonstration, number: int) -> tuple[Part, ...]:
+    """What context `number` of the thinking sees and brings, mistakes marked: the state before it, its thought, and
+    what that is folded into. Nothing else: rendering all contexts of a long thought takes the square of its length."""
+    folds = demonstration.folds
+    before = (Reasoning(folds[number - 1].state, state=True),) if number else ()
+    if number == len(folds):
+        return (*before, Reasoning(demonstration.reasoning))
+    return (*before, Reasoning(folds[number].thought), Reasoning(folds[number].state, state=True))
 
 
 def _without_marks(message: Message) -> Message:

@@ -25,7 +25,7 @@ from ponder.model.loss import Backend
 from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.sync import run_sync
-from ponder.tasks.protocol import GradeStatus, Problem, Task
+from ponder.tasks.protocol import EnvironmentTask, GradeStatus, Problem, Task
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.advantages import flat, group_advantages, overlong_penalty
@@ -43,7 +43,9 @@ from ponder.train.rollout import Attempt, roll_out
 from ponder.train.sft import QUESTIONS, add_questions
 from ponder.train.stages import RunFolder, begin, finish, padding
 from ponder.train.watch import solved
-from ponder.types import SamplingParams, ThinkingLimits
+from ponder.types import Origin, SamplingParams, ThinkingLimits
+
+_MAX_BATCH = 256  # sequences that are sampled at once; more wait
 
 
 def grpo(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Result:
@@ -124,7 +126,7 @@ class Grpo:
                 rollout = self._roll_out(step, journal)
                 self._last = rollout
                 updates = self._lessons(rollout)
-                self._warnings = self.alarms.see(rollout.groups, flat=bool(flat(rollout.rewards_PS).all()))
+                self._warnings = self.alarms.see(rollout.groups, flat=self._is_flat(rollout))
                 self._metrics = self._measure(rollout)
                 self._learn_levels(rollout)
                 self._rolled_out = time.monotonic()
@@ -137,11 +139,17 @@ class Grpo:
             run_sync(self._sampler.close())
 
     def _open(self) -> LocalSampler:
-        """Over the very module that trains. The window is such that every context fits a row."""
-        window = min(self.recipe.sequence + 1, self.model.config.max_positions)
-        answers = self.recipe.prompts * self.recipe.samples
-        format = load_format(self.tokenizer)
-        return LocalSampler(self.model, self.tokenizer, format, window=window, max_batch=min(256, answers))
+        """Over the very module that trains. The window is such that every context fits a row. In environments the turns
+        come as the tools answer, so what runs beside what is never the same twice: there the engine has to be
+        deterministic for a step to be repeatable. Elsewhere `roll_out` begins all requests together."""
+        return LocalSampler(
+            self.model,
+            self.tokenizer,
+            load_format(self.tokenizer),
+            window=min(self.recipe.sequence + 1, self.model.config.max_positions),
+            max_batch=min(_MAX_BATCH, self.recipe.prompts * self.recipe.samples),
+            deterministic=any(isinstance(task, EnvironmentTask) for task in self.tasks),
+        )
 
     def _roll_out(self, step: int, journal: Journal) -> _Rollout:
         """Problems, answers, grades and rewards. Groups that teach nothing make room for others, `redraws` times."""
@@ -194,6 +202,12 @@ class Grpo:
                 [(each.entry, each.level, _mean([a.grade.solved for a in group])) for each, group in pairs]
             )
 
+    def _is_flat(self, rollout: _Rollout) -> bool:
+        """Whether there is nothing to learn from: nothing to compare, or for REJECTION nothing solved."""
+        if self.recipe.objective is Objective.REJECTION:
+            return not any(each.grade.solved for group in rollout.groups for each in group)
+        return bool(flat(rollout.rewards_PS).all())
+
     # What is learned ------------------------------------------------------------------------------------------------
 
     def _lessons(self, rollout: _Rollout) -> list[list[Lesson]]:
@@ -232,7 +246,8 @@ class Grpo:
         attempts = [each for group in rollout.groups for each in group]
         lengths = [sampled_tokens(each.trajectory) for each in attempts]
         statuses = [each.grade.status for each in attempts]
-        logprobs = [p for each in attempts for segment in each.trajectory.segments for p in segment.logprobs]
+        segments = [segment for each in attempts for segment in each.trajectory.segments]
+        logprobs = [p for s in segments for p, o in zip(s.logprobs, s.origins, strict=True) if o is Origin.SAMPLED]
         by_task: dict[str, list[bool]] = defaultdict(list)
         for each in attempts:
             by_task[each.problem.task].append(each.grade.solved)

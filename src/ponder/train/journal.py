@@ -9,6 +9,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
+from ponder.dialogue.messages import Message, ToolCall, ToolResult
 from ponder.tasks.protocol import Grade, GradeStatus
 from ponder.train.rollout import Attempt
 from ponder.train.state import write_atomically
@@ -69,6 +70,17 @@ def _digest(groups: Groups) -> str:
     return blake2b(json.dumps(ids).encode(), digest_size=16).hexdigest()
 
 
+def _turn(message: Message) -> dict[str, str]:
+    """A message of an environment's several, in few words."""
+    calls = [f"{part.name}({part.arguments})" for part in message.parts if isinstance(part, ToolCall)]
+    results = [part.content for part in message.parts if isinstance(part, ToolResult)]
+    return {
+        "role": message.role.value,
+        "thinking": message.reasoning,
+        "text": " ".join([message.text, *calls, *results]),
+    }
+
+
 def write_samples(path: Path, groups: Groups, rewards: Sequence[Sequence[float]]) -> None:
     """One readable line for each attempt of a step."""
     lines = []
@@ -80,6 +92,7 @@ def write_samples(path: Path, groups: Groups, rewards: Sequence[Sequence[float]]
                 "gold": attempt.problem.answer,
                 "thinking": attempt.completion.reasoning,
                 "answer": attempt.completion.text,
+                **({"turns": [_turn(message) for message in attempt.messages]} if len(attempt.messages) > 1 else {}),
                 "reward": reward,
                 "score": attempt.grade.score,
                 "status": attempt.grade.status.value,

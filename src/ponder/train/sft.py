@@ -44,7 +44,7 @@ def sft(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Res
         run=recipe.run,
         stage=stage,
         batches=batches,
-        watch=watch or solved(stage, tokenizer, seed=recipe.run.seed, max_tokens=stage.sequence),
+        watch=watch or solved(stage, tokenizer, seed=recipe.run.seed),
         on_save=on_save,
     )
     result = fit(model, job)

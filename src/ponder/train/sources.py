@@ -159,5 +159,6 @@ def _from_task(spec: str, samples: int, seed: int) -> Iterator[str]:
         problem = task.sample(rng, rng.random())
         lines = [problem.question]
         if isinstance(task, DemonstratedTask):
-            lines.append(task.demonstrate(problem, rng).text)
+            demonstration = task.demonstrate(problem, rng)
+            lines += [*(fold.state for fold in demonstration.folds), demonstration.text]
         yield "\n".join([*lines, problem.answer])

@@ -4,59 +4,95 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 
 from ponder.dialogue.load import load_format
-from ponder.dialogue.messages import Message
 from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
-from ponder.sampler.protocol import Request
 from ponder.sampler.sync import run_sync
-from ponder.tasks.protocol import Problem
+from ponder.tasks.protocol import DemonstratedTask, Problem, Task, without_marks
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.loop import Watch
 from ponder.train.recipe import GrpoRecipe, MixRecipe, SftRecipe
+from ponder.train.rollout import attempts
 from ponder.types import SamplingParams
 
 
-def solved(stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int, max_tokens: int) -> Watch | None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A problem, the mix's name of its task, and how many tokens an answer may take."""
+
+    spec: str
+    task: Task
+    problem: Problem
+    max_tokens: int
+
+
+def solved(
+    stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int, max_tokens: int | None = None
+) -> Watch | None:
     """A watcher of the share of problems solved per task (`solved/products`), at levels spread evenly.
 
     The problems are the same each time and are drawn apart from the training stream; that they were never trained on
     is for `ponder eval` to show. None where the mix has no task or the recipe asks for no problems.
+    max_tokens: of an answer, over all contexts; None: twice what the demonstration takes, at least a row.
     """
-    tasks = {entry.task: entry for entry in stage.mix if entry.task}
-    if not tasks or not stage.watch_problems or not stage.eval_every:
+    entries = {entry.task: entry for entry in stage.mix if entry.task}
+    if not entries or not stage.watch_problems or not stage.eval_every:
         return None
-    problems = {name: _problems(entry, stage.watch_problems, seed) for name, entry in tasks.items()}
+    asked = [each for entry in entries.values() for each in _asked(entry, stage, tokenizer, seed, max_tokens)]
 
     def watch(step: int, model: Transformer) -> Mapping[str, float]:
         sampler = LocalSampler(
             model, tokenizer, load_format(tokenizer), window=min(2 * stage.sequence, model.config.max_positions)
         )
-        asked = [(name, problem) for name, chosen in problems.items() for problem in chosen]
-        answers = run_sync(_answer(sampler, [problem for _, problem in asked], max_tokens))
         scores: dict[str, list[bool]] = defaultdict(list)
-        for (name, problem), answer in zip(asked, answers, strict=True):
-            scores[name].append(load_task(name).grade(problem, answer).solved)
+        for each, right in zip(asked, run_sync(_answer(sampler, asked)), strict=True):
+            scores[each.spec].append(right)
         return {f"solved/{name}": sum(each) / len(each) for name, each in scores.items()}
 
     return watch
 
 
-def _problems(entry: MixRecipe, count: int, seed: int) -> list[Problem]:
-    task = load_task(entry.task)
-    span = entry.max_level - entry.min_level
-    levels = [entry.min_level + span * (index + 0.5) / count for index in range(count)]
-    return [task.sample(Random(f"watch/{seed}/{entry.task}/{i}"), level) for i, level in enumerate(levels)]
+def _asked(
+    entry: MixRecipe, stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, seed: int, max_tokens: int | None
+) -> list[_Asked]:
+    task, count = load_task(entry.task), stage.watch_problems
+    found = []
+    for index in range(count):
+        level = entry.min_level + (entry.max_level - entry.min_level) * (index + 0.5) / count
+        rng = Random(f"watch/{seed}/{entry.task}/{index}")
+        problem = task.sample(rng, level)
+        room = max_tokens or max(stage.sequence, 2 * _demonstrated_tokens(task, problem, rng, tokenizer))
+        found.append(_Asked(entry.task, task, problem, room))
+    return found
 
 
-async def _answer(sampler: LocalSampler, problems: list[Problem], max_tokens: int) -> list[str]:
-    """The greedy answers, thinking, all in one batch."""
-    params = SamplingParams(max_tokens=max_tokens, temperature=0.0)
-    requests = [Request(prompt=(Message.user(problem.question),), params=params) for problem in problems]
-    completions = await asyncio.gather(*(sampler.sample(request) for request in requests))
+def _demonstrated_tokens(task: Task, problem: Problem, rng: Random, tokenizer: Tokenizer) -> int:
+    """Over all contexts of the demonstration, control tokens aside; 0 without one."""
+    if not isinstance(task, DemonstratedTask):
+        return 0
+    shown = task.demonstrate(problem, rng)
+    texts = [*(text for fold in shown.folds for text in (fold.thought, fold.state)), shown.reasoning, shown.answer]
+    return sum(len(tokenizer.encode(without_marks(text))) for text in texts)
+
+
+async def _answer(sampler: LocalSampler, asked: Sequence[_Asked]) -> list[bool]:
+    """Whether each problem was solved: greedy, thinking, all in one batch."""
+    tries = (
+        attempts(
+            sampler,
+            each.task,
+            each.problem,
+            samples=1,
+            params=SamplingParams(max_tokens=each.max_tokens, temperature=0.0),
+            seed="watch",
+        )
+        for each in asked
+    )
+    groups = await asyncio.gather(*tries)
     await sampler.close()
-    return [completion[0].text for completion in completions]
+    return [attempt.grade.solved for (attempt,) in groups]

@@ -7,6 +7,7 @@ from ponder.tasks.families.calendar_arithmetic import CalendarArithmetic
 from ponder.tasks.families.chain_sum import ChainSum
 from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
+from ponder.tasks.families.decimal_chain_sum import DecimalChainSum
 from ponder.tasks.families.family import Family
 from ponder.tasks.families.fraction_simplification import FractionSimplification
 from ponder.tasks.families.gcd import Gcd
@@ -18,11 +19,13 @@ from ponder.tasks.families.letter_counting import LetterCounting
 from ponder.tasks.families.mini_sudoku import MiniSudoku
 from ponder.tasks.families.number_filtering import NumberFiltering
 from ponder.tasks.families.number_sorting import NumberSorting
+from ponder.tasks.families.power_function import PowerFunction
 from ponder.tasks.families.prime_factorization import PrimeFactorization
 from ponder.tasks.families.products import Products
 from ponder.tasks.families.simple_equations import SimpleEquations
 from ponder.tasks.families.spell_backward import SpellBackward
 from ponder.tasks.families.string_splitting import StringSplitting
+from ponder.tasks.families.string_synthesis import StringSynthesis
 from ponder.tasks.families.syllogism import Syllogism
 from ponder.tasks.families.word_sequence_reversal import WordSequenceReversal
 from ponder.tasks.families.word_sorting import WordSorting
@@ -37,6 +40,7 @@ FAMILIES: dict[str, Family] = {
         ChainSum(),
         CountBits(),
         Countdown(),
+        DecimalChainSum(),
         FractionSimplification(),
         Gcd(),
         IsomorphicStrings(),
@@ -47,11 +51,13 @@ FAMILIES: dict[str, Family] = {
         MiniSudoku(),
         NumberFiltering(),
         NumberSorting(),
+        PowerFunction(),
         PrimeFactorization(),
         Products(),
         SimpleEquations(),
         SpellBackward(),
         StringSplitting(),
+        StringSynthesis(),
         Syllogism(),
         WordSequenceReversal(),
         WordSorting(),

@@ -13,6 +13,7 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any
 
+from ponder.tasks.families.family import noticed_slip
 from ponder.tasks.families.from_gym import FromGym
 from ponder.tasks.protocol import Demonstration, Problem
 
@@ -35,8 +36,9 @@ class CalendarArithmetic(FromGym):
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
         details = self.details(problem)
-        lines = WORKINGS[details["task"]](details, problem.question)
-        return Demonstration(reasoning="\n".join([*lines, problem.answer]), answer=problem.answer)
+        head, *lines = WORKINGS[details["task"]](details, problem.question)
+        walks = [noticed_slip(line, "|".join(DAYS), DAYS, rng) for line in lines]
+        return Demonstration(reasoning="\n".join([head, *walks, problem.answer]), answer=problem.answer)
 
 
 def weekday_offset(details: dict[str, Any], question: str) -> list[str]:

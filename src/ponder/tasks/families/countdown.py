@@ -171,15 +171,18 @@ class Search:
         for _ in range(40 if shallow else 0):
             inner = rng.choice(shallow)
             left = [place for place in range(len(self.numbers)) if place not in inner.used]
-            if len(left) < 2 or len(found) >= wanted:
+            if len(found) == wanted:
                 break
+            if len(left) < 2:
+                continue
             i, k = rng.sample(left, 2)
             number = self.numbers[i] if rng.random() < 0.5 else -self.numbers[i]
             value = inner.value + number
             if value > 0:
                 text = f"({inner.text}{number:+}={value})"
-                heads = list(joined(text, value, self.numbers[k], (*inner.used, i, k)))
-                found += [h for h in heads[:1] if not self.far(h) and self.solved_by(h) is None and h not in found]
+                head = rng.choice(list(joined(text, value, self.numbers[k], (*inner.used, i, k))))
+                if not self.far(head) and self.solved_by(head) is None and head not in found:
+                    found.append(head)
         return found
 
 

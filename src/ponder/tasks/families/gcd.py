@@ -6,7 +6,6 @@ from functools import reduce
 from math import gcd
 from random import Random
 
-from ponder.tasks.families.columns import lowest_first
 from ponder.tasks.families.euclid import euclid
 from ponder.tasks.families.family import Family
 from ponder.tasks.protocol import Demonstration, Fold, Problem
@@ -55,20 +54,3 @@ class Gcd(Family):
         else:
             folds.pop()
         return Demonstration(reasoning=thought, answer=str(divisor), folds=tuple(folds))
-
-
-def largest_part(a: int, b: int) -> int:
-    """The highest digit of a // b, with its zeros: 765 // 36 = 21 gives 20."""
-    quotient = str(a // b)
-    return int(quotient[0]) * 10 ** (len(quotient) - 1)
-
-
-def take_away(a: int, b: int, guess: int) -> str:
-    """One line: a - b * guess, the subtraction lowest digit first; or that the guess was too big."""
-    width = len(str(a))
-    top, product = lowest_first(a), lowest_first(b * guess, width)
-    line = f"{a}-{b}*{guess}: {top}-{product}"
-    if b * guess > a:
-        return f"{line} too big"
-    rest = a - b * guess
-    return f"{line}={lowest_first(rest, width)} {rest}"

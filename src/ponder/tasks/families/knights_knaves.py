@@ -11,6 +11,7 @@ from itertools import product
 from random import Random
 from typing import Any
 
+from ponder.tasks.families.family import noticed_slip
 from ponder.tasks.families.from_gym import FromGym
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem
 
@@ -50,7 +51,8 @@ class KnightsKnaves(FromGym):
                     break
             else:
                 break
-        return Demonstration(reasoning="\n".join(lines), answer=problem.answer, folds=tuple(folds))
+        thought = noticed_slip("\n".join(lines), "(?<=[+-])[TF]", "TF", rng)
+        return Demonstration(reasoning=thought, answer=problem.answer, folds=tuple(folds))
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """1 when everybody has the right role, in any order, as the dataset scores; no part marks."""

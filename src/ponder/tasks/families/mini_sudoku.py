@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
+from ponder.tasks.families.family import noticed_slip
 from ponder.tasks.families.from_gym import FromGym
 from ponder.tasks.protocol import Demonstration, Problem
 
@@ -36,19 +37,20 @@ class MiniSudoku(FromGym):
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
         board = [number for row in self.details(problem)["puzzle"] for number in row]
-        lines = grid(board)
+        given, looks = grid(board), []
         while 0 in board:
             left = {cell: candidates(board, cell) for cell in range(16) if not board[cell]}
             clear = [cell for cell in left if len(left[cell]) == 1]
             unclear = [cell for cell in left if len(left[cell]) == 2]
             if unclear and rng.random() < VAIN_LOOK_PROBABILITY:
-                lines.append(f"{look(board, rng.choice(unclear))} no")
+                looks.append(f"{look(board, rng.choice(unclear))} no")
             cell = rng.choice(clear)
             seen = look(board, cell)
             board[cell] = left[cell][0]
-            lines.append(f"{seen} so {CELLS[cell]}{board[cell]}")
+            looks.append(f"{seen} so {CELLS[cell]}{board[cell]}")
         answer = "\n".join(" ".join(map(str, board[row : row + 4])) for row in range(0, 16, 4))
-        return Demonstration(reasoning="\n".join([*lines, *grid(board)]), answer=answer)
+        looked = noticed_slip("\n".join(looks), "(?<= [a-p])[1-4_](?= )", "_1234", rng)
+        return Demonstration(reasoning="\n".join([*given, looked, *grid(board)]), answer=answer)
 
 
 def candidates(board: list[int], cell: int) -> list[int]:

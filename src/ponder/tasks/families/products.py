@@ -51,6 +51,7 @@ class Products(Family):
         return self.problem(template, factors)
 
     def problem(self, template: str, factors: list[int]) -> Problem:
+        """The problem of two factors or more."""
         question = template.format(product=" * ".join(map(str, factors)), a=factors[0], b=factors[1])
         return Problem(task=self.name, question=question, answer=str(prod(factors)), metadata={"factors": factors})
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import Slips, lowest_first
+from ponder.tasks.families.columns import Slips
 from ponder.tasks.families.counts import halve, minus, plus, smaller
 from ponder.tasks.families.family import SLIP_PROBABILITY, Family, size_at
 from ponder.tasks.graders import exact
@@ -62,20 +62,20 @@ class StringSplitting(Family):
         x, y = 2 * a, a
         lines = [
             f"A {a} B {b} C {c}",
-            f"1 X {plus(a, a, slips)}",
-            f"1 Y {lowest_first(a)}",
+            f"1 {plus('X', a, a, slips)}",
+            f"1 Y {a}",
             f"2 B {halve(b)}",
-            f"2 X {plus(x, b_half, slips)}",
+            f"2 {plus('X', x, b_half, slips)}",
             f"3 C {halve(c)}",
-            f"3 Y {plus(y, c_half, slips)}",
+            f"3 {plus('Y', y, c_half, slips)}",
             f"4 B {b % 2} C {c % 2} {'one' if both else 'none'}",
         ]
         x, y = x + b_half, y + c_half
         if both:
-            lines += [f"1 X {plus(x, 2, slips)}", f"1 Y {plus(y, 1, slips)}"]
+            lines += [f"1 {plus('X', x, 2, slips)}", f"1 {plus('Y', y, 1, slips)}"]
             x, y = x + 2, y + 1
         z = min(x, y)
-        lines += [f"5 {smaller(x, y)}", f"X {minus(x, z, slips)}", f"Y {minus(y, z, slips)}"]
+        lines += [f"5 {smaller(x, y)}", minus("X", x, z, slips), minus("Y", y, z, slips)]
         left = (0, 0) if both else (b % 2, c % 2)
         lines.append(f"A 0 B {left[0]} C {left[1]} X {x - z} Y {y - z} Z {z}")
         return Demonstration(reasoning="\n".join(lines), answer=f"0 {left[0]} {left[1]} {x - z} {y - z} {z}")

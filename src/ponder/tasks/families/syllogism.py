@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.family import Family
+from ponder.tasks.families.family import Family, noticed_slip
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -82,7 +82,7 @@ class Syllogism(Family):
         else:
             lines.append(f"? {asked} {a} {c}")
             for text, verdict in rules(first, second, asked):
-                lines.append(f"{text} {verdict}")
+                lines.append(f"{noticed_slip(text, 'one|every', ('one', 'every'), rng)} {verdict}")
                 if verdict == "no":
                     break
         return Demonstration(reasoning="\n".join([*lines, problem.answer]), answer=problem.answer)

@@ -1,0 +1,187 @@
+"""A task of yours as Ponder runs it: drawing and demonstrating here, what a model said in a child process only.
+
+What `grade` or an environment's `step` does with a model's words can then neither hang, crash nor change this process:
+a hang is one grade with the status TIMEOUT, a crash one that FAILED. See `isolate.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+
+from ponder.tasks import isolate
+from ponder.tasks.gym_child import pack_json, unpack_json
+from ponder.tasks.isolate import Isolated, Outcome
+from ponder.tasks.loading import resolve
+from ponder.tasks.protocol import BAD_CALL, Env, EnvFailed, EnvironmentTask, Grade, GradeStatus, Problem, Task
+from ponder.types import GraderError, InvalidRequest
+
+
+class Child(StrEnum):
+    """SHARED: answers are graded one after another in one child, thousands a second. FRESH: each in a child of its own,
+    some milliseconds, for a grader that runs the answer as code: nothing it does reaches the next one."""
+
+    SHARED = "shared"
+    FRESH = "fresh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GradingLimits:
+    """What one grading may take, as a task's attribute `grading`. seconds: of wall time. memory: bytes."""
+
+    seconds: float = isolate.TIMEOUT_SECONDS
+    memory: int = isolate.MEMORY_BYTES
+    child: Child = Child.SHARED
+
+
+class TaskApart:
+    """The task that `spec` names. It has `demonstrate`, `show`, `start` and `tries` where that task has.
+
+    grade: a function of problem and answer alone, the problem's metadata being JSON, tuples or fractions.
+    """
+
+    def __init__(self, spec: str, task: Task) -> None:
+        where, _, qualname = spec.rpartition(":")
+        self.spec = f"{Path(where).resolve()}:{qualname}" if where.endswith(".py") else spec
+        self._task = task
+        self.limits: GradingLimits = getattr(task, "grading", GradingLimits())
+        for optional in ("demonstrate", "show", "max_turns", "tries"):
+            if hasattr(task, optional):
+                setattr(self, optional, getattr(task, optional))
+        if isinstance(task, EnvironmentTask):
+            self.start = self._start
+
+    @property
+    def name(self) -> str:
+        return self._task.name
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        return self._task.sample(rng, level)
+
+    def same(self, a: str, b: str) -> bool:
+        return self._task.same(a, b)
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        return isolate.as_grade(self.submit("grade", problem, answer=answer).result())
+
+    async def grade_async(self, problem: Problem, answer: str) -> Grade:
+        """`grade`, awaited."""
+        return isolate.as_grade(await asyncio.wrap_future(self.submit("grade", problem, answer=answer)))
+
+    def submit(self, function: str, problem: Problem, **more: object) -> Future[Isolated]:
+        """Start `function` of this module on a problem in a child; many may run at once."""
+        try:
+            metadata = pack_json(dict(problem.metadata))
+        except GraderError as error:
+            raise GraderError(
+                f"{self.spec}: a problem's metadata goes to the grader's process as JSON: {error}"
+            ) from error
+        told = {"task": problem.task, "question": problem.question, "answer": problem.answer, "metadata": metadata}
+        return isolate.submit_isolated(
+            f"{__name__}:{function}",
+            {"spec": self.spec, "problem": told, **more},
+            timeout=self.limits.seconds,
+            memory=self.limits.memory,
+            warm=(f"{__name__}:warm", self.spec),
+            share=self.spec if self.limits.child is Child.SHARED else None,
+        )
+
+    def _start(self, problem: Problem) -> EnvApart:
+        return EnvApart(self, problem, cast(EnvironmentTask, self._task).start(problem).tools)
+
+
+class EnvApart:
+    """An environment whose steps are taken in a child: from the start each time, so that no state lives there."""
+
+    def __init__(self, task: TaskApart, problem: Problem, tools: Sequence[str]) -> None:
+        self.tools = tuple(tools)
+        self._task, self._problem = task, problem
+        self._calls: list[tuple[str, Any]] = []
+
+    def step(self, name: str, arguments: Any) -> str:
+        return self._result(self._submit_step(name, arguments).result())
+
+    async def step_async(self, name: str, arguments: Any) -> str:
+        """`step`, awaited."""
+        return self._result(await asyncio.wrap_future(self._submit_step(name, arguments)))
+
+    def grade(self, answer: str) -> Grade:
+        return isolate.as_grade(self._submit_grade(answer).result())
+
+    async def grade_async(self, answer: str) -> Grade:
+        """`grade`, awaited."""
+        return isolate.as_grade(await asyncio.wrap_future(self._submit_grade(answer)))
+
+    def _submit_step(self, name: str, arguments: Any) -> Future[Isolated]:
+        self._calls.append((name, arguments))
+        return self._task.submit("step", self._problem, calls=self._calls)
+
+    def _submit_grade(self, answer: str) -> Future[Isolated]:
+        return self._task.submit("grade", self._problem, calls=self._calls, answer=answer)
+
+    def _result(self, done: Isolated) -> str:
+        if done.outcome is not Outcome.DONE:
+            raise EnvFailed(isolate.as_grade(done))
+        if "refused" in done.value:
+            self._calls.pop()  # nothing happened
+            raise ValueError(done.value["refused"])
+        return str(done.value["result"])
+
+
+def build(spec: str) -> Task:
+    """The object behind `spec`, a class built without arguments. Raises InvalidRequest where it is no task."""
+    found = resolve(spec)
+    task = found() if isinstance(found, type) else found
+    if not isinstance(task, Task):
+        raise InvalidRequest(f"{spec!r} is no task: it needs name, sample, grade and same (ponder.tasks.protocol.Task)")
+    return task
+
+
+# In the child ---------------------------------------------------------------------------------------------------------
+
+
+_task = lru_cache(maxsize=64)(build)
+
+
+def warm(spec: str) -> None:
+    """Import the task once, in the fork server."""
+    _task(spec)
+
+
+def grade(payload: dict[str, Any]) -> dict[str, Any]:
+    """The task's grade of `answer`, or of the answer that `calls` led to."""
+    env = _replayed(payload) if "calls" in payload else None
+    answer = payload["answer"]
+    given = _task(payload["spec"]).grade(_problem(payload), answer) if env is None else env.grade(answer)
+    if not isinstance(given, Grade):
+        return {"score": 0.0, "status": GradeStatus.FAILED, "why": f"grade returned {given!r}, not a Grade"}
+    return {"score": float(given.score), "status": given.status, "why": given.why}
+
+
+def step(payload: dict[str, Any]) -> dict[str, str]:
+    """What the last of `calls` gives, or why it was refused."""
+    *before, (name, arguments) = payload["calls"]
+    env = _replayed({**payload, "calls": before})
+    try:
+        return {"result": str(env.step(name, arguments))}
+    except BAD_CALL as error:
+        return {"refused": str(error)}
+
+
+def _replayed(payload: dict[str, Any]) -> Env:
+    env = cast(EnvironmentTask, _task(payload["spec"])).start(_problem(payload))
+    for name, arguments in payload["calls"]:
+        env.step(name, arguments)
+    return env
+
+
+def _problem(payload: dict[str, Any]) -> Problem:
+    told = payload["problem"]
+    return Problem(**{**told, "metadata": unpack_json(told["metadata"])})

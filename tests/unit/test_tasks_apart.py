@@ -1,0 +1,184 @@
+"""A task of one's own: what a model said is graded in a child, and nothing it does reaches this process."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from random import Random
+
+import pytest
+
+from ponder.evaluate.measure import grade_async
+from ponder.tasks.apart import TaskApart
+from ponder.tasks.protocol import AsyncGrader, DemonstratedTask, EnvironmentTask, GradeStatus, Problem, Task
+from ponder.tasks.registry import load_task
+from ponder.testing.tiny import tiny_sampler
+from ponder.train.rollout import roll_out
+from ponder.types import GraderError, SamplingParams
+
+MINE = """
+import os, time
+from ponder.tasks.apart import Child, GradingLimits
+from ponder.tasks.protocol import Demonstration, Grade, GradeStatus, Problem
+
+class Plain:
+    name = "plain"
+
+    def sample(self, rng, level):
+        return Problem(task=self.name, question="?", answer="1", metadata={"pair": (1, 2)})
+
+    def grade(self, problem, answer):
+        return Grade(score=float(answer == problem.answer), why=f"{problem.metadata['pair']} in {os.getpid()}")
+
+    def same(self, a, b):
+        return a == b
+
+class Shown(Plain):
+    def demonstrate(self, problem, rng):
+        return Demonstration(reasoning="one", answer="1")
+
+class Rough(Plain):
+    grading = GradingLimits(seconds=0.5, memory=1 << 28)
+
+    def grade(self, problem, answer):
+        if answer == "hang":
+            time.sleep(60)
+        if answer == "crash":
+            os.abort()
+        if answer == "eat":
+            bytearray(1 << 30)
+        if answer == "number":
+            return 1.0
+        if answer == "odd":
+            return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why="odd")
+        return Grade(score=1 / len(answer))
+
+class Remembers(Plain):
+    def __init__(self):
+        self.calls = 0
+
+    def grade(self, problem, answer):
+        self.calls += 1
+        return Grade(score=1 / self.calls)
+
+class Forgets(Remembers):
+    grading = GradingLimits(child=Child.FRESH)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    return lambda name: load_task(f"{tmp_path}/mine.py:{name}")
+
+
+def problem(**metadata):
+    return Problem(task="t", question="?", answer="1", metadata=metadata)
+
+
+def test_it_is_the_task_that_it_stands_for(mine):
+    plain, shown = mine("Plain"), mine("Shown")
+    assert isinstance(plain, TaskApart)
+    assert isinstance(plain, Task)
+    assert isinstance(plain, AsyncGrader)
+    assert not isinstance(plain, DemonstratedTask | EnvironmentTask)
+    assert isinstance(shown, DemonstratedTask)
+    drawn = shown.sample(Random(0), 0.5)
+    assert (drawn.answer, shown.demonstrate(drawn, Random(0)).answer, shown.name) == ("1", "1", "plain")
+    assert shown.same("a", "a")
+
+
+def test_ponders_own_tasks_grade_here():
+    assert not isinstance(load_task("ponder.tasks.families:Products"), TaskApart)
+
+
+def test_grading_takes_place_in_another_process_that_sees_the_problem_as_it_was(mine):
+    task = mine("Plain")
+    grade = task.grade(task.sample(Random(0), 0.5), "1")
+    assert grade.solved
+    assert grade.why.startswith("(1, 2) in ")
+    assert grade.why != f"(1, 2) in {os.getpid()}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "why"),
+    [
+        ("hang", GradeStatus.TIMEOUT, "longer than 0.5 s"),
+        ("crash", GradeStatus.FAILED, "signal"),
+        ("eat", GradeStatus.FAILED, "needed more than"),
+        ("", GradeStatus.FAILED, "ZeroDivisionError"),
+        ("number", GradeStatus.FAILED, "returned 1.0, not a Grade"),
+        ("odd", GradeStatus.UNPARSEABLE, "odd"),
+    ],
+)
+def test_a_grader_that_breaks_costs_one_answer(mine, answer, status, why):
+    task = mine("Rough")
+    grade = task.grade(problem(), answer)
+    assert (grade.score, grade.status) == (0.0, status)
+    assert why in grade.why
+    assert task.grade(problem(), "x").solved
+
+
+def test_a_hanging_grader_costs_one_trajectory_of_a_rollout(mine):
+    class Told(TaskApart):
+        """Its first sample hangs."""
+
+        asked = 0
+
+        async def grade_async(self, problem, answer):
+            self.asked += 1
+            return await super().grade_async(problem, "hang" if self.asked == 1 else "x")
+
+    task = Told(mine("Rough").spec, mine("Rough")._task)
+    (group,) = asyncio.run(
+        roll_out(tiny_sampler(), [(task, problem())], samples=4, params=SamplingParams(max_tokens=4), seed="s")
+    )
+    assert sorted(attempt.grade.score for attempt in group) == [0.0, 1.0, 1.0, 1.0]
+    assert [attempt.grade.status for attempt in group].count(GradeStatus.TIMEOUT) == 1
+
+
+def test_answers_share_a_child_unless_the_task_wants_a_fresh_one(mine):
+    assert [mine("Remembers").grade(problem(), "").score for _ in range(2)] == [1.0, 0.5]
+    assert [mine("Forgets").grade(problem(), "").score for _ in range(2)] == [1.0, 1.0]
+
+
+def test_the_same_grade_from_threads_asyncio_and_another_process(mine):
+    task = mine("Rough")
+    answers = ["x" * length for length in range(1, 20)]
+    expected = [1 / len(answer) for answer in answers]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda answer: task.grade(problem(), answer).score, answers)) == expected
+
+    async def gathered():
+        return await asyncio.gather(*(grade_async(task, problem(), answer) for answer in answers))
+
+    assert [grade.score for grade in asyncio.run(gathered())] == expected
+    program = (
+        "import os\n"
+        "from ponder.tasks.protocol import Problem\n"
+        "from ponder.tasks.registry import load_task\n"
+        f"task, problem = load_task({task.spec!r}), Problem(task='t', question='?', answer='1')\n"
+        "grade = task.grade(problem, 'xx')\n"
+        "pid = os.fork()\n"
+        "assert task.grade(problem, 'xxxx').score == 0.25\n"
+        "if pid: assert os.waitpid(pid, 0)[1] == 0; print(grade.score)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0.5\n", "")
+
+
+def test_a_task_in_a_file_is_found_from_another_folder(mine, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = load_task("mine.py:Plain")
+    monkeypatch.chdir("/")
+    assert task.grade(problem(pair=[1]), "1").solved
+
+
+def test_metadata_that_cannot_travel_is_refused(mine):
+    assert mine("Plain").grade(problem(pair=Fraction(1, 3)), "1").why.startswith("1/3")
+    with pytest.raises(GraderError, match=r"mine.py:Plain: a problem's metadata .* holds a set"):
+        mine("Plain").grade(problem(pair={1}), "1")

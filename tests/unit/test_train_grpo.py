@@ -1,0 +1,399 @@
+"""Reinforcement learning: what is rewarded becomes likelier, a step is repeatable to the bit, and trouble is said."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from ponder.model.checkpoint import write_model
+from ponder.model.loss import Backend, next_token_loss
+from ponder.sampler.local import LocalSampler
+from ponder.tasks.protocol import Grade, GradeStatus, Problem
+from ponder.testing.tiny import ByteTokenizer, tiny_model
+from ponder.train import grpo as stage_module
+from ponder.train import state
+from ponder.train import watch as watch_module
+from ponder.train.display import read_metrics
+from ponder.train.experience import Lesson, lay_out
+from ponder.train.grpo import Grpo, grpo, policy_lessons, rejection_lessons
+from ponder.train.policy import PolicyGradient
+from ponder.train.recipe import (
+    GrpoRecipe,
+    Levels,
+    MixRecipe,
+    Objective,
+    OptimRecipe,
+    Precision,
+    Ratio,
+    Recipe,
+    RunRecipe,
+    Stage,
+    Weighting,
+    resolve,
+)
+from ponder.train.stages import RunFolder
+from ponder.types import GraderError, Origin, Phase, RecipeError, Segment, Trajectory
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Even:
+    """Rewards the share of an answer's characters with an even code. `spoil` is asked about every grade."""
+
+    name = "even"
+
+    def __init__(self, spoil=None) -> None:
+        self.spoil = spoil
+        self.graded: list[str] = []
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        return Problem(task=self.name, question=f"{rng.randrange(100)}?", answer="")
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        self.graded.append(answer)
+        score = sum(ord(letter) % 2 == 0 for letter in answer) / max(1, len(answer))
+        grade = Grade(score=score)
+        return self.spoil(len(self.graded), grade) if self.spoil else grade
+
+    def same(self, a: str, b: str) -> bool:
+        return a == b
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    folder = tmp_path / "start"
+    folder.mkdir()
+    write_model(tiny_model(), folder)
+    ByteTokenizer().save(folder)
+    return folder
+
+
+@pytest.fixture
+def even(monkeypatch: pytest.MonkeyPatch) -> Even:
+    task = Even()
+    for module in (stage_module, watch_module):
+        monkeypatch.setattr(module, "load_task", lambda spec: task)
+    return task
+
+
+def recipe(start: Path, folder: Path, **grpo_keys: object) -> Recipe:
+    settings: dict[str, object] = {"steps": 4, "prompts": 3, "samples": 4, "max_tokens": 10, "sequence": 64, "batch": 2}
+    optim = OptimRecipe(lr=3e-3, weight_decay=0.0)
+    settings |= {"start": str(start), "mix": (MixRecipe(task="even"),), "thinking": 0, "optim": optim}
+    run = RunRecipe(
+        folder=str(folder),
+        stages=(Stage.GRPO,),
+        device="cpu",
+        compile=False,
+        precision=Precision.FP32,
+        checkpoint_minutes=60,
+    )
+    return resolve(Recipe(run=run, grpo=GrpoRecipe(**{**settings, **grpo_keys})))  # type: ignore[arg-type]
+
+
+def trained(start: Path, folder: Path, **keys: object) -> list[dict[str, float]]:
+    whole = recipe(start, folder, **keys)
+    grpo(whole, RunFolder(folder))
+    return read_metrics(folder / "grpo" / "metrics.jsonl")
+
+
+def unclocked(records: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: value for key, value in each.items() if "second" not in key} for each in records]
+
+
+# One update -----------------------------------------------------------------------------------------------------------
+
+
+def segment(ids: tuple[int, ...], logprobs: tuple[float, ...] = ()) -> Segment:
+    return Segment(
+        prompt_ids=(1, 2, 3),
+        ids=ids,
+        logprobs=logprobs or (0.0,) * len(ids),
+        phases=(Phase.ANSWER,) * len(ids),
+        origins=(Origin.SAMPLED,) * len(ids),
+        weights_version=0,
+    )
+
+
+def logprob(model, ids: tuple[int, ...]) -> float:
+    """Of `ids` behind the prompt of `segment`."""
+    whole = torch.tensor([[1, 2, 3, *ids]])
+    weights = torch.zeros(1, whole.shape[1] - 1)
+    weights[0, 2:] = 1
+    with torch.no_grad():
+        return -float(next_token_loss(model, whole[:, :-1], whole[:, 1:], weights, total_weight=1.0))
+
+
+def update(
+    model, learner: PolicyGradient, lessons: list[Lesson], backend: Backend = Backend.TORCH
+) -> list[torch.Tensor]:
+    """The gradients of one update."""
+    for loss in learner.losses(model, lay_out(lessons, rows=1, sequence=12, pad=0), backend):
+        loss.backward()
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+GOOD, BAD = (40, 41, 42), (50, 51)
+
+
+@pytest.mark.parametrize("ratio", Ratio)
+def test_a_step_makes_what_was_rewarded_likelier_and_the_other_less_likely(ratio):
+    model = tiny_model()
+    model.compute_dtype = None
+    before = logprob(model, GOOD), logprob(model, BAD)
+    old = [
+        tuple(logprob(model, ids[: n + 1]) - logprob(model, ids[:n]) for n in range(len(ids))) for ids in (GOOD, BAD)
+    ]
+    learner = PolicyGradient(GrpoRecipe(ratio=ratio), model)
+    lessons = [
+        Lesson(Trajectory(segments=(segment(ids, logprobs),)), advantage, 0.2)
+        for ids, logprobs, advantage in zip((GOOD, BAD), old, (1.0, -1.0), strict=True)
+    ]
+    update(model, learner, lessons)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 1e-4 * parameter.grad
+    assert logprob(model, GOOD) > before[0]
+    assert logprob(model, BAD) < before[1]
+    assert learner.metrics()["engine_difference"] < 1e-4
+    assert learner.metrics()["clipped"] == 0
+
+
+def test_rejection_has_the_gradient_of_the_next_token_loss():
+    model, other = tiny_model(), tiny_model()
+    learner = PolicyGradient(GrpoRecipe(objective=Objective.REJECTION), model)
+    gradients = update(model, learner, [Lesson(Trajectory(segments=(segment(GOOD),)), 1.0, 1 / 3)])
+    ids = torch.tensor([[1, 2, 3, *GOOD]])
+    next_token_loss(other, ids[:, :-1], ids[:, 1:], torch.tensor([[0.0, 0, 1, 1, 1]])).backward()
+    for mine, theirs in zip(gradients, (p.grad for p in other.parameters()), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_loss_written_out():
+    """Ratios that have moved, clips that hold, a temperature: against autograd over all logits."""
+    torch.manual_seed(0)
+    model, other = tiny_model(), tiny_model()
+    rules = GrpoRecipe(temperature=0.7, clip_low=0.1, clip_high=0.1)
+    old = tuple((torch.randn(3) * 0.2 - 3).tolist())
+    update(model, PolicyGradient(rules, model), [Lesson(Trajectory(segments=(segment(GOOD, old),)), -1.5, 0.5)])
+    ids = torch.tensor([[1, 2, 3, *GOOD]])
+    logits = other.unembed(other.hidden(ids[:, :-1]))[0, 2:] / 0.7
+    new = logits.float().log_softmax(-1).gather(1, torch.tensor(GOOD)[:, None])[:, 0]
+    ratio = (new - torch.tensor(old)).exp()
+    (-0.5 * torch.minimum(ratio * -1.5, ratio.clamp(0.9, 1.1) * -1.5)).sum().backward()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_penalty_draws_back_to_the_reference():
+    model = tiny_model()
+    learner = PolicyGradient(GrpoRecipe(kl=1.0, temperature=0.5), model)
+    lessons = [Lesson(Trajectory(segments=(segment(GOOD),)), 0.0, 0.2)]
+    assert all(float(each.abs().max()) < 1e-6 for each in update(model, learner, lessons))  # it is there already
+    assert learner.metrics()["reference_kl"] == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    learner.begin_step()
+    assert any(float(each.abs().max()) > 1e-4 for each in update(model, learner, lessons))
+    assert learner.metrics()["reference_kl"] > 0
+
+
+def test_answers_without_advantage_are_left_out_but_count_in_the_weights():
+    rules = GrpoRecipe(weighting=Weighting.TRAJECTORY)
+    groups = [[attempt(1.0), attempt(0.0)], [attempt(0.0), attempt(0.0)]]
+    rewards = torch.tensor([[each.grade.score for each in group] for group in groups])
+    lessons = policy_lessons(groups, rewards, rules)
+    assert [each.weight for each in lessons] == pytest.approx([1 / 12, 1 / 12])
+    assert len(policy_lessons(groups, rewards, replace(rules, kl=0.1))) == 4
+
+
+def test_rejection_keeps_so_many_solved_answers_of_each_prompt():
+    groups = [[attempt(1.0)] * 3, [attempt(0.9), attempt(1.0)], [attempt(0.0)] * 2]
+    lessons = rejection_lessons(groups, per_prompt=2)
+    assert [(each.advantage, each.weight) for each in lessons] == [(1.0, pytest.approx(1 / 9))] * 3
+
+
+def attempt(score: float):
+    class Attempt:
+        trajectory = Trajectory(segments=(segment(GOOD),))
+        grade = Grade(score=score)
+
+    return Attempt()
+
+
+# The stage ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", Objective)
+def test_the_reward_rises(start: Path, even: Even, tmp_path: Path, objective: Objective) -> None:
+    if objective is Objective.REJECTION:
+        even.spoil = lambda number, grade: replace(grade, score=float(grade.score > 0.6))
+    optim = OptimRecipe(lr=1e-2, weight_decay=0.0)
+    records = trained(start, tmp_path / "run", steps=12, samples=8, batch=8, objective=objective, optim=optim)
+    first, last = (sum(each["reward"] for each in part) / 3 for part in (records[:3], records[-3:]))
+    assert last > first + 0.1
+    assert max(each["engine_difference"] for each in records) < 1e-4
+
+
+def test_a_step_says_what_a_person_needs_to_know(start: Path, even: Even, tmp_path: Path) -> None:
+    (record, *_) = trained(start, tmp_path / "run", steps=2, kl=0.01, eval_every=1, watch_problems=2)
+    told = {
+        "loss",
+        "gradient",
+        "reward",
+        "solved",
+        "length",
+        "longest",
+        "truncated",
+        "entropy",
+        "clipped",
+        "kl",
+        "flat",
+    }
+    told |= {"reference_kl", "engine_difference", "pass/even", "ungraded", "rollout_seconds", "update_seconds"}
+    assert told <= record.keys()
+    assert record["tokens"] > 0
+    lines = (tmp_path / "run" / "grpo" / "samples" / "step_000002.jsonl").read_text().splitlines()
+    assert len(lines) == 12
+    assert {"question", "thinking", "answer", "reward", "score", "why"} <= json.loads(lines[0]).keys()
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"levels": Levels.ADAPTIVE, "redraws": 1},
+        {"minibatches": 3, "epochs": 2, "kl": 0.1},
+        {"objective": Objective.REJECTION},
+    ],
+)
+def test_cut_off_and_resumed_equals_uninterrupted_bit_for_bit(
+    start: Path, even: Even, tmp_path: Path, keys: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    even.spoil = lambda number, grade: replace(grade, score=float(grade.score > 0.5))
+    whole = trained(start, tmp_path / "whole", **keys)
+    lessons = Grpo._lessons
+
+    def power_cut(self, rollout):
+        if rollout.step == 2:
+            raise RuntimeError("power cut")
+        return lessons(self, rollout)
+
+    parts = recipe(start, tmp_path / "parts", **keys)
+    parts = replace(parts, run=replace(parts.run, checkpoint_minutes=0.0))
+    with monkeypatch.context() as broken:
+        broken.setattr(Grpo, "_lessons", power_cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            grpo(parts, RunFolder(tmp_path / "parts"))
+    with (tmp_path / "parts" / "grpo" / "grades.jsonl").open("a") as journal:
+        journal.write('{"step": 2, "rou')
+    even.spoil = lambda number, grade: Grade(score=Random(number).random())  # only the journal knows the old grades
+    with monkeypatch.context() as stopped:
+        stopped.setattr(Grpo, "_draw", stop_behind(2))
+        with pytest.raises(RuntimeError, match="enough"):
+            grpo(parts, RunFolder(tmp_path / "parts"))
+    even.spoil = lambda number, grade: replace(grade, score=float(grade.score > 0.5))
+    grpo(parts, RunFolder(tmp_path / "parts"))
+    assert unclocked(read_metrics(tmp_path / "parts" / "grpo" / "metrics.jsonl")) == unclocked(whole)
+    for name in ("grpo/model/model.safetensors", "grpo/questions.bin"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def stop_behind(last: int):
+    draw = Grpo._draw
+
+    def stopping(self, step, index):
+        if step > last:
+            raise RuntimeError("enough")
+        return draw(self, step, index)
+
+    return stopping
+
+
+def test_one_rollout_may_make_several_updates(start: Path, even: Even, tmp_path: Path) -> None:
+    versions: list[int] = []
+    update_weights = LocalSampler.__init__
+
+    def counting(self, *arguments, **options):
+        update_weights(self, *arguments, **options)
+        samplers.append(self)
+
+    samplers: list[LocalSampler] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LocalSampler, "__init__", counting)
+        trained(start, tmp_path / "run", steps=2, minibatches=3, epochs=2)
+    versions = [sampler.engine.weights_version for sampler in samplers]
+    assert versions == [12]
+    assert state.checkpoints(tmp_path / "run" / "grpo" / "checkpoints")
+
+
+def test_groups_that_teach_nothing_are_drawn_again(start: Path, even: Even, tmp_path: Path) -> None:
+    even.spoil = lambda number, grade: Grade(score=float(number > 12 and number % 2))  # the first twelve are equal
+    (once,) = trained(start, tmp_path / "once", steps=1)
+    assert (once["redrawn"], once["flat"]) == (0.0, 1.0)
+    even.graded.clear()
+    (twice,) = trained(start, tmp_path / "twice", steps=1, redraws=3)
+    assert (twice["redrawn"], twice["flat"]) == (3.0, 0.0)
+    assert len(even.graded) == 24
+
+
+# Trouble --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_grader_that_fails_costs_one_answer(start: Path, even: Even, tmp_path: Path) -> None:
+    even.spoil = lambda number, grade: (
+        Grade(score=0.0, status=GradeStatus.TIMEOUT, why="too slow") if number == 5 else grade
+    )
+    records = trained(start, tmp_path / "run", steps=2)
+    assert [each["ungraded"] for each in records] == [1 / 12, 0.0]
+
+
+def test_equal_rewards_for_several_steps_raise_an_alarm(
+    start: Path, even: Even, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    even.spoil = lambda number, grade: Grade(score=0.0)
+    before = tiny_model().state_dict()
+    records = trained(start, tmp_path / "run", steps=3, patience=2)
+    assert ["alarm/flat" in each for each in records] == [False, True, True]
+    assert "in 2 steps no group had better and worse answers" in capsys.readouterr().err
+    checkpoint = state.checkpoints(tmp_path / "run" / "grpo" / "checkpoints")[-1]
+    from ponder.model.checkpoint import load_model
+
+    after = load_model(checkpoint, dtype=torch.float32).state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_grader_that_never_works_stops_the_run(start: Path, even: Even, tmp_path: Path) -> None:
+    even.spoil = lambda number, grade: Grade(score=0.0, status=GradeStatus.FAILED, why="no such module: sympi")
+    with pytest.raises(GraderError, match=r"not one answer could be graded in 2 steps .*sympi.*mend the grader"):
+        trained(start, tmp_path / "run", patience=2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"temperature": 0.0}, "temperature must be over 0"),
+        ({"samples": 1}, "samples must be at least 2"),
+        ({"accumulate": 2}, "accumulate does not apply"),
+        ({"tokens": 5}, "leave it out"),
+        ({"overlong": 11}, r"overlong must lie in \[0, max_tokens\]"),
+        ({"minibatches": 4}, "must not exceed"),
+        ({"mix": (MixRecipe(task="even", direct=0.5),)}, "grpo.thinking = 0"),
+        ({"mix": (MixRecipe(messages="a.jsonl"),)}, "messages have no grade"),
+        ({"objective": Objective.REJECTION, "kl": 0.1}, "kl does not apply"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, keys: dict[str, object], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        recipe(tmp_path, tmp_path, **keys)

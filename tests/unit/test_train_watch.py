@@ -1,0 +1,71 @@
+"""Accuracy while it trains: the same problems each time, room for the longest demonstration, every kind of task."""
+
+import pytest
+
+from ponder.testing.tiny import ByteTokenizer, tiny_model
+from ponder.train import watch
+from ponder.train.recipe import MixRecipe, SftRecipe
+from ponder.train.watch import solved
+
+FOLDING = """
+from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
+
+class Folding:
+    name = "folding"
+
+    def sample(self, rng, level):
+        return Problem(task=self.name, question="?", answer="1", metadata={"folds": int(10 * level)})
+
+    def demonstrate(self, problem, rng):
+        fold = Fold("x" * 50, mistake("y" * 20))
+        return Demonstration(reasoning="x" * 25, answer="1" * 5, folds=(fold,) * problem.metadata["folds"])
+
+    def grade(self, problem, answer):
+        return Grade(score=1.0)
+
+    def same(self, a, b):
+        return a == b
+"""
+
+
+def asked(monkeypatch, mix, **options):
+    """What is asked at two evaluations of a tiny model."""
+    seen = []
+
+    async def answer(sampler, asked):
+        seen.append(asked)
+        await sampler.close()
+        return [True] * len(asked)
+
+    monkeypatch.setattr(watch, "_answer", answer)
+    stage = SftRecipe(mix=mix, sequence=128, eval_every=1, watch_problems=5)
+    watcher = solved(stage, ByteTokenizer(), seed=1, **options)
+    for step in (1, 2):
+        watcher(step, tiny_model(vocab_size=320))
+    assert seen[0] == seen[1]
+    return seen[0]
+
+
+def test_answers_have_room_for_twice_their_demonstration_and_at_least_a_row(monkeypatch, tmp_path):
+    (tmp_path / "folding.py").write_text(FOLDING)
+    mix = (MixRecipe(task=f"{tmp_path}/folding.py:Folding"),)
+    assert [each.max_tokens for each in asked(monkeypatch, mix)] == [2 * (70 * folds + 30) for folds in (1, 3, 5, 7, 9)]
+    mix = (MixRecipe(task=f"{tmp_path}/folding.py:Folding", max_level=0.05),)
+    assert [each.max_tokens for each in asked(monkeypatch, mix)] == [128] * 5
+    assert [each.max_tokens for each in asked(monkeypatch, mix, max_tokens=77)] == [77] * 5
+
+
+def test_levels_are_spread_evenly(monkeypatch):
+    mix = (MixRecipe(task="products"), MixRecipe(messages="unused.jsonl"))
+    assert len({len(each.problem.question) for each in asked(monkeypatch, mix)}) > 1
+
+
+@pytest.mark.parametrize("task", ["products", "recipes/smoke/hidden_number.py:HiddenNumber"])
+def test_tasks_and_environments_are_answered_and_graded(task):
+    stage = SftRecipe(mix=(MixRecipe(task=task),), sequence=128, eval_every=1, watch_problems=3)
+    watcher = solved(stage, ByteTokenizer(), seed=1)
+    assert watcher(1, tiny_model(vocab_size=320)) == {f"solved/{task}": 0.0}
+
+
+def test_nothing_to_watch():
+    assert solved(SftRecipe(mix=(MixRecipe(task="products"),)), ByteTokenizer(), seed=1) is None
