@@ -151,3 +151,12 @@ def test_rotary_frequencies_stay_float32_under_to() -> None:
     model = random_model()
     before = model.model.rotary.inv_freq.clone()
     assert torch.equal(model.to(torch.bfloat16).model.rotary.inv_freq, before)
+
+
+def test_how_long_a_model_may_think_is_in_its_config() -> None:
+    sizes = {"vocab_size": 32, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 4}
+    told = ModelConfig(**sizes, intermediate_size=8).to_hf()
+    assert "thinking_tokens" not in told
+    config = ModelConfig.from_hf({**told, "thinking_tokens": 32768})
+    assert config.thinking_tokens == 32768
+    assert config.to_hf()["thinking_tokens"] == 32768

@@ -33,6 +33,16 @@ def test_any_effort_but_none_can_close_its_thinking():
     assert [limits(effort, 8).cap for effort in Effort] == [0, 1, 1, 3, 7]
 
 
+def test_a_model_that_folds_may_think_for_longer_than_its_window():
+    assert [limits(effort, 1024, 32768).cap for effort in Effort] == [0, 1024, 4096, 16384, 32768]
+    sampler = ScriptedSampler([THOUGHT])
+    sampler.thinking_tokens = 32768
+    run(direct("high"), sampler)
+    params = sampler.requests[0].params
+    assert params.thinking.cap == 32768
+    assert params.max_tokens == 32768 + answer_room(4096)
+
+
 def test_an_unknown_effort_lists_the_known_ones():
     with pytest.raises(InvalidRequest, match="none, minimal, low, medium, high"):
         limits("max", 1024)

@@ -1,6 +1,7 @@
 """Reinforcement learning: what is rewarded becomes likelier, a step is repeatable to the bit, and trouble is said."""
 
 import json
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -308,6 +309,20 @@ def test_cut_off_and_resumed_equals_uninterrupted_bit_for_bit(
     assert unclocked(read_metrics(tmp_path / "parts" / "grpo" / "metrics.jsonl")) == unclocked(whole)
     for name in ("grpo/model/model.safetensors", "grpo/questions.bin"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_ctrl_c_in_a_rollout_finishes_the_step_and_resume_is_exact(start: Path, even: Even, tmp_path: Path) -> None:
+    whole = trained(start, tmp_path / "whole")
+    even.graded.clear()
+
+    def interrupt(number: int, grade: Grade) -> Grade:
+        if number == 15:
+            signal.raise_signal(signal.SIGINT)
+        return grade
+
+    even.spoil = interrupt
+    assert len(trained(start, tmp_path / "parts")) == 2
+    assert unclocked(trained(start, tmp_path / "parts")) == unclocked(whole)
 
 
 def stop_behind(last: int):

@@ -72,6 +72,8 @@ class ModelConfig:
     """The shape of a `Transformer`.
 
     rms_norm_eps, rope_theta: as in config.json. max_positions: the longest window the model was made for, in tokens.
+    thinking_tokens: how long one answer may be thought about, over all contexts: more than max_positions for a model that
+    was taught to fold; None: what the window holds.
     attention_bias: on q, k and v, and (except Qwen2) on o. bos/eos/pad: only carried along for other programs.
     Raises ValueError that names the field when sizes are impossible.
     """
@@ -91,6 +93,7 @@ class ModelConfig:
     attention_bias: bool = False
     tie_embeddings: bool = True
     max_positions: int = 4096
+    thinking_tokens: int | None = None
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
@@ -100,6 +103,10 @@ class ModelConfig:
             value = getattr(self, field)
             if not 1 <= value <= limit:
                 raise ValueError(f"{_HF_NAMES.get(field, field)} is {value}: it must lie between 1 and {limit}")
+        if self.thinking_tokens is not None and not 1 <= self.thinking_tokens <= _LIMITS["max_positions"]:
+            raise ValueError(
+                f"thinking_tokens is {self.thinking_tokens}: it must lie between 1 and {_LIMITS['max_positions']}"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_key_value_heads is {self.num_kv_heads}: it must divide num_attention_heads {self.num_heads}"

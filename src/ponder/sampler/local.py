@@ -77,6 +77,11 @@ class LocalSampler:
         return self.engine.window
 
     @property
+    def thinking_tokens(self) -> int | None:
+        """How long the model was made to think about one answer, if it folds its thoughts; None: for a window."""
+        return self.engine.model.config.thinking_tokens
+
+    @property
     def num_jobs(self) -> int:
         """Completions under way, waiting ones included."""
         return len(self._jobs)

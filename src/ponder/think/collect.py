@@ -46,7 +46,10 @@ class Sampling:
         window = window_of(sampler)
         if window is None:
             return replace(request, effort=self.effort)
-        thinking = efforts.limits(self.effort or Effort.MEDIUM, window)
+        longest: int | None = getattr(sampler, "thinking_tokens", None)
+        thinking = efforts.limits(self.effort or Effort.MEDIUM, window, longest)
+        if longest is not None and thinking.cap and max_tokens is None:  # more than a window: its thoughts fold
+            params = replace(params, max_tokens=thinking.cap + efforts.answer_room(window))
         room = 0 if thinking.cap == 0 else efforts.answer_room(window, max_tokens)
         return replace(request, params=replace(params, thinking=thinking, answer_room=room))
 

@@ -13,7 +13,7 @@ FRACTIONS = {
     Effort.MEDIUM: Fraction(1, 2),
     Effort.HIGH: Fraction(1),
 }
-"""The share of the window, less the answer's room, that thinking may take."""
+"""The share that thinking may take of the window less the answer's room, or of what a model that folds was made for."""
 
 ANSWER_SHARE = Fraction(1, 8)
 """The share of the window that is kept for the answer."""
@@ -33,12 +33,12 @@ def answer_room(window: int, max_tokens: int | None = None) -> int:
     return room if max_tokens is None else min(room, max_tokens // 2)
 
 
-def limits(effort: Effort | str, window: int) -> ThinkingLimits:
-    """The cap of an effort in a window of so many tokens: its share (`FRACTIONS`) of what the answer's room leaves.
+def limits(effort: Effort | str, window: int, longest: int | None = None) -> ThinkingLimits:
+    """The cap of an effort in a window of so many tokens: its share (`FRACTIONS`) of what the answer's room leaves, or
+    of `longest`, the thinking that a model which folds its thoughts was made for.
 
     "none" is 0, a direct prompt; any other effort has at least one token, the close.
     """
     effort = parse_effort(effort)
-    return ThinkingLimits(
-        cap=0 if effort is Effort.NONE else max(1, int((window - answer_room(window)) * FRACTIONS[effort]))
-    )
+    most = window - answer_room(window) if longest is None else longest
+    return ThinkingLimits(cap=0 if effort is Effort.NONE else max(1, int(most * FRACTIONS[effort])))

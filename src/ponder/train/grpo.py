@@ -190,8 +190,8 @@ class Grpo:
         return groups
 
     def _rewards(self, group: Sequence[Attempt]) -> Tensor:
-        """The grades' scores, less what an answer loses by its length."""
-        lengths = torch.tensor([sampled_tokens(each.trajectory) for each in group])
+        """The grades' scores, less what an answer loses by its length: all tokens that max_tokens counts."""
+        lengths = torch.tensor([sum(len(segment.ids) for segment in each.trajectory.segments) for each in group])
         scores = torch.tensor([each.grade.score for each in group], dtype=torch.float32)
         return scores + overlong_penalty(lengths, self.recipe.max_tokens, self.recipe.overlong)
 
@@ -253,6 +253,7 @@ class Grpo:
             by_task[each.problem.task].append(each.grade.solved)
         return {
             "reward": float(rollout.rewards_PS.mean()),
+            "score": _mean([each.grade.score for each in attempts]),
             "solved": _mean([each.grade.solved for each in attempts]),
             "length": _mean(lengths),
             "longest": float(max(lengths)),
@@ -271,7 +272,8 @@ class Grpo:
         """Before a checkpoint: samples of the last step to read, and the questions asked so far."""
         if self._last is not None:
             path = self.folder / "samples" / f"step_{self._last.step + 1:06d}.jsonl"
-            write_samples(path, self._last.groups, self._last.rewards_PS.tolist())
+            levels = [each.level for each in self._last.drawn]
+            write_samples(path, self._last.groups, self._last.rewards_PS.tolist(), levels)
         asked, self._questions = self._questions, set()
         add_questions(self.folder / QUESTIONS, np.array(sorted(asked), np.uint64))
 

@@ -81,13 +81,14 @@ def _turn(message: Message) -> dict[str, str]:
     }
 
 
-def write_samples(path: Path, groups: Groups, rewards: Sequence[Sequence[float]]) -> None:
-    """One readable line for each attempt of a step."""
+def write_samples(path: Path, groups: Groups, rewards: Sequence[Sequence[float]], levels: Sequence[float]) -> None:
+    """One readable line for each attempt of a step. levels: of the groups' problems."""
     lines = []
-    for group, own in zip(groups, rewards, strict=True):
+    for group, own, level in zip(groups, rewards, levels, strict=True):
         for attempt, reward in zip(group, own, strict=True):
             record = {
                 "task": attempt.problem.task,
+                "level": round(level, 3),
                 "question": attempt.problem.question,
                 "gold": attempt.problem.answer,
                 "thinking": attempt.completion.reasoning,

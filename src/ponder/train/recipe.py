@@ -125,7 +125,10 @@ class RunRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """The shape of the model (Qwen3 layout). `size`, the hidden size, is the dial: the rest follows unless said."""
+    """The shape of the model (Qwen3 layout). `size`, the hidden size, is the dial: the rest follows unless said.
+
+    thinking: tokens of thinking that the efforts are shares of, for a model that is taught to fold; None: its window.
+    """
 
     size: int = 256
     layers: int | None = None
@@ -135,6 +138,7 @@ class ModelRecipe:
     mlp: int | None = None
     rope_theta: float = 10_000.0
     max_positions: int = 4096
+    thinking: int | None = None
     tie_embeddings: bool = True
 
     def shape(self) -> tuple[int, int, int, int, int]:

@@ -77,6 +77,7 @@ def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
         rope_theta=recipe.rope_theta,
         tie_embeddings=recipe.tie_embeddings,
         max_positions=recipe.max_positions,
+        thinking_tokens=recipe.thinking,
         eos_token_ids=(end, separator),
         pad_token_id=separator,
     )
