@@ -1,5 +1,5 @@
-"""Products by the compact working of `products`: a first factor of up to five digits and a second of up to four are
-shown; a second of five digits is one row more than was ever shown, to be found by reward."""
+"""Products by the compact working of `products`: factors of up to five digits, nine in both together, are shown; five by
+five digits, one more than was ever shown, is to be found by reward."""
 
 from random import Random
 
@@ -9,12 +9,14 @@ from ponder.tasks.protocol import Problem
 
 
 class Shown(Products):
-    """Up to five by four digits. Level sets the digits of the first factor."""
+    """Two to nine digits in both factors together. Level sets how many."""
 
     name = "shown"
 
     def sample(self, rng: Random, level: float) -> Problem:
-        return self._problem(rng, size_at(level, 1, 5), rng.randint(1, 4))
+        digits = size_at(level, 2, 9)
+        first = rng.randint(max(1, digits - 5), min(5, digits - 1))
+        return self._problem(rng, first, digits - first)
 
     def _problem(self, rng: Random, first: int, second: int) -> Problem:
         factors = [number_of_digits(rng, first), number_of_digits(rng, second)]
