@@ -1,5 +1,5 @@
-"""Products by the compact working of `products`: factors of up to five digits, nine in both together, are shown; five by
-five digits, one more than was ever shown, is to be found by reward."""
+"""Products by the compact working of `products`: factors of up to five digits, nine in both together, are shown; five
+by five digits, one more than was ever shown, is to be found by reward."""
 
 from random import Random
 
