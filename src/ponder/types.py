@@ -241,6 +241,10 @@ class GraderError(PonderError):
     """A grader that could not run at all (not: an answer that is wrong)."""
 
 
+class TaskError(PonderError):
+    """A task that does not keep its promises. Names the call and the question."""
+
+
 class MissingExtra(PonderError, ImportError):
     """An optional dependency is not installed. The text names the extra."""
 

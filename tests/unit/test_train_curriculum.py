@@ -98,6 +98,12 @@ def test_solved_and_hopeless_tasks_give_way_and_never_starve():
     assert shares["share/a"] == max(shares.values())
 
 
+def test_the_summary_speaks_of_tasks_by_their_names():
+    curriculum = Curriculum((MixRecipe(task="/far/tasks.py:Five"), *MIX), 0, ["five", "a", "b", "c"])
+    assert {name for name in curriculum.summary() if "/five" in name} == {"share/five", "level/five"}
+    assert not [name for name in curriculum.summary() if "tasks.py" in name]
+
+
 def test_a_solved_level_is_still_drawn_and_a_lapse_is_noticed():
     curriculum = Curriculum(MIX[:1], 0)
     run(curriculum, [0.8], 60)

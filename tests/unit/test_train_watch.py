@@ -1,7 +1,10 @@
 """Accuracy while it trains: the same problems each time, room for the longest demonstration, every kind of task."""
 
+from collections import Counter
+
 import pytest
 
+from ponder.tasks.registry import load_task
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train import watch
 from ponder.train.recipe import MixRecipe, SftRecipe
@@ -64,7 +67,12 @@ def test_levels_are_spread_evenly(monkeypatch):
 def test_tasks_and_environments_are_answered_and_graded(task):
     stage = SftRecipe(mix=(MixRecipe(task=task),), sequence=128, eval_every=1, watch_problems=3)
     watcher = solved(stage, ByteTokenizer(), seed=1)
-    assert watcher(1, tiny_model(vocab_size=320)) == {f"solved/{task}": 0.0}
+    assert watcher(1, tiny_model(vocab_size=320)) == {f"solved/{load_task(task).name}": 0.0}
+
+
+def test_every_entry_of_the_mix_is_watched_under_a_name_of_its_own(monkeypatch):
+    mix = (MixRecipe(task="gcd", max_level=0.3), MixRecipe(task="products"), MixRecipe(task="gcd", min_level=0.7))
+    assert Counter(each.name for each in asked(monkeypatch, mix)) == {"gcd": 5, "products": 5, "gcd.2": 5}
 
 
 def test_nothing_to_watch():

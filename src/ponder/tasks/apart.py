@@ -162,6 +162,9 @@ def grade(payload: dict[str, Any]) -> dict[str, Any]:
     given = _task(payload["spec"]).grade(_problem(payload), answer) if env is None else env.grade(answer)
     if not isinstance(given, Grade):
         return {"score": 0.0, "status": GradeStatus.FAILED, "why": f"grade returned {given!r}, not a Grade"}
+    if not 0 <= given.score <= 1:
+        why = f"grade gave a score of {given.score:g}: scores lie in [0, 1]"
+        return {"score": 0.0, "status": GradeStatus.FAILED, "why": why}
     return {"score": float(given.score), "status": given.status, "why": given.why}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
+from itertools import chain, count
 
 from ponder.tasks.apart import TaskApart, build
 from ponder.tasks.gym import GymTask, hard_config
@@ -31,6 +33,15 @@ def load_task(spec: str) -> Task:
         raise InvalidRequest(f"there is no task {spec!r}: {hint} (others: 'gym:NAME', 'file.py:Class')")
     task = build(spec)
     return task if type(task).__module__.split(".")[0] == "ponder" else TaskApart(spec, task)
+
+
+def distinct_names(tasks: Sequence[Task]) -> list[str]:
+    """Each task's name, with a number behind it from the second task of one name on: "products", "products.2"."""
+    names: list[str] = []
+    for task in tasks:
+        candidates = chain([task.name], (f"{task.name}.{number}" for number in count(2)))
+        names.append(next(name for name in candidates if name not in names))
+    return names
 
 
 def _gym_task(spec: str) -> GymTask:

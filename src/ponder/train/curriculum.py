@@ -26,10 +26,12 @@ class Curriculum:
     """A pass rate for every task of the mix and every bin of its levels, moved by what comes back.
 
     `draw` is a function of (seed, step, index) and of the results so far, which `state` holds as JSON.
+    names: what the summary calls the entries; None: as the mix does.
     """
 
-    def __init__(self, mix: Sequence[MixRecipe], seed: int) -> None:
+    def __init__(self, mix: Sequence[MixRecipe], seed: int, names: Sequence[str] | None = None) -> None:
         self.mix = tuple(mix)
+        self.names = [entry.task for entry in self.mix] if names is None else list(names)
         self.seed = seed
         self.pass_rates = [[0.5] * BINS for _ in self.mix]  # nothing is known: everything is worth a try
 
@@ -60,11 +62,11 @@ class Curriculum:
         """For each task: the share of the draws that it gets (`share/products`) and their mean level."""
         shares = self._shares()
         told: dict[str, float] = {}
-        for entry, rates, share in zip(self.mix, self.pass_rates, shares, strict=True):
+        for name, entry, rates, share in zip(self.names, self.mix, self.pass_rates, shares, strict=True):
             weights = list(map(_weight, rates))
             middle = sum(weight * (bin + 0.5) for bin, weight in enumerate(weights)) / sum(weights) / BINS
-            told[f"share/{entry.task}"] = share / sum(shares)
-            told[f"level/{entry.task}"] = entry.min_level + (entry.max_level - entry.min_level) * middle
+            told[f"share/{name}"] = share / sum(shares)
+            told[f"level/{name}"] = entry.min_level + (entry.max_level - entry.min_level) * middle
         return told
 
     def state(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.sync import run_sync
 from ponder.tasks.protocol import EnvironmentTask, GradeStatus, Problem, Task
-from ponder.tasks.registry import load_task
+from ponder.tasks.registry import distinct_names, load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.advantages import flat, group_advantages, overlong_penalty
 from ponder.train.alarms import Alarms
@@ -99,7 +99,8 @@ class Grpo:
     ) -> None:
         self.recipe, self.model, self.tokenizer, self.folder, self.seed = recipe, model, tokenizer, folder, seed
         self.tasks: list[Task] = [load_task(entry.task) for entry in recipe.mix]
-        self.curriculum = Curriculum(recipe.mix, seed)
+        self.names = distinct_names(self.tasks)
+        self.curriculum = Curriculum(recipe.mix, seed, self.names)
         self.alarms = Alarms(recipe.patience)
         self.policy = PolicyGradient(recipe, model)
         self.params = SamplingParams(
@@ -249,8 +250,8 @@ class Grpo:
         segments = [segment for each in attempts for segment in each.trajectory.segments]
         logprobs = [p for s in segments for p, o in zip(s.logprobs, s.origins, strict=True) if o is Origin.SAMPLED]
         by_task: dict[str, list[bool]] = defaultdict(list)
-        for each in attempts:
-            by_task[each.problem.task].append(each.grade.solved)
+        for drawn, group in zip(rollout.drawn, rollout.groups, strict=True):
+            by_task[self.names[drawn.entry]] += [each.grade.solved for each in group]
         return {
             "reward": float(rollout.rewards_PS.mean()),
             "score": _mean([each.grade.score for each in attempts]),

@@ -13,7 +13,7 @@ from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.sync import run_sync
 from ponder.tasks.protocol import DemonstratedTask, Problem, Task, without_marks
-from ponder.tasks.registry import load_task
+from ponder.tasks.registry import distinct_names, load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.loop import Watch
 from ponder.train.recipe import GrpoRecipe, MixRecipe, SftRecipe
@@ -23,9 +23,9 @@ from ponder.types import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A problem, the mix's name of its task, and how many tokens an answer may take."""
+    """A problem, what metrics call its task, and how many tokens an answer may take."""
 
-    spec: str
+    name: str
     task: Task
     problem: Problem
     max_tokens: int
@@ -40,10 +40,14 @@ def solved(
     is for `ponder eval` to show. None where the mix has no task or the recipe asks for no problems.
     max_tokens: of an answer, over all contexts; None: twice what the demonstration takes, at least a row.
     """
-    entries = {entry.task: entry for entry in stage.mix if entry.task}
+    entries = [entry for entry in stage.mix if entry.task]
     if not entries or not stage.watch_problems or not stage.eval_every:
         return None
-    asked = [each for entry in entries.values() for each in _asked(entry, stage, tokenizer, seed, max_tokens)]
+    tasks = [load_task(entry.task) for entry in entries]
+    named = zip(entries, tasks, distinct_names(tasks), strict=True)
+    asked = [
+        each for entry, task, name in named for each in _asked(entry, task, name, stage, tokenizer, seed, max_tokens)
+    ]
 
     def watch(step: int, model: Transformer) -> Mapping[str, float]:
         sampler = LocalSampler(
@@ -51,23 +55,29 @@ def solved(
         )
         scores: dict[str, list[bool]] = defaultdict(list)
         for each, right in zip(asked, run_sync(_answer(sampler, asked)), strict=True):
-            scores[each.spec].append(right)
+            scores[each.name].append(right)
         return {f"solved/{name}": sum(each) / len(each) for name, each in scores.items()}
 
     return watch
 
 
 def _asked(
-    entry: MixRecipe, stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, seed: int, max_tokens: int | None
+    entry: MixRecipe,
+    task: Task,
+    name: str,
+    stage: SftRecipe | GrpoRecipe,
+    tokenizer: Tokenizer,
+    seed: int,
+    max_tokens: int | None,
 ) -> list[_Asked]:
-    task, count = load_task(entry.task), stage.watch_problems
+    count = stage.watch_problems
     found = []
     for index in range(count):
         level = entry.min_level + (entry.max_level - entry.min_level) * (index + 0.5) / count
-        rng = Random(f"watch/{seed}/{entry.task}/{index}")
+        rng = Random(f"watch/{seed}/{name}/{index}")
         problem = task.sample(rng, level)
         room = max_tokens or max(stage.sequence, 2 * _demonstrated_tokens(task, problem, rng, tokenizer))
-        found.append(_Asked(entry.task, task, problem, room))
+        found.append(_Asked(name, task, problem, room))
     return found
 
 
