@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, add_quantize, load, positive
-from ponder.types import Effort, InvalidRequest
+from ponder.cli.options import MODEL_HELP, add_quantize, add_thinking, load, positive
+from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
     from ponder.evaluate import Curve, Result
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-n", type=positive, default=100, help="problems of each task (default: 100)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first held-out problem")
-    parser.add_argument("--effort", choices=list(Effort), default=Effort.HIGH, help="of the thinking modes")
+    add_thinking(parser, effort="of the thinking modes (default: high)")
     parser.add_argument(
         "--samples", type=positive, default=8, metavar="N", help="votes of the consensus; 1: leave it out (default: 8)"
     )
@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=numbers,
         metavar="K,…",
         help="for which k to tell pass@k of the consensus's samples (default: doublings up to --samples)",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T", help="of the consensus's samples (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the consensus's samples")
     add_quantize(parser)
@@ -97,6 +100,13 @@ def run(args: argparse.Namespace) -> int:
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
+    modes = standard_modes(
+        effort=args.effort,
+        thinking=args.thinking,
+        samples=args.samples,
+        temperature=args.temperature,
+        seed=args.seed,
+    )
     tasks = load_suite(args.suite)
     trained_on = read_hashes(args.trained_on) if args.trained_on else None
     with load(args.model, args.quantize) as reasoner:
@@ -104,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             reasoner.sampler,
             tasks,
             args.n,
-            modes=standard_modes(effort=args.effort, samples=args.samples, seed=args.seed),
+            modes=modes,
             start=args.start,
             trained_on=trained_on,
             progress=tell,

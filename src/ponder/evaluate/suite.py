@@ -10,16 +10,30 @@ from ponder.evaluate.report import Report, published_configs
 from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Task
 from ponder.think import Strategy, consensus, direct
-from ponder.types import Effort
+from ponder.types import Effort, ThinkingLimits
 
 
 def standard_modes(
-    *, effort: Effort | str = Effort.HIGH, samples: int = 8, temperature: float = 1.0, seed: int = 0
+    *,
+    effort: Effort | str | None = None,
+    thinking: ThinkingLimits | int | None = None,
+    answer_room: int | None = None,
+    samples: int = 8,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> dict[str, Strategy]:
-    """Greedy and direct, greedy and thinking, and (for `samples` above 1) the majority of so many thinking samples."""
-    modes: dict[str, Strategy] = {"direct": direct(Effort.NONE), "thinking": direct(effort)}
+    """Greedy and direct, greedy and thinking, and (for `samples` above 1) the majority of so many thinking samples.
+
+    effort, thinking, answer_room: of the thinking ones, see `direct`; high effort unless said.
+    """
+    if effort is None and thinking is None:
+        effort = Effort.HIGH
+    thinks = direct(effort, thinking=thinking, answer_room=answer_room)
+    modes: dict[str, Strategy] = {"direct": direct(Effort.NONE), "thinking": thinks}
     if samples > 1:
-        vote = consensus(samples, effort=effort, temperature=temperature, seed=seed)
+        vote = consensus(
+            samples, effort=effort, thinking=thinking, answer_room=answer_room, temperature=temperature, seed=seed
+        )
         modes[vote.name] = vote
     return modes
 
