@@ -281,6 +281,21 @@ def test_eval_writes_the_numbers_the_tables_and_the_curve(
     assert files["png"].read_bytes().startswith(b"\x89PNG")
 
 
+def test_eval_measures_the_modes_wanted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ("eval", folder, "--suite", "spell_backward", "-n", 1, "--effort", "minimal", "--samples", 2)
+    file = tmp_path / "report.json"
+    assert Run(capsys, *wanted, "--modes", "thinking,consensus", "--json", file).code == 0
+    assert [row["mode"] for row in json.loads(file.read_text())["results"]] == ["thinking", "consensus@2"]
+    curve = Run(capsys, *wanted, "--modes", "none", "--cap-curve", "0,2")
+    assert curve.code == 0
+    assert curve.out.startswith("## Accuracy against thinking")
+    wrong = (("thinkng",), ("none",), ("consensus", "--samples", 1), ("thinking", "--pass-at", 2))
+    for options, says in zip(wrong, ("'thinkng'", "--cap-curve", "samples of 2", "that mode"), strict=True):
+        refused = Run(capsys, *wanted, "--modes", *options)
+        assert refused.code == 2
+        assert says in refused.err
+
+
 def test_eval_tells_pass_at_k_of_the_consensus_s_samples(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,10 +25,19 @@ CAPS = (0, 16, 32, 64, 128, 256, 512, 1024)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP.removesuffix(" (default: mini)"))
     parser.add_argument(
-        "--suite", required=True, metavar="S", help='"mini", or task names with commas between: "gym:gcd,mine.py:Task"'
+        "--suite",
+        required=True,
+        metavar="S",
+        help='"mini", "mini-hard", or task names with commas between: "gym:gcd,gym:lcm@hard,mine.py:Task"',
     )
     parser.add_argument("-n", type=positive, default=100, help="problems of each task (default: 100)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first held-out problem")
+    parser.add_argument(
+        "--modes",
+        type=names,
+        metavar="M,…",
+        help="which of direct, thinking, consensus (default: all); none: only the --cap-curve",
+    )
     add_thinking(parser, effort="of the thinking modes (default: high)")
     parser.add_argument(
         "--samples", type=positive, default=8, metavar="N", help="votes of the consensus; 1: leave it out (default: 8)"
@@ -65,6 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between, for argparse; "none" are none."""
+    return () if text == "none" else tuple(part.strip() for part in text.split(","))
+
+
 def numbers(text: str) -> tuple[int, ...]:
     """Rising whole numbers from 1 with commas between, for argparse."""
     found = caps(text)
@@ -94,13 +108,17 @@ def run(args: argparse.Namespace) -> int:
 
     if args.samples < max(args.pass_at or (1,)):
         raise InvalidRequest(f"--pass-at {max(args.pass_at)} needs as many --samples, which are {args.samples}")
-    if args.samples == 1 and (args.pass_at or args.plot_pass_at):
-        raise InvalidRequest("pass@k is told of the consensus's samples: give --samples of 2 or more")
+    votes = args.samples > 1 and (args.modes is None or "consensus" in args.modes)
+    if not votes and (args.pass_at or args.plot_pass_at):
+        raise InvalidRequest("pass@k is told of the consensus's samples: give --samples of 2 or more and that mode")
     for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at)):
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
+    if args.modes == () and not wanted_caps:
+        raise InvalidRequest("--modes none leaves nothing to measure but a --cap-curve: ask for one")
     modes = standard_modes(
+        args.modes,
         effort=args.effort,
         thinking=args.thinking,
         samples=args.samples,
@@ -121,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
             pass_at=args.pass_at,
         )
         curves = measure_curves(reasoner, tasks, args.n, args.start, wanted_caps)
-    tables = report.markdown() + (f"\n{table_of_curves(curves)}" if curves else "")
+    tables = "\n".join([*([report.markdown()] if modes else []), *([table_of_curves(curves)] if curves else [])])
     print(tables, end="")
     if args.markdown:
         args.markdown.write_text(tables, encoding="utf-8")
