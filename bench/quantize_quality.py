@@ -25,7 +25,7 @@ from ponder.front import model_folder
 from ponder.kernels import Quantize
 from ponder.sampler.local import LocalSampler, load_sampler
 from ponder.tasks.families import FAMILIES
-from ponder.train.examples import teachable, to_examples
+from ponder.train.examples import to_examples
 from ponder.train.packing import Example
 
 WEIGHTS: dict[str, Quantize | None] = {"bfloat16": None, "int8": "int8"}
@@ -34,7 +34,7 @@ PAGE_SIZE, LONGEST = 16, 4096
 
 def demonstrations(sampler: LocalSampler, family: str, n: int) -> list[Example]:
     """Dialogues of one problem each, thinking and answer as the family shows them."""
-    task, examples = teachable(family), []
+    task, examples = FAMILIES[family], []
     for problem in held_out(task, n):
         shown = task.demonstrate(problem, Random(problem.question))
         ids = [token for piece in shown.pieces for token in sampler.tokenizer.encode(piece)]
