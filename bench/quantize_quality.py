@@ -21,11 +21,11 @@ from ponder.dialogue.messages import Message, Reasoning, Role, Text
 from ponder.engine.kernel import FusedRunner, open_runner
 from ponder.engine.pages import Chunk
 from ponder.evaluate import evaluate, held_out, load_suite, standard_modes
-from ponder.evaluate.problems import MINI
 from ponder.front import model_folder
 from ponder.kernels import Quantize
 from ponder.sampler.local import LocalSampler, load_sampler
-from ponder.train.examples import teachable, to_examples
+from ponder.tasks.families import FAMILIES
+from ponder.train.examples import to_examples
 from ponder.train.packing import Example
 
 WEIGHTS: dict[str, Quantize | None] = {"bfloat16": None, "int8": "int8"}
@@ -34,7 +34,7 @@ PAGE_SIZE, LONGEST = 16, 4096
 
 def demonstrations(sampler: LocalSampler, family: str, n: int) -> list[Example]:
     """Dialogues of one problem each, thinking and answer as the family shows them."""
-    task, examples = teachable(family), []
+    task, examples = FAMILIES[family], []
     for problem in held_out(task, n):
         shown = task.demonstrate(problem, Random(problem.question))
         ids = [token for piece in shown.pieces for token in sampler.tokenizer.encode(piece)]
@@ -88,7 +88,7 @@ def accuracies(suite: str, n: int) -> dict[str, list[dict[str, object]]]:
     found = {}
     for name, quantize in WEIGHTS.items():
         sampler = load_sampler(model_folder("mini"), quantize=quantize)
-        modes = {"thinking": standard_modes(samples=1)["thinking"]}
+        modes = standard_modes(["thinking"])
         report = evaluate(sampler, load_suite(suite), n, modes=modes, progress=lambda r: print(r.task, r.solved, r.n))
         found[name] = [
             {
@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-n", type=int, default=200, help="problems of each task")
     parser.add_argument("--demonstrations", type=int, default=50, help="of each family")
-    parser.add_argument("--families", default=",".join(MINI), help="with commas between")
+    parser.add_argument("--families", default=",".join(FAMILIES), help="with commas between")
     args = parser.parse_args()
     families = args.families.split(",")
     sampler = load_sampler(model_folder("mini"))

@@ -97,6 +97,27 @@ def test_effort_none_thinks_no_token(folder: Path, capsys: pytest.CaptureFixture
     assert json.loads(ran.out)["usage"]["reasoning_tokens"] == 0
 
 
+@pytest.mark.parametrize("cap", [0, 5, 300])
+def test_thinking_is_capped_at_exactly_so_many_tokens(
+    folder: Path, capsys: pytest.CaptureFixture[str], cap: int
+) -> None:
+    ran = Run(capsys, "ask", "2+2?", "--model", folder, "--thinking", cap, "--json")
+    assert ran.code == 0
+    thought = json.loads(ran.out)["usage"]["reasoning_tokens"]
+    assert thought == cap or (cap == 300 and 5 < thought <= cap)  # more than the window of 256 holds
+
+
+@pytest.mark.parametrize("verb", [("ask", "2+2?", "--model", "m"), ("eval", "m", "--suite", "mini")])
+def test_how_long_to_think_is_said_once(capsys: pytest.CaptureFixture[str], verb: tuple[str, ...]) -> None:
+    for wrong, says in ((("--effort", "low", "--thinking", "4"), "not allowed"), (("--thinking=-1",), "at least 0")):
+        with pytest.raises(SystemExit) as end:
+            main([*verb, *wrong])
+        assert end.value.code == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+
+
 def test_the_answer_takes_the_form_that_is_asked_for_and_thinking_stays_free(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,6 +281,21 @@ def test_eval_writes_the_numbers_the_tables_and_the_curve(
     assert files["png"].read_bytes().startswith(b"\x89PNG")
 
 
+def test_eval_measures_the_modes_wanted(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = ("eval", folder, "--suite", "spell_backward", "-n", 1, "--effort", "minimal", "--samples", 2)
+    file = tmp_path / "report.json"
+    assert Run(capsys, *wanted, "--modes", "thinking,consensus", "--json", file).code == 0
+    assert [row["mode"] for row in json.loads(file.read_text())["results"]] == ["thinking", "consensus@2"]
+    curve = Run(capsys, *wanted, "--modes", "none", "--cap-curve", "0,2")
+    assert curve.code == 0
+    assert curve.out.startswith("## Accuracy against thinking")
+    wrong = (("thinkng",), ("none",), ("consensus", "--samples", 1), ("thinking", "--pass-at", 2))
+    for options, says in zip(wrong, ("'thinkng'", "--cap-curve", "samples of 2", "that mode"), strict=True):
+        refused = Run(capsys, *wanted, "--modes", *options)
+        assert refused.code == 2
+        assert says in refused.err
+
+
 def test_eval_tells_pass_at_k_of_the_consensus_s_samples(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,6 +307,12 @@ def test_eval_tells_pass_at_k_of_the_consensus_s_samples(
     assert [point["k"] for point in vote["pass_at"]] == [1, 3]
     assert "| pass@1 | pass@3 |" in ran.out
     assert "<svg" in files[1].read_text()
+    capped = Run(capsys, *wanted[:-2], "--samples", 2, "--thinking", 5, "--temperature", 0.5, "--json", files[0])
+    assert capped.code == 0
+    rows = json.loads(files[0].read_text())["results"]
+    assert [row["reasoning_tokens"] for row in rows] == [0, 5, 10], "both samples of the vote"
+    cold = Run(capsys, *wanted, "--samples", 3, "--temperature", 0)
+    assert (cold.code, "temperature 0" in cold.err) == (2, True)
     for wrong in (("--samples", 3, "--pass-at", 4), ("--samples", 1, "--plot-pass-at", files[1])):
         refused = Run(capsys, *wanted, *wrong)
         assert refused.code == 2

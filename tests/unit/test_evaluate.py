@@ -5,6 +5,7 @@ import json
 from itertools import combinations
 from math import isclose
 from random import Random
+from statistics import median
 
 import numpy as np
 import pytest
@@ -28,9 +29,11 @@ from ponder.evaluate import (
     table_of_curves,
     wilson,
 )
+from ponder.evaluate.problems import HARD, SUITES
 from ponder.evaluate.published import best_published, published
+from ponder.tasks.families import FAMILIES
 from ponder.tasks.graders import numeric, same_value
-from ponder.tasks.gym import TRAIN_LIMIT, GymTask, question_hash
+from ponder.tasks.gym import TRAIN_LIMIT, GymTask, hard_config, question_hash
 from ponder.tasks.protocol import Problem, Try
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
@@ -38,6 +41,7 @@ from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 from ponder.think import consensus, direct
 from ponder.train.examples import question_number
+from ponder.train.recipe_io import load_recipe
 from ponder.train.sft import add_questions
 from ponder.types import DataError, InvalidRequest, SamplerError
 
@@ -126,12 +130,26 @@ def test_no_problems_is_no_evaluation():
 
 
 def test_suites():
-    assert [task.name for task in load_suite("mini")][:2] == ["gym:products", "gym:chain_sum"]
-    assert len(load_suite("mini")) == 7
+    assert [task.name for task in load_suite("mini")] == list(SUITES["mini"])
+    assert [task.name for task in load_suite("gym:ab, mini-hard")] == ["gym:ab", *SUITES["mini-hard"]]
     names = [task.name for task in load_suite('gym:gcd, gym:products{"min_digits": 2, "max_digits": 3}')]
     assert names == ["gym:gcd", 'gym:products{"min_digits": 2, "max_digits": 3}']
     with pytest.raises(InvalidRequest, match="is no suite"):
         load_suite("gym:gcd,,")
+
+
+def test_the_mini_suite_is_what_the_bundled_model_is_trained_for():
+    recipe = load_recipe("recipes/mini/all.toml")
+    assert {f"gym:{entry.task}" for entry in recipe.sft.mix} == set(SUITES["mini"])
+    assert all(published(name) for name in SUITES["mini"] + SUITES["mini-hard"])
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_family_in_the_hard_suite_reaches_the_hard_config_s_sizes(name):
+    family = FAMILIES[name]
+    drawn = {len(family.sample(Random(f"{seed}"), (seed + 0.5) / 150).question) for seed in range(150)}
+    hard = median(len(problem.question) for problem in held_out(GymTask(name, hard_config(name)), 15))
+    assert min(drawn) <= hard <= max(drawn)
 
 
 def test_overlap_with_training():
@@ -373,6 +391,21 @@ def test_a_dataset_s_tries_are_told_by_the_family_of_its_name():
     assert (found.tries, found.mended.count + found.spoiled.count) == (1, int(sum(numbers) != entry["target"]))
 
 
+def test_the_modes_wanted_and_no_others():
+    assert list(standard_modes()) == ["direct", "thinking", "consensus@8"]
+    assert list(standard_modes(samples=1)) == ["direct", "thinking"]
+    assert list(standard_modes(["consensus", "direct"], samples=4)) == ["direct", "consensus@4"]
+    assert standard_modes([]) == {}
+    capped = standard_modes(["thinking", "consensus"], thinking=64, answer_room=8, temperature=0.5)
+    settings = [mode.sampling for mode in capped.values()]
+    assert [(each.thinking.cap, each.answer_room, each.temperature) for each in settings] == [(64, 8, 0), (64, 8, 0.5)]
+    for wrong, why in (({"modes": ["dirct"]}, "'dirct'"), ({"modes": ["consensus"], "samples": 1}, "samples of 2")):
+        with pytest.raises(InvalidRequest, match=why):
+            standard_modes(**wrong)
+    with pytest.raises(InvalidRequest, match="effort and thinking both"):
+        standard_modes(effort="low", thinking=4)
+
+
 # Reports --------------------------------------------------------------------------------------------------------------
 
 
@@ -403,7 +436,14 @@ def test_published_configs_stand_beside_published_scores_and_others_do_not():
     assert gcd["published"]["o3-mini"] == 1.0
     assert products["published"] == {}
     assert "zero-shot" in report.markdown()
-    assert "| gym:gcd | **1.000** |" in report.markdown()
+    assert "| gym:gcd | **1.000** (2) |" in report.markdown(), "a word and the end token"
+
+
+def test_hard_configs_stand_beside_the_scores_published_for_them():
+    tasks = load_suite("gym:products@hard")
+    report = evaluate(ScriptedSampler(lambda *_: "1 2 3"), tasks, 2, modes={"direct": direct("none")})
+    assert "| gym:products@hard | **0.000** (4) |" in report.markdown()
+    assert "| 0.260 (" in report.markdown()
 
 
 def test_published_scores():

@@ -83,10 +83,35 @@ def test_direct_is_greedy_unless_told_otherwise():
     assert (second.temperature, second.seed, second.max_tokens) == (0.5, 3, 99)
 
 
-def test_limits_in_tokens_win_over_effort():
+@pytest.mark.parametrize("thinking", [ThinkingLimits(cap=4), 4])
+@pytest.mark.parametrize("strategy", [direct, lambda **settings: consensus(1, **settings)])
+def test_a_cap_in_tokens_is_kept_exactly_and_leaves_the_answer_its_room(strategy, thinking):
     sampler = ScriptedSampler([THOUGHT])
-    answer = run(direct("high", thinking=ThinkingLimits(cap=4)), sampler)
+    answer = run(strategy(thinking=thinking), sampler)
     assert answer.usage.reasoning_tokens == 4
+    assert answer.text == THOUGHT.text
+    assert sampler.requests[0].params.answer_room == answer_room(sampler.window)
+
+
+def test_a_cap_beyond_the_window_is_for_folded_thoughts():
+    sampler = ScriptedSampler([THOUGHT] * 3, window=64)
+    run(direct(thinking=1000), sampler)
+    run(direct(thinking=16), sampler)
+    run(direct(thinking=1000, max_tokens=20, answer_room=2), sampler)
+    params = [request.params for request in sampler.requests]
+    assert [(each.max_tokens, each.answer_room) for each in params] == [(1008, 8), (64, 8), (20, 2)]
+
+
+def test_a_cap_of_nothing_answers_at_once():
+    sampler = ScriptedSampler([THOUGHT])
+    assert run(direct(thinking=0), sampler).usage.reasoning_tokens == 0
+    assert (sampler.requests[0].params.max_tokens, sampler.requests[0].params.answer_room) == (None, 0)
+
+
+@pytest.mark.parametrize("strategy", [direct, consensus])
+def test_how_long_to_think_is_said_once(strategy):
+    with pytest.raises(InvalidRequest, match="effort and thinking both"):
+        strategy(effort="high", thinking=4)
 
 
 def test_the_question_s_policy_and_truncation_reach_the_sampler():
@@ -231,6 +256,7 @@ def test_strategies_by_text():
     assert parse_strategy("consensus(samples=4, temperature=0.7)").name == "consensus@4"
     assert parse_strategy(" consensus( samples = 4 ) ").name == "consensus@4"
     assert isinstance(parse_strategy("direct(effort='low')"), Strategy)
+    assert parse_strategy("consensus(thinking=64)").sampling.thinking == ThinkingLimits(cap=64)
 
 
 def test_defaults_fill_what_the_text_leaves_out():
@@ -253,7 +279,8 @@ def test_defaults_fill_what_the_text_leaves_out():
         ("consensus(samples=len('x'))", "plain number or string"),
         ("a.b()", "is no strategy"),
         ("", "is no strategy"),
-        ("direct(thinking=3)", "takes no 'thinking'"),
+        ("direct(thinking='3')", "thinking must be int, not '3'"),
+        ("direct(thinking=3, effort='low')", "effort and thinking both"),
         ("direct(effort='huge')", "no effort 'huge'"),
     ],
 )

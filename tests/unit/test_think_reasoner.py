@@ -44,6 +44,13 @@ def test_settings_reach_the_strategy():
     assert (request.n, request.params.temperature, request.params.seed, request.params.max_tokens) == (3, 0.7, 4, 50)
 
 
+def test_a_cap_on_thinking_reaches_the_strategy():
+    sampler = ScriptedSampler(echo)
+    assert Reasoner(sampler).ask("x", thinking=2).usage.reasoning_tokens == 2
+    with pytest.raises(InvalidRequest, match="effort and thinking both"):
+        Reasoner(sampler).ask("x", thinking=2, effort="low")
+
+
 def test_a_ready_made_strategy_brings_its_own_settings():
     reasoner = Reasoner(ScriptedSampler(echo))
     assert reasoner.ask("x", strategy=consensus(2)).trace["samples"] == 2

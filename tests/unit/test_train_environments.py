@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from random import Random
 
@@ -18,10 +19,11 @@ from ponder.tasks.protocol import DemonstratedEnvironment, EnvironmentTask, Grad
 from ponder.tasks.registry import load_task
 from ponder.testing.parity import assert_logprobs_are_those_of_training
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_model, tiny_sampler
-from ponder.train.examples import read_messages, to_examples
+from ponder.train.examples import Examples, read_messages, to_examples
 from ponder.train.experience import Lesson, lay_out, sampled_tokens
+from ponder.train.recipe import MixRecipe
 from ponder.train.rollout import roll_out
-from ponder.types import Origin, Phase, SamplingParams
+from ponder.types import Origin, Phase, RecipeError, SamplingParams
 
 SPEC = "recipes/smoke/hidden_number.py:HiddenNumber"
 TOKENIZER = ByteTokenizer()
@@ -332,6 +334,80 @@ def test_demonstrations_find_every_number_within_the_turns_allowed(level):
         shown = HERE.show(problem, Random(seed))
         assert HERE.grade(problem, shown[-1].text).solved
         assert sum(message.role is Role.ASSISTANT for message in shown) <= HERE.max_turns
+
+
+def drawn(count=1, **entry):
+    mix = [MixRecipe(**{"task": SPEC, "direct": 0.0, **entry})]
+    examples = Examples(mix, FORMAT, tokenizer=TOKENIZER, sequence=4096)
+    return [examples.draw(Random(seed)) for seed in range(count)]
+
+
+def parted(example):
+    """What is learned of an example, and what is not."""
+    pairs = list(zip(example.ids, example.learned, strict=True))
+    return tuple(TOKENIZER.decode([id for id, flag in pairs if flag is wanted]) for wanted in (True, False))
+
+
+def test_a_mix_teaches_an_environment_s_calls_and_not_its_results():
+    for example, number in drawn(20, min_level=0.25, max_level=0.25):
+        learned, given = parted(example)
+        assert number
+        assert given.count("<|result|>compare<|body|>") == learned.count("<|call|>compare<|args|>") >= 1
+        assert re.fullmatch(
+            r"(\d to \d: \d<\|/think\|><\|call\|>compare<\|args\|>\d<\|/call\|><\|end\|>)+"
+            r"(\d) is equal<\|/think\|>\2<\|end\|>",
+            learned,
+        )
+    ((example, _),) = drawn(min_level=0.25, max_level=0.25)
+    rng = Random(0)
+    rng.choices([0], [1])
+    problem = HERE.sample(rng, rng.uniform(0.25, 0.25))
+    rng.random()
+    dialogue = [Message.user(problem.question), *HERE.show(problem, rng)]
+    rendered = FORMAT.render(dialogue, train=True)
+    assert example.ids == rendered.ids
+    assert tuple(example.learned) == rendered.assistant_mask()
+
+
+def test_a_direct_share_calls_without_thinking():
+    for example, _ in drawn(5, direct=1.0):
+        learned, given = parted(example)
+        assert "think" not in learned + given
+        assert re.fullmatch(r"(<\|call\|>compare<\|args\|>\d+<\|/call\|><\|end\|>)+\d+<\|end\|>", learned)
+
+
+def test_an_earlier_turn_in_an_environment_is_context_only():
+    for example, _ in drawn(5, earlier=1.0):
+        learned, given = parted(example)
+        assert given.count("<|user|>") == 2
+        assert learned.count("is equal") == 1
+        assert "<|call|>" in given
+        first = list(example.learned).index(True)
+        assert TOKENIZER.decode(example.ids[:first]).endswith("<|assistant|><|think|>")
+        assert TOKENIZER.decode(example.ids[:first]).count("<|user|>") == 2
+
+
+def test_folds_and_mistakes_in_an_environment_are_taught_as_in_any_thought(tmp_path):
+    source = Path("recipes/smoke/hidden_number.py").read_text()
+    source = source.replace(
+        'Reasoning(f"{guess} is equal"),',
+        'Reasoning(f"{mistake(\'odd\')} no"), Reasoning("so", state=True), Reasoning("done"),',
+    ).replace("import Grade, Problem", "import Grade, Problem, mistake")
+    (tmp_path / "folds.py").write_text(source)
+    found = {parted(example)[0] for example, _ in drawn(40, task=f"{tmp_path}/folds.py:HiddenNumber", max_level=0)}
+    folds = {each for each in found if each.endswith(" no<|state|>so<|fold|>")}
+    answers = {each for each in found if re.search(r"<\|end\|>done<\|/think\|>\d<\|end\|>$", each)}
+    assert folds
+    assert answers
+    assert found == folds | answers
+    assert not any("odd" in each for each in found)
+
+
+def test_an_environment_that_shows_nothing_cannot_be_taught(tmp_path):
+    source = Path("recipes/smoke/hidden_number.py").read_text()
+    (tmp_path / "mute.py").write_text(source.replace("def show(", "def shown("))
+    with pytest.raises(RecipeError, match="has no show"):
+        drawn(task=f"{tmp_path}/mute.py:HiddenNumber")
 
 
 def test_demonstrations_in_a_file_teach_calls_and_not_results(tmp_path):

@@ -60,7 +60,7 @@ class Chat:
             self.conversation = self.reasoner.conversation(system=self.system)
             self.screen.line("forgotten: the next turn starts afresh", DIM)
         elif command == "/effort" and len(values) == 1 and values[0] in list(Effort):
-            self.choices["effort"] = Effort(values[0])
+            self.choices |= {"effort": Effort(values[0]), "thinking": None}
             self.screen.line(f"effort: {values[0]}", DIM)
         else:
             self.screen.line(f"commands: {COMMANDS}", DIM)

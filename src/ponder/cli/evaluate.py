@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, add_quantize, load, positive
-from ponder.types import Effort, InvalidRequest
+from ponder.cli.options import MODEL_HELP, add_quantize, add_thinking, load, positive
+from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
     from ponder.evaluate import Curve, Result
@@ -25,11 +25,20 @@ CAPS = (0, 16, 32, 64, 128, 256, 512, 1024)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP.removesuffix(" (default: mini)"))
     parser.add_argument(
-        "--suite", required=True, metavar="S", help='"mini", or task names with commas between: "gym:gcd,mine.py:Task"'
+        "--suite",
+        required=True,
+        metavar="S",
+        help='"mini", "mini-hard", or task names with commas between: "gym:gcd,gym:lcm@hard,mine.py:Task"',
     )
     parser.add_argument("-n", type=positive, default=100, help="problems of each task (default: 100)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first held-out problem")
-    parser.add_argument("--effort", choices=list(Effort), default=Effort.HIGH, help="of the thinking modes")
+    parser.add_argument(
+        "--modes",
+        type=names,
+        metavar="M,…",
+        help="which of direct, thinking, consensus (default: all); none: only the --cap-curve",
+    )
+    add_thinking(parser, effort="of the thinking modes (default: high)")
     parser.add_argument(
         "--samples", type=positive, default=8, metavar="N", help="votes of the consensus; 1: leave it out (default: 8)"
     )
@@ -38,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=numbers,
         metavar="K,…",
         help="for which k to tell pass@k of the consensus's samples (default: doublings up to --samples)",
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, metavar="T", help="of the consensus's samples (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the consensus's samples")
     add_quantize(parser)
@@ -60,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the cap curve (and measure it): .png, .svg, .pdf"
     )
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between, for argparse; "none" are none."""
+    return () if text == "none" else tuple(part.strip() for part in text.split(","))
 
 
 def numbers(text: str) -> tuple[int, ...]:
@@ -91,12 +108,23 @@ def run(args: argparse.Namespace) -> int:
 
     if args.samples < max(args.pass_at or (1,)):
         raise InvalidRequest(f"--pass-at {max(args.pass_at)} needs as many --samples, which are {args.samples}")
-    if args.samples == 1 and (args.pass_at or args.plot_pass_at):
-        raise InvalidRequest("pass@k is told of the consensus's samples: give --samples of 2 or more")
+    votes = args.samples > 1 and (args.modes is None or "consensus" in args.modes)
+    if not votes and (args.pass_at or args.plot_pass_at):
+        raise InvalidRequest("pass@k is told of the consensus's samples: give --samples of 2 or more and that mode")
     for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at)):
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
+    if args.modes == () and not wanted_caps:
+        raise InvalidRequest("--modes none leaves nothing to measure but a --cap-curve: ask for one")
+    modes = standard_modes(
+        args.modes,
+        effort=args.effort,
+        thinking=args.thinking,
+        samples=args.samples,
+        temperature=args.temperature,
+        seed=args.seed,
+    )
     tasks = load_suite(args.suite)
     trained_on = read_hashes(args.trained_on) if args.trained_on else None
     with load(args.model, args.quantize) as reasoner:
@@ -104,14 +132,14 @@ def run(args: argparse.Namespace) -> int:
             reasoner.sampler,
             tasks,
             args.n,
-            modes=standard_modes(effort=args.effort, samples=args.samples, seed=args.seed),
+            modes=modes,
             start=args.start,
             trained_on=trained_on,
             progress=tell,
             pass_at=args.pass_at,
         )
         curves = measure_curves(reasoner, tasks, args.n, args.start, wanted_caps)
-    tables = report.markdown() + (f"\n{table_of_curves(curves)}" if curves else "")
+    tables = "\n".join([*([report.markdown()] if modes else []), *([table_of_curves(curves)] if curves else [])])
     print(tables, end="")
     if args.markdown:
         args.markdown.write_text(tables, encoding="utf-8")

@@ -23,11 +23,19 @@ def positive(text: str) -> int:
     return number
 
 
+def natural(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {number}")
+    return number
+
+
 def add_asking(parser: argparse.ArgumentParser) -> None:
     """How a question is answered."""
     parser.add_argument("--model", default="mini", metavar="M", help=MODEL_HELP)
     add_quantize(parser)
-    parser.add_argument("--effort", choices=[effort.value for effort in Effort], help="how long to think")
+    add_thinking(parser, effort="how long to think")
     parser.add_argument(
         "--strategy", default="direct", metavar="S", help='direct, or such as "consensus(samples=8)" (default: direct)'
     )
@@ -37,6 +45,18 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--schema", type=Path, metavar="FILE", help="the answer is JSON that this JSON schema accepts")
     form.add_argument("--regex", metavar="R", help="the answer matches this regular expression as a whole")
+
+
+def add_thinking(parser: argparse.ArgumentParser, *, effort: str) -> None:
+    """How long to think, as a word or in tokens. effort: the word's help."""
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--effort", choices=[each.value for each in Effort], help=effort)
+    length.add_argument(
+        "--thinking",
+        type=natural,
+        metavar="N",
+        help="exact cap on thinking tokens instead, over all contexts of a folded thought; 0: answer at once",
+    )
 
 
 def add_quantize(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +69,7 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings of `Reasoner.ask` that the options of `add_asking` describe."""
     return {
         "effort": Effort(args.effort) if args.effort else None,
+        "thinking": args.thinking,
         "strategy": args.strategy,
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,

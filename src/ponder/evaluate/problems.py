@@ -8,25 +8,35 @@ from pathlib import Path
 from random import Random
 from typing import cast
 
+from ponder.tasks.families import FAMILIES
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask, question_hash
 from ponder.tasks.protocol import Problem, Task
 from ponder.tasks.registry import load_task
 from ponder.types import DataError, InvalidRequest
 
-MINI = ("products", "chain_sum", "letter_counting", "spell_backward", "gcd", "basic_arithmetic", "countdown")
-SUITES: dict[str, tuple[str, ...]] = {"mini": tuple(f"gym:{name}" for name in MINI)}
+HARD = (
+    "base_conversion", "basic_arithmetic", "calendar_arithmetic", "chain_sum", "count_bits", "countdown",
+    "decimal_chain_sum", "fraction_simplification", "gcd", "knights_knaves", "lcm", "leg_counting", "letter_counting",
+    "mini_sudoku", "power_function", "prime_factorization", "products", "spell_backward", "string_splitting",
+    "string_synthesis", "syllogism", "word_sequence_reversal",
+)  # fmt: skip
+"""The families whose levels reach, or pass, the sizes of the dataset's published hard config."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "mini": tuple(f"gym:{name}" for name in FAMILIES),
+    "mini-hard": tuple(f"gym:{name}@hard" for name in HARD),
+}
+"""The datasets that the bundled model is trained for, under their default configs and under their hard ones."""
 
 
 def load_suite(spec: str) -> list[Task]:
-    """The tasks of a suite ("mini"), or of task names separated by commas ("gym:gcd, products, mine.py:Task")."""
-    if spec in SUITES:
-        return [load_task(name) for name in SUITES[spec]]
+    """The tasks of suites ("mini", "mini-hard") and task names, commas between ("gym:gcd, products, mine.py:Task")."""
     names = [name.strip() for name in _split(spec)]
     if not all(names):
         raise InvalidRequest(
             f"{spec!r} is no suite: give {', '.join(map(repr, SUITES))} or task names with commas between"
         )
-    return [load_task(name) for name in names]
+    return [load_task(task) for name in names for task in SUITES.get(name, (name,))]
 
 
 def _split(spec: str) -> Iterator[str]:

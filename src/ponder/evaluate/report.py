@@ -58,7 +58,7 @@ class Report:
             tasks = [task for task in dict.fromkeys(result.task for result in self.results) if task in self.compared]
             columns = ("task", *dict.fromkeys(result.mode for result in self.results), *SHOWN_MODELS, "best of ten")
             parts += [
-                "## Beside published scores (mean scores)",
+                "## Beside published scores (mean scores; in brackets the tokens generated per problem)",
                 _table(columns, map(self._compared_row, tasks)),
                 ATTRIBUTION,
             ]
@@ -95,12 +95,12 @@ class Report:
         return [result.task, str(len(result.items[0].drawn)), majority, *rates, f"{points[0].tokens / points[0].k:.0f}"]
 
     def _compared_row(self, task: str) -> list[str]:
-        ours = {result.mode: result.mean_score for result in self.results if result.task == task}
+        ours = {result.mode: result for result in self.results if result.task == task}
         theirs, best = published(task), best_published(task)
         modes = dict.fromkeys(result.mode for result in self.results)
         return [
             task,
-            *(f"**{ours[mode]:.3f}**" if mode in ours else "–" for mode in modes),
+            *(_score(ours[mode]) if mode in ours else "–" for mode in modes),
             *(f"{theirs[model]:.3f}" if model in theirs else "–" for model in SHOWN_MODELS),
             f"{best[1]:.3f} ({best[0]})" if best else "–",
         ]
@@ -142,6 +142,10 @@ def _correction_row(row: tuple[Result, Correction]) -> list[str]:
     result, found = row
     shares = map(str, (found.mended, found.spoiled, found.false_accepts, found.false_rejects))
     return [result.task, result.mode, str(found.samples), str(found.tries), *shares]
+
+
+def _score(result: Result) -> str:
+    return f"**{result.mean_score:.3f}** ({result.usage.completion_tokens / result.n:,.0f})"
 
 
 def _result_row(result: Result) -> list[str]:

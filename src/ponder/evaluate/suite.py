@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ponder.evaluate.measure import Result, measure
 from ponder.evaluate.problems import held_out
@@ -10,18 +10,43 @@ from ponder.evaluate.report import Report, published_configs
 from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Task
 from ponder.think import Strategy, consensus, direct
-from ponder.types import Effort
+from ponder.types import Effort, InvalidRequest, ThinkingLimits
+
+MODES = ("direct", "thinking", "consensus")
 
 
 def standard_modes(
-    *, effort: Effort | str = Effort.HIGH, samples: int = 8, temperature: float = 1.0, seed: int = 0
+    modes: Collection[str] | None = None,
+    *,
+    effort: Effort | str | None = None,
+    thinking: ThinkingLimits | int | None = None,
+    answer_room: int | None = None,
+    samples: int = 8,
+    temperature: float = 1.0,
+    seed: int = 0,
 ) -> dict[str, Strategy]:
-    """Greedy and direct, greedy and thinking, and (for `samples` above 1) the majority of so many thinking samples."""
-    modes: dict[str, Strategy] = {"direct": direct(Effort.NONE), "thinking": direct(effort)}
-    if samples > 1:
-        vote = consensus(samples, effort=effort, temperature=temperature, seed=seed)
-        modes[vote.name] = vote
-    return modes
+    """Greedy and direct, greedy and thinking, and (for `samples` above 1) the majority of so many thinking samples.
+
+    modes: which of MODES; None: all. effort, thinking, answer_room: of the thinking ones, see `direct`; high effort
+    unless said. Raises InvalidRequest for another mode, and for a consensus of one.
+    """
+    for mode in modes or ():
+        if mode not in MODES:
+            raise InvalidRequest(f"there is no mode {mode!r}: there are {', '.join(MODES)}")
+    if samples == 1 and modes is not None and "consensus" in modes:
+        raise InvalidRequest("a consensus needs samples of 2 or more, which are 1")
+    if effort is None and thinking is None:
+        effort = Effort.HIGH
+    thinks = direct(effort, thinking=thinking, answer_room=answer_room)
+    made: dict[str, Strategy] = {"direct": direct(Effort.NONE), "thinking": thinks}
+    if modes is not None:
+        made = {name: mode for name, mode in made.items() if name in modes}
+    if samples > 1 and (modes is None or "consensus" in modes):
+        vote = consensus(
+            samples, effort=effort, thinking=thinking, answer_room=answer_room, temperature=temperature, seed=seed
+        )
+        made[vote.name] = vote
+    return made
 
 
 def evaluate(

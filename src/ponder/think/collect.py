@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 from ponder.sampler.protocol import Completion, Delta, Done, Request, Sampler
 from ponder.think import effort as efforts
@@ -16,15 +16,26 @@ from ponder.types import Budget, Effort, InvalidRequest, Phase, SamplingParams, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How a strategy samples. `thinking` says it in tokens and wins over `effort`; without either it is medium where
-    limits are kept exactly, and an endpoint's own default. answer_room: beside `thinking`; an effort brings its own."""
+    """How a strategy samples: for how long as `effort` says, or in tokens, `thinking`; without either it is medium
+    where limits are kept exactly, and an endpoint's own default. answer_room: beside `thinking`, tokens kept for the
+    answer; None: as many as an effort keeps."""
 
     effort: Effort | None = None
     thinking: ThinkingLimits | None = None
-    answer_room: int = 0
+    answer_room: int | None = None
     max_tokens: int | None = None
     temperature: float = 0.0
     seed: int | None = None
+
+    @classmethod
+    def of(cls, effort: Effort | str | None, thinking: ThinkingLimits | int | None, **settings: Any) -> Sampling:
+        """An effort by its name, a cap by its number. Raises InvalidRequest for both at once."""
+        if effort is not None and thinking is not None:
+            raise InvalidRequest(
+                "effort and thinking both say how long to think: give an effort, or thinking in tokens"
+            )
+        limits = ThinkingLimits(cap=thinking) if isinstance(thinking, int) else thinking
+        return cls(effort=None if effort is None else efforts.parse_effort(effort), thinking=limits, **settings)
 
     def request(self, question: Question, sampler: Sampler, budget: Budget, n: int) -> Request:
         """One request for `n` completions whose tokens stay within the budget, split evenly."""
@@ -41,17 +52,21 @@ class Sampling:
             grammar=question.grammar,
             params=params,
         )
-        if self.thinking is not None:
-            return replace(request, params=replace(params, thinking=self.thinking, answer_room=self.answer_room))
         window = window_of(sampler)
-        if window is None:
+        if window is None and self.thinking is None:
             return replace(request, effort=self.effort)
         longest: int | None = getattr(sampler, "thinking_tokens", None)
-        thinking = efforts.limits(self.effort or Effort.MEDIUM, window, longest)
-        if longest is not None and thinking.cap and max_tokens is None:  # more than a window: its thoughts fold
-            params = replace(params, max_tokens=thinking.cap + efforts.answer_room(window))
-        room = 0 if thinking.cap == 0 else efforts.answer_room(window, max_tokens)
+        thinking = self.thinking or efforts.limits(self.effort or Effort.MEDIUM, window or 0, longest)
+        room = self._answer_room(thinking, window, max_tokens)
+        folds = self.thinking is not None or longest is not None  # may: then its thoughts may be more than a window
+        if folds and thinking.cap and max_tokens is None and window is not None:
+            params = replace(params, max_tokens=max(thinking.cap + room, window))
         return replace(request, params=replace(params, thinking=thinking, answer_room=room))
+
+    def _answer_room(self, thinking: ThinkingLimits, window: int | None, max_tokens: int | None) -> int:
+        if self.answer_room is not None:
+            return self.answer_room
+        return 0 if thinking.cap == 0 or window is None else efforts.answer_room(window, max_tokens)
 
 
 def window_of(sampler: Sampler) -> int | None:

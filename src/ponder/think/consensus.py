@@ -9,7 +9,6 @@ from ponder.sampler.protocol import Completion, Sampler
 from ponder.tasks.graders import same_value
 from ponder.think.collect import Collected, Sampling, collect
 from ponder.think.direct import answer_of, unfinished
-from ponder.think.effort import parse_effort
 from ponder.think.protocol import Question, Same, check_budget
 from ponder.types import Answer, Budget, Effort, InvalidRequest, StopReason, ThinkingLimits, Usage
 
@@ -48,10 +47,12 @@ def consensus(
     temperature: float = 1.0,
     seed: int | None = None,
     max_tokens: int | None = None,
-    thinking: ThinkingLimits | None = None,
+    thinking: ThinkingLimits | int | None = None,
+    answer_room: int | None = None,
 ) -> Consensus:
     """The majority of `samples` answers. What is empty or was cut off does not vote; a tie goes to the earliest sample.
 
+    effort, thinking, answer_room: of each sample, see `direct`.
     The trace holds `votes` (answer and count, largest first), `margin` ((first - second) / voters), `samples` finished
     and `asked`, `truncated`, and the finished `completions` themselves, in the order of their indices.
     """
@@ -61,12 +62,8 @@ def consensus(
         raise InvalidRequest("consensus at temperature 0 asks for the same answer again and again: raise it")
     return Consensus(
         samples,
-        Sampling(
-            effort=None if effort is None else parse_effort(effort),
-            temperature=temperature,
-            seed=seed,
-            max_tokens=max_tokens,
-            thinking=thinking,
+        Sampling.of(
+            effort, thinking, answer_room=answer_room, max_tokens=max_tokens, temperature=temperature, seed=seed
         ),
     )
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from ponder.dialogue.messages import Message
 from ponder.sampler.protocol import Completion, Delta, Sampler
 from ponder.think.collect import Collected, Sampling, collect
-from ponder.think.effort import parse_effort
 from ponder.think.protocol import Question, check_budget
 from ponder.types import Answer, Budget, Effort, Phase, StopReason, ThinkingLimits
 
@@ -41,22 +40,18 @@ def direct(
     temperature: float = 0.0,
     seed: int | None = None,
     max_tokens: int | None = None,
-    thinking: ThinkingLimits | None = None,
-    answer_room: int = 0,
+    thinking: ThinkingLimits | int | None = None,
+    answer_room: int | None = None,
 ) -> Direct:
     """One sample, greedy unless told otherwise.
 
-    effort: None: medium, or an endpoint's own default. thinking: limits in tokens instead of an effort; answer_room:
-    tokens kept for the answer under them (an effort keeps its own room).
+    effort: None: medium, or an endpoint's own default. thinking: limits in tokens instead of an effort, or just the
+    cap: so many THINK tokens over all contexts of a folded thought, 0 for none; answer_room: tokens kept for the answer
+    beside them (None: as many as an effort keeps). Raises InvalidRequest for both an effort and `thinking`.
     """
     return Direct(
-        Sampling(
-            effort=None if effort is None else parse_effort(effort),
-            temperature=temperature,
-            seed=seed,
-            max_tokens=max_tokens,
-            thinking=thinking,
-            answer_room=answer_room,
+        Sampling.of(
+            effort, thinking, answer_room=answer_room, max_tokens=max_tokens, temperature=temperature, seed=seed
         )
     )
 

@@ -28,7 +28,7 @@ def parse_strategy(text: str, **defaults: object) -> Strategy:
     make = STRATEGIES[name]
     known = inspect.signature(make).parameters
     for key, value in arguments.items():
-        if key not in known or key == "thinking":
+        if key not in known:
             raise InvalidRequest(f"{name} takes no {key!r}: {_hint(key, known)}")
         _check_type(name, key, value, str(known[key].annotation))
     return make(**{key: value for key, value in defaults.items() if value is not None} | arguments)

@@ -15,7 +15,7 @@ from ponder.think.effort import parse_effort
 from ponder.think.parse import parse_strategy
 from ponder.think.protocol import Question, Same, Strategy, Verifier
 from ponder.think.streaming import AnswerStream
-from ponder.types import Answer, Budget, Effort, InvalidRequest, Phase
+from ponder.types import Answer, Budget, Effort, InvalidRequest, Phase, ThinkingLimits
 
 Asked = str | Message | Sequence[Message]
 
@@ -24,8 +24,9 @@ class Reasoner:
     """Asks a sampler, by a strategy. Every method works inside a running event loop too.
 
     Settings, the same everywhere:
-    effort: how long to think (none, minimal, low, medium, high; medium unless said). strategy: a name such as
-    "consensus(samples=8)" or a `Strategy`, which then brings its own settings. max_tokens: of each completion, thinking
+    effort: how long to think (none, minimal, low, medium, high; medium unless said); thinking: the same in tokens, a
+    cap on all THINK tokens of an answer, folded thoughts included. strategy: a name such as "consensus(samples=8)" or a
+    `Strategy`, which then brings its own settings. max_tokens: of each completion, thinking
     included. temperature: 0 for one answer and 1 for a vote unless said. seed: of the first sample. budget: what the
     strategy may spend in all. grammar: a `JsonSchema` or `Regex` that the visible answer matches; thinking is free.
     same, verifier, policy, truncation, next_turn: see `Question`.
@@ -52,6 +53,7 @@ class Reasoner:
         asked: Asked,
         *,
         effort: Effort | str | None = None,
+        thinking: ThinkingLimits | int | None = None,
         strategy: Strategy | str = "direct",
         max_tokens: int | None = None,
         temperature: float | None = None,
@@ -75,7 +77,13 @@ class Reasoner:
             grammar=grammar,
             next_turn=next_turn,
         )
-        settings = {"effort": effort, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        settings = {
+            "effort": effort,
+            "thinking": thinking,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
         chosen = _strategy(strategy, settings)
         if listen is None:
             return await chosen(question, self.sampler, budget or Budget())

@@ -16,7 +16,15 @@ from ponder.dialogue.interchange import from_dicts
 from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, is_state
 from ponder.dialogue.rendered import Rendered, SpanKind
 from ponder.tasks.gym import question_hash
-from ponder.tasks.protocol import DemonstratedTask, Demonstration, find_mistakes, without_marks
+from ponder.tasks.protocol import (
+    DemonstratedEnvironment,
+    DemonstratedTask,
+    Demonstration,
+    EnvironmentTask,
+    Problem,
+    find_mistakes,
+    without_marks,
+)
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.packing import Example
@@ -31,7 +39,7 @@ class Examples:
     def __init__(self, mix: Sequence[MixRecipe], format: Format, *, tokenizer: Tokenizer, sequence: int) -> None:
         self.format = format
         self.sequence = sequence
-        self.sources = [_Task(entry, format, tokenizer) if entry.task else _Messages(entry, format) for entry in mix]
+        self.sources = [_source(entry, format, tokenizer) for entry in mix]
         self.weights = [entry.weight for entry in mix]
 
     def draw(self, rng: Random) -> tuple[Example, int]:
@@ -46,11 +54,19 @@ class Examples:
         return example, question_number(question) if question else 0
 
 
+def _source(entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> _Task | _Environment | _Messages:
+    if not entry.task:
+        return _Messages(entry, format)
+    task = teachable(entry.task)
+    if isinstance(task, DemonstratedEnvironment):
+        return _Environment(task, entry, format, tokenizer)
+    return _Task(task, entry, format, tokenizer)
+
+
 class _Task:
     """Demonstrations, thinking or direct, at levels drawn evenly."""
 
-    def __init__(self, entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> None:
-        task = teachable(entry.task)
+    def __init__(self, task: DemonstratedTask, entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> None:
         self.task, self.entry, self.format, self.tokenizer = task, entry, format, tokenizer
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
@@ -67,13 +83,60 @@ class _Task:
             dialogue = [Message.user(before.question), answer, *dialogue]
         contexts = self.format.contexts(list(map(_without_marks, dialogue)))
         context = contexts[min(number, 1)]  # the first that a state opens is told up to that state
-        example = Example(ids=context.ids, learned=_learned(context, dialogue, self.tokenizer))
-        return example, problem.question, f"task {self.entry.task} at level {level:.2f}"
+        learned = _learned(context, dialogue, len(dialogue) - 1, self.tokenizer)
+        return (
+            Example(ids=context.ids, learned=learned),
+            problem.question,
+            f"task {self.entry.task} at level {level:.2f}",
+        )
 
     def _answer(self, demonstration: Demonstration, thinking: tuple[Part, ...]) -> Message:
         """The assistant's turn. An answer in pieces is encoded piece by piece."""
         ids = [token for piece in demonstration.pieces for token in self.tokenizer.encode(piece)]
         return Message(Role.ASSISTANT, (*thinking, Text(demonstration.answer, tuple(ids) or None)))
+
+
+class _Environment:
+    """Demonstrations of several turns: the model's own are learned, what the environment says is not."""
+
+    def __init__(self, task: DemonstratedEnvironment, entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> None:
+        self.task, self.entry, self.format, self.tokenizer = task, entry, format, tokenizer
+
+    def draw(self, rng: Random) -> tuple[Example, str, str]:
+        level = rng.uniform(self.entry.min_level, self.entry.max_level)
+        problem = self.task.sample(rng, level)
+        thinking = rng.random() >= (self.entry.direct or 0.0)
+        dialogue = self._dialogue(problem, rng, thinking=thinking)
+        before: list[Message] = []
+        if rng.random() < self.entry.earlier:
+            before = self._dialogue(self.task.sample(rng, level), rng, thinking=False)
+        dialogue, first = [*before, *dialogue], len(before)
+        contexts = self._contexts(list(map(_without_marks, dialogue)), first)
+        context = contexts[_draw_context(rng, len(contexts) - 1)]
+        learned = _learned(context, dialogue, first, self.tokenizer)
+        return (
+            Example(ids=context.ids, learned=learned),
+            problem.question,
+            f"task {self.entry.task} at level {level:.2f}",
+        )
+
+    def _dialogue(self, problem: Problem, rng: Random, *, thinking: bool) -> list[Message]:
+        shown = self.task.show(problem, rng)
+        return [Message.user(problem.question), *(shown if thinking else map(_without_reasoning, shown))]
+
+    def _contexts(self, dialogue: Sequence[Message], first: int) -> list[Rendered]:
+        """Those that end in a fold, of messages `first` and later, and the one that holds the answer."""
+        folded = [
+            context
+            for i, message in enumerate(dialogue)
+            if i >= first and any(map(is_state, message.parts))
+            for context in self.format.contexts(dialogue[: i + 1])[:-1]
+        ]
+        return [*folded, self.format.render(dialogue, train=True)]
+
+
+def _without_reasoning(message: Message) -> Message:
+    return replace(message, parts=tuple(part for part in message.parts if not isinstance(part, Reasoning)))
 
 
 def _draw_context(rng: Random, last: int) -> int:
@@ -97,11 +160,15 @@ def _without_marks(message: Message) -> Message:
     return replace(message, parts=tuple(parts))
 
 
-def _learned(context: Rendered, dialogue: Sequence[Message], tokenizer: Tokenizer) -> list[bool]:
-    """What the last message of `dialogue` brings new in this context, but for the tokens that touch a mistake in it."""
-    learned = list(context.assistant_mask())
+def _learned(context: Rendered, dialogue: Sequence[Message], first: int, tokenizer: Tokenizer) -> list[bool]:
+    """What the messages of `dialogue` from number `first` on bring new in this context, but for the tokens that touch a
+    mistake in them."""
+    learned = [False] * len(context.ids)
     for span in context.spans:
-        part = dialogue[-1].parts[span.part_index] if span.sampled and span.part_index is not None else None
+        if not span.sampled or span.message_index < first:
+            continue
+        learned[span.begin : span.end] = [True] * (span.end - span.begin)
+        part = None if span.part_index is None else dialogue[span.message_index].parts[span.part_index]
         if not isinstance(part, Reasoning) or span.kind not in (SpanKind.REASONING, SpanKind.STATE):
             continue
         mistakes = find_mistakes(part.text)
@@ -155,12 +222,13 @@ def check_mix(mix: Sequence[MixRecipe]) -> None:
                 pass
 
 
-def teachable(spec: str) -> DemonstratedTask:
+def teachable(spec: str) -> DemonstratedTask | DemonstratedEnvironment:
     """The task that `spec` names. `RecipeError` when it cannot demonstrate."""
     task = load_task(spec)
-    if not isinstance(task, DemonstratedTask):
-        raise RecipeError(f"sft.mix: task {spec!r} has no demonstrate(problem, rng), so it cannot be taught")
-    return task
+    if isinstance(task, DemonstratedEnvironment | DemonstratedTask):
+        return task
+    missing = "show" if isinstance(task, EnvironmentTask) else "demonstrate"
+    raise RecipeError(f"sft.mix: task {spec!r} has no {missing}(problem, rng), so it cannot be taught")
 
 
 def to_examples(dialogue: Sequence[Message], format: Format) -> list[Example]:
