@@ -97,6 +97,26 @@ def test_a_ratio_over_sequences_is_the_geometric_mean():
         policy_loss(new, new.detach(), advantages, weights, ratio=Ratio.SEQUENCE, **CLIP)
 
 
+@pytest.mark.parametrize("ratio", Ratio)
+def test_tokens_that_were_not_sampled_change_nothing(ratio):
+    """Where rows are compiled, prompts and padding come along with weight 0."""
+    torch.manual_seed(0)
+    new, old, advantages = torch.randn(6), torch.randn(6), torch.tensor([1.0, 1.0, 0.0, -1.0, 0.0, 0.0])
+    weights, trajectories = torch.tensor([0.3, 0.3, 0.0, 0.4, 0.0, 0.0]), torch.tensor([0, 0, 0, 1, 1, 0])
+    sampled = weights > 0
+    told = [
+        policy_loss(
+            *(each[kept] for each in (new, old, advantages, weights)),
+            ratio=ratio,
+            trajectories_N=trajectories[kept],
+            **CLIP,
+        )
+        for kept in (sampled, torch.ones_like(sampled))
+    ]
+    assert float(told[0][0]) == pytest.approx(float(told[1][0]), rel=1e-6)
+    assert float(told[0][1].clipped) == pytest.approx(float(told[1][1].clipped), rel=1e-6)
+
+
 def test_leaving_the_reference_costs():
     new = torch.tensor([-1.0, -1.0], requires_grad=True)
     reference = torch.tensor([-1.0, -2.0])

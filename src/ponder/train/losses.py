@@ -55,16 +55,16 @@ def policy_loss(
     """The clipped surrogate (PPO, arXiv 1707.06347, equation 7) to be minimised, a scalar, and how the update goes.
 
     new_N: log-probabilities under the weights that train, with gradient. old_N: under those that sampled.
-    weights_N: `token_weights` of each token's trajectory. clip_low, clip_high: ratios beyond 1 - clip_low and
-    1 + clip_high gain nothing more (they differ in DAPO's clip-higher). trajectories_N: needed for Ratio.SEQUENCE;
-    numbers from 0, all tokens of a trajectory in this call. reference_N, kl: the k3 penalty (arXiv 2402.03300,
-    equation 4) for leaving a reference model.
+    weights_N: `token_weights` of each token's trajectory, 0 for what was not sampled. clip_low, clip_high: ratios
+    beyond 1 - clip_low and 1 + clip_high gain nothing more (they differ in DAPO's clip-higher). trajectories_N: needed
+    for Ratio.SEQUENCE; numbers from 0, all tokens of a trajectory in this call. reference_N, kl: the k3 penalty (arXiv
+    2402.03300, equation 4) for leaving a reference model.
     """
     difference_N = new_N - old_N
     if ratio is Ratio.SEQUENCE:
         if trajectories_N is None:
             raise ValueError("a ratio over sequences needs trajectories_N")
-        ratio_N = _mean_within(difference_N, trajectories_N).exp()
+        ratio_N = _mean_within(difference_N, trajectories_N, weights_N != 0).exp()
     else:
         ratio_N = difference_N.exp()
     gain_N = ratio_N * advantages_N
@@ -87,9 +87,10 @@ def k3(sampled_N: Tensor, other_N: Tensor) -> Tensor:
     return log_ratio_N.exp() - 1 - log_ratio_N
 
 
-def _mean_within(values_N: Tensor, groups_N: Tensor) -> Tensor:
-    """Each value replaced by the mean of its group."""
+def _mean_within(values_N: Tensor, groups_N: Tensor, counted_N: Tensor) -> Tensor:
+    """Each value replaced by the mean of the counted ones in its group."""
     count = int(groups_N.max()) + 1 if len(groups_N) else 0
-    sums_M = values_N.new_zeros(count).index_add(0, groups_N, values_N)
-    sizes_M = values_N.new_zeros(count).index_add(0, groups_N, torch.ones_like(values_N))
+    counts_N = counted_N.to(values_N.dtype)
+    sums_M = values_N.new_zeros(count).index_add(0, groups_N, values_N * counts_N)
+    sizes_M = values_N.new_zeros(count).index_add(0, groups_N, counts_N)
     return (sums_M / sizes_M.clamp_min(1))[groups_N]
