@@ -10,7 +10,7 @@ from ponder.tasks.families import FAMILIES
 from ponder.tasks.registry import load_task
 from ponder.types import TaskError
 
-ADDING = '''
+ADDING = """
 import random
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -29,7 +29,7 @@ class Adding:
 
     def same(self, a, b):
         return a == b
-'''
+"""
 FOUR = 'Problem(task=self.name, question="2+2?", answer="4")'
 
 
