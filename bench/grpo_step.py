@@ -97,7 +97,7 @@ def ponder(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -
         def report(self) -> Any:
             seconds = time.perf_counter() - self.began
             told = super().report()
-            assert told.metrics["sampled_tokens"] == PROMPTS * SAMPLES * TOKENS, told.metrics
+            assert told.metrics["generated"] == PROMPTS * SAMPLES * TOKENS, told.metrics
             answer({"step": seconds, "generation": told.metrics["rollout_seconds"]})
             return told
 

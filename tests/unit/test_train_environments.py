@@ -22,7 +22,7 @@ from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_model, tiny_sam
 from ponder.train.examples import Examples, read_messages, to_examples
 from ponder.train.experience import Lesson, lay_out, sampled_tokens
 from ponder.train.recipe import MixRecipe
-from ponder.train.rollout import roll_out
+from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
 from ponder.types import Origin, Phase, RecipeError, SamplingParams
 
 SPEC = "recipes/smoke/hidden_number.py:HiddenNumber"
@@ -123,7 +123,9 @@ def test_results_are_put_behind_the_calls_in_one_context_and_the_answer_is_grade
         }
         assert_rendered(problem, attempt)
         sampled = sampled_tokens(attempt.trajectory)
-        assert attempt.completion.usage.completion_tokens == sampled
+        assert attempt.completion.usage.completion_tokens == sampled == generated_tokens([attempt])
+        results = sum(origin is Origin.ENV for origin in segment.origins)
+        assert prefilled_tokens([attempt, attempt]) == len(segment.prompt_ids) + 2 * results
         (made,) = lay_out([Lesson(attempt.trajectory, 1.0, 0.5)], rows=1, sequence=512, pad=0)
         assert int((made.batch.weights_BT > 0).sum()) == sampled
 
@@ -247,6 +249,7 @@ def test_an_answer_with_folds_is_one_trajectory_of_several_contexts_with_one_rew
     assert TOKENIZER.decode(first.ids) == "first<|state|>half<|fold|>"
     assert second.prompt_ids == (*first.prompt_ids, *first.ids[len("first") :])
     assert TOKENIZER.decode(second.ids) == f"then<|/think|>{problem.answer}<|end|>"
+    assert prefilled_tokens([attempt]) == len(second.prompt_ids), "the prompt, and the state behind it"
 
 
 def test_a_fold_in_an_environment_begins_a_context_in_which_the_turns_go_on():

@@ -271,6 +271,22 @@ def test_a_step_says_what_a_person_needs_to_know(start: Path, even: Even, tmp_pa
     assert (tmp_path / "run" / "model" / "config.json").is_file()
 
 
+def test_a_step_says_what_it_computed_and_the_stage_adds_it_up(start: Path, even: Even, tmp_path: Path) -> None:
+    even.spoil = lambda number, grade: Grade(score=0.0)  # every group is flat: all are drawn again, and once more
+    records = trained(start, tmp_path / "run", redraws=2, epochs=2)
+    spent = 0
+    for each in records:
+        assert each["redrawn"] == 6
+        assert each["generated"] == len(even.graded) / len(records) * 10
+        assert each["trained"] == 0
+        spent += each["generated"] + each["prefilled"]
+        assert each["compute"] == spent
+    even.spoil = None
+    twice = trained(start, tmp_path / "twice", epochs=2, minibatches=1)
+    assert all(each["trained"] > 0 and each["trained"] % (2 * 64) == 0 for each in twice)
+    assert twice[-1]["compute"] == sum(each["generated"] + each["prefilled"] + 3 * each["trained"] for each in twice)
+
+
 @pytest.mark.parametrize(
     "keys",
     [

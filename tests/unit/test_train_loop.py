@@ -94,6 +94,8 @@ def test_it_learns(tmp_path: Path) -> None:
     assert result.outcome is Outcome.COMPLETE
     assert result.progress.step == len(curve) == 60
     assert np.mean(curve[-5:]) < 0.7 * np.mean(curve[:5])
+    assert result.progress.compute == 3 * result.progress.tokens == 3 * 60 * 24
+    assert [record["compute"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [72 * n for n in range(1, 61)]
 
 
 @pytest.mark.parametrize("precision", Precision)

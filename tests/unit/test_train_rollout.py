@@ -5,9 +5,10 @@ from random import Random
 
 import pytest
 
+from ponder.dialogue import Message, Start
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import tiny_sampler
-from ponder.train.rollout import roll_out
+from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
 from ponder.types import InvalidRequest, SamplingParams
 
 TASK = load_task("products")
@@ -39,6 +40,16 @@ def test_each_answer_has_its_own_grade():
             assert attempt.grade == task.grade(problem, attempt.completion.text)
             assert attempt.trajectory.reward == attempt.grade.score
             assert attempt.truncated == (len(attempt.completion.segments[-1].ids) == 20)
+
+
+def test_a_prompt_is_prefilled_once_for_its_group():
+    sampler = tiny_sampler()
+    groups = rolled(sampler)
+    prompts = [sampler.format.render([Message.user(p.question)], start=Start.THINK).ids for _, p in problems(2)]
+    assert [prefilled_tokens(group) for group in groups] == list(map(len, prompts))
+    assert [generated_tokens(group) for group in groups] == [60, 60]
+    counters = asyncio.run(sampler.stats()).counters
+    assert counters.prefill_tokens + counters.cached_tokens >= sum(map(prefilled_tokens, groups))
 
 
 @pytest.mark.parametrize("field", [{"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}])

@@ -39,7 +39,7 @@ from ponder.train.loop import Job, Result, Watch, fit
 from ponder.train.losses import token_weights
 from ponder.train.policy import PolicyGradient
 from ponder.train.recipe import GrpoRecipe, Levels, Objective, Recipe, Stage, Weighting
-from ponder.train.rollout import Attempt, roll_out
+from ponder.train.rollout import Attempt, generated_tokens, prefilled_tokens, roll_out
 from ponder.train.sft import QUESTIONS, add_questions
 from ponder.train.stages import RunFolder, begin, finish, padding
 from ponder.train.watch import solved
@@ -82,13 +82,16 @@ class _Drawn:
 
 @dataclass(frozen=True, slots=True)
 class _Rollout:
-    """The answers of one step, groups in the order of the problems, with their rewards. redrawn: groups given up."""
+    """The answers of one step, groups in the order of the problems, with their rewards. redrawn: groups given up, whose
+    tokens are among those generated and prefilled."""
 
     step: int
     drawn: Sequence[_Drawn]
     groups: Sequence[Sequence[Attempt]]
     rewards_PS: Tensor
     redrawn: int
+    generated: int
+    prefilled: int
 
 
 class Grpo:
@@ -155,11 +158,13 @@ class Grpo:
     def _roll_out(self, step: int, journal: Journal) -> _Rollout:
         """Problems, answers, grades and rewards. Groups that teach nothing make room for others, `redraws` times."""
         kept: list[tuple[_Drawn, Sequence[Attempt], Tensor]] = []
-        redrawn = 0
+        redrawn = generated = prefilled = 0
         for round in range(self.recipe.redraws + 1):
             begin = round * self.recipe.prompts
             drawn = [self._draw(step, begin + index) for index in range(self.recipe.prompts - len(kept))]
             groups = journal.settle(step, round, self._sample(drawn, f"{self.seed}/{step}/{round}"))
+            generated += sum(map(generated_tokens, groups))
+            prefilled += sum(map(prefilled_tokens, groups))
             found = list(zip(drawn, groups, map(self._rewards, groups), strict=True))
             last = round == self.recipe.redraws
             useful = [each for each in found if last or not flat(each[2][None]).all()]
@@ -173,6 +178,8 @@ class Grpo:
             groups=[group for _, group, _ in kept],
             rewards_PS=torch.stack([rewards for _, _, rewards in kept]),
             redrawn=redrawn,
+            generated=generated,
+            prefilled=prefilled,
         )
 
     def _draw(self, step: int, index: int) -> _Drawn:
@@ -241,7 +248,8 @@ class Grpo:
         seconds = time.monotonic() - self._rolled_out
         metrics = {**self._metrics, **self.policy.metrics(), "update_seconds": seconds, **self.alarms.metrics()}
         headline = f"solved {100 * metrics['solved']:3.0f}%  reward {metrics['reward']:6.3f}"
-        return Report(metrics=metrics, headline=headline, alarms=self._warnings)
+        inference = int(metrics["generated"] + metrics["prefilled"])
+        return Report(metrics=metrics, inference=inference, headline=headline, alarms=self._warnings)
 
     def _measure(self, rollout: _Rollout) -> dict[str, float]:
         attempts = [each for group in rollout.groups for each in group]
@@ -258,7 +266,8 @@ class Grpo:
             "solved": _mean([each.grade.solved for each in attempts]),
             "length": _mean(lengths),
             "longest": float(max(lengths)),
-            "sampled_tokens": float(sum(lengths)),
+            "generated": rollout.generated,
+            "prefilled": rollout.prefilled,
             "truncated": _mean([each.truncated for each in attempts]),
             "entropy": -_mean(logprobs),  # in expectation that of the model's distribution, in nats
             "flat": float(flat(rollout.rewards_PS).float().mean()),

@@ -21,7 +21,7 @@ from ponder.model.loss import Backend, kernel_obstacle
 from ponder.model.transformer import Transformer
 from ponder.train import state
 from ponder.train.display import Display, Metrics, duration
-from ponder.train.learner import Learner, NextToken
+from ponder.train.learner import Learner, NextToken, Report
 from ponder.train.memory import keep_freed_memory
 from ponder.train.optim import Optim, lr_scale
 from ponder.train.recipe import Precision, RunRecipe, StageRecipe
@@ -135,12 +135,14 @@ class _Loop:
             scale = lr_scale(self.progress.step, self.job.steps, self.job.stage.optim)
             loss, norm, tokens = self._step(next(batches), scale)
             seconds = time.monotonic() - begin
+            report = self.job.learner.report()
             self.progress = state.Progress(
                 step=self.progress.step + 1,
                 tokens=self.progress.tokens + tokens,
+                compute=self.progress.compute + report.inference + 3 * tokens,  # forward and backward: 3 forwards
                 seconds=self.progress.seconds + seconds,
             )
-            self._report(loss, norm, scale, tokens, seconds)
+            self._report(report, loss, norm, scale, tokens, seconds)
             if interrupted.is_set() or time.monotonic() - saved_at >= self.job.run.checkpoint_minutes * 60:
                 self._save()
                 saved_at = time.monotonic()
@@ -175,13 +177,12 @@ class _Loop:
             self.optim.step(scale)
         return value, float(norm)
 
-    def _report(self, loss: float, norm: float, scale: float, tokens: int, seconds: float) -> None:
+    def _report(self, report: Report, loss: float, norm: float, scale: float, tokens: int, seconds: float) -> None:
         """One line of metrics, and of the display where it is time for one."""
         progress, job = self.progress, self.job
         assert job.stage.optim.lr is not None
         lr = job.stage.optim.lr * scale
         self._smooth(loss)
-        report = job.learner.report()
         rate, pace = self.display.rate(tokens, seconds)
         left = (job.steps - progress.step) * pace
         if job.stage.minutes:
@@ -190,7 +191,8 @@ class _Loop:
         self.display.update(step=progress.step, headline=headline, lr=lr, rate=rate, seconds_left=left)
         for line in report.alarms:
             self.display.say(f"{job.name} step {progress.step:,}: {line}")
-        record = {"loss": loss, "lr": lr, "gradient": norm, "tokens_per_second": tokens / seconds, **report.metrics}
+        record = {"loss": loss, "lr": lr, "gradient": norm, "trained": tokens, "tokens_per_second": tokens / seconds}
+        record |= report.metrics
         due = job.stage.eval_every > 0 and progress.step % job.stage.eval_every == 0
         if job.watch and (due or self._complete()):
             watched = _watch(job.watch, progress.step, self.model)
@@ -198,7 +200,8 @@ class _Loop:
                 f"{job.name} step {progress.step:,}: " + "  ".join(f"{k} {v:.4g}" for k, v in watched.items())
             )
             record |= watched
-        self.metrics.write({"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, **record})
+        far = {"step": progress.step, "tokens": progress.tokens, "compute": progress.compute}
+        self.metrics.write({**far, "seconds": progress.seconds, **record})
 
     def _smooth(self, loss: float) -> None:
         self.smooth_loss = loss if math.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss

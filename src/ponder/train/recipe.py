@@ -236,8 +236,8 @@ class PretrainRecipe(StageRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class MixRecipe:
-    """One source of dialogues: a task or environment that demonstrates (`task`) or a `messages` JSONL file (`messages`),
-    never both.
+    """One source of dialogues: a task or environment that demonstrates (`task`), or a `messages` JSONL file
+    (`messages`), never both.
 
     direct: share of a task's examples that answer at once, under the direct prompt; None: the stage's `direct`.
     earlier: share of a task's examples that come as a second turn, after another of its problems and its bare answer.

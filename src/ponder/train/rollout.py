@@ -46,6 +46,21 @@ class Attempt:
         return self.completion.stop_reason is StopReason.LENGTH
 
 
+def generated_tokens(group: Sequence[Attempt]) -> int:
+    """All that the model said, over all turns and contexts; what was forced on it too."""
+    return sum(attempt.completion.usage.completion_tokens for attempt in group)
+
+
+def prefilled_tokens(group: Sequence[Attempt]) -> int:
+    """What ran through the model without being said by it: the prompt, once for the group; results of tools; states,
+    behind a fold. Caches that groups happen to share do not count, so that the same answers have the same cost."""
+    brought = sum(
+        origin is Origin.ENV for each in group for segment in each.trajectory.segments for origin in segment.origins
+    )
+    refilled = sum(each.completion.usage.refilled_tokens for each in group)
+    return len(group[0].trajectory.segments[0].prompt_ids) + brought + refilled
+
+
 async def roll_out(
     sampler: Sampler, problems: Sequence[tuple[Task, Problem]], *, samples: int, params: SamplingParams, seed: str
 ) -> list[list[Attempt]]:

@@ -31,10 +31,12 @@ _NAME = re.compile(r"step_(\d{8})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a stage is. seconds: of training, over all resumes."""
+    """How far a stage is. tokens: positions trained on, padding included. compute: tokens generated + prefilled +
+    3 x trained on, which times the parameters and 2 is in operations. seconds: of training. All over all resumes."""
 
     step: int = 0
     tokens: int = 0
+    compute: int = 0
     seconds: float = 0.0
 
 
