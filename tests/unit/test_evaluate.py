@@ -131,17 +131,17 @@ def test_no_problems_is_no_evaluation():
 
 def test_suites():
     assert [task.name for task in load_suite("mini")] == list(SUITES["mini"])
-    assert [task.name for task in load_suite("gym:ab, mini-hard")] == ["gym:ab", *SUITES["mini-hard"]]
+    assert [task.name for task in load_suite("gym:ab, families-hard")] == ["gym:ab", *SUITES["families-hard"]]
     names = [task.name for task in load_suite('gym:gcd, gym:products{"min_digits": 2, "max_digits": 3}')]
     assert names == ["gym:gcd", 'gym:products{"min_digits": 2, "max_digits": 3}']
     with pytest.raises(InvalidRequest, match="is no suite"):
         load_suite("gym:gcd,,")
 
 
-def test_the_mini_suite_is_what_the_bundled_model_is_trained_for():
+def test_the_suites_of_families_are_what_mini_s_recipe_trains_for_and_have_published_scores():
     recipe = load_recipe("recipes/mini/all.toml")
-    assert {f"gym:{entry.task}" for entry in recipe.sft.mix} == set(SUITES["mini"])
-    assert all(published(name) for name in SUITES["mini"] + SUITES["mini-hard"])
+    assert {f"gym:{entry.task}" for entry in recipe.sft.mix} == set(SUITES["families"])
+    assert all(published(name) for name in SUITES["families"] + SUITES["families-hard"])
 
 
 @pytest.mark.parametrize("name", HARD)

@@ -22,15 +22,17 @@ HARD = (
 )  # fmt: skip
 """The families whose levels reach, or pass, the sizes of the dataset's published hard config."""
 
+MINI = ("products", "chain_sum", "letter_counting", "spell_backward", "gcd", "basic_arithmetic", "countdown")
 SUITES: dict[str, tuple[str, ...]] = {
-    "mini": tuple(f"gym:{name}" for name in FAMILIES),
-    "mini-hard": tuple(f"gym:{name}@hard" for name in HARD),
+    "mini": tuple(f"gym:{name}" for name in MINI),
+    "families": tuple(f"gym:{name}" for name in FAMILIES),
+    "families-hard": tuple(f"gym:{name}@hard" for name in HARD),
 }
-"""The datasets that the bundled model is trained for, under their default configs and under their hard ones."""
+"""What the bundled model was trained for; the datasets of all families, under their default and their hard configs."""
 
 
 def load_suite(spec: str) -> list[Task]:
-    """The tasks of suites ("mini", "mini-hard") and task names, commas between ("gym:gcd, products, mine.py:Task")."""
+    """The tasks of suites ("mini", "families") and task names, commas between ("gym:gcd, products, mine.py:Task")."""
     names = [name.strip() for name in _split(spec)]
     if not all(names):
         raise InvalidRequest(
