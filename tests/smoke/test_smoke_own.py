@@ -18,7 +18,8 @@ COMMANDS = re.findall(r"^```\n(ponder .*)\n```", WALK, re.MULTILINE)
 SMALLER = {  # seconds instead of minutes
     "train": """--set run.threads=1 --set run.compile=false --set model.size=64 --set model.layers=1
         --set sft.tokens=60_000 --set sft.eval_every=10 --set sft.watch_problems=1
-        --set grpo.steps=2 --set grpo.prompts=2 --set grpo.samples=2 --set grpo.max_tokens=32 --set grpo.eval_every=0""",
+        --set grpo.steps=2 --set grpo.prompts=2 --set grpo.samples=2
+        --set grpo.max_tokens=32 --set grpo.eval_every=0""",
     "eval": "-n 2 --samples 1 --effort minimal",
 }
 
