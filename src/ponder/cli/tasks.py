@@ -1,4 +1,4 @@
-"""`ponder tasks`: which tasks there are; of one, a few problems with their demonstrations and grades, and its lengths."""
+"""`ponder tasks`: the families; of one task, some problems with their demonstrations and grades, and its lengths."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def table(checked: Sequence[Checked], tokenizer: Tokenizer) -> str:
         means = " | ".join(f"{mean(part):.0f}" for part in parts)
         lines.append(f"| {band / BANDS:.1f} to {(band + 1) / BANDS:.1f} | {means} | {max(contexts)} |")
     questions = len({one.problem.question for one in checked})
-    accepted = "demonstration" if checked[0].demonstration else "problem's own answer (it demonstrates nothing)"
+    accepted = "demonstration" if checked[0].demonstration else "problem's own answer (the task has no `demonstrate`)"
     return "\n".join(
         [
             *lines,
-            f"Tokens, on average but for the longest context. {len(checked)} problems, {questions} different questions; "
-            f"the grader accepts every {accepted} and no empty answer.",
+            f"Tokens, on average but for the longest context. {len(checked)} problems, {questions} different questions;"
+            f" the grader accepts every {accepted} and no empty answer.",
         ]
     )
 
