@@ -12,18 +12,21 @@ import torch
 
 from ponder.dialogue import Message, PonderFormat, Reasoning, Role, Start, Text, ToolCall, ToolResult
 from ponder.dialogue.interchange import to_dicts
+from ponder.evaluate import measure
 from ponder.model.transformer import Transformer
 from ponder.tasks.apart import EnvApart, TaskApart
 from ponder.tasks.loading import resolve
 from ponder.tasks.protocol import DemonstratedEnvironment, EnvironmentTask, GradeStatus
 from ponder.tasks.registry import load_task
 from ponder.testing.parity import assert_logprobs_are_those_of_training
+from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_model, tiny_sampler
+from ponder.think import consensus, direct
 from ponder.train.examples import Examples, read_messages, to_examples
 from ponder.train.experience import Lesson, lay_out, sampled_tokens
 from ponder.train.recipe import MixRecipe
 from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
-from ponder.types import Origin, Phase, RecipeError, SamplingParams
+from ponder.types import InvalidRequest, Origin, Phase, RecipeError, SamplingParams
 
 SPEC = "recipes/smoke/hidden_number.py:HiddenNumber"
 TOKENIZER = ByteTokenizer()
@@ -128,6 +131,25 @@ def test_results_are_put_behind_the_calls_in_one_context_and_the_answer_is_grade
         assert prefilled_tokens([attempt, attempt]) == len(segment.prompt_ids) + 2 * results
         (made,) = lay_out([Lesson(attempt.trajectory, 1.0, 0.5)], rows=1, sequence=512, pad=0)
         assert int((made.batch.weights_BT > 0).sum()) == sampled
+
+
+def test_an_evaluation_gives_the_model_its_tools():
+    problem = hidden(6)
+    dialogue = [Message.user(problem.question), *HERE.show(problem, Random(0))]
+    task = load_task(SPEC)
+    sampler = tiny_sampler(model=Actor(dialogue))
+    acted = measure(sampler, task, [problem], direct(thinking=100))
+    (item,) = acted.items
+    assert (item.answer, item.grade.solved, len(item.drawn)) == ("6", True, 1)
+    rendered = FORMAT.render(dialogue)
+    assert item.usage.completion_tokens == sum(rendered.assistant_mask())
+    voted = measure(sampler, task, [problem], consensus(3, thinking=100, temperature=0.5))
+    assert [each.solved for each in voted.items[0].drawn] == [True] * 3
+    assert voted.items[0].grade.solved
+    unable = measure(sampler, task, [problem], direct(thinking=100, max_tokens=40, answer_room=4))
+    assert (unable.solved, unable.truncation_rate) == (0, 1.0)
+    with pytest.raises(InvalidRequest, match="environments need a local model"):
+        measure(ScriptedSampler(["4"]), task, [problem], direct())
 
 
 def test_an_attempt_without_calls_is_one_turn():

@@ -9,13 +9,23 @@ from dataclasses import dataclass
 from typing import cast
 
 from ponder.dialogue.messages import Message
+from ponder.evaluate.acting import Acting
 from ponder.evaluate.intervals import Interval, wilson
 from ponder.evaluate.problems import overlap
 from ponder.sampler.protocol import Completion, Sampler
 from ponder.sampler.sync import run_sync
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.gym import GymTask, question_hash
-from ponder.tasks.protocol import AsyncGrader, Grade, GradeStatus, Problem, SelfChecking, Task, Try
+from ponder.tasks.protocol import (
+    AsyncGrader,
+    EnvironmentTask,
+    Grade,
+    GradeStatus,
+    Problem,
+    SelfChecking,
+    Task,
+    Try,
+)
 from ponder.think.protocol import Question, Strategy
 from ponder.types import Answer, Budget, InvalidRequest, StopReason, Usage
 
@@ -126,7 +136,8 @@ def measure(
     concurrency: int = 64,
     trained_on: frozenset[str] | None = None,
 ) -> Result:
-    """Ask every problem by the strategy `mode`, `concurrency` at a time, and grade with the task's own grade.
+    """Ask every problem by the strategy `mode`, `concurrency` at a time, and grade with the task's own grade. In an
+    environment the model has its tools, and limits on thinking hold for each turn.
 
     name: of the mode, in reports. trained_on: question hashes of the training data, to tell seen from unseen.
     Works during training too, on a sampler over the module that trains. Raises what the sampler raises.
@@ -156,6 +167,11 @@ async def measure_async(
     async def one(problem: Problem, seen_in_training: bool | None) -> Item:
         async with gate:
             question = Question(conversation=[Message.user(problem.question)], same=task.same)
+            if isinstance(task, EnvironmentTask):
+                acting = Acting(sampler, task, problem)
+                answer = await mode(question, acting, Budget())
+                played = tuple(Sample(attempt.grade.solved) for attempt in acting.attempts)
+                return item_of(problem, answer, acting.grade(answer), seen_in_training, played)
             answer = await mode(question, sampler, Budget())
         grade = await grade_async(task, problem, answer.text)
         drawn = await samples_of(task, problem, answer, grade)

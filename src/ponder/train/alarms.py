@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from ponder.tasks.protocol import GradeStatus
-from ponder.train.rollout import Attempt
+from ponder.tasks.turns import Attempt
 from ponder.types import GraderError
 
 _BROKEN = frozenset({GradeStatus.TIMEOUT, GradeStatus.FAILED})

@@ -27,6 +27,7 @@ from ponder.sampler.local import LocalSampler
 from ponder.sampler.sync import run_sync
 from ponder.tasks.protocol import EnvironmentTask, GradeStatus, Problem, Task
 from ponder.tasks.registry import distinct_names, load_task
+from ponder.tasks.turns import Attempt
 from ponder.tokenizer import Tokenizer
 from ponder.train.advantages import flat, group_advantages, overlong_penalty
 from ponder.train.alarms import Alarms
@@ -39,7 +40,7 @@ from ponder.train.loop import Job, Result, Watch, fit
 from ponder.train.losses import token_weights
 from ponder.train.policy import PolicyGradient
 from ponder.train.recipe import GrpoRecipe, Levels, Objective, Recipe, Stage, Weighting
-from ponder.train.rollout import Attempt, generated_tokens, prefilled_tokens, roll_out
+from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
 from ponder.train.sft import QUESTIONS, add_questions
 from ponder.train.stages import RunFolder, begin, finish, padding
 from ponder.train.watch import solved

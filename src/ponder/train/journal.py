@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ponder.dialogue.messages import Message, ToolCall, ToolResult
 from ponder.tasks.protocol import Grade, GradeStatus
-from ponder.train.rollout import Attempt
+from ponder.tasks.turns import Attempt
 from ponder.train.state import write_atomically
 
 Groups = Sequence[Sequence[Attempt]]
