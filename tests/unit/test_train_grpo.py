@@ -1,6 +1,7 @@
 """Reinforcement learning: what is rewarded becomes likelier, a step is repeatable to the bit, and trouble is said."""
 
 import json
+import math
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train import grpo as stage_module
 from ponder.train import state
 from ponder.train import watch as watch_module
+from ponder.train.curriculum import Curriculum
 from ponder.train.display import read_metrics
 from ponder.train.experience import Lesson, lay_out
 from ponder.train.grpo import Grpo, grpo, policy_lessons, rejection_lessons
@@ -210,6 +212,17 @@ def test_a_penalty_draws_back_to_the_reference():
     assert learner.metrics()["reference_kl"] > 0
 
 
+def test_shares_are_those_of_the_tokens_that_were_learned_from():
+    """Whatever the weights of an update add up to: less than 1 where answers without advantage are left out."""
+    model = tiny_model()
+    learner = PolicyGradient(GrpoRecipe(), model)
+    too_likely = tuple(logprob(model, GOOD[: n + 1]) - logprob(model, GOOD[:n]) - 1 for n in range(3))
+    update(model, learner, [Lesson(Trajectory(segments=(segment(GOOD, too_likely),)), 1.0, 0.1)])
+    told = learner.metrics()
+    assert told["clipped"] == pytest.approx(1.0)
+    assert told["kl"] == pytest.approx(math.e - 2, rel=1e-3)  # k3 at a ratio of e
+
+
 def test_answers_without_advantage_are_left_out_but_count_in_the_weights():
     rules = GrpoRecipe(weighting=Weighting.TRAJECTORY)
     groups = [[attempt(1.0), attempt(0.0)], [attempt(0.0), attempt(0.0)]]
@@ -377,6 +390,18 @@ def test_groups_that_teach_nothing_are_drawn_again(start: Path, even: Even, tmp_
     (twice,) = trained(start, tmp_path / "twice", steps=1, redraws=3)
     assert (twice["redrawn"], twice["flat"]) == (3.0, 0.0)
     assert len(even.graded) == 24
+
+
+def test_groups_that_were_given_up_still_say_how_hard_their_level_is(
+    start: Path, even: Even, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    even.spoil = lambda number, grade: Grade(score=float(number > 12 and number % 2))
+    seen: list[float] = []
+    monkeypatch.setattr(Curriculum, "update", lambda self, results: seen.extend(passed for *_, passed in results))
+    (record,) = trained(start, tmp_path / "run", steps=1, redraws=3, levels=Levels.ADAPTIVE)
+    assert sorted(seen) == [0.0] * 3 + [0.5] * 3
+    assert (record["solved"], record["pass/even"]) == (0.25, 0.25)
+    assert record["generated"] == 24 * record["length"]
 
 
 # Trouble --------------------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def grpo(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Re
         batches=learner.batches,
         learner=learner,
         num_steps=stage.steps,
-        watch=watch or solved(stage, tokenizer, seed=recipe.run.seed, max_tokens=stage.max_tokens),
+        watch=watch or solved(stage, tokenizer, seed=recipe.run.seed),
         on_save=learner.keep,
     )
     result = fit(model, job)
@@ -82,17 +82,36 @@ class _Drawn:
 
 
 @dataclass(frozen=True, slots=True)
+class _Group:
+    """All answers to one problem, with their rewards."""
+
+    drawn: _Drawn
+    attempts: Sequence[Attempt]
+    rewards_S: Tensor
+
+    @property
+    def passed(self) -> float:
+        """The share that solved it."""
+        return _mean([each.grade.solved for each in self.attempts])
+
+
+@dataclass(frozen=True, slots=True)
 class _Rollout:
-    """The answers of one step, groups in the order of the problems, with their rewards. redrawn: groups given up, whose
-    tokens are among those generated and prefilled."""
+    """What one step sampled. kept: what is learned from; given_up: what made room for it, and shows all the same how
+    good the model is and what sampling costs: leaving it out would call every task half solved."""
 
     step: int
-    drawn: Sequence[_Drawn]
-    groups: Sequence[Sequence[Attempt]]
-    rewards_PS: Tensor
-    redrawn: int
-    generated: int
-    prefilled: int
+    kept: Sequence[_Group]
+    given_up: Sequence[_Group]
+
+    @property
+    def all(self) -> Sequence[_Group]:
+        return [*self.given_up, *self.kept]
+
+    @property
+    def rewards_PS(self) -> Tensor:
+        """Of what is learned from."""
+        return torch.stack([group.rewards_S for group in self.kept])
 
 
 class Grpo:
@@ -131,7 +150,7 @@ class Grpo:
                 rollout = self._roll_out(step, journal)
                 self._last = rollout
                 updates = self._lessons(rollout)
-                self._warnings = self.alarms.see(rollout.groups, flat=self._is_flat(rollout))
+                self._warnings = self.alarms.see([each.attempts for each in rollout.all], flat=self._is_flat(rollout))
                 self._metrics = self._measure(rollout)
                 self._learn_levels(rollout)
                 self._rolled_out = time.monotonic()
@@ -158,30 +177,19 @@ class Grpo:
 
     def _roll_out(self, step: int, journal: Journal) -> _Rollout:
         """Problems, answers, grades and rewards. Groups that teach nothing make room for others, `redraws` times."""
-        kept: list[tuple[_Drawn, Sequence[Attempt], Tensor]] = []
-        redrawn = generated = prefilled = 0
+        kept: list[_Group] = []
+        given_up: list[_Group] = []
         for round in range(self.recipe.redraws + 1):
             begin = round * self.recipe.prompts
             drawn = [self._draw(step, begin + index) for index in range(self.recipe.prompts - len(kept))]
-            groups = journal.settle(step, round, self._sample(drawn, f"{self.seed}/{step}/{round}"))
-            generated += sum(map(generated_tokens, groups))
-            prefilled += sum(map(prefilled_tokens, groups))
-            found = list(zip(drawn, groups, map(self._rewards, groups), strict=True))
+            answers = journal.settle(step, round, self._sample(drawn, f"{self.seed}/{step}/{round}"))
             last = round == self.recipe.redraws
-            useful = [each for each in found if last or not flat(each[2][None]).all()]
-            redrawn += len(found) - len(useful)
-            kept += useful
+            for group in map(_Group, drawn, answers, map(self._rewards, answers)):
+                useful = last or not flat(group.rewards_S[None]).all()
+                (kept if useful else given_up).append(group)
             if len(kept) == self.recipe.prompts:
                 break
-        return _Rollout(
-            step=step,
-            drawn=[drawn for drawn, _, _ in kept],
-            groups=[group for _, group, _ in kept],
-            rewards_PS=torch.stack([rewards for _, _, rewards in kept]),
-            redrawn=redrawn,
-            generated=generated,
-            prefilled=prefilled,
-        )
+        return _Rollout(step, kept, given_up)
 
     def _draw(self, step: int, index: int) -> _Drawn:
         """A function of (seed, step, index), and of what the curriculum has learned."""
@@ -206,15 +214,12 @@ class Grpo:
 
     def _learn_levels(self, rollout: _Rollout) -> None:
         if self.recipe.levels is Levels.ADAPTIVE:
-            pairs = zip(rollout.drawn, rollout.groups, strict=True)
-            self.curriculum.update(
-                [(each.entry, each.level, _mean([a.grade.solved for a in group])) for each, group in pairs]
-            )
+            self.curriculum.update([(each.drawn.entry, each.drawn.level, each.passed) for each in rollout.all])
 
     def _is_flat(self, rollout: _Rollout) -> bool:
         """Whether there is nothing to learn from: nothing to compare, or for REJECTION nothing solved."""
         if self.recipe.objective is Objective.REJECTION:
-            return not any(each.grade.solved for group in rollout.groups for each in group)
+            return not any(each.passed for each in rollout.kept)
         return bool(flat(rollout.rewards_PS).all())
 
     # What is learned ------------------------------------------------------------------------------------------------
@@ -222,10 +227,11 @@ class Grpo:
     def _lessons(self, rollout: _Rollout) -> list[list[Lesson]]:
         """Of each minibatch: whole groups, every so-manieth."""
         count = self.recipe.minibatches
-        parts = [(rollout.groups[i::count], rollout.rewards_PS[i::count]) for i in range(count)]
+        answers, rewards_PS = [each.attempts for each in rollout.kept], rollout.rewards_PS
+        parts = [(answers[i::count], rewards_PS[i::count]) for i in range(count)]
         if self.recipe.objective is Objective.REJECTION:
             return [rejection_lessons(groups, self.recipe.per_prompt) for groups, _ in parts]
-        return [policy_lessons(groups, rewards_PS, self.recipe) for groups, rewards_PS in parts]
+        return [policy_lessons(groups, rewards_MS, self.recipe) for groups, rewards_MS in parts]
 
     def _lay_out(self, lessons: Sequence[Lesson]) -> list[Experience]:
         return lay_out(lessons, rows=self.recipe.batch, sequence=self.recipe.sequence, pad=padding(self.model))
@@ -253,26 +259,27 @@ class Grpo:
         return Report(metrics=metrics, inference=inference, headline=headline, alarms=self._warnings)
 
     def _measure(self, rollout: _Rollout) -> dict[str, float]:
-        attempts = [each for group in rollout.groups for each in group]
+        """Of everything sampled, but for `flat`, the share of groups without an advantage among those kept."""
+        attempts = [each for group in rollout.all for each in group.attempts]
         lengths = [sampled_tokens(each.trajectory) for each in attempts]
         statuses = [each.grade.status for each in attempts]
         segments = [segment for each in attempts for segment in each.trajectory.segments]
         logprobs = [p for s in segments for p, o in zip(s.logprobs, s.origins, strict=True) if o is Origin.SAMPLED]
         by_task: dict[str, list[bool]] = defaultdict(list)
-        for drawn, group in zip(rollout.drawn, rollout.groups, strict=True):
-            by_task[self.names[drawn.entry]] += [each.grade.solved for each in group]
+        for group in rollout.all:
+            by_task[self.names[group.drawn.entry]] += [each.grade.solved for each in group.attempts]
         return {
-            "reward": float(rollout.rewards_PS.mean()),
+            "reward": float(torch.cat([group.rewards_S for group in rollout.all]).mean()),
             "score": _mean([each.grade.score for each in attempts]),
             "solved": _mean([each.grade.solved for each in attempts]),
             "length": _mean(lengths),
             "longest": float(max(lengths)),
-            "generated": rollout.generated,
-            "prefilled": rollout.prefilled,
+            "generated": sum(generated_tokens(group.attempts) for group in rollout.all),
+            "prefilled": sum(prefilled_tokens(group.attempts) for group in rollout.all),
             "truncated": _mean([each.truncated for each in attempts]),
             "entropy": -_mean(logprobs),  # in expectation that of the model's distribution, in nats
             "flat": float(flat(rollout.rewards_PS).float().mean()),
-            "redrawn": float(rollout.redrawn),
+            "redrawn": float(len(rollout.given_up)),
             "unparseable": _mean([status is GradeStatus.UNPARSEABLE for status in statuses]),
             "ungraded": _mean([status in (GradeStatus.TIMEOUT, GradeStatus.FAILED) for status in statuses]),
             **{f"pass/{task}": _mean(right) for task, right in sorted(by_task.items())},
@@ -283,8 +290,10 @@ class Grpo:
         """Before a checkpoint: samples of the last step to read, and the questions asked so far."""
         if self._last is not None:
             path = self.folder / "samples" / f"step_{self._last.step + 1:06d}.jsonl"
-            levels = [each.level for each in self._last.drawn]
-            write_samples(path, self._last.groups, self._last.rewards_PS.tolist(), levels)
+            kept = self._last.kept
+            write_samples(
+                path, [g.attempts for g in kept], self._last.rewards_PS.tolist(), [g.drawn.level for g in kept]
+            )
         asked, self._questions = self._questions, set()
         add_questions(self.folder / QUESTIONS, np.array(sorted(asked), np.uint64))
 

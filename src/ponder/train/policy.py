@@ -48,9 +48,12 @@ class PolicyGradient:
         self._updates += 1
 
     def metrics(self) -> dict[str, float]:
-        """Means over the step's updates. engine_difference: the largest difference of a token's log-probability between
-        the engine that sampled it and the weights before the step's first update: what is left is rounding."""
-        told = {name: float(total) / self._updates for name, total in self._sums.items()}
+        """Means over the tokens that the step's updates learned from, as they weigh in the loss (answers without
+        advantage, which are left out, would only thin them). engine_difference: the largest difference of a token's
+        log-probability between the engine that sampled it and the weights before the step's first update: what is left
+        is rounding."""
+        weight = float(self._sums.pop("weight", 1.0))
+        told = {name: float(total) / weight for name, total in self._sums.items()}
         if self._difference is not None:
             told["engine_difference"] = float(self._difference)
         return told
@@ -102,6 +105,7 @@ class PolicyGradient:
             kl=recipe.kl,
         )
         (derivative_N,) = torch.autograd.grad(loss, new_N)
+        self._add("weight", weights_N.sum())
         self._add("clipped", stats.clipped)
         self._add("kl", stats.kl)
         if reference_N is not None:
