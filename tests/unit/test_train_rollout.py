@@ -1,6 +1,7 @@
 """Rollouts: repeatable, graded one by one, and only where the log-probabilities are those of what was sampled."""
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -8,8 +9,8 @@ import pytest
 from ponder.dialogue import Message, Start
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import tiny_sampler
-from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
-from ponder.types import InvalidRequest, SamplingParams
+from ponder.train.rollout import attempts, generated_tokens, prefilled_tokens, roll_out
+from ponder.types import InvalidRequest, SamplingParams, WindowExceeded
 
 TASK = load_task("products")
 
@@ -50,6 +51,19 @@ def test_a_prompt_is_prefilled_once_for_its_group():
     assert [generated_tokens(group) for group in groups] == [60, 60]
     counters = asyncio.run(sampler.stats()).counters
     assert counters.prefill_tokens + counters.cached_tokens >= sum(map(prefilled_tokens, groups))
+
+
+def test_a_rollout_that_fails_says_why_and_holds_nothing_back():
+    """Neither of the two requests ever reaches the engine, so neither is gathered."""
+
+    async def go():
+        sampler, params = tiny_sampler(), SamplingParams(max_tokens=5)
+        long = replace(problems(1)[0][1], question="too long " * 1000)
+        with pytest.raises(WindowExceeded):
+            await roll_out(sampler, [(TASK, long)] * 2, samples=2, params=params, seed="a")
+        return await asyncio.wait_for(attempts(sampler, *problems(1)[0], samples=2, params=params, seed="a"), 60)
+
+    assert len(asyncio.run(go())) == 2
 
 
 @pytest.mark.parametrize("field", [{"temperature": 0.0}, {"top_k": 5}, {"top_p": 0.9}, {"min_p": 0.1}])

@@ -104,8 +104,8 @@ class LocalSampler:
 
     def gather(self, requests: int) -> None:
         """Hold back what comes from now on until it is so many requests; then they begin together, in the order in
-        which they came. What runs beside what no longer hangs on the timing of threads, and so the same requests give
-        the same samples, to the last bit of a log-probability."""
+        which they came. 0: hold back nothing any more. What runs beside what no longer hangs on the timing of threads,
+        and so the same requests give the same samples, to the last bit of a log-probability."""
         self._driver.post(partial(self._gather, requests))
 
     async def close(self) -> None:
@@ -269,7 +269,6 @@ class LocalSampler:
         if order in self._gathered:
             self._gathered.remove(order)
             self._gathering -= 1
-            self._release()
         if order.open and order.shadow is not None:
             order.shadow.give_up()
         for job in list(order.open):

@@ -39,7 +39,7 @@ async def roll_out(
     max_tokens counts every token behind the prompt, over all contexts of folded thinking and all turns, results of
     tools included. Limits on thinking hold for each turn.
     Raises InvalidRequest for params under which the log-probabilities are not those of what was sampled, and for a
-    sampler that gives none.
+    sampler that gives none; and what sampling raises.
     """
     if params.temperature == 0 or params.top_k or params.top_p < 1 or params.min_p or params.logit_bias:
         raise InvalidRequest(
@@ -47,13 +47,18 @@ async def roll_out(
             "logit_bias"
         )
 
-    if isinstance(sampler, LocalSampler):
-        sampler.gather(len(problems))
-    async with asyncio.TaskGroup() as groups:
-        running = [
-            groups.create_task(attempts(sampler, *pair, samples=samples, params=params, seed=f"{seed}/{number}"))
-            for number, pair in enumerate(problems)
-        ]
+    gather = sampler.gather if isinstance(sampler, LocalSampler) else lambda requests: None
+    gather(len(problems))
+    try:
+        async with asyncio.TaskGroup() as groups:
+            running = [
+                groups.create_task(attempts(sampler, *pair, samples=samples, params=params, seed=f"{seed}/{number}"))
+                for number, pair in enumerate(problems)
+            ]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # typed, and told by its own text
+    finally:
+        gather(0)  # those that failed before they were sampled are not waited for
     return [each.result() for each in running]
 
 
