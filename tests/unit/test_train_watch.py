@@ -7,7 +7,7 @@ import pytest
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train import watch
-from ponder.train.recipe import MixRecipe, SftRecipe
+from ponder.train.recipe import GrpoRecipe, MixRecipe, SftRecipe
 from ponder.train.watch import solved
 
 FOLDING = """
@@ -31,7 +31,7 @@ class Folding:
 """
 
 
-def asked(monkeypatch, mix, **options):
+def asked(monkeypatch, mix, stage=SftRecipe, **keys):
     """What is asked at two evaluations of a tiny model."""
     seen = []
 
@@ -41,8 +41,8 @@ def asked(monkeypatch, mix, **options):
         return [True] * len(asked)
 
     monkeypatch.setattr(watch, "_answer", answer)
-    stage = SftRecipe(mix=mix, sequence=128, eval_every=1, watch_problems=5)
-    watcher = solved(stage, ByteTokenizer(), seed=1, **options)
+    recipe = stage(mix=mix, sequence=128, eval_every=1, watch_problems=5, **keys)
+    watcher = solved(recipe, ByteTokenizer(), seed=1)
     for step in (1, 2):
         watcher(step, tiny_model(vocab_size=320))
     assert seen[0] == seen[1]
@@ -55,7 +55,11 @@ def test_answers_have_room_for_twice_their_demonstration_and_at_least_a_row(monk
     assert [each.max_tokens for each in asked(monkeypatch, mix)] == [2 * (70 * folds + 30) for folds in (1, 3, 5, 7, 9)]
     mix = (MixRecipe(task=f"{tmp_path}/folding.py:Folding", max_level=0.05),)
     assert [each.max_tokens for each in asked(monkeypatch, mix)] == [128] * 5
-    assert [each.max_tokens for each in asked(monkeypatch, mix, max_tokens=77)] == [77] * 5
+
+
+def test_reinforcement_learning_is_watched_under_its_own_limits(monkeypatch):
+    found = asked(monkeypatch, (MixRecipe(task="products"),), GrpoRecipe, max_tokens=77, thinking=0)
+    assert [(each.max_tokens, each.thinking) for each in found] == [(77, 0)] * 5
 
 
 def test_levels_are_spread_evenly(monkeypatch):

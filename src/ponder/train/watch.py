@@ -1,4 +1,4 @@
-"""How well the model answers while it trains: some problems of every task in the mix, thinking, greedy."""
+"""How well the model answers while it trains: some problems of every task in the mix, greedy."""
 
 from __future__ import annotations
 
@@ -18,36 +18,34 @@ from ponder.tokenizer import Tokenizer
 from ponder.train.loop import Watch
 from ponder.train.recipe import GrpoRecipe, MixRecipe, SftRecipe
 from ponder.train.rollout import attempts
-from ponder.types import SamplingParams
+from ponder.types import SamplingParams, ThinkingLimits
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A problem, what metrics call its task, and how many tokens an answer may take."""
+    """A problem, what metrics call its task, and how many tokens an answer and its thinking may take."""
 
     name: str
     task: Task
     problem: Problem
     max_tokens: int
+    thinking: int | None
 
 
-def solved(
-    stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int, max_tokens: int | None = None
-) -> Watch | None:
+def solved(stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int) -> Watch | None:
     """A watcher of the share of problems solved per task (`solved/products`), at levels spread evenly.
 
     The problems are the same each time and are drawn apart from the training stream; that they were never trained on
     is for `ponder eval` to show. None where the mix has no task or the recipe asks for no problems.
-    max_tokens: of an answer, over all contexts; None: twice what the demonstration takes, at least a row.
+    Answers are held to what reinforcement learning samples under; after SFT to twice what the demonstration takes, at
+    least a row.
     """
     entries = [entry for entry in stage.mix if entry.task]
     if not entries or not stage.watch_problems or not stage.eval_every:
         return None
     tasks = [load_task(entry.task) for entry in entries]
     named = zip(entries, tasks, distinct_names(tasks), strict=True)
-    asked = [
-        each for entry, task, name in named for each in _asked(entry, task, name, stage, tokenizer, seed, max_tokens)
-    ]
+    asked = [each for entry, task, name in named for each in _asked(entry, task, name, stage, tokenizer, seed)]
 
     def watch(step: int, model: Transformer) -> Mapping[str, float]:
         sampler = LocalSampler(
@@ -68,7 +66,6 @@ def _asked(
     stage: SftRecipe | GrpoRecipe,
     tokenizer: Tokenizer,
     seed: int,
-    max_tokens: int | None,
 ) -> list[_Asked]:
     count = stage.watch_problems
     found = []
@@ -76,8 +73,11 @@ def _asked(
         level = entry.min_level + (entry.max_level - entry.min_level) * (index + 0.5) / count
         rng = Random(f"watch/{seed}/{name}/{index}")
         problem = task.sample(rng, level)
-        room = max_tokens or max(stage.sequence, 2 * _demonstrated_tokens(task, problem, rng, tokenizer))
-        found.append(_Asked(name, task, problem, room))
+        if isinstance(stage, GrpoRecipe):
+            room, thinking = stage.max_tokens, stage.thinking
+        else:
+            room, thinking = max(stage.sequence, 2 * _demonstrated_tokens(task, problem, rng, tokenizer)), None
+        found.append(_Asked(name, task, problem, room, thinking))
     return found
 
 
@@ -91,14 +91,16 @@ def _demonstrated_tokens(task: Task, problem: Problem, rng: Random, tokenizer: T
 
 
 async def _answer(sampler: LocalSampler, asked: Sequence[_Asked]) -> list[bool]:
-    """Whether each problem was solved: greedy, thinking, all in one batch."""
+    """Whether each problem was solved: greedy, all in one batch."""
     tries = (
         attempts(
             sampler,
             each.task,
             each.problem,
             samples=1,
-            params=SamplingParams(max_tokens=each.max_tokens, temperature=0.0),
+            params=SamplingParams(
+                max_tokens=each.max_tokens, temperature=0.0, thinking=ThinkingLimits(cap=each.thinking)
+            ),
             seed="watch",
         )
         for each in asked
