@@ -253,9 +253,22 @@ def test_the_watcher_sees_the_model_and_its_numbers_are_kept(tmp_path: Path) -> 
 def test_a_loss_that_is_no_number_stops_the_run_with_advice(tmp_path: Path) -> None:
     model = tiny_model()
     model.model.norm.weight.data.fill_(float("nan"))
-    with pytest.raises(TrainingDiverged, match=r"loss is nan at step 0.*test\.optim\.lr"):
+    with pytest.raises(TrainingDiverged, match=r"loss is nan, .*at step 0.*test\.optim\.lr"):
         fit(model, job(tmp_path))
     assert not state.checkpoints(tmp_path / "checkpoints")
+
+
+def test_only_what_was_half_written_is_swept_away(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / ".step_00000004.abc_12.tmp").mkdir(parents=True)
+    for name in (".done.json.123.tmp", ".model.x8y.old", ".mine.tmp", ".notes.old", "plain.1.tmp"):
+        (tmp_path / name).write_text("")
+    state.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        ".mine.tmp",
+        ".notes.old",
+        "checkpoints",
+        "plain.1.tmp",
+    ]
 
 
 def test_a_batch_without_anything_to_learn_is_harmless(tmp_path: Path) -> None:

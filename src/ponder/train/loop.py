@@ -166,16 +166,17 @@ class _Loop:
         for loss in self.job.learner.losses(self.model, batches, self.backend):
             loss.backward()
             losses.append(loss.detach())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.job.stage.optim.clip or math.inf)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.job.stage.optim.clip or math.inf))
         value = float(torch.stack(losses).sum())
-        if not math.isfinite(value):
+        if not math.isfinite(value + norm):  # either would make every weight NaN
             raise TrainingDiverged(
-                f"{self.job.name}: the loss is {value} at step {self.progress.step}; start again with a lower "
-                f"{self.job.name}.optim.lr, or resume from an older checkpoint in {self.job.folder / 'checkpoints'}"
+                f"{self.job.name}: the loss is {value}, its gradient {norm}, at step {self.progress.step}; start again "
+                f"with a lower {self.job.name}.optim.lr, or resume from an older checkpoint in "
+                f"{self.job.folder / 'checkpoints'}"
             )
         with self.job.learner.updating():
             self.optim.step(scale)
-        return value, float(norm)
+        return value, norm
 
     def _report(self, report: Report, loss: float, norm: float, scale: float, tokens: int, seconds: float) -> None:
         """One line of metrics, and of the display where it is time for one."""

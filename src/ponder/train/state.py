@@ -27,6 +27,7 @@ from ponder.train.optim import Optim
 from ponder.types import CheckpointError
 
 _NAME = re.compile(r"step_(\d{8})")
+_HALF_WRITTEN = re.compile(r"\..+\.\w+\.(tmp|old)")  # as `atomic_folder`, `atomic_file` and `write_atomically` name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +87,8 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed run left half-written anywhere in its folder."""
-    for path in [path for path in folder.rglob(".*") if path.suffix in (".tmp", ".old")]:
+    """Remove what a killed run left half-written anywhere in its folder, and nothing else that is hidden there."""
+    for path in [path for path in folder.rglob(".*") if _HALF_WRITTEN.fullmatch(path.name)]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
