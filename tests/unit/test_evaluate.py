@@ -301,6 +301,15 @@ def test_pass_at_k_majority_and_best_of_n_come_from_one_set_of_samples():
         pass_at(result, [9])
 
 
+def test_votes_of_different_sizes_share_a_table():
+    modes = {"few": consensus(2), "many": consensus(6)}
+    report = evaluate(ScriptedSampler(sometimes), [TASK], 4, modes=modes)
+    table = report.markdown().split("## Many samples")[1].split("\n\n")[1].splitlines()
+    assert table[0] == "| task | samples | majority | pass@1 | pass@2 | pass@4 | pass@6 | tokens each |"
+    assert {row.count("|") for row in table} == {9}
+    assert table[2].count("–") == 5, "three intervals, and no pass@4 and pass@6 of two samples"
+
+
 def test_the_report_tells_of_many_samples(tmp_path):
     modes = {"thinking": direct(), "vote": consensus(6)}
     report = evaluate(ScriptedSampler(sometimes), [TASK], 4, modes=modes, pass_at=(1, 6))

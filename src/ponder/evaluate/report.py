@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ponder.evaluate.correction import Correction, correction
 from ponder.evaluate.measure import Result, line_of
-from ponder.evaluate.pass_at import has_samples, pass_at
+from ponder.evaluate.pass_at import PassAt, has_samples, pass_at
 from ponder.evaluate.published import ATTRIBUTION, best_published, published
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Task
@@ -42,11 +42,12 @@ class Report:
     def markdown(self) -> str:
         """Tables for people."""
         parts = [f"# {self.model}", _table(RESULT_COLUMNS, map(_result_row, self.results)), NOTES]
-        voted = self.voted
+        voted = [(result, pass_at(result, self.pass_at)) for result in self.voted]
         if voted:
-            ks = [each.k for each in pass_at(voted[0], self.pass_at)]
+            ks = sorted({each.k for _, points in voted for each in points})
             columns = ("task", "samples", "majority", *(f"pass@{k}" for k in ks), "tokens each")
-            parts += ["## Many samples", _table(columns, map(self._voted_row, voted)), VOTED_NOTES]
+            rows = [_voted_row(result, points, ks) for result, points in voted]
+            parts += ["## Many samples", _table(columns, rows), VOTED_NOTES]
         corrected = [(result, found) for result in self.results if (found := correction(result))]
         if corrected:
             parts += [
@@ -87,12 +88,6 @@ class Report:
         if has_samples(result):
             extras["pass_at"] = [each.summary() for each in pass_at(result, self.pass_at)]
         return extras
-
-    def _voted_row(self, result: Result) -> list[str]:
-        points = pass_at(result, self.pass_at)
-        rates = [f"{each.rate:.3f} ({each.interval.low:.3f}–{each.interval.high:.3f})" for each in points]
-        majority = f"{result.accuracy:.3f} ({result.interval.low:.3f}–{result.interval.high:.3f})"
-        return [result.task, str(len(result.items[0].drawn)), majority, *rates, f"{points[0].tokens / points[0].k:.0f}"]
 
     def _compared_row(self, task: str) -> list[str]:
         ours = {result.mode: result for result in self.results if result.task == task}
@@ -136,6 +131,14 @@ CORRECTION_NOTES = (
     "whose first try was wrong; *spoiled*: wrong in the end, of those whose first try was right. *false accepts*: "
     "wrong tries that the model took for right; *false rejects*: right tries that it turned down. Wilson intervals."
 )
+
+
+def _voted_row(result: Result, points: Sequence[PassAt], ks: Sequence[int]) -> list[str]:
+    """ks: of the whole table; a result with fewer samples has no rate for the largest."""
+    rates = {each.k: f"{each.rate:.3f} ({each.interval.low:.3f}–{each.interval.high:.3f})" for each in points}
+    majority = f"{result.accuracy:.3f} ({result.interval.low:.3f}–{result.interval.high:.3f})"
+    told = [result.task, str(len(result.items[0].drawn)), majority]
+    return [*told, *(rates.get(k, "–") for k in ks), f"{points[0].tokens / points[0].k:.0f}"]
 
 
 def _correction_row(row: tuple[Result, Correction]) -> list[str]:
