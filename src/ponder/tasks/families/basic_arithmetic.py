@@ -31,8 +31,8 @@ MISTAKE_PROBABILITY = 0.04
 
 
 class BasicArithmetic(Family):
-    """Expressions of reasoning-gym's shapes: two to six terms of one to four digits, above level 0.5 five to ten terms
-    of two to five."""
+    """Expressions of reasoning-gym's shapes: two to six terms of one to four digits up to level 0.5 (the default
+    config), above it five to ten terms of two to five (its hard config)."""
 
     name = "basic_arithmetic"
     default_level = 0.5

@@ -25,7 +25,7 @@ PROBE = 6
 
 
 class CaesarCipher(Family):
-    """Sentences of a story, three to twenty words by level, under every rotation.
+    """Sentences of a story, three to twenty words by level (the default config), under every rotation.
 
     Other words too, so that reading does not hang on one story.
     """

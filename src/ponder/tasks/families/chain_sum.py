@@ -13,7 +13,8 @@ VARIED = ("What is {chain}?", "Calculate {chain}.", "{chain} =", "Work out {chai
 
 
 class ChainSum(Family):
-    """Level sets the terms; the digits are drawn evenly, all terms alike: one to four, above level 0.5 four to six."""
+    """Level sets the terms; the digits are drawn evenly, all terms alike: one to four up to level 0.5 (the default
+    config), four to six above (its hard config)."""
 
     name = "chain_sum"
     default_level = 0.5

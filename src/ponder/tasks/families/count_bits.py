@@ -26,7 +26,6 @@ class CountBits(Family):
     """Level sets the bits, up to 31: reasoning-gym's default. Its hard config is easier."""
 
     name = "count_bits"
-    default_level = 1.0
 
     def sample(self, rng: Random, level: float) -> Problem:
         number = rng.randint(1, 2 ** size_at(level, 1, 31) - 1)

@@ -194,10 +194,11 @@ def joined(text: str, value: int, number: int, used: tuple[int, ...]) -> Iterato
 
 
 class Countdown(Family):
-    """Three to nine numbers up to 100, targets from 100 to 999, drawn as reasoning-gym draws them."""
+    """Three to nine numbers up to 100, targets from 100 to 999, drawn as reasoning-gym draws them: up to level 0.5 at
+    most six numbers (the default config), at level 1 as many as its hard config has."""
 
     name = "countdown"
-    default_level = 0.5  # up to six numbers; from there on the hard config's
+    default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
         while True:

@@ -5,8 +5,19 @@ Inside the working a count's digits stand lowest first (`columns.py`); what is c
 
 from __future__ import annotations
 
+from random import Random
+
 from ponder.tasks.families.columns import Slips, add, lowest_first, subtract
 from ponder.tasks.families.comparing import verdicts
+from ponder.tasks.families.family import size_at
+
+
+def count_at(rng: Random, level: float, default_level: float) -> int:
+    """A count from 0 to at most 5 up to the default level, above it from half of at most 100 up."""
+    if level <= default_level:
+        return rng.randint(0, size_at(2 * level, 1, 5))
+    most = size_at(2 * level - 1, 6, 100)
+    return rng.randint(most // 2, most)
 
 
 def halve(count: int) -> str:

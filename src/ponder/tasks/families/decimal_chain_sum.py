@@ -14,8 +14,9 @@ VARIED = ("What is {chain}?", "Calculate {chain}.", "{chain} =", "Work out {chai
 
 
 class DecimalChainSum(Family):
-    """Level sets the terms: two to six, of one to four digits and decimal places; above level 0.5 five to eight, of
-    four to eight digits and four to six places. Longer ones fold after every addition."""
+    """Level sets the terms: two to six, of one to four digits and decimal places (the default config); above level 0.5
+    five to eight, of four to eight digits and four to six places (its hard config). Longer ones fold after every
+    addition."""
 
     name = "decimal_chain_sum"
     default_level = 0.5

@@ -20,7 +20,7 @@ class Family(ABC):
     name: str
     gym_wording_share = 0.7
     default_level: float = 1.0
-    """The level whose sizes reach those of the dataset's default config."""
+    """The level whose sizes reach those of the dataset's default config. A family that goes further says so."""
 
     @abstractmethod
     def sample(self, rng: Random, level: float) -> Problem: ...

@@ -24,7 +24,7 @@ VARIED = ("Are the strings {s} and {t} isomorphic? Answer True or False.", "{s} 
 
 
 class IsomorphicStrings(Family):
-    """Level sets the length, up to ten. Half the pairs are isomorphic.
+    """Level sets the length, up to ten (the default config). Half the pairs are isomorphic.
 
     Where they are not, most often one letter goes to two; the other way round is drawn now and then.
     """

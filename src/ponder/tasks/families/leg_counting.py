@@ -37,7 +37,8 @@ LINES = 5
 
 
 class LegCounting(Family):
-    """Levels up to 0.5: 3 to 10 animals, up to 15 of each. Above: 10 to 30, mostly 64 to 256 of each."""
+    """Levels up to 0.5: 3 to 10 animals, up to 15 of each (the default config). Above: 10 to 30, mostly 64 to 256 of
+    each (its hard config)."""
 
     name = "leg_counting"
     default_level = 0.5

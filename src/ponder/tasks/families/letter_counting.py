@@ -24,7 +24,7 @@ WORDS_IN_STATE = 3
 
 
 class LetterCounting(Family):
-    """Level sets the number of words, up to 15 at level 0.5, up to 50 above.
+    """Level sets the number of words, up to 15 at level 0.5 (the default config), up to 50 above (its hard config).
 
     The varied phrasings ask about one to three words of the dictionary.
     """

@@ -33,7 +33,6 @@ class MiniSudoku(FromGym):
 
     name = gym_name = "mini_sudoku"
     configs = ({"min_empty": 6, "max_empty": 10}, {})
-    default_level = 1.0
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
         board = [number for row in self.details(problem)["puzzle"] for number in row]

@@ -20,7 +20,7 @@ DECIMALS = 4
 
 
 class NumberFiltering(Family):
-    """Level sets how many numbers, three to ten, from -100 to 100 with up to four decimals."""
+    """Level sets how many numbers, three to ten (the default config), from -100 to 100 with up to four decimals."""
 
     name = "number_filtering"
 

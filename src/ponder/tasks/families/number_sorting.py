@@ -29,7 +29,7 @@ TOLERANCE = 1e-8
 
 
 class NumberSorting(Family):
-    """Level sets how many numbers, three to ten, from -100 to 100."""
+    """Level sets how many numbers, three to ten (the default config), from -100 to 100."""
 
     name = "number_sorting"
 

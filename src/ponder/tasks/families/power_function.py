@@ -31,7 +31,6 @@ class PowerFunction(Family):
     """Level sets the exponent, up to 8 and down to -8 (reasoning-gym's default; its hard config starts at 4)."""
 
     name = "power_function"
-    default_level = 1.0
 
     def sample(self, rng: Random, level: float) -> Problem:
         """A problem whose third figure survives the rounding."""

@@ -33,7 +33,8 @@ MISTAKE_PROBABILITY = 0.06
 
 
 class Products(Family):
-    """Up to level 0.5 two factors, of one to five digits; above, two to eight factors of four to eight."""
+    """Up to level 0.5 two factors, of one to five digits (the default config); above, two to eight factors of four to
+    eight (its hard config)."""
 
     name = "products"
     default_level = 0.5

@@ -28,7 +28,6 @@ class SimpleEquations(Family):
     """Level sets the terms, 2 to 4, joined from left to right by +, - and *. All values lie in 1 to 100."""
 
     name = "simple_equations"
-    default_level = 1.0
 
     def sample(self, rng: Random, level: float) -> Problem:
         while True:

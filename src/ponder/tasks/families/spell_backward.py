@@ -19,7 +19,8 @@ VARIED = (
 
 
 class SpellBackward(Family):
-    """Words of three to ten letters. In half the draws level sets the length, else the dictionary's own mix does."""
+    """Words of three to ten letters (the default config). In half the draws level sets the length, else the
+    dictionary's own mix does."""
 
     name = "spell_backward"
 

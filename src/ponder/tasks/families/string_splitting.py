@@ -8,8 +8,8 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.columns import Slips
-from ponder.tasks.families.counts import halve, minus, plus, smaller
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, size_at
+from ponder.tasks.families.counts import count_at, halve, minus, plus, smaller
+from ponder.tasks.families.family import SLIP_PROBABILITY, Family
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -41,7 +41,8 @@ number of iterations, stop and provide the current counts of each machine and pa
 
 
 class StringSplitting(Family):
-    """Up to five of each machine by level up to 0.5, up to a hundred above. reasoning-gym's long wording only."""
+    """Up to five of each machine by level up to 0.5 (the default config), up to a hundred above (its hard config).
+    reasoning-gym's long wording only."""
 
     name = "string_splitting"
     default_level = 0.5
@@ -86,14 +87,6 @@ class StringSplitting(Family):
 
     def same(self, a: str, b: str) -> bool:
         return a.split() == b.split()
-
-
-def count_at(rng: Random, level: float, default_level: float) -> int:
-    """A count from 0 to at most 5 up to the default level, above it from half of at most 100 up."""
-    if level <= default_level:
-        return rng.randint(0, size_at(2 * level, 1, 5))
-    most = size_at(2 * level - 1, 6, 100)
-    return rng.randint(most // 2, most)
 
 
 def states(a: int, b: int, c: int) -> list[tuple[int, ...]]:

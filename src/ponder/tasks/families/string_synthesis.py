@@ -9,9 +9,8 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.columns import Slips
-from ponder.tasks.families.counts import halve, minus, plus, smaller
+from ponder.tasks.families.counts import count_at, halve, minus, plus, smaller
 from ponder.tasks.families.family import SLIP_PROBABILITY, Family
-from ponder.tasks.families.string_splitting import count_at
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -39,7 +38,8 @@ number of iterations, stop and provide the current counts.
 
 
 class StringSynthesis(Family):
-    """Up to five of each block by level up to 0.5, up to a hundred above. reasoning-gym's long wording only."""
+    """Up to five of each block by level up to 0.5 (the default config), up to a hundred above (its hard config).
+    reasoning-gym's long wording only."""
 
     name = "string_synthesis"
     default_level = 0.5

@@ -37,7 +37,6 @@ class Syllogism(Family):
     """Levels below a half have only `all` and `no` (the hard config); above, all four kinds (the default config)."""
 
     name = "syllogism"
-    default_level = 1.0
 
     def sample(self, rng: Random, level: float) -> Problem:
         kinds = QUANTIFIERS[:2] if level < 0.5 else QUANTIFIERS

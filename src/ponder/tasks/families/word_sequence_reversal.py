@@ -18,7 +18,7 @@ VARIED = ("Reverse the order of these words: {words}", "Write this list backward
 
 
 class WordSequenceReversal(Family):
-    """Three to eight words up to level 0.5, as many as fifty above."""
+    """Three to eight words up to level 0.5 (the default config), as many as fifty above (its hard config)."""
 
     name = "word_sequence_reversal"
     default_level = 0.5

@@ -27,7 +27,7 @@ END = "."
 
 
 class WordSorting(Family):
-    """Level sets how many words, three to ten."""
+    """Level sets how many words, three to ten (the default config)."""
 
     name = "word_sorting"
 
