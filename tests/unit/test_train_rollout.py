@@ -48,7 +48,10 @@ def test_a_prompt_is_prefilled_once_for_its_group():
     groups = rolled(sampler)
     prompts = [sampler.format.render([Message.user(p.question)], start=Start.THINK).ids for _, p in problems(2)]
     assert [prefilled_tokens(group) for group in groups] == list(map(len, prompts))
-    assert [generated_tokens(group) for group in groups] == [60, 60]
+    said = [
+        sum(len(each.trajectory.segments[0].ids) for each in group) for group in groups
+    ]  # 60, or less: some end early
+    assert [generated_tokens(group) for group in groups] == said
     counters = asyncio.run(sampler.stats()).counters
     assert counters.prefill_tokens + counters.cached_tokens >= sum(map(prefilled_tokens, groups))
 
