@@ -277,7 +277,7 @@ def test_a_step_says_what_it_computed_and_the_stage_adds_it_up(start: Path, even
     spent = 0
     for each in records:
         assert each["redrawn"] == 6
-        assert each["generated"] == len(even.graded) / len(records) * 10
+        assert 2.5 * 12 * each["length"] < each["generated"] <= 36 * 10, "not the last round's alone"
         assert each["trained"] == 0
         spent += each["generated"] + each["prefilled"]
         assert each["compute"] == spent

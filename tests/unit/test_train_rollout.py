@@ -8,6 +8,7 @@ import pytest
 from ponder.dialogue import Message, Start
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import tiny_sampler
+from ponder.train.experience import sampled_tokens
 from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
 from ponder.types import InvalidRequest, SamplingParams
 
@@ -47,7 +48,8 @@ def test_a_prompt_is_prefilled_once_for_its_group():
     groups = rolled(sampler)
     prompts = [sampler.format.render([Message.user(p.question)], start=Start.THINK).ids for _, p in problems(2)]
     assert [prefilled_tokens(group) for group in groups] == list(map(len, prompts))
-    assert [generated_tokens(group) for group in groups] == [60, 60]
+    said = [sum(sampled_tokens(each.trajectory) for each in group) for group in groups]
+    assert [generated_tokens(group) for group in groups] == said
     counters = asyncio.run(sampler.stats()).counters
     assert counters.prefill_tokens + counters.cached_tokens >= sum(map(prefilled_tokens, groups))
 
