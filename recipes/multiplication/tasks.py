@@ -1,32 +1,35 @@
-"""Products by the compact working of `products`: factors of up to five digits, nine in both together, are shown; five
-by five digits, one more than was ever shown, is to be found by reward."""
+"""Products by the long working, whose digits have names: factors of two to ten digits are shown as long as their
+lengths multiply to at most 42 (six by seven, four by ten); seven by seven is to be found by reward."""
 
 from random import Random
 
+from ponder.tasks.families import long_multiplication
 from ponder.tasks.families.family import number_of_digits, size_at
-from ponder.tasks.families.products import GYM, VARIED, VARIED_PAIRS, Products
-from ponder.tasks.protocol import Problem
+from ponder.tasks.families.products import GYM, MISTAKE_PROBABILITY, Products
+from ponder.tasks.protocol import Demonstration, Problem
 
 
 class Shown(Products):
-    """Two to nine digits in both factors together. Level sets how many."""
+    """Level sets the digits of the first factor; the second has as many as the limit leaves it, or fewer."""
 
     name = "shown"
+    default_level = 1.0
 
     def sample(self, rng: Random, level: float) -> Problem:
-        digits = size_at(level, 2, 9)
-        first = rng.randint(max(1, digits - 5), min(5, digits - 1))
-        return self._problem(rng, first, digits - first)
+        first = size_at(level, 2, 10)
+        return self._problem(rng, first, rng.randint(2, min(10, 42 // first)))
+
+    def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
+        return long_multiplication.demonstrate(problem.metadata["factors"], rng, MISTAKE_PROBABILITY)
 
     def _problem(self, rng: Random, first: int, second: int) -> Problem:
-        factors = [number_of_digits(rng, first), number_of_digits(rng, second)]
-        return self.problem(self.word(rng, GYM, (*VARIED, *VARIED_PAIRS)), factors)
+        return self.problem(GYM[0], [number_of_digits(rng, first), number_of_digits(rng, second)])
 
 
 class Beyond(Shown):
-    """Five by five digits."""
+    """Seven by seven digits: a row more than was ever shown at that width."""
 
     name = "beyond"
 
     def sample(self, rng: Random, level: float) -> Problem:
-        return self._problem(rng, 5, 5)
+        return self._problem(rng, 7, 7)
