@@ -39,6 +39,6 @@ def test_the_snippet_tells_the_product(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_parse(command: str) -> None:
-    program, *arguments = shlex.split(command)
+    program, *arguments = shlex.split(command, comments=True)
     assert build_parser().parse_args(arguments).verb == arguments[0]
     assert program == "ponder"

@@ -45,7 +45,7 @@ class FusedRunner:
         self.choice = choice
         self.pages = FusedStep(
             step_shape(model),
-            dict(model.named_parameters()),
+            _weights(model),
             model.model.rotary,
             num_pages,
             path=choice.kernel,
@@ -55,7 +55,7 @@ class FusedRunner:
 
     def fits(self, model: Transformer, choice: Choice) -> bool:
         """Whether `forget` is enough to run `model` as it is now."""
-        return choice == self.choice and self.pages.fits(step_shape(model), dict(model.named_parameters()))
+        return choice == self.choice and self.pages.fits(step_shape(model), _weights(model))
 
     def run(self, step: Step) -> None:
         self.pages.pick(_ids(step), step.chunks, step.rows, [sequence.pick for sequence in step.ready])
@@ -101,7 +101,7 @@ def open_runner(
             return before
         return GraphRunner(model, _paged(model, num_pages + 1, page_size), choice)
     if isinstance(before, FusedRunner) and before.fits(model, choice):
-        before.pages.forget(dict(model.named_parameters()))
+        before.pages.forget(_weights(model))
         return before
     return FusedRunner(model, num_pages, choice, deterministic=deterministic, quantize=quantize)
 
@@ -135,7 +135,12 @@ def _covered(model: Transformer, page_size: int) -> Choice:
     if any(getattr(module, "adapter_pending", False) for module in model.modules()):
         return Choice("torch", "a LoRA adapter is not merged into the weights")
     assert page_size == PAGE_SIZE
-    return choose_kernel(step_shape(model), dict(model.named_parameters()), model.compute_dtype)
+    return choose_kernel(step_shape(model), _weights(model), model.compute_dtype)
+
+
+def _weights(model: Transformer) -> dict[str, torch.Tensor]:
+    """Those that a step computes with: not what a merged adapter keeps of its own."""
+    return {name: each for name, each in model.named_parameters() if name in model.config.parameter_shapes()}
 
 
 def _on_gpu(model: Transformer) -> bool:
