@@ -3,7 +3,6 @@
 import json
 import shutil
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from ponder.model.lora import load_lora, merge_lora
 from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Request
 from ponder.sampler.sync import run_sync
-from ponder.tasks.protocol import Grade, Problem
 from ponder.tokenizer import Tokenizer
 from ponder.train import Outcome, run, state
 from ponder.train.display import read_metrics
@@ -60,7 +58,7 @@ prompts = 2
 samples = 4
 max_tokens = 8
 thinking = 0
-mix = [{{ task = "tests.smoke.test_smoke_checkpoints:Letters" }}]
+mix = [{{ task = "{home}/letters.py:Letters" }}]
 [grpo.optim]
 lr = {lr}
 """
@@ -72,19 +70,25 @@ targets = ["q_proj", "v_proj", "down_proj"]
 """
 
 
+# In a file of its own, which a grading child imports in no time; this module would bring transformers along.
+LETTERS = '''
+from ponder.tasks.protocol import Grade, Problem
+
+
 class Letters:
     """Answers are better the more of them is small letters: something that random weights can be rewarded for."""
 
     name = "letters"
 
-    def sample(self, rng: Random, level: float) -> Problem:
+    def sample(self, rng, level):
         return Problem(task=self.name, question=f"Say something, {rng.randint(1, 99)}.", answer="")
 
-    def grade(self, problem: Problem, answer: str) -> Grade:
+    def grade(self, problem, answer):
         return Grade(score=sum(c.islower() for c in answer) / (len(answer) + 1))
 
-    def same(self, a: str, b: str) -> bool:
+    def same(self, a, b):
         return a == b
+'''
 
 
 def make(home: Path, kind: str, *, stage: str = "sft", lora: bool = False, steps: int = 6) -> Path:
@@ -98,6 +102,7 @@ def make(home: Path, kind: str, *, stage: str = "sft", lora: bool = False, steps
     for file in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer / file, home / "base")
     dialogue = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello, hello."}]
+    (home / "letters.py").write_text(LETTERS)
     (home / "m.jsonl").write_text(json.dumps({"messages": dialogue}) + "\n")
     direct = 1.0 if kind == "llama" else 0.3  # Llama 3 has no words for thinking
     given = {"home": home, "tokens": steps * 512, "direct": direct, "lr": 0.05 if lora else 0.003, "stage": stage}

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from random import Random
 
 import pytest
 import torch
@@ -14,11 +13,8 @@ from ponder.dialogue import CONTROL_TOKENS
 from ponder.testing.tiny import tiny_model
 from ponder.tokenizer import Tokenizer
 from ponder.train.display import Display, Metrics, duration, read_metrics
-from ponder.train.examples import teachable
 from ponder.train.neighbours import as_text, nearest
 from ponder.train.plot import plot_metrics
-
-DOCS = Path(__file__).parents[2] / "docs" / "training.md"
 
 
 def test_durations_are_short_to_read() -> None:
@@ -73,15 +69,6 @@ def test_neighbours_are_the_nearest_by_cosine_and_never_the_token_itself() -> No
 def test_the_worker_does_not_load_torch() -> None:
     code = "import sys, ponder.train.worker; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
-
-
-def test_the_task_that_the_docs_show_can_be_taught(tmp_path: Path) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    (tmp_path / "vowels.py").write_text(next(block for block in blocks if block.startswith("# vowels.py")))
-    task = teachable(f"{tmp_path / 'vowels.py'}:Vowels")
-    for seed in range(20):
-        problem = task.sample(Random(seed), seed / 20)
-        assert task.grade(problem, task.demonstrate(problem, Random(seed)).answer).solved
 
 
 def test_metrics_reopened_are_never_less_than_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
