@@ -174,8 +174,8 @@ def _learned(context: Rendered, dialogue: Sequence[Message], first: int, tokeniz
         mistakes = find_mistakes(part.text)
         if not mistakes:
             continue
-        first, begins, ends = _place(context.ids[span.begin : span.end], without_marks(part.text), tokenizer)
-        for at, token in enumerate(zip(begins, ends, strict=True), span.begin + first):
+        at_text, begins, ends = _place(context.ids[span.begin : span.end], without_marks(part.text), tokenizer)
+        for at, token in enumerate(zip(begins, ends, strict=True), span.begin + at_text):
             if any(token[0] < end and token[1] > begin for begin, end in mistakes):
                 learned[at] = False
     return learned
