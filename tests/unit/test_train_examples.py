@@ -8,10 +8,12 @@ from random import Random
 import pytest
 
 from ponder.dialogue import Message, PonderFormat, Start, from_dicts, load_format
+from ponder.dialogue.messages import Reasoning, Role, Text
+from ponder.dialogue.rendered import Rendered, Span, SpanKind
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer
-from ponder.train.examples import Examples, question_number, read_messages, to_examples
+from ponder.train.examples import Examples, _learned, question_number, read_messages, to_examples
 from ponder.train.packing import Example
 from ponder.train.recipe import MixRecipe
 from ponder.types import DataError, RecipeError
@@ -233,3 +235,16 @@ def test_mistakes_are_found_where_a_format_writes_line_breaks_around_a_thought()
     assert "<think>\n2+2=5, no: 4\n</think>" in tokenizer.decode(example.ids)
     taught = tokenizer.decode([token for token, yes in zip(example.ids, example.learned, strict=True) if yes])
     assert taught == "2+2=, no: 4\n</think>\n\n4<|im_end|>"
+
+
+def test_what_a_format_writes_before_a_mistaken_thought_takes_nothing_from_the_answer() -> None:
+    """Some formats sample control tokens and a line break before the thought, in the same span."""
+    thought, lead, answer = TOKENIZER.encode("2+2=5"), TOKENIZER.encode("ooo"), TOKENIZER.encode("4")
+    ids = (*lead, *thought, *answer)
+    spans = (
+        Span(0, len(lead) + len(thought), 1, 0, SpanKind.REASONING, True),
+        Span(len(ids) - 1, len(ids), 1, 1, SpanKind.TEXT, True),
+    )
+    said = Message(Role.ASSISTANT, (Reasoning(f"2+2={mistake('5')}"), Text("4")))
+    flags = _learned(Rendered(ids, spans), [Message.user("2+2?"), said], 1, TOKENIZER)
+    assert flags == [True] * 7 + [False, True]
