@@ -18,6 +18,12 @@ from ponder.tasks.protocol import mistake
 WRONG_GUESS_PROBABILITY = 0.05
 
 
+def several(rng: Random, level: float) -> list[int]:
+    """Three or four numbers from 1000 on, up to 10,000 at level 1, the hard configs of gcd and lcm; levels above 0.5."""
+    most = round(18_000 * level - 8000)
+    return [rng.randint(1000, most) for _ in range(rng.randint(3, 4))]
+
+
 def euclid(a: int, b: int, rng: Random) -> tuple[list[str], int]:
     """The lines of the working, the larger number first, and the greatest common divisor of a, b > 0."""
     a, b = max(a, b), min(a, b)

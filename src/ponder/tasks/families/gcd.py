@@ -6,7 +6,7 @@ from functools import reduce
 from math import gcd
 from random import Random
 
-from ponder.tasks.families.euclid import euclid
+from ponder.tasks.families.euclid import euclid, several
 from ponder.tasks.families.family import Family
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -29,8 +29,7 @@ class Gcd(Family):
     def sample(self, rng: Random, level: float) -> Problem:
         for _ in range(3):  # as reasoning-gym does: a common divisor is preferred, not forced
             if level > self.default_level:
-                most = round(18_000 * level - 8000)
-                numbers = [rng.randint(1000, most) for _ in range(rng.randint(3, 4))]
+                numbers = several(rng, level)
             else:
                 ceiling = 1000 if level > 0.15 else 10 ** rng.randint(1, 3)
                 numbers = [rng.randint(1, 1000), rng.randint(1, ceiling)]

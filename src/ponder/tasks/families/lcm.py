@@ -13,7 +13,7 @@ from random import Random
 
 from ponder.tasks.families.columns import Slips, multiply, multiply_steps
 from ponder.tasks.families.division import divide
-from ponder.tasks.families.euclid import euclid
+from ponder.tasks.families.euclid import euclid, several
 from ponder.tasks.families.family import SLIP_PROBABILITY, Family
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -36,8 +36,7 @@ class Lcm(Family):
     def sample(self, rng: Random, level: float) -> Problem:
         for _ in range(3):  # as reasoning-gym does: a common divisor is preferred, not forced
             if level > self.default_level:
-                most = round(18_000 * level - 8000)
-                numbers = [rng.randint(1000, most) for _ in range(rng.randint(3, 4))]
+                numbers = several(rng, level)
             else:
                 numbers = [rng.randint(1, max(5, round(200 * level))) for _ in range(2)]
             if any(gcd(a, b) > 1 for i, a in enumerate(numbers) for b in numbers[:i]):
