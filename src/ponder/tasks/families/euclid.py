@@ -19,7 +19,7 @@ WRONG_GUESS_PROBABILITY = 0.05
 
 
 def several(rng: Random, level: float) -> list[int]:
-    """Three or four numbers from 1000 on, up to 10,000 at level 1, the hard configs of gcd and lcm; levels above 0.5."""
+    """Three or four numbers from 1000 to at most 10,000: the hard configs of gcd and lcm, at levels above 0.5."""
     most = round(18_000 * level - 8000)
     return [rng.randint(1000, most) for _ in range(rng.randint(3, 4))]
 
