@@ -15,10 +15,10 @@ from importlib.metadata import version
 from types import TracebackType
 from typing import NoReturn
 
-from ponder.cli import ask, bench, chat, demo, evaluate, export, tasks, train
+from ponder.cli import ask, bench, chat, demo, evaluate, export, serve, tasks, train
 from ponder.types import InvalidRequest, PonderError, RecipeError
 
-VERBS = (ask, chat, tasks, train, evaluate, bench, export, demo)
+VERBS = (ask, chat, serve, tasks, train, evaluate, bench, export, demo)
 FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 
 

@@ -105,6 +105,11 @@ class Engine:
         return bool(self._sequences) or any(shadow.closed for shadow in self._scheduler.shadows.values())
 
     @property
+    def max_batch(self) -> int:
+        """Sequences that run at once."""
+        return self._options[0]
+
+    @property
     def num_running(self) -> int:
         """Requests that hold pages."""
         return len(self._scheduler.running)

@@ -1,0 +1,107 @@
+"""Who asks. Every path needs a key but `/health`; keys are stored hashed and compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ponder.serve.errors import ApiError, ErrorType
+from ponder.types import InvalidRequest
+
+OPEN_PATHS = frozenset({"/health"})
+LOCAL = "local"  # who asks where there are no keys
+LONGEST_KEY = 256
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Keys:
+    """Names and the SHA-256 of their keys. A key of 256 random bits needs no slow hash."""
+
+    def __init__(self, digests: Mapping[str, bytes]) -> None:
+        self._digests = dict(digests)
+
+    def __bool__(self) -> bool:
+        return bool(self._digests)
+
+    @classmethod
+    def load(cls, file: Path) -> Keys:
+        """Lines of `name:hex digest`. Raises InvalidRequest naming the line, and where there is no key at all."""
+        digests: dict[str, bytes] = {}
+        try:
+            lines = file.read_text(encoding="ascii").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"the key file {file} cannot be read: {error}") from None
+        for number, line in enumerate(lines, 1):
+            name, _, digest = line.partition(":")
+            if not NAME.fullmatch(name) or not re.fullmatch("[0-9a-f]{64}", digest) or name in digests:
+                raise InvalidRequest(
+                    f"{file}, line {number}: must be NAME:SHA-256, each name once; `ponder serve --new-key` writes it"
+                )
+            digests[name] = bytes.fromhex(digest)
+        if not digests:
+            raise InvalidRequest(f"{file} holds no key: make one with `ponder serve --new-key NAME --keys {file}`")
+        return cls(digests)
+
+    def owner(self, key: str) -> str | None:
+        """Whose key it is. Takes the same time for every key."""
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        found = None
+        for name, known in self._digests.items():
+            if hmac.compare_digest(digest, known):
+                found = name
+        return found
+
+
+def new_key(name: str, file: Path) -> str:
+    """Add a key to the file, which only its owner may read, and return it: it is written down nowhere else."""
+    if not NAME.fullmatch(name):
+        raise InvalidRequest(f"the key's name is {name!r}: allowed are 1 to 64 letters, digits, '.', '_' and '-'")
+    if file.exists() and name in Keys.load(file)._digests:
+        raise InvalidRequest(f"{file} has a key named {name!r} already: take its line out first")
+    key = "sk-ponder-" + secrets.token_urlsafe(32)
+    with open(file, "a", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as lines:
+        lines.write(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}\n")
+    return key
+
+
+class Auth:
+    """ASGI middleware. Sets `scope["state"]["owner"]`; refuses with 401 whoever has no key, whatever the path."""
+
+    def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+            return await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return None  # no websockets: nothing is sent, and the server closes the connection
+        owner = LOCAL if self._keys is None else self._keys.owner(presented(Headers(scope=scope)))
+        if owner is None:
+            error = ApiError(
+                401,
+                "no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'",
+                type=ErrorType.AUTHENTICATION,
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+            return await JSONResponse(error.as_json(), error.status, error.headers)(scope, receive, send)
+        scope.setdefault("state", {})["owner"] = owner
+        return await self._app(scope, receive, send)
+
+
+def presented(headers: Headers) -> str:
+    """The key that came, or "" where none did, two different ones did, or it is too long to be one."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    keys = {key for key in (bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")) if key}
+    key = keys.pop() if len(keys) == 1 else ""
+    return key if len(key) <= LONGEST_KEY else ""

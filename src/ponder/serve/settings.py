@@ -1,0 +1,115 @@
+"""What a server is started with: flags over `PONDER_*` variables over a TOML file over the defaults here."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ponder.types import InvalidRequest
+
+PREFIX = "PONDER_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """host, port: where it listens. keys: file of API keys (`ponder serve --new-key`); none: everybody on this machine.
+    store: file that keeps responses and conversations; empty: in memory, gone when the server stops.
+    queued_requests, queued_tokens: more waiting requests, or more tokens of theirs, are refused with 429.
+    deadline: seconds one request may take; 0: no limit. drain: seconds that a shutdown waits for running requests.
+    coalesce: milliseconds over which streamed text is gathered into one event.
+    body: bytes of the longest request body. strategies: whether a request may name one, up to `samples` samples.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    keys: str = ""
+    store: str = ""
+    queued_requests: int = 256
+    queued_tokens: int = 1_000_000
+    deadline: float = 0.0
+    drain: float = 30.0
+    coalesce: float = 20.0
+    body: int = 8 * 1024 * 1024
+    samples: int = 64
+
+    def __post_init__(self) -> None:
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise InvalidRequest(f"{name} is {value}: allowed are {low} to {high}")
+        if not self.keys and not is_loopback(self.host):
+            raise InvalidRequest(
+                f"host {self.host} can be reached from other machines, and there are no keys: make one with "
+                "`ponder serve --new-key NAME --keys FILE`, or listen on 127.0.0.1"
+            )
+
+
+_RANGES = (
+    ("port", 0, 65535),
+    ("queued_requests", 0, 100_000),
+    ("queued_tokens", 0, 1_000_000_000),
+    ("deadline", 0, 86_400),
+    ("drain", 0, 3_600),
+    ("coalesce", 0, 1_000),
+    ("body", 1_024, 1 << 30),
+    ("samples", 1, 1_024),
+)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def read_settings(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """The settings, and only those: an unknown key of the file is an InvalidRequest with a suggestion.
+
+    environment: `PONDER_PORT` sets `port`, and so on; other variables are none of ours. flags: None says nothing.
+    """
+    kinds = {name: kind for name, kind in get_type_hints(Settings).items() if name in _NAMES}
+    said: dict[str, Any] = {}
+    if file is not None:
+        said |= _read_file(file, kinds)
+    for name, kind in kinds.items():
+        variable = PREFIX + name.upper()
+        if variable in environment:
+            said[name] = _number_or_text(variable, environment[variable], kind)
+    said |= {name: value for name, value in flags.items() if value is not None}
+    return Settings(**said)
+
+
+_NAMES = frozenset(field.name for field in dataclasses.fields(Settings))
+
+
+def _read_file(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
+    try:
+        told = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidRequest(f"{file}: {error}") from None
+    for name, value in told.items():
+        if name not in kinds:
+            close = difflib.get_close_matches(name, kinds, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(kinds))}"
+            raise InvalidRequest(f"{file}: there is no setting {name!r}; {hint}")
+        wanted = (int, float) if kinds[name] is float else kinds[name]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise InvalidRequest(f"{file}: {name} is {value!r}: it must be of type {kinds[name].__name__}")
+    return told
+
+
+def _number_or_text(variable: str, text: str, kind: type) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidRequest(f"{variable} is {text!r}: it must be of type {kind.__name__}") from None

@@ -1,0 +1,131 @@
+"""From a request that is read to its answer: a place in the queue, then the sampler, or a strategy over it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, cast
+
+from ponder.dialogue import Message
+from ponder.sampler.protocol import Completion, Delta, Done, Request
+from ponder.serve.errors import ApiError, unsupported
+from ponder.serve.models import Models, Served
+from ponder.serve.settings import Settings
+from ponder.think.parse import parse_strategy
+from ponder.think.protocol import Question, Strategy
+from ponder.types import Answer, Budget, InvalidRequest, Phase, SamplingParams
+
+Items = AsyncGenerator[Delta | Done, None]
+BYTES_PER_TOKEN = 4  # of a model behind another server, whose tokens cannot be counted here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is to be computed, for whom. strategy: None: the sampler alone."""
+
+    served: Served
+    owner: str
+    request: Request
+    strategy: Strategy | None = None
+
+    @property
+    def sequences(self) -> int:
+        """How many run at once."""
+        return self.request.n if self.strategy is None else getattr(self.strategy, "samples", 1)
+
+    def prompt_tokens(self) -> int:
+        """The prompt's length as the queue counts it, control tokens left out."""
+        prompt = self.request.prompt
+        if prompt and isinstance(prompt[0], int):
+            return len(prompt)
+        texts = [getattr(part, "text", "") for message in cast("tuple[Message, ...]", prompt) for part in message.parts]
+        tokenizer = self.served.tokenizer
+        if tokenizer is None:
+            return sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN
+        return sum(map(len, tokenizer.encode_batch(texts)))
+
+
+def strategy_of(text: str | None, request: Request, effort: str | None, settings: Settings) -> Strategy | None:
+    """The strategy that a request names, given its settings. Raises ApiError for one that is unknown, asks for more
+    samples than this server allows, or stands beside a parameter that strategies do not take."""
+    if text is None:
+        return None
+    for name, taken in (
+        ("n", request.n == 1),
+        ("stop", not request.stop),
+        ("seconds", True),
+        *((name, getattr(request.params, name) == getattr(SamplingParams(), name)) for name in UNTAKEN),
+    ):
+        if not taken:
+            raise unsupported(name, "cannot be set beside a strategy")
+    params = request.params
+    try:
+        strategy = parse_strategy(
+            text,
+            temperature=params.temperature or None,
+            seed=params.seed,
+            max_tokens=params.max_tokens,
+            thinking=None if effort is not None else params.thinking,
+            effort=effort,
+            answer_room=params.answer_room or None,
+        )
+    except InvalidRequest as error:
+        raise ApiError(400, str(error), param="strategy", code="invalid_value") from None
+    samples = getattr(strategy, "samples", 1)
+    if samples > settings.samples:
+        raise ApiError(400, f"strategy asks for {samples} samples: allowed are {settings.samples}", param="strategy")
+    return strategy
+
+
+UNTAKEN = ("top_p", "top_k", "min_p", "stop_ids", "logit_bias", "top_logprobs")
+
+
+async def completions(models: Models, work: Work) -> list[Completion]:
+    """The answers, all at once."""
+    async with models.admissions[work.served.name].admit(work.owner, work.prompt_tokens, work.sequences):
+        if work.strategy is not None:
+            return [await _by_strategy(work)]
+        return await work.served.sampler.sample(work.request)
+
+
+async def items(models: Models, work: Work) -> Items:
+    """The answers as they come. A strategy has nothing to show before it is done."""
+    async with models.admissions[work.served.name].admit(work.owner, work.prompt_tokens, work.sequences):
+        if work.strategy is None:
+            async with aclosing(cast(Items, work.served.sampler.stream(work.request))) as stream:
+                async for item in stream:
+                    yield item
+            return
+        completion = await _by_strategy(work)
+        for phase, text in ((Phase.THINK, completion.reasoning), (Phase.ANSWER, completion.text)):
+            if text:
+                yield Delta(0, phase, text)
+        yield Done(0, completion)
+
+
+async def _by_strategy(work: Work) -> Completion:
+    assert work.strategy is not None
+    request = work.request
+    question = Question(
+        conversation=cast(Any, request.prompt),
+        policy=request.policy,
+        truncation=request.truncation,
+        grammar=request.grammar,
+    )
+    answer = await work.strategy(question, work.served.sampler, Budget(seconds=request.seconds))
+    return completion_of(answer)
+
+
+def completion_of(answer: Answer) -> Completion:
+    """An answer as a completion, with the whole bill of what was spent on it."""
+    message = answer.trace.get("message")
+    if not isinstance(message, Message):
+        message = Message.assistant(answer.text, answer.reasoning)
+    dropped = answer.trace.get("dropped_turns", 0)
+    return Completion(
+        message=message,
+        stop_reason=answer.stop_reason,
+        usage=answer.usage,
+        dropped_turns=dropped if isinstance(dropped, int) else 0,
+    )
