@@ -298,6 +298,8 @@ def test_a_step_says_what_it_computed_and_the_stage_adds_it_up(start: Path, even
     twice = trained(start, tmp_path / "twice", epochs=2, minibatches=1)
     assert all(each["trained"] > 0 and each["trained"] % (2 * 64) == 0 for each in twice)
     assert twice[-1]["compute"] == sum(each["generated"] + each["prefilled"] + 3 * each["trained"] for each in twice)
+    held = trained(start, tmp_path / "held", kl=0.1)
+    assert held[-1]["compute"] == sum(each["generated"] + each["prefilled"] + 4 * each["trained"] for each in held)
 
 
 @pytest.mark.parametrize(
@@ -422,7 +424,13 @@ def test_equal_rewards_for_several_steps_raise_an_alarm(
     before = tiny_model().state_dict()
     records = trained(start, tmp_path / "run", steps=3, patience=2)
     assert ["alarm/flat" in each for each in records] == [False, True, True]
-    assert "in 2 steps no group had better and worse answers" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "in 2 steps no group had better and worse answers" in said
+    assert "set grpo.levels to adaptive" in said
+    trained(start, tmp_path / "adaptive", steps=2, patience=2, levels=Levels.ADAPTIVE)
+    said = capsys.readouterr().err
+    assert "no group had better and worse answers" in said
+    assert "set grpo.levels to adaptive" not in said
     checkpoint = state.checkpoints(tmp_path / "run" / "grpo" / "checkpoints")[-1]
     from ponder.model.checkpoint import load_model
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ponder.tasks.protocol import GradeStatus
 from ponder.tasks.turns import Attempt
+from ponder.train.recipe import Levels
 from ponder.types import GraderError
 
 _BROKEN = frozenset({GradeStatus.TIMEOUT, GradeStatus.FAILED})
@@ -23,8 +24,9 @@ class Alarm(StrEnum):
 class Alarms:
     """Counts the steps in a row for which each has been true; `patience` of them raise it."""
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: int, levels: Levels) -> None:
         self.patience = patience
+        self.levels = levels
         self.steps = dict.fromkeys(Alarm, 0)
 
     def see(self, groups: Sequence[Sequence[Attempt]], *, flat: bool) -> list[str]:
@@ -44,9 +46,10 @@ class Alarms:
             return []
         solved = all(each.grade.solved for group in groups for each in group)
         remedy = "raise the levels of the mix" if solved else "lower the levels of the mix, sample more, or train on"
+        adapt = "" if self.levels is Levels.ADAPTIVE else ", or set grpo.levels to adaptive"
         return [
             f"alarm: in {self.steps[Alarm.FLAT]} steps no group had better and worse answers, so nothing is learned: "
-            f"{remedy}, or set grpo.levels to adaptive"
+            f"{remedy}{adapt}"
         ]
 
     def metrics(self) -> dict[str, float]:

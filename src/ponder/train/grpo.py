@@ -124,7 +124,7 @@ class Grpo:
         self.tasks: list[Task] = [load_task(entry.task) for entry in recipe.mix]
         self.names = distinct_names(self.tasks)
         self.curriculum = Curriculum(recipe.mix, seed, self.names)
-        self.alarms = Alarms(recipe.patience)
+        self.alarms = Alarms(recipe.patience, recipe.levels)
         self.policy = PolicyGradient(recipe, model)
         self.params = SamplingParams(
             max_tokens=recipe.max_tokens,
@@ -255,7 +255,7 @@ class Grpo:
         seconds = time.monotonic() - self._rolled_out
         metrics = {**self._metrics, **self.policy.metrics(), "update_seconds": seconds, **self.alarms.metrics()}
         headline = f"solved {100 * metrics['solved']:3.0f}%  reward {metrics['reward']:6.3f}"
-        inference = int(metrics["generated"] + metrics["prefilled"])
+        inference = int(metrics["generated"] + metrics["prefilled"]) + self.policy.reference_positions
         return Report(metrics=metrics, inference=inference, headline=headline, alarms=self._warnings)
 
     def _measure(self, rollout: _Rollout) -> dict[str, float]:

@@ -39,6 +39,7 @@ class PolicyGradient:
         self._sums: dict[str, Tensor] = {}
         self._updates = 0
         self._difference: Tensor | None = None
+        self.reference_positions = 0  # that the reference has read since the step began
 
     def losses(self, model: Transformer, batches: Sequence[Experience], backend: Backend) -> Iterator[Tensor]:
         """As `Learner.losses`."""
@@ -121,6 +122,7 @@ class PolicyGradient:
         self.reference.compute_dtype = model.compute_dtype
         if backend is Backend.KERNELS and self._stack is None:
             self._stack = training_stack(self.reference)
+        self.reference_positions += each.num_positions
         ids, targets, _, documents, positions = on(at_N.device, each.batch)
         x_ND = last_hidden(self.reference, ids, documents, positions, backend=backend, stack=self._stack)
         logprobs_N, _ = linear_logprobs(self._scaled(x_ND[at_N]), head_weight(self.reference), targets.flatten()[at_N])
