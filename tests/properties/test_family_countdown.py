@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import ponder
 from ponder.tasks import gym_child
-from ponder.tasks.families.countdown import FORMAT, GYM, Countdown, Search, draw_chain, solve
+from ponder.tasks.families.countdown import FORMAT, GYM, Countdown
+from ponder.tasks.families.countdown_search import Search, draw_chain, solve
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Problem, SelfChecking, Try, without_marks
 from ponder.tokenizer import Tokenizer

@@ -36,8 +36,8 @@ from ponder.train.recipe import (
     RunRecipe,
     Stage,
     Weighting,
-    resolve,
 )
+from ponder.train.resolve import resolve
 from ponder.train.stages import RunFolder
 from ponder.types import GraderError, Origin, Phase, RecipeError, Segment, Trajectory
 

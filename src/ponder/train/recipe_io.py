@@ -13,7 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ponder.train.recipe import Recipe, Stage, resolve
+from ponder.train.recipe import Recipe, Stage
+from ponder.train.resolve import resolve
 from ponder.types import RecipeError
 
 _PATH_KEYS = ("source", "messages", "start", "task")
