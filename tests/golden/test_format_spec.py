@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from ponder.dialogue import CONTROL_TOKENS, PonderFormat, ReasoningPolicy, Start, from_dicts, train_tokenizer
+from ponder.dialogue import (
+    CONTROL_TOKENS,
+    PonderFormat,
+    ReasoningPolicy,
+    Start,
+    from_dicts,
+    tools_from_dicts,
+    train_tokenizer,
+)
 from ponder.tokenizer.bpe import SPLIT_REGEX
 
 SPEC = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -37,7 +45,7 @@ def test_the_bytes_have_the_ids_written_down() -> None:
 
 
 def test_every_example_is_read() -> None:
-    assert len(EXAMPLES) == SPEC.count("```json example") == 9
+    assert len(EXAMPLES) == SPEC.count("```json example") == 10
 
 
 @pytest.mark.parametrize("title", EXAMPLES)
@@ -48,7 +56,8 @@ def test_an_example_renders_as_written(title: str) -> None:
     if "context" in given:
         rendered = format.contexts(messages, policy=policy)[given["context"]]
     else:
-        rendered = format.render(messages, policy=policy, start=Start(given["start"]))
+        tools = tools_from_dicts(given.get("tools", ()))
+        rendered = format.render(messages, policy=policy, start=Start(given["start"]), tools=tools)
     assert rendered.ids == tuple(map(int, example["ids"].split()))
     assert TOKENIZER.decode(rendered.ids) == example["text"]
     assert "".join("01"[learned] for learned in rendered.assistant_mask()) == "".join(example["loss"].split())

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.dialogue import PonderFormat, ReasoningPolicy, Start, from_dicts, load_format, train_tokenizer
+from ponder.dialogue import (
+    PonderFormat,
+    ReasoningPolicy,
+    Start,
+    from_dicts,
+    load_format,
+    tools_from_dicts,
+    train_tokenizer,
+)
 from ponder.tokenizer import Tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -37,6 +45,26 @@ WORDS = [
 TEXT = st.lists(st.sampled_from(WORDS) | st.text("abc 12.\n", max_size=5), max_size=6).map("".join)
 VISIBLE = TEXT.filter(str.strip)
 REASONING = VISIBLE.filter(lambda text: text.strip("\n")[0] not in " \t")  # the prompt's line break ends a token
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXT, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@st.composite
+def declarations(draw: st.DrawFn) -> list[dict[str, Any]]:
+    names = draw(st.lists(st.sampled_from(["f", "get_weather", "x y", 'q"ü']), unique=True, max_size=3))
+    tools = []
+    for name in names:
+        function: dict[str, Any] = {"name": name}
+        if description := draw(TEXT):
+            function["description"] = description
+        function["parameters"] = {"type": "object", **draw(st.dictionaries(TEXT, VALUES, max_size=3))}
+        tools.append({"type": "function", "function": function})
+    return tools
 
 
 def conversations(*, tools: bool, reasoning: bool, names: bool = False) -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -77,14 +105,15 @@ def theirs(family: str, entries: list[dict[str, Any]], **options: Any) -> list[i
 
 
 @settings(deadline=None)
-@given(entries=conversations(tools=True, reasoning=True))
-def test_chatml_equals_qwen3(entries: list[dict[str, Any]]) -> None:
-    messages, format = from_dicts(entries), OURS["qwen3"]
-    assert list(format.render(messages).ids) == theirs("qwen3", entries)
-    direct = theirs("qwen3", entries, add_generation_prompt=True, enable_thinking=False)
-    assert list(format.render(messages, start=Start.DIRECT).ids) == direct
-    thinking = theirs("qwen3", entries, add_generation_prompt=True)
-    assert list(format.render(messages, start=Start.THINK).ids)[: len(thinking)] == thinking
+@given(entries=conversations(tools=True, reasoning=True), declared=declarations())
+def test_chatml_equals_qwen3(entries: list[dict[str, Any]], declared: list[dict[str, Any]]) -> None:
+    messages, format, tools = from_dicts(entries), OURS["qwen3"], tools_from_dicts(declared)
+    options: dict[str, Any] = {"tools": declared or None, "add_generation_prompt": True}
+    assert list(format.render(messages, tools=tools).ids) == theirs("qwen3", entries, tools=declared or None)
+    direct = theirs("qwen3", entries, enable_thinking=False, **options)
+    assert list(format.render(messages, start=Start.DIRECT, tools=tools).ids) == direct
+    thinking = theirs("qwen3", entries, **options)
+    assert list(format.render(messages, start=Start.THINK, tools=tools).ids)[: len(thinking)] == thinking
 
 
 @settings(deadline=None)
@@ -114,17 +143,19 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[PonderFormat, Any]:
 
 
 @settings(deadline=None)
-@given(entries=conversations(tools=True, reasoning=True, names=True))
+@given(entries=conversations(tools=True, reasoning=True, names=True), declared=declarations())
 def test_our_template_in_transformers_equals_render(
-    own: tuple[PonderFormat, Any], entries: list[dict[str, Any]]
+    own: tuple[PonderFormat, Any], entries: list[dict[str, Any]], declared: list[dict[str, Any]]
 ) -> None:
     format, hf = own
-    messages = from_dicts(entries)
+    messages, tools = from_dicts(entries), tools_from_dicts(declared)
     for policy in ReasoningPolicy:
-        options = {"return_dict": False, "all_turns": policy is ReasoningPolicy.ALL_TURNS}
-        assert list(format.render(messages, policy=policy).ids) == hf.apply_chat_template(entries, **options)
+        options = {"return_dict": False, "all_turns": policy is ReasoningPolicy.ALL_TURNS, "tools": declared or None}
+        assert list(format.render(messages, policy=policy, tools=tools).ids) == hf.apply_chat_template(
+            entries, **options
+        )
         for start in (Start.THINK, Start.DIRECT):
             prompt = hf.apply_chat_template(
                 entries, add_generation_prompt=True, enable_thinking=start is Start.THINK, **options
             )
-            assert list(format.render(messages, policy=policy, start=start).ids) == prompt
+            assert list(format.render(messages, policy=policy, start=start, tools=tools).ids) == prompt

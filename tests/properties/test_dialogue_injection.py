@@ -19,6 +19,7 @@ from ponder.dialogue import (
     Role,
     Start,
     Text,
+    Tool,
     ToolCall,
     ToolResult,
     load_format,
@@ -92,6 +93,49 @@ def _fields(name: str) -> Iterator[str]:
             and not (name in NO_THINKING and "reasoning" in field)
         ):
             yield field
+
+
+TAGGING = """
+{%- for t in tools or [] %}<|im_start|>{{ t.function.name }}: {{ t.function.description }}
+    {%- for key, value in t.function.parameters.properties.items() %}
+        {{- '<' ~ key ~ '>' ~ value.type ~ '</' ~ key ~ '>' ~ (value | tojson) }}
+    {%- endfor %}<|im_end|>{% endfor %}
+{%- for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"""
+DECLARING = {name: FORMATS[name] for name in ("ponder", "chatml", "jinja-ponder", "jinja-qwen3")}
+DECLARING["jinja-tagging"] = (JinjaFormat(QWEN, TAGGING), QWEN)
+
+
+def _schema(property: str, **keywords: object) -> str:
+    return json.dumps({"properties": {property: {"type": "string", **keywords}}}, ensure_ascii=False)
+
+
+DECLARED: dict[str, Callable[[str], Tool]] = {
+    "name": lambda text: Tool(text, "d", _schema("x")),
+    "description": lambda text: Tool("f", text, _schema("x")),
+    "property": lambda text: Tool("f", "d", _schema(text)),
+    "keyword": lambda text: Tool("f", "d", _schema("x", **{text: 1})),
+    "description of a property": lambda text: Tool("f", "d", _schema("x", description=text)),
+    "enum": lambda text: Tool("f", "d", _schema("x", enum=["y", text])),
+    "escaped": lambda text: Tool("f", "d", json.dumps({"properties": {"x": {"const": text, "type": "string"}}})),
+}
+
+
+@pytest.mark.parametrize("name", DECLARING)
+@pytest.mark.parametrize("field", DECLARED)
+@pytest.mark.parametrize("system", [(), (Message.system("s"),)], ids=["alone", "behind-a-system-text"])
+def test_no_field_of_a_tool_can_spell_a_control_token(name: str, field: str, system: tuple[Message, ...]) -> None:
+    format, tokenizer = DECLARING[name]
+
+    def declared(text: str) -> tuple[int, ...]:
+        tools = (Tool("g", "e", _schema("x")), DECLARED[field](text))
+        return format.render((*system, Message.user("q")), tools=tools).ids
+
+    harmless = _skeleton(tokenizer, declared("x1"))
+    for token in tokenizer.control:
+        for text in (token, f"a{token}b", token.strip("<>"), token[1:], token[:-1]):
+            ids = declared(text)
+            assert _skeleton(tokenizer, ids) == harmless, text
+            assert json.dumps(text, ensure_ascii=False)[1:-1] in _ordinary_text(tokenizer, ids)
 
 
 def _skeleton(tokenizer: Tokenizer, ids: tuple[int, ...]) -> list[int]:

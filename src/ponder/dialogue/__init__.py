@@ -18,9 +18,11 @@ from ponder.dialogue.messages import (
 )
 from ponder.dialogue.rendered import DroppedReasoning, Parsed, ParseStatus, Rendered, Span, SpanKind, Start
 from ponder.dialogue.template import ponder_template
+from ponder.dialogue.tools import Arguments, Tool, tool_dict, tools_from_dicts
 
 __all__ = [
     "CONTROL_TOKENS",
+    "Arguments",
     "Conversation",
     "DroppedReasoning",
     "Fitted",
@@ -38,6 +40,7 @@ __all__ = [
     "SpanKind",
     "Start",
     "Text",
+    "Tool",
     "ToolCall",
     "ToolResult",
     "fit",
@@ -45,5 +48,7 @@ __all__ = [
     "load_format",
     "ponder_template",
     "to_dicts",
+    "tool_dict",
+    "tools_from_dicts",
     "train_tokenizer",
 ]

@@ -11,14 +11,28 @@ import json
 from collections.abc import Sequence
 
 from ponder.dialogue.messages import Conversation, Message, Role, ToolCall, ToolResult
-from ponder.dialogue.native import LEAD, Family, ThinkingFormat, is_json, json_call
+from ponder.dialogue.native import LEAD, Family, ThinkingFormat, is_json
 from ponder.dialogue.rendered import Builder, SpanKind, Start
+from ponder.dialogue.tools import Tool, function_line
 from ponder.types import FormatError
 
 OPEN, END = "<|im_start|>", "<|im_end|>"
 THINK, END_THINK = "<think>", "</think>"
 CALL, END_CALL = "<tool_call>", "</tool_call>"
 RESULT, END_RESULT = "<tool_response>", "</tool_response>"
+TOOLS = """\
+# Tools
+
+You may call one or more functions to assist with the user query.
+
+You are provided with function signatures within <tools></tools> XML tags:
+<tools>
+"""
+CALLING = """
+</tools>
+
+For each function call, return a json object with function name and arguments within """
+CALL_EXAMPLE = '\n{"name": <function-name>, "arguments": <args-json-object>}\n'
 
 
 class ChatMLFormat(ThinkingFormat):
@@ -31,6 +45,18 @@ class ChatMLFormat(ThinkingFormat):
         think=(THINK, END_THINK),
         call=(CALL, END_CALL),
     )
+
+    def _declare(self, out: Builder, messages: Conversation, tools: Sequence[Tool]) -> int:
+        out.mark(0, None, SpanKind.HEADER).control(OPEN).text("system\n")
+        written = int(bool(messages) and messages[0].role is Role.SYSTEM)
+        if written:
+            for number, part in enumerate(messages[0].parts):
+                out.mark(0, number, SpanKind.TEXT).text(getattr(part, "text", ""))
+            out.mark(0, None, SpanKind.TOOLS).text("\n\n")
+        out.mark(0, None, SpanKind.TOOLS).text(TOOLS).text("\n".join(map(function_line, tools))).text(CALLING)
+        out.control(CALL, END_CALL).text(" XML tags:\n").control(CALL).text(CALL_EXAMPLE).control(END_CALL)
+        out.mark(0, None, SpanKind.END).control(END).text("\n")
+        return written
 
     def _assistant(self, out: Builder, index: int, message: Message, *, kept: bool, last: bool) -> None:
         turn = self._turn(index, message)
@@ -52,7 +78,7 @@ class ChatMLFormat(ThinkingFormat):
         if not is_json(call.arguments):
             raise FormatError(f"message {index} (assistant), part {number}: chatml can only express arguments in JSON")
         out.mark(index, number, SpanKind.CALL, sampled=own).text("\n" if line_break else "").control(CALL)
-        sampled = self._read_call(call.ids) if call.ids is not None else None
+        sampled = self.calls.read(call.ids) if self.calls is not None and call.ids is not None else None
         if call.ids is not None and sampled and (sampled.name, sampled.arguments) == (call.name, call.arguments):
             out.ids(call.ids)
         else:
@@ -83,9 +109,3 @@ class ChatMLFormat(ThinkingFormat):
             out.text("\n")
         else:
             out.text("\n\n").control(END_THINK).text(LEAD)
-
-    def _read_call(self, ids: Sequence[int]) -> ToolCall | None:
-        if any(map(self._tokenizer.is_control, ids)):
-            return None
-        call = json_call(self._tokenizer.decode(ids))
-        return ToolCall(call.name, call.arguments, ids=tuple(ids)) if call else None

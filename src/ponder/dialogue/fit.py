@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ponder.dialogue.format import Format
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy, Role
 from ponder.dialogue.rendered import Rendered, Start
 from ponder.dialogue.rules import INSTRUCTING
+from ponder.dialogue.tools import Tool
 from ponder.types import WindowExceeded
 
 
@@ -33,9 +34,11 @@ def fit(
     drop_oldest: bool = False,
     policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
     start: Start = Start.NONE,
+    tools: Sequence[Tool] = (),
 ) -> Fitted:
     """Render `messages` into at most `window - reserve` ids; `reserve` is the room kept for the answer.
 
+    tools: declared in any case.
     drop_oldest: drop whole turns (a user message and everything up to the next one) from the oldest on, never the
     system message and never the turn of the last user message. Raises WindowExceeded with the counts when the
     conversation does not fit, or would not even so.
@@ -46,7 +49,7 @@ def fit(
     for cut in _cuts(messages, head):
         kept = (*messages[:head], *messages[cut:])
         dropped = cut - head
-        rendered = format.render(kept, policy=policy, start=start)
+        rendered = format.render(kept, policy=policy, start=start, tools=tools)
         if len(rendered.ids) <= room:
             return Fitted(rendered, kept, tuple(messages[head:cut]))
         if not drop_oldest:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
 
 from ponder.dialogue import control
+from ponder.dialogue.calls import CallSyntax, SeparatedCalls
 from ponder.dialogue.messages import (
     Conversation,
     Message,
@@ -28,7 +29,8 @@ from ponder.dialogue.rendered import (
     Start,
     verbatim_ids,
 )
-from ponder.dialogue.rules import check_conversation, first_kept_reasoning
+from ponder.dialogue.rules import INSTRUCTING, check_conversation, first_kept_reasoning
+from ponder.dialogue.tools import Tool, check_tools, declaration_line
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
 from ponder.types import PhaseTokens
@@ -46,6 +48,11 @@ class Format(Protocol):
     @property
     def phase_tokens(self) -> PhaseTokens: ...
 
+    @property
+    def calls(self) -> CallSyntax | None:
+        """How a call is written between its open and close tokens. None: the format has no calls."""
+        ...
+
     def render(
         self,
         messages: Conversation,
@@ -53,17 +60,22 @@ class Format(Protocol):
         policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
         start: Start = Start.NONE,
         train: bool = False,
+        tools: Sequence[Tool] = (),
     ) -> Rendered:
         """The conversation as ids, then the generation prompt of `start`.
 
         Folded thinking is rendered as an engine holds it after the last fold. train: a supervised example; the
-        conversation must end with the assistant and take no generation prompt. Raises FormatError for what the format
-        cannot express.
+        conversation must end with the assistant and take no generation prompt. tools: declared before everything that
+        is said. Raises FormatError for what the format cannot express.
         """
         ...
 
     def contexts(
-        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+        self,
+        messages: Conversation,
+        *,
+        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
+        tools: Sequence[Tool] = (),
     ) -> tuple[Rendered, ...]:
         """The last message, which must be the assistant's, as the contexts it was thought in: one supervised example
         each, n + 1 where it holds n states.
@@ -73,11 +85,15 @@ class Format(Protocol):
         """
         ...
 
-    def parse(self, ids: Sequence[int], *, start: Start) -> Message:
-        """The message of ids that were generated after the prompt of `start`. Never raises on sampled ids."""
+    def parse(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Message:
+        """The message of ids that were generated after the prompt of `start`. Never raises on sampled ids.
+
+        declared: names of tools; a call is one of theirs from its name on, also where it is cut off or broken. Any
+        other call must be whole, or it is text.
+        """
         ...
 
-    def parse_generated(self, ids: Sequence[int], *, start: Start) -> Parsed:
+    def parse_generated(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Parsed:
         """`parse`, with how the ids ended."""
         ...
 
@@ -91,7 +107,7 @@ class PonderFormat:
         """Raises TokenizerError when the tokenizer lacks one of the control tokens."""
         self._tokenizer = tokenizer
         ids = {name: tokenizer.control_id(name) for name in control.CONTROL_TOKENS}
-        self._args_id = ids[control.ARGS]
+        self.calls: CallSyntax = SeparatedCalls(tokenizer, ids[control.ARGS])
         self.phase_tokens = PhaseTokens(
             think_open=ids[control.THINK],
             think_close=ids[control.END_THINK],
@@ -110,9 +126,10 @@ class PonderFormat:
         policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
         start: Start = Start.NONE,
         train: bool = False,
+        tools: Sequence[Tool] = (),
     ) -> Rendered:
         check_conversation(messages, start=start, train=train)
-        out = self._conversation(messages, policy)
+        out = self._conversation(messages, policy, tools)
         if start is not Start.NONE:
             out.mark(len(messages), None, SpanKind.PROMPT).control(control.ASSISTANT)
             if start is Start.THINK:
@@ -120,25 +137,45 @@ class PonderFormat:
         return out.rendered()
 
     def contexts(
-        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+        self,
+        messages: Conversation,
+        *,
+        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
+        tools: Sequence[Tool] = (),
     ) -> tuple[Rendered, ...]:
         check_conversation(messages, start=Start.NONE, train=True)
         states = [number for number, part in enumerate(messages[-1].parts) if is_state(part)]
         return tuple(
-            self._conversation(messages, policy, fold).rendered().with_loss_on(len(messages) - 1)
+            self._conversation(messages, policy, tools, fold).rendered().with_loss_on(len(messages) - 1)
             for fold in (*states, None)
         )
 
-    def _conversation(self, messages: Conversation, policy: ReasoningPolicy, fold: int | None = None) -> Builder:
+    def _conversation(
+        self, messages: Conversation, policy: ReasoningPolicy, tools: Sequence[Tool], fold: int | None = None
+    ) -> Builder:
         """fold: part of the last message, a state at whose close the rendering ends."""
+        check_tools(tools)
         kept_from = first_kept_reasoning(messages, policy)
         out = Builder(self._tokenizer)
+        if tools and not (messages and messages[0].role in INSTRUCTING):
+            self._message(out, 0, Message(Role.SYSTEM, ()), tools)
+            tools = ()
         for index, message in enumerate(messages):
             last = index == len(messages) - 1
-            self._message(out, index, message, keep_reasoning=index >= kept_from, fold=fold if last else None)
+            kept, declared = index >= kept_from, tools if index == 0 else ()
+            self._message(out, index, message, declared, keep_reasoning=kept, fold=fold if last else None)
         return out
 
-    def _message(self, out: Builder, index: int, message: Message, *, keep_reasoning: bool, fold: int | None) -> None:
+    def _message(
+        self,
+        out: Builder,
+        index: int,
+        message: Message,
+        tools: Sequence[Tool] = (),
+        *,
+        keep_reasoning: bool = True,
+        fold: int | None = None,
+    ) -> None:
         parts = message.parts if fold is None else message.parts[: fold + 1]
         whole = keep_reasoning or not any(isinstance(part, Reasoning) for part in parts)
         own = message.role is Role.ASSISTANT and whole  # nobody samples an answer that lost its reasoning
@@ -175,6 +212,8 @@ class PonderFormat:
             out.dropped.append(DroppedReasoning(index, dropped))
         if folded:
             out.folded.append(DroppedReasoning(index, folded))
+        if tools:
+            out.mark(index, None, SpanKind.TOOLS).control(control.TOOL).text("\n".join(map(declaration_line, tools)))
         if fold is None:
             out.mark(index, None, SpanKind.END, sampled=own).control(control.END)
 
@@ -197,7 +236,7 @@ class PonderFormat:
                 self._verbatim_or_text(out, part)
             case ToolCall():
                 out.mark(index, number, SpanKind.CALL, sampled=sampled).control(control.CALL)
-                read = self._read_call(part.ids) if part.ids is not None else None
+                read = self.calls.read(part.ids) if part.ids is not None else None
                 if read and (read.name, read.arguments) == (part.name, part.arguments):
                     out.ids(part.ids or ())
                 else:
@@ -214,18 +253,11 @@ class PonderFormat:
         else:
             out.ids(ids)
 
-    def parse(self, ids: Sequence[int], *, start: Start) -> Message:
-        return self.parse_generated(ids, start=start).message
+    def parse(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Message:
+        return self.parse_generated(ids, start=start, declared=declared).message
 
-    def parse_generated(self, ids: Sequence[int], *, start: Start) -> Parsed:
+    def parse_generated(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Parsed:
+        thinking = start is Start.THINK
         return parse_turn(
-            self._tokenizer, ids, self.phase_tokens, thinking=start is Start.THINK, read_call=self._read_call
+            self._tokenizer, ids, self.phase_tokens, thinking=thinking, calls=self.calls, declared=declared
         )
-
-    def _read_call(self, ids: Sequence[int]) -> ToolCall | None:
-        """name <|args|> arguments; None when the ids are not of that shape."""
-        separators = [at for at, id in enumerate(ids) if self._tokenizer.is_control(id)]
-        if len(separators) != 1 or ids[separators[0]] != self._args_id or not separators[0]:
-            return None
-        name, arguments = ids[: separators[0]], ids[separators[0] + 1 :]
-        return ToolCall(self._tokenizer.decode(name), self._tokenizer.decode(arguments), ids=tuple(ids))

@@ -11,17 +11,18 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ponder.dialogue.calls import CallSyntax, JsonCalls
 from ponder.dialogue.format import CONTINUATION
 from ponder.dialogue.interchange import to_dicts
-from ponder.dialogue.messages import Conversation, Message, Reasoning, ReasoningPolicy, Role, ToolCall
-from ponder.dialogue.native import json_call
+from ponder.dialogue.messages import Conversation, Message, Reasoning, ReasoningPolicy, Role
 from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
 from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
 from ponder.dialogue.sandbox import Sandbox, TemplateError, TemplateFailure
+from ponder.dialogue.tools import Tool, check_tools, tool_dict
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError, PhaseTokens
@@ -32,6 +33,16 @@ END_NAMES = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>
 PLACEHOLDER = re.compile(r'(\\?)"([0-9a-f]{32})\1"')
 # What a template may leave out: reasoning is reported as dropped, the order of calls and results tells the others.
 OPTIONAL_FIELDS = ("reasoning_content", "id", "tool_call_id", "tool name")
+TOOL = "tool"
+KINDS = {"reasoning_content": SpanKind.REASONING, TOOL: SpanKind.TOOLS}
+# Words of a tool's schema that a template may look at. None of them is text of the caller's.
+SCHEMA_WORDS = frozenset(
+    (
+        *("type", "object", "array", "string", "number", "integer", "boolean", "null", "nullable"),
+        *("properties", "required", "additionalProperties", "items", "enum", "const", "format", "default"),
+        *("anyOf", "oneOf", "allOf", "title", "description"),
+    )
+)
 
 
 class JinjaFormat:
@@ -46,6 +57,7 @@ class JinjaFormat:
         control = tokenizer.control
         think = next((pair for pair in THINK_PAIRS if pair[0] in control and pair[1] in control), None)
         call = CALL_PAIR if CALL_PAIR[0] in control and CALL_PAIR[1] in control else None
+        self.calls: CallSyntax | None = JsonCalls(tokenizer) if call else None
         ends = dict.fromkeys(name for name in (self._special("eos_token"), *END_NAMES) if name in control)
         self.phase_tokens = PhaseTokens(
             think_open=control[think[0]] if think else None,
@@ -63,9 +75,11 @@ class JinjaFormat:
         policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
         start: Start = Start.NONE,
         train: bool = False,
+        tools: Sequence[Tool] = (),
     ) -> Rendered:
         """As `Format.render`. Raises TemplateError for what the template refuses, FormatError for a field it loses."""
         check_conversation(messages, start=start, train=train)
+        check_tools(tools)
         check_result_names("a foreign template", messages)
         if train:
             raise FormatError("a foreign template does not say which ids the assistant samples: train a native format")
@@ -76,7 +90,7 @@ class JinjaFormat:
             message if index >= kept_from else _without_reasoning(message) for index, message in enumerate(messages)
         ]
         check_no_states("a foreign template", shown)
-        text, fields = self._run(shown, start)
+        text, fields = self._run(shown, start, tools)
         out = Builder(self._tokenizer)
         lost, last = self._write(out, text, fields, len(messages))
         self._prompt(out.mark(len(messages), None, SpanKind.PROMPT), start, last)
@@ -86,33 +100,39 @@ class JinjaFormat:
         return out.rendered()
 
     def contexts(
-        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+        self,
+        messages: Conversation,
+        *,
+        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
+        tools: Sequence[Tool] = (),
     ) -> tuple[Rendered, ...]:
         """Raises FormatError, as `render` does for a training example."""
-        return (self.render(messages, policy=policy, train=True),)
+        return (self.render(messages, policy=policy, train=True, tools=tools),)
 
-    def parse(self, ids: Sequence[int], *, start: Start) -> Message:
-        return self.parse_generated(ids, start=start).message
+    def parse(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Message:
+        return self.parse_generated(ids, start=start, declared=declared).message
 
-    def parse_generated(self, ids: Sequence[int], *, start: Start) -> Parsed:
+    def parse_generated(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Parsed:
         thinking = start is Start.THINK
-        return parse_turn(self._tokenizer, ids, self.phase_tokens, thinking=thinking, read_call=self._read_call)
+        return parse_turn(
+            self._tokenizer, ids, self.phase_tokens, thinking=thinking, calls=self.calls, declared=declared
+        )
 
-    def _run(self, messages: Conversation, start: Start) -> tuple[str, _Fields]:
+    def _run(self, messages: Conversation, start: Start, tools: Sequence[Tool]) -> tuple[str, _Fields]:
         """The template's text over placeholders. It gets arguments as objects, or as text where it fails on those."""
-        fields = _Fields(messages, text_arguments=False)
+        fields = _Fields(messages, tools, text_arguments=False)
         variables = {
             "add_generation_prompt": start is not Start.NONE,
             "enable_thinking": start is not Start.DIRECT,
             **{name: self._special(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
         }
         try:
-            return self._sandbox.render(self._template, {"messages": fields.entries, **variables}), fields
+            return self._sandbox.render(self._template, fields.variables | variables), fields
         except TemplateError as error:
             if error.failure is not TemplateFailure.ERROR or not any("tool_calls" in entry for entry in fields.entries):
                 raise
-        fields = _Fields(messages, text_arguments=True)
-        return self._sandbox.render(self._template, {"messages": fields.entries, **variables}), fields
+        fields = _Fields(messages, tools, text_arguments=True)
+        return self._sandbox.render(self._template, fields.variables | variables), fields
 
     def _write(self, out: Builder, text: str, fields: _Fields, num_messages: int) -> tuple[set[int], int | None]:
         """Ids of what the template wrote. Returns the messages whose reasoning it left out, and its last control id."""
@@ -124,11 +144,16 @@ class JinjaFormat:
             message, field, value = fields.hidden[found[2]]
             missing.pop(found[2], None)
             last = self._literal(out.mark(message, None, SpanKind.HEADER), text[at : found.start()], last)
-            out.mark(message, None, SpanKind.REASONING if field == "reasoning_content" else SpanKind.TEXT)
+            out.mark(message, None, KINDS.get(field, SpanKind.TEXT))
             out.text(json.dumps(value, ensure_ascii=False)[1:-1] if found[1] else value)
             at = found.end()
         last = self._literal(out.mark(max(num_messages - 1, 0), None, SpanKind.END), text[at:], last)
         for lost, field, value in missing.values():
+            if field == TOOL:
+                raise FormatError(
+                    f"the chat template drops or rewrites a part of the tools ({value[:40]!r}); tools that need it "
+                    "cannot be declared with this template"
+                )
             if field not in OPTIONAL_FIELDS:
                 raise FormatError(
                     f"message {lost}: the chat template drops or rewrites its {field} ({value[:40]!r}); "
@@ -162,23 +187,23 @@ class JinjaFormat:
         value = value.get("content") if isinstance(value, dict) else value
         return value if isinstance(value, str) else ""
 
-    def _read_call(self, ids: Sequence[int]) -> ToolCall | None:
-        if any(map(self._tokenizer.is_control, ids)):
-            return None
-        call = json_call(self._tokenizer.decode(ids))
-        return replace(call, ids=tuple(ids)) if call else None
-
 
 class _Fields:
     """The text fields of one conversation behind placeholders."""
 
-    def __init__(self, messages: Conversation, *, text_arguments: bool) -> None:
+    def __init__(self, messages: Conversation, tools: Sequence[Tool], *, text_arguments: bool) -> None:
         """text_arguments: a tool call's arguments are one text; otherwise the object that it spells."""
         self._text_arguments = text_arguments
         self.hidden: dict[str, tuple[int, str, str]] = {}  # key → (message, field, text)
         self.entries = [
             self._entry(index, entry) for index, message in enumerate(messages) for entry in to_dicts([message])
         ]
+        self.tools = [{"type": "function", "function": self._tool(tool_dict(tool)["function"])} for tool in tools]
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the template is given of them."""
+        return {"messages": self.entries, **({"tools": self.tools} if self.tools else {})}
 
     def _hide(self, index: int, field: str, text: str) -> str:
         core = text.strip()
@@ -210,18 +235,25 @@ class _Fields:
     def _arguments(self, index: int, arguments: str) -> Any:
         if not self._text_arguments:
             try:
-                return self._hide_within(index, json.loads(arguments))
+                return self._hide_within(index, json.loads(arguments), "arguments")
             except (ValueError, RecursionError):
                 pass
         return self._hide(index, "arguments", arguments)
 
-    def _hide_within(self, index: int, value: Any) -> Any:
+    def _tool(self, function: dict[str, Any]) -> dict[str, Any]:
+        return {key: self._hide_within(0, value, TOOL, SCHEMA_WORDS) for key, value in function.items()}
+
+    def _hide_within(self, index: int, value: Any, field: str, shown: Collection[str] = ()) -> Any:
+        """shown: words that stay as they are."""
         if isinstance(value, str):
-            return self._hide(index, "arguments", value)
+            return value if value in shown else self._hide(index, field, value)
         if isinstance(value, list):
-            return [self._hide_within(index, item) for item in value]
+            return [self._hide_within(index, item, field, shown) for item in value]
         if isinstance(value, dict):
-            return {self._hide(index, "arguments", key): self._hide_within(index, item) for key, item in value.items()}
+            return {
+                self._hide_within(index, key, field, shown): self._hide_within(index, item, field, shown)
+                for key, item in value.items()
+            }
         return value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ponder.dialogue.chatml import ChatMLFormat
 from ponder.dialogue.control import CONTROL_TOKENS, END, ENDOFTEXT
@@ -14,6 +14,7 @@ from ponder.dialogue.messages import Message
 from ponder.dialogue.native import NativeFormat
 from ponder.dialogue.rendered import Start
 from ponder.dialogue.template import ponder_template
+from ponder.dialogue.tools import Tool
 from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError
 
@@ -25,6 +26,7 @@ NATIVE: dict[str, type[NativeFormat]] = {
 FORMATS: dict[str, Callable[[Tokenizer], Format]] = {"ponder": PonderFormat, **NATIVE}
 # Tells apart the families' templates: a system message, an answer in the middle, text that begins with white space.
 PROBE = (Message.system("S."), Message.user("a\nb"), Message.assistant("c."), Message.user("d 1"))
+PROBE_TOOLS = (Tool("f", "é", '{"type": "object", "properties": {"x": {"type": "string"}}}'), Tool("g"))
 
 
 def load_format(tokenizer: Tokenizer, name: str | None = None, chat_template: str | None = None) -> Format:
@@ -32,7 +34,8 @@ def load_format(tokenizer: Tokenizer, name: str | None = None, chat_template: st
 
     name: one of "ponder", "chatml", "llama3", "deepseek_r1", "jinja"; None: Ponder's own when the tokenizer carries its
     control tokens, else the native format whose tokens it carries *and* whose output on a probe equals that of the
-    chat template, else the sandboxed fallback on that template. chat_template: instead of the tokenizer's own.
+    chat template, else the sandboxed fallback on that template. A native format found so declares tools where the
+    template declares them alike. chat_template: instead of the tokenizer's own.
     Raises FormatError when nothing fits, TokenizerError when a named format's control tokens are missing.
     """
     template = chat_template if chat_template is not None else tokenizer.chat_template
@@ -47,6 +50,8 @@ def load_format(tokenizer: Tokenizer, name: str | None = None, chat_template: st
         if set(family.family.required) <= set(tokenizer.control):
             native = family(tokenizer)
             if fallback is None or _same(native, fallback):
+                if fallback is not None and native.declares_tools:
+                    native.declares_tools = _same(native, fallback, PROBE_TOOLS)
                 return native
     if fallback is None:
         raise FormatError(
@@ -56,11 +61,15 @@ def load_format(tokenizer: Tokenizer, name: str | None = None, chat_template: st
     return fallback
 
 
-def _same(native: NativeFormat, fallback: JinjaFormat) -> bool:
+def _same(native: NativeFormat, fallback: JinjaFormat, tools: Sequence[Tool] = ()) -> bool:
     """Whether both write the probe alike, without and with each generation prompt."""
     starts = [Start.NONE, Start.DIRECT, *([Start.THINK] if native.family.think else [])]
     try:
-        return all(native.render(PROBE, start=start).ids == fallback.render(PROBE, start=start).ids for start in starts)
+        return all(
+            native.render(probe, start=start, tools=tools).ids == fallback.render(probe, start=start, tools=tools).ids
+            for start in starts
+            for probe in ((PROBE, PROBE[1:]) if tools else (PROBE,))
+        )
     except FormatError:
         return False
 

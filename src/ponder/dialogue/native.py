@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ponder.dialogue.calls import CallSyntax, JsonCalls
 from ponder.dialogue.format import CONTINUATION
 from ponder.dialogue.messages import (
     Conversation,
@@ -21,12 +21,12 @@ from ponder.dialogue.messages import (
 )
 from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
 from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
+from ponder.dialogue.tools import Tool, check_tools
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError, PhaseTokens
 
 LEAD = "\n\n"  # what families that think write between the close of thinking and the answer
-CALL_SHAPE = re.compile(r'\s*\{"name": "(?:[^"\\]|\\.)*", "arguments": (.*)\}\s*', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class NativeFormat:
         for name in self.family.required:
             tokenizer.control_id(name)
         think, call = self.family.think or (None, None), self.family.call or (None, None)
+        self.calls: CallSyntax | None = JsonCalls(tokenizer) if self.family.call else None
+        self.declares_tools = self.family.call is not None
         self.phase_tokens = PhaseTokens(
             think_open=self._id(think[0]),
             think_close=self._id(think[1]),
@@ -81,8 +83,12 @@ class NativeFormat:
         policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
         start: Start = Start.NONE,
         train: bool = False,
+        tools: Sequence[Tool] = (),
     ) -> Rendered:
         check_conversation(messages, start=start, train=train)
+        check_tools(tools)
+        if tools and not self.declares_tools:
+            raise FormatError(f"{self._refusal_of_tools()}: leave the tools out")
         check_no_states(self.name, messages)
         kept_from = first_kept_reasoning(messages, policy)
         for index, message in enumerate(messages):
@@ -93,7 +99,10 @@ class NativeFormat:
             check_result_names(self.name, messages)
         out = Builder(self._tokenizer)
         self._open(out)
+        written = self._declare(out, messages, tools) if tools else 0
         for index, message in enumerate(messages):
+            if index < written:
+                continue
             if message.role is Role.ASSISTANT:
                 self._assistant(out, index, message, kept=index >= kept_from, last=index == len(messages) - 1)
             else:
@@ -104,23 +113,33 @@ class NativeFormat:
         return out.rendered()
 
     def contexts(
-        self, messages: Conversation, *, policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+        self,
+        messages: Conversation,
+        *,
+        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
+        tools: Sequence[Tool] = (),
     ) -> tuple[Rendered, ...]:
         """As `Format.contexts`: one, because nothing is folded here."""
-        return (self.render(messages, policy=policy, train=True).with_loss_on(len(messages) - 1),)
+        return (self.render(messages, policy=policy, train=True, tools=tools).with_loss_on(len(messages) - 1),)
 
-    def parse(self, ids: Sequence[int], *, start: Start) -> Message:
-        return self.parse_generated(ids, start=start).message
+    def parse(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Message:
+        return self.parse_generated(ids, start=start, declared=declared).message
 
-    def parse_generated(self, ids: Sequence[int], *, start: Start) -> Parsed:
+    def parse_generated(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Parsed:
         thinking = start is Start.THINK
-        parsed = parse_turn(self._tokenizer, ids, self.phase_tokens, thinking=thinking, read_call=self._read_call)
+        parsed = parse_turn(
+            self._tokenizer, ids, self.phase_tokens, thinking=thinking, calls=self.calls, declared=declared
+        )
         return replace(parsed, message=replace(parsed.message, parts=tuple(self._tidy(parsed.message.parts))))
 
     # What a family writes -------------------------------------------------------------------------------------------
 
     def _open(self, out: Builder) -> None:
         """What stands before the first message."""
+
+    def _declare(self, out: Builder, messages: Conversation, tools: Sequence[Tool]) -> int:
+        """Declare the tools, with the instruction where there is one. Returns how many messages that wrote."""
+        raise NotImplementedError
 
     def _assistant(self, out: Builder, index: int, message: Message, *, kept: bool, last: bool) -> None:
         raise NotImplementedError
@@ -135,13 +154,15 @@ class NativeFormat:
         """Parsed parts without the white space that the format itself writes."""
         yield from parts
 
-    def _read_call(self, ids: Sequence[int]) -> ToolCall | None:
-        return None
-
     # Helpers --------------------------------------------------------------------------------------------------------
 
     def _id(self, name: str | None) -> int | None:
         return None if name is None else self._tokenizer.control_id(name)
+
+    def _refusal_of_tools(self) -> str:
+        if self.family.call is None:
+            return f"{self.name} cannot declare tools"
+        return f"this tokenizer's chat template does not declare tools as {self.name} does"
 
     def _refuse(self, index: int, message: Message, *, reasoning_kept: bool) -> None:
         """Raises FormatError for what the family has no words for."""
@@ -247,19 +268,6 @@ class ThinkingFormat(NativeFormat):
                     yield replace(part, text=text)
             else:
                 yield part
-
-
-def json_call(text: str) -> ToolCall | None:
-    """Read `{"name": …, "arguments": …}`; None when it is not that. Arguments are kept as written if they can be."""
-    try:
-        call = json.loads(text)
-        name, arguments = call["name"], call["arguments"]
-        shape = CALL_SHAPE.fullmatch(text)
-        as_written = shape is not None and json.loads(shape[1]) == arguments
-        written = shape[1] if shape and as_written else json.dumps(arguments, ensure_ascii=False)
-    except (ValueError, RecursionError, KeyError, TypeError):
-        return None
-    return ToolCall(name, written) if isinstance(name, str) and name else None
 
 
 def is_json(text: str) -> bool:

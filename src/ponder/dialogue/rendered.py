@@ -32,6 +32,7 @@ class SpanKind(StrEnum):
     CALL = "call"
     RESULT = "result"
     END = "end"  # closes a turn
+    TOOLS = "tools"  # the tools declared in the first turn, which may be one put in for them (then of message 0)
     PROMPT = "prompt"  # the generation prompt
 
 

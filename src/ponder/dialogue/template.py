@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from ponder.dialogue import control
 from ponder.dialogue.messages import Role
+from ponder.dialogue.tools import NO_PARAMETERS
 
 
 def ponder_template() -> str:
-    """The template. Variables: `messages`, `add_generation_prompt`; `enable_thinking` (default true) opens the thinking
-    in the generation prompt; `all_turns` (default false) keeps old reasoning (`ReasoningPolicy.ALL_TURNS`).
+    """The template. Variables: `messages`, `add_generation_prompt`; `tools` (default none); `enable_thinking` (default
+    true) opens the thinking in the generation prompt; `all_turns` (default false) keeps old reasoning
+    (`ReasoningPolicy.ALL_TURNS`).
 
-    Messages are dictionaries as `to_dicts` writes them; folded thinking (`reasoning_content` is a list) is refused. A
-    template joins text before it is encoded, so it has not `PonderFormat`'s guarantee that text cannot become control
-    tokens.
+    Messages are dictionaries as `to_dicts` writes them, tools as `tool_dict` does; folded thinking (`reasoning_content`
+    is a list) is refused. A template joins text before it is encoded, so it has not `PonderFormat`'s guarantee that
+    text cannot become control tokens.
     """
     names = {name.lower(): getattr(control, name.upper()) for name in _TOKENS}
     roles = "".join(
         f"{{%- {'if' if role is Role.SYSTEM else 'elif'} message.role == '{role.value}' -%}}{token}"
         for role, token in control.ROLE_TOKENS.items()
     )
-    text = _TEMPLATE.replace("ROLES", roles)
+    text = _TEMPLATE.replace("ROLES", roles).replace("NO_PARAMETERS", NO_PARAMETERS)
     for name, token in names.items():
         text = text.replace(f"[{name}]", token)
     return text.replace("\n", "")
@@ -40,6 +42,7 @@ def llama_cpp_template(template: str) -> str:
 _TOKENS = (
     *("end", "name", "body", "think", "end_think", "assistant"),
     *("call", "args", "end_call", "result", "end_result"),
+    *("system", "tool"),
 )
 # Every literal outside tags is output, so the line breaks, which are only for reading, are taken out again.
 _TEMPLATE = """\
@@ -47,6 +50,18 @@ _TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role == 'user' -%}{%- set ns.last_user = loop.index0 -%}{%- endif -%}
 {%- endfor -%}
+{%- set declared = namespace(text='') -%}
+{%- for tool in tools or [] -%}
+{%- set f = tool.function -%}
+{%- set described = ', "description": ' ~ (f.description | tojson) if f.description else '' -%}
+{%- set parameters = f.parameters | tojson if f.parameters is defined and f.parameters is not none
+ else 'NO_PARAMETERS' -%}
+{%- set declared.text = declared.text ~ ('\\n' if declared.text else '[tool]')
+ ~ '{"name": ' ~ (f.name | tojson) ~ described ~ ', "parameters": ' ~ parameters ~ '}' -%}
+{%- endfor -%}
+{%- if declared.text and (not messages or messages[0].role not in ['system', 'developer']) -%}
+[system]{{- declared.text -}}[end]
+{%- endif -%}
 {%- for message in messages -%}
 ROLES
 {%- else -%}{{- raise_exception('unknown role: ' ~ message.role) -}}{%- endif -%}
@@ -71,6 +86,7 @@ ROLES
 {%- endfor -%}
 {%- endif -%}
 {%- endif -%}
+{%- if loop.first and message.role in ['system', 'developer'] -%}{{- declared.text -}}{%- endif -%}
 [end]
 {%- endfor -%}
 {%- if add_generation_prompt -%}[assistant]

@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 
+from ponder.dialogue.calls import CallSyntax, declared_call
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
 from ponder.dialogue.rendered import Parsed, ParseStatus
 from ponder.tokenizer import Tokenizer
 from ponder.types import Phase, PhaseTokens
 
-ReadCall = Callable[[Sequence[int]], ToolCall | None]
-
 
 def parse_turn(
-    tokenizer: Tokenizer, ids: Sequence[int], tokens: PhaseTokens, *, thinking: bool, read_call: ReadCall
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    tokens: PhaseTokens,
+    *,
+    thinking: bool,
+    calls: CallSyntax | None,
+    declared: Collection[str] = (),
 ) -> Parsed:
     """Read what an assistant generated, from behind its generation prompt.
 
-    thinking: the prompt left thinking open. read_call: the call written by the ids between a call's open and close
-    tokens, or None. Nothing is lost and nothing raises: what the grammar has no place for stays as spelled text
-    without ids, so that rendering it again makes ordinary tokens of it.
+    thinking: the prompt left thinking open. calls: how a call is written between its open and close tokens. declared:
+    names of tools; a call is one of theirs from its name on, also where it is cut off or broken. Nothing is lost and
+    nothing raises: what the grammar has no place for stays as spelled text without ids, so that rendering it again
+    makes ordinary tokens of it.
     """
-    reader = _Turn(tokenizer, tokens, read_call, Phase.THINK if thinking else Phase.ANSWER)
+    reader = _Turn(tokenizer, tokens, calls, declared, Phase.THINK if thinking else Phase.ANSWER)
     for at, id in enumerate(ids):
         reader.read(at, id)
     return reader.finish(len(ids))
 
 
 class _Turn:
-    def __init__(self, tokenizer: Tokenizer, tokens: PhaseTokens, read_call: ReadCall, phase: Phase) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        tokens: PhaseTokens,
+        calls: CallSyntax | None,
+        declared: Collection[str],
+        phase: Phase,
+    ) -> None:
         self._tokenizer = tokenizer
         self._tokens = tokens
-        self._read_call = read_call
+        self._calls = calls
+        self._declared = declared
         self._phase = phase
         self._parts: list[Part] = []
         self._buffer: list[int] = []
@@ -67,7 +81,10 @@ class _Turn:
         elif self._phase is Phase.TOOL:
             self._buffer.append(id)
             if id == self._tokens.call_close:
-                self._end_call(at)
+                whole = None if self._calls is None else self._calls.read(self._buffer[:-1])
+                if whole is None:
+                    self._stray += [self._call_open_at, at]
+                self._end_call(self._buffer[:-1], whole)
         else:
             self._stray.append(at)
             self._buffer.append(id)
@@ -87,7 +104,7 @@ class _Turn:
         """The turn ends here, by its end token or because the ids are over."""
         phase = self._phase
         if phase is Phase.TOOL:
-            self._spell_call()
+            self._end_call(self._buffer, None)
         self._flush()
         self._phase = Phase.ANSWER
         self._ending = {
@@ -104,22 +121,18 @@ class _Turn:
         self._flush()
         self._parts.append(Reasoning(self._tokenizer.decode(state), self._plain(state), state=True))
 
-    def _end_call(self, at: int) -> None:
-        call = self._read_call(self._buffer[:-1])
+    def _end_call(self, ids: Sequence[int], whole: ToolCall | None) -> None:
+        """ids: what stands in the call. whole: what a closed call says. A call that is none becomes text again, its
+        tokens spelled."""
+        assert self._tokens.call_open is not None
+        self._phase = Phase.ANSWER
+        call = whole if self._calls is None else declared_call(self._calls, ids, self._declared) or whole
         if call is None:
-            self._stray += [self._call_open_at, at]
-            self._spell_call()
+            self._buffer.insert(0, self._tokens.call_open)
             self._flush()
         else:
             self._parts.append(call)
             self._buffer = []
-        self._phase = Phase.ANSWER
-
-    def _spell_call(self) -> None:
-        """A call that is none becomes text again, its tokens spelled."""
-        assert self._tokens.call_open is not None
-        self._buffer.insert(0, self._tokens.call_open)
-        self._phase = Phase.ANSWER
 
     def _flush(self) -> None:
         buffer, self._buffer, self._state_open_at = self._buffer, [], None
