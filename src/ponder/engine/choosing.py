@@ -13,7 +13,7 @@ from ponder.types import Phase, PonderError
 def ask(sequence: Sequence, phases: Phases) -> None:
     """Tell the pick of a sequence that is ready what may come. An error of its grammar is kept in `error`."""
     rule, allowed_V = phases.rule(sequence), None
-    if sequence.constraint is not None and sequence.phase is Phase.ANSWER and rule.forced is None:
+    if sequence.constraint is not None and sequence.phase is not Phase.THINK and rule.forced is None:
         try:
             allowed_V = sequence.constraint.allowed()
         except PonderError as error:

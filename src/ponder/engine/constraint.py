@@ -1,4 +1,4 @@
-"""What the ANSWER phase may say, as the engine sees it: allowed ids, token by token. `sampler.grammar` makes them."""
+"""What an answer and its calls may say, as the engine sees it: allowed ids, token by token. `sampler` makes them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import Tensor
 
 
 class Constraint(Protocol):
-    """The state of one sequence's answer under a grammar. The engine asks in the ANSWER phase only: thinking, the token
-    that closes it and whatever is forced before the answer never reach a constraint.
+    """The state of one sequence's answer under a grammar. The engine asks in the ANSWER and TOOL phases: thinking, the
+    token that closes it and whatever is forced before the answer never reach a constraint. A token that opens thinking
+    or a call does, if it is allowed.
 
     A method that raises a PonderError ends its own request, with a FailEvent.
     """

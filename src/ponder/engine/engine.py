@@ -154,8 +154,8 @@ class Engine:
     ) -> int:
         """Queue a request and return its number.
 
-        start: THINK when the prompt ends inside thinking. constraint: governs the ANSWER phase. deadline: on the clock
-        of `time.monotonic()`. tenant, adapter: cached keys and values are shared only among equal ones.
+        start: THINK when the prompt ends inside thinking. constraint: governs the answer and its calls. deadline: on
+        the clock of `time.monotonic()`. tenant, adapter: cached keys and values are shared only among equal ones.
         Raises InvalidRequest naming field, value and allowed range; WindowExceeded for a prompt that is too long;
         Overloaded when too much is waiting already.
         """

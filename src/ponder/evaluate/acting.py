@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-from ponder.sampler.protocol import Completion, Delta, Done, Request, Sampler
+from ponder.sampler.protocol import Completion, Done, Request, Sampler, Streamed
 from ponder.tasks.protocol import EnvironmentTask, Grade, Problem
 from ponder.tasks.turns import Attempt, play
 from ponder.types import Answer
@@ -43,7 +43,7 @@ class Acting:
         self.attempts += attempts
         return [attempt.completion for attempt in attempts]
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
         """Every completion whole, once all are over."""
         for index, completion in enumerate(await self.sample(request)):
             yield Done(index, completion)

@@ -8,7 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy, Role, Text, ToolCall, ToolResult
-from ponder.sampler.protocol import JsonSchema, Regex, Request, Truncation
+from ponder.dialogue.tools import Arguments, Tool, check_tools, tool_dict
+from ponder.sampler.protocol import JsonSchema, NamedTool, ParallelCalls, Regex, Request, ToolChoice, Truncation
 from ponder.types import Effort, InvalidRequest, SamplingParams
 
 
@@ -59,6 +60,7 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
         "stop_token_ids": list(params.stop_ids) or None,
         "logit_bias": {str(id): bias for id, bias in params.logit_bias} or None,
         "response_format": _response_format(request),
+        **_tools(request, dialect),
         **_thinking(request, dialect),
     }
     return body | {key: value for key, value in optional.items() if value is not None}
@@ -89,6 +91,10 @@ def _inexpressible(request: Request, dialect: Dialect) -> Iterator[str]:
         yield "a regular expression as the grammar"
     if request.grammar is not None and dialect is Dialect.DEEPSEEK:
         yield "a JSON schema as the grammar"
+    if dialect is not Dialect.OPENAI and any(tool.arguments is Arguments.STRICT for tool in request.tools):
+        yield "tools whose arguments are strict"
+    if request.parallel_calls is ParallelCalls.ONE and dialect is Dialect.DEEPSEEK:
+        yield "parallel_calls one"
     if request.tenant:
         yield "a tenant (whose prefixes are shared is the server's affair; use one API key for each)"
     if request.effort in (Effort.MINIMAL, Effort.LOW) and dialect is Dialect.DEEPSEEK:
@@ -119,6 +125,28 @@ def _response_format(request: Request) -> dict[str, Any] | None:
     except (ValueError, RecursionError, TypeError) as error:
         raise InvalidRequest(f"the JSON schema is not valid JSON: {error}") from error
     return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+
+
+def _tools(request: Request, dialect: Dialect) -> dict[str, Any]:
+    """Raises FormatError for parameters that are no JSON schema."""
+    choice: Any = request.tool_choice
+    if isinstance(choice, NamedTool):
+        choice = {"type": "function", "function": {"name": choice.name}}
+    if not request.tools:  # servers refuse a choice among no tools; without any, none is called
+        return {}
+    check_tools(request.tools)
+    return {
+        "tools": [_tool(tool) for tool in request.tools],
+        "tool_choice": None if choice is ToolChoice.AUTO else choice,
+        "parallel_tool_calls": False if request.parallel_calls is ParallelCalls.ONE else None,
+    }
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    wire = tool_dict(tool)
+    if tool.arguments is Arguments.STRICT:
+        wire["function"]["strict"] = True
+    return wire
 
 
 def _thinking(request: Request, dialect: Dialect) -> dict[str, Any]:

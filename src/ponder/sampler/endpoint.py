@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ponder.sampler import http
+from ponder.sampler.calling import check_tools
 from ponder.sampler.dialect import Dialect, request_body
-from ponder.sampler.protocol import Completion, Delta, Done, Request
+from ponder.sampler.protocol import Completion, Done, Request, Streamed
 from ponder.sampler.replies import Replies, check_seconds, until
 from ponder.types import InvalidRequest, SamplerError
 
@@ -92,7 +93,7 @@ class EndpointSampler:
 
         Under DEEPSEEK n completions are n requests, each with its own seed, and each billed with its prompt. With
         `seconds`, the answer is streamed, so that what came in time can be given back; such completions end with
-        StopReason.DEADLINE, without a bill (`usage_estimated`) and without tool calls.
+        StopReason.DEADLINE, without a bill (`usage_estimated`).
         """
         self._check(request)
         if self.dialect is Dialect.DEEPSEEK and request.n > 1:
@@ -104,8 +105,8 @@ class EndpointSampler:
                     each.cancel()
         return await self._whole(request)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Delta | Done, None]:
-        """Text as it comes; all Dones at the end, when the server has sent its bill. Raises as `sample`."""
+    async def stream(self, request: Request) -> AsyncGenerator[Streamed, None]:
+        """Text and calls as they come; all Dones at the end, when the server has sent its bill. Raises as `sample`."""
         self._check(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
         singles = _one_by_one(request) if self.dialect is Dialect.DEEPSEEK else [request]
@@ -135,7 +136,7 @@ class EndpointSampler:
 
         return await self._retried(attempt)
 
-    async def _streamed(self, request: Request) -> AsyncGenerator[Delta | Done, None]:
+    async def _streamed(self, request: Request) -> AsyncGenerator[Streamed, None]:
         body = request_body(request, await self._model_name(), self.dialect, stream=True)
         tried = 0
         while True:
@@ -152,7 +153,7 @@ class EndpointSampler:
                 await self._pause(error, tried)
                 tried += 1
 
-    async def _events(self, n: int, body: dict[str, Any]) -> AsyncGenerator[Delta | Done, None]:
+    async def _events(self, n: int, body: dict[str, Any]) -> AsyncGenerator[Streamed, None]:
         async with self._sent("POST", "/chat/completions", body) as response:
             replies = Replies(n)
             async for line in response.lines():
@@ -236,6 +237,7 @@ class EndpointSampler:
         if not request.prompt:
             raise InvalidRequest("prompt is empty: give at least one message")
         check_seconds(request.seconds)
+        check_tools(request)
 
     def _told(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""Grammars as constraints: a JSON schema or a regular expression, followed token by token (by `llguidance`).
+"""Grammars as constraints: a JSON schema, a regular expression or a tool call, followed id by id (by `llguidance`).
 
 How JSON is written: on one line, with at most one space, and that only behind a comma or a colon. `{"a": 1, "b": [2]}`
 and `{"a":1,"b":[2]}` are both allowed; white space can never run on. Properties come in the order of the schema.
@@ -8,8 +8,9 @@ Where the grammar leaves only one continuation, the ids allowed are those the to
 
 from __future__ import annotations
 
+import json
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ponder.dialogue.calls import CallSyntax
 from ponder.engine.constraint import Constraint
-from ponder.sampler.grammar_limits import check_pattern, check_schema
+from ponder.sampler.grammar_limits import check_call_schemas, check_pattern, check_schema
 from ponder.sampler.protocol import Grammar, JsonSchema, Regex
 from ponder.tokenizer import Tokenizer
 from ponder.types import InvalidRequest, MissingExtra, PhaseTokens
@@ -48,12 +50,6 @@ def compile_grammar(
     MissingExtra without `llguidance`. The constraint raises InvalidRequest when the grammar turns out too complex on
     the way.
     """
-    size = tokenizer.vocab_size if vocab_size is None else vocab_size
-    if size < tokenizer.vocab_size or not phase_tokens.end:
-        raise InvalidRequest(
-            f"a grammar needs a model with the tokenizer's ids (it has {size} of {tokenizer.vocab_size}) and a "
-            f"format with an end token (it has {len(phase_tokens.end)})"
-        )
     library = _llguidance()
     match grammar:
         case JsonSchema(schema):
@@ -63,11 +59,50 @@ def compile_grammar(
             what, source = "the regular expression", library.LLMatcher.grammar_from_regex(pattern)
         case _:
             raise InvalidRequest(f"grammar is a {type(grammar).__name__}: allowed are JsonSchema and Regex")
+    return _constraint(library, source, tokenizer, phase_tokens.end, vocab_size, what)
+
+
+def compile_calls(
+    schemas: Sequence[tuple[str, str]],
+    syntax: CallSyntax,
+    tokenizer: Tokenizer,
+    phase_tokens: PhaseTokens,
+    *,
+    vocab_size: int | None = None,
+) -> Constraint:
+    """The constraint of what stands between a call's open and close tokens: one of the tools' names, and arguments that
+    its schema accepts; then the close token is allowed.
+
+    schemas: (name, JSON schema as JSON text) of each tool. Raises as `compile_grammar`, naming the tool.
+    """
+    library = _llguidance()
+    check_call_schemas(schemas)
+    assert phase_tokens.call_close is not None
+    end = (phase_tokens.call_close,)
+    try:
+        source = _calls_source(library, schemas, syntax)
+        return _constraint(library, source, tokenizer, end, vocab_size, "the tools' parameters")
+    except InvalidRequest:
+        for name, schema in schemas if len(schemas) > 1 else ():  # which of them was it?
+            alone = _calls_source(library, [(name, schema)], syntax)
+            _constraint(library, alone, tokenizer, end, vocab_size, f"the parameters of the tool {name!r}")
+        raise
+
+
+def _constraint(
+    library: ModuleType, source: str, tokenizer: Tokenizer, end: tuple[int, ...], vocab_size: int | None, what: str
+) -> GrammarConstraint:
+    size = tokenizer.vocab_size if vocab_size is None else vocab_size
+    if size < tokenizer.vocab_size or not end:
+        raise InvalidRequest(
+            f"a grammar needs a model with the tokenizer's ids (it has {size} of {tokenizer.vocab_size}) and a "
+            f"format with an end token (it has {len(end)})"
+        )
     limits = library.LLParserLimits(verbose_errors=False)
     matcher = library.LLMatcher(_vocabulary(library, tokenizer), source, log_level=0, limits=limits)
     if matcher.is_error():
         raise InvalidRequest(f"{what} cannot be followed: {_said(matcher)}")
-    constraint = GrammarConstraint(matcher, tokenizer, phase_tokens.end, size, what)
+    constraint = GrammarConstraint(matcher, tokenizer, end, size, what)
     constraint.allowed()  # raises where nothing matches
     return constraint
 
@@ -140,6 +175,22 @@ def _json_source(library: ModuleType, schema: str) -> str:
         return library.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
     except ValueError as error:
         raise InvalidRequest(f"the JSON schema cannot be read: {str(error)[:MESSAGE_LENGTH]}") from error
+
+
+def _calls_source(library: ModuleType, schemas: Sequence[tuple[str, str]], syntax: CallSyntax) -> str:
+    """A Lark grammar of the calls of these tools. `<[id]>` is a control token."""
+    rules = [f"start: {' | '.join(f'call_{number}' for number in range(len(schemas)))}"]
+    for number, (name, schema) in enumerate(schemas):
+        frame = syntax.frame(name)
+        before, after = (
+            " ".join(
+                f"<[{piece}]>" if isinstance(piece, int) else json.dumps(piece, ensure_ascii=False) for piece in side
+            )
+            for side in (frame.before, frame.after)
+        )
+        styled = json.dumps({**json.loads(schema), "x-guidance": JSON_STYLE})
+        rules += [f"call_{number}: {before} args_{number} {after}", f"args_{number}: %json {styled}"]
+    return library.LLMatcher.grammar_from_lark("\n".join(rules))
 
 
 def _said(matcher: llguidance.LLMatcher) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -49,6 +49,18 @@ def check_schema(schema: object) -> None:
     if "x-guidance" in tree:
         raise InvalidRequest("the JSON schema holds 'x-guidance', a setting of the library behind: leave it out")
     _check_costs(tree)
+
+
+def check_call_schemas(schemas: Sequence[tuple[str, str]]) -> None:
+    """`check_schema` for the parameters of tools, each and all together; the error names the tool."""
+    for name, schema in schemas:
+        try:
+            check_schema(schema)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"the parameters of the tool {name!r}: {error}") from error
+    total = sum(len(schema) for _, schema in schemas)
+    if total > MAX_SCHEMA:
+        raise InvalidRequest(f"the tools' parameters have {total} characters together: allowed are {MAX_SCHEMA}")
 
 
 def _check_costs(tree: dict[str, Any]) -> None:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from ponder.dialogue import Format, Message, Start
 from ponder.engine import FinishEvent, TokenEvent
 from ponder.engine.constraint import Constraint
-from ponder.sampler.protocol import Completion, Delta, Done, Request
+from ponder.sampler.call_text import CallPiece, CallText
+from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, Streamed
 from ponder.sampler.shadow import Shadow
 from ponder.sampler.visible import Piece, VisibleText, cut_at_stop
 from ponder.tokenizer import Tokenizer
 from ponder.types import Phase, StopReason
 
-Item = Delta | Done | BaseException
+Item = Streamed | BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,10 @@ class Job:
         self._format = format
         self._mail = mail
         self._text: VisibleText | None = None
+        self._calls: CallText | None = None
+        self._declared = frozenset(tool.name for tool in order.request.tools)
+        if order.streamed and format.calls is not None:
+            self._calls = CallText(format.phase_tokens, format.calls, self._declared)
         stops, shadow = order.request.stop, order.shadow
         if order.streamed or stops or (shadow is not None and shadow.reads_text):
             self._text = VisibleText(tokenizer, format.phase_tokens, self._parse, start=order.start, stops=stops)
@@ -102,6 +107,8 @@ class Job:
         """Follow one token. True when a stop string is met: nothing more may be sampled."""
         pieces = [] if self._text is None else self._text.feed(event)
         self._send(pieces)
+        if self._calls is not None:
+            self._send_calls(self._calls.feed(event))
         if self.order.shadow is not None:
             self.order.shadow.feed(event, "".join(text for phase, text in pieces if phase is Phase.ANSWER))
         return self._text is not None and self._text.stopped
@@ -113,6 +120,8 @@ class Job:
         message = cut or message
         if self._text is not None:
             self._send(self._text.finish(message))
+        if self._calls is not None:
+            self._send_calls(self._calls.finish(message))
         usage = event.usage if self._index == 0 else replace(event.usage, prompt_tokens=0, cached_tokens=0)
         completion = Completion(
             message=message,
@@ -128,9 +137,13 @@ class Job:
         self._mail.add(self.order.outlet, item)
 
     def _parse(self, ids: Sequence[int]) -> Message:
-        return self._format.parse(ids, start=self.order.prompt.start)
+        return self._format.parse(ids, start=self.order.prompt.start, declared=self._declared)
 
     def _send(self, pieces: list[Piece]) -> None:
         if self.order.streamed:
             for phase, text in pieces:
                 self.send(Delta(self._index, phase, text))
+
+    def _send_calls(self, pieces: list[CallPiece]) -> None:
+        for call, name, arguments in pieces:
+            self.send(CallDelta(self._index, call, name, arguments))

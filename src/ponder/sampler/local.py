@@ -18,8 +18,9 @@ from ponder.engine.driver import EngineThread, check_lock
 from ponder.engine.stats import EngineStats
 from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
+from ponder.sampler.calling import check_tools, compile_calling, params_of
 from ponder.sampler.job import Item, Job, Mail, Order, Outlet, Prompt
-from ponder.sampler.protocol import Completion, Delta, Done, Request, Truncation
+from ponder.sampler.protocol import Completion, Done, Request, Streamed, Truncation
 from ponder.sampler.replies import check_seconds
 from ponder.sampler.shadow import ShadowCounts, shadow_of
 from ponder.tokenizer import Tokenizer
@@ -98,8 +99,9 @@ class LocalSampler:
         }
         return [done[index] for index in range(request.n)]
 
-    def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
-        """Text as it comes, each completion ending in its Done. Tool calls come with the Done. Raises as `sample`."""
+    def stream(self, request: Request) -> AsyncIterator[Streamed]:
+        """Text and calls as they come, each completion ending in its Done. A call of a tool that is not declared comes
+        as a whole. Raises as `sample`."""
         return self._run(request, streamed=True)
 
     def gather(self, requests: int) -> None:
@@ -113,7 +115,7 @@ class LocalSampler:
         await asyncio.wrap_future(self._driver.call(self._shut))
         self._driver.close()
 
-    async def _run(self, request: Request, *, streamed: bool) -> AsyncIterator[Delta | Done]:
+    async def _run(self, request: Request, *, streamed: bool) -> AsyncIterator[Streamed]:
         check_lock()
         inbox: asyncio.Queue[Item] = asyncio.Queue()
         order = await self._order(request, Outlet(asyncio.get_running_loop(), inbox.put_nowait), streamed=streamed)
@@ -136,6 +138,7 @@ class LocalSampler:
     async def _order(self, request: Request, outlet: Outlet, *, streamed: bool) -> Order:
         check_request(request)
         began = time.monotonic()
+        request = replace(request, params=params_of(request, self.format.phase_tokens))
         prompt = self._prompt(request)
         order = Order(
             request=request,
@@ -145,15 +148,10 @@ class LocalSampler:
             deadline=None if request.seconds is None else began + request.seconds,
             shadow=shadow_of(self.engine, self.tokenizer, self.format, request, prompt.messages, self.shadows),
         )
-        if request.grammar is not None:
-            from ponder.sampler.grammar import compile_grammar
-
+        if request.grammar is not None or request.tools:
+            size = self.engine.model.config.vocab_size
             order.constraint = await asyncio.to_thread(
-                compile_grammar,
-                request.grammar,
-                self.tokenizer,
-                self.format.phase_tokens,
-                vocab_size=self.engine.model.config.vocab_size,
+                compile_calling, request, self.tokenizer, self.format, vocab_size=size
             )
         return order
 
@@ -164,19 +162,20 @@ class LocalSampler:
         messages = cast(Conversation, request.prompt)
         thinks = request.params.thinking.cap != 0 and self.format.phase_tokens.think_close is not None
         start, window = Start.THINK if thinks else Start.DIRECT, self.engine.window
+        fitting = partial(fit, messages, self.format, window, policy=request.policy, start=start, tools=request.tools)
         if request.truncation is Truncation.DISABLED:
-            fitted = fit(messages, self.format, window, 1, policy=request.policy, start=start)
+            fitted = fitting(1)
             return Prompt(fitted.rendered.ids, start, fitted.messages)
         # Turns are dropped until max_tokens (or a quarter of the window, never more than half) is free for the answer;
         # where the last turn leaves less than that, for whatever it leaves.
         room = min(request.params.max_tokens or window // 4, window // 2)
         try:
-            fitted = fit(messages, self.format, window, room, drop_oldest=True, policy=request.policy, start=start)
+            fitted = fitting(room, drop_oldest=True)
         except WindowExceeded as exceeded:
             room = window - exceeded.prompt_tokens
             if room < 1:
                 raise
-            fitted = fit(messages, self.format, window, room, drop_oldest=True, policy=request.policy, start=start)
+            fitted = fitting(room, drop_oldest=True)
         return Prompt(fitted.rendered.ids, start, fitted.messages, len(fitted.dropped))
 
     # On the engine thread -------------------------------------------------------------------------------------------
@@ -288,6 +287,7 @@ def check_request(request: Request) -> None:
         if not isinstance(stop, str) or not stop:
             raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
     check_seconds(request.seconds)
+    check_tools(request)
     if request.effort is not None:
         raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
     if not request.prompt:

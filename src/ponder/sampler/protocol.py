@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
+from ponder.dialogue.tools import Tool
 from ponder.types import Effort, Phase, SamplingParams, Segment, StopReason, Usage
 
 
@@ -47,6 +48,32 @@ class Regex:
 Grammar = JsonSchema | Regex
 
 
+class ToolChoice(StrEnum):
+    """Whether the answer calls tools.
+
+    AUTO: as the model will. NONE: no call begins. REQUIRED: the answer is calls of declared tools, their arguments kept
+    to their schemas.
+    """
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """The answer is one call of the declared tool `name`, its arguments kept to its schema."""
+
+    name: str
+
+
+class ParallelCalls(StrEnum):
+    """How many calls one answer may make. ONE: the turn ends behind the first."""
+
+    MANY = "many"
+    ONE = "one"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prompt and how to sample it.
@@ -55,7 +82,10 @@ class Request:
     n: how many completions; sample i uses seed + i. stop: stop strings, matched in the visible answer only.
     effort: a word for samplers that take no exact limits (a remote endpoint). Where `params.thinking` is kept exactly
         (the local engine), an effort is refused.
-    grammar: what the visible answer must match; thinking is free.
+    grammar: what the visible answer must match; thinking is free. Beside `tools` the answer is that, or calls.
+    tools: declared in the prompt (one of ids declares them itself), so that a call of theirs is streamed from its name
+        on and kept also where it is cut off. tool_choice, parallel_calls: which calls the answer makes, and how many;
+        thinking is free.
     seconds: wall time from submission; what is there when it is up is given back, with StopReason.DEADLINE.
     tenant: whose prefixes may be shared: cached keys and values of one tenant are never served to another.
     """
@@ -69,6 +99,9 @@ class Request:
     start: Phase = Phase.THINK
     effort: Effort | None = None
     grammar: Grammar | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | NamedTool = ToolChoice.AUTO
+    parallel_calls: ParallelCalls = ParallelCalls.MANY
     seconds: float | None = None
     next_turn: NextTurn = NextTurn.NONE
     tenant: str = ""
@@ -115,11 +148,26 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class CallDelta:
+    """A piece of tool call number `call` (from 0) of completion `index`. `name` comes with the first piece, and so does
+    `id`, where the sampler has one. Joined, the arguments equal those of the completion's call."""
+
+    index: int
+    call: int
+    name: str | None
+    arguments: str
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The end of completion `index` of a stream."""
 
     index: int
     completion: Completion
+
+
+Streamed = Delta | CallDelta | Done
 
 
 @runtime_checkable
@@ -140,6 +188,6 @@ class Sampler(Protocol):
 
     async def sample(self, request: Request) -> list[Completion]: ...
 
-    def stream(self, request: Request) -> AsyncIterator[Delta | Done]: ...
+    def stream(self, request: Request) -> AsyncIterator[Streamed]: ...
 
     async def close(self) -> None: ...

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
-from ponder.sampler.protocol import Completion, Delta, Done
+from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
 from ponder.types import InvalidRequest, Phase, SamplerError, StopReason, Usage
 
 FINISHES = {
@@ -21,6 +21,16 @@ FINISHES = {
 
 
 @dataclass(slots=True)
+class Call:
+    """A tool call in the making. shown: whether its name is, behind which it cannot change."""
+
+    name: str = ""
+    arguments: str = ""
+    id: str | None = None
+    shown: bool = False
+
+
+@dataclass(slots=True)
 class Choice:
     """One completion in the making."""
 
@@ -29,9 +39,9 @@ class Choice:
     reasoning: str = ""
     finish: str | None = None
     met_stop: bool = False
-    calls: dict[int, dict[str, str]] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict)  # by the server's index, in the order of their coming
 
-    def take(self, piece: dict[str, Any]) -> Iterator[Delta]:
+    def take(self, piece: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A `message` or a streamed `delta`, under any of the reasoning fields."""
         thought = piece.get("reasoning") or piece.get("reasoning_content") or ""
         if thought:
@@ -42,23 +52,43 @@ class Choice:
             self.text += said
             yield Delta(self.index, Phase.ANSWER, said)
         for place, call in enumerate(piece.get("tool_calls") or []):
-            made = self.calls.setdefault(call.get("index", place), {"id": "", "name": "", "arguments": ""})
-            function = call.get("function") or {}
-            made["id"] = call.get("id") or made["id"]
-            made["name"] += function.get("name") or ""
-            made["arguments"] += function.get("arguments") or ""
+            key = call.get("index", place)
+            if key not in self.calls:
+                yield from self._show_names()  # the calls before it are over
+            yield from self._take_call(self.calls.setdefault(key, Call()), call, list(self.calls).index(key))
 
-    def end(self, choice: dict[str, Any]) -> None:
+    def _take_call(self, made: Call, call: dict[str, Any], number: int) -> Iterator[CallDelta]:
+        function = call.get("function") or {}
+        name, arguments = function.get("name") or "", function.get("arguments") or ""
+        made.id = made.id or call.get("id") or None
+        if not made.shown:
+            made.name += name
+        elif name not in ("", made.name):  # some servers repeat it
+            raise SamplerError(f"the endpoint renamed the tool call {made.name[:100]!r} to {name[:100]!r}")
+        if arguments:
+            made.arguments += arguments
+            first, made.shown = not made.shown, True
+            named = (made.name, made.id) if first else (None, None)
+            yield CallDelta(self.index, number, named[0], arguments, named[1])
+
+    def _show_names(self) -> Iterator[CallDelta]:
+        """Calls whose arguments never came."""
+        for number, made in enumerate(self.calls.values()):
+            if not made.shown:
+                yield CallDelta(self.index, number, made.name, "", made.id)
+                made.shown = True
+
+    def end(self, choice: dict[str, Any]) -> Iterator[CallDelta]:
         self.finish = choice.get("finish_reason") or self.finish
         self.met_stop = self.met_stop or choice.get("stop_reason") is not None  # vLLM names the stop string here
+        if self.finish is not None:
+            yield from self._show_names()
 
     def message(self) -> Message:
         parts: list[Part] = [Reasoning(self.reasoning)] if self.reasoning else []
         if self.text or not self.calls:
             parts.append(Text(self.text))
-        parts += [
-            ToolCall(call["name"], call["arguments"], call["id"] or None) for _, call in sorted(self.calls.items())
-        ]
+        parts += [ToolCall(call.name, call.arguments, call.id) for call in self.calls.values()]
         return Message(Role.ASSISTANT, tuple(parts))
 
     def stop_reason(self) -> StopReason:
@@ -75,7 +105,7 @@ class Replies:
         self.choices = {index: Choice(index) for index in range(n)}
         self._usage: dict[str, Any] | None = None
 
-    def take(self, chunk: dict[str, Any]) -> Iterator[Delta]:
+    def take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A whole response or one event of a stream. Raises SamplerError on an error object or a malformed one."""
         if chunk.get("error"):
             raise SamplerError(f"the endpoint failed: {str(chunk['error'])[:500]}")
@@ -85,7 +115,7 @@ class Replies:
             if index not in self.choices:
                 raise SamplerError(f"the endpoint sent choice {index} of {len(self.choices)}")
             yield from self.choices[index].take(choice.get("delta") or choice.get("message") or {})
-            self.choices[index].end(choice)
+            yield from self.choices[index].end(choice)
 
     def completions(self) -> list[Completion]:
         """All choices, the bill shared out among them. Raises SamplerError where some never came or never ended."""
@@ -112,8 +142,8 @@ def check_seconds(seconds: float | None) -> None:
 
 
 async def until(
-    events: AsyncGenerator[Delta | Done, None], n: int, deadline: float | None
-) -> AsyncGenerator[Delta | Done, None]:
+    events: AsyncGenerator[Streamed, None], n: int, deadline: float | None
+) -> AsyncGenerator[Streamed, None]:
     """`events` up to `deadline` (the loop's time; None: all). Then each of the n completions that are not done ends as
     it stands, with StopReason.DEADLINE and no bill."""
     open_choices = {index: Choice(index) for index in range(n)}
@@ -130,6 +160,9 @@ async def until(
             break
         if isinstance(event, Done):
             del open_choices[event.index]
+        elif isinstance(event, CallDelta):
+            call = open_choices[event.index].calls.setdefault(event.call, Call(event.name or "", id=event.id))
+            call.arguments += event.arguments
         elif event.phase is Phase.THINK:
             open_choices[event.index].reasoning += event.text
         else:
@@ -153,7 +186,7 @@ def share_out(usage: dict[str, Any] | None, choices: Sequence[Choice]) -> tuple[
     details = usage.get("completion_tokens_details") or {}
     completion = usage.get("completion_tokens") or 0
     thought = [len(choice.reasoning) for choice in choices]
-    said = [len(choice.text) + sum(len(call["arguments"]) for call in choice.calls.values()) for choice in choices]
+    said = [len(choice.text) + sum(len(call.arguments) for call in choice.calls.values()) for choice in choices]
     counted = details.get("reasoning_tokens")
     uncounted = not counted and any(thought)
     reasoning = apportion(completion, [sum(thought), sum(said)])[0] if uncounted else counted or 0

@@ -72,7 +72,7 @@ class Shadow:
         self._lead: list[int] | None = []  # answer ids before the first visible character; None behind it
         self._thought = False
         self._growing = GrowingText(tokenizer)
-        self._prefix, verbatim = _before_answer(format, tokenizer, self._messages, request.policy)
+        self._prefix, verbatim = self._before_answer()
         self._length = len(self._prefix)
         # Whether the answer is followed as text. Where not, its ids stand in the next prompt as they were sampled.
         self.reads_text = request.next_turn is NextTurn.TEXT or not verbatim
@@ -102,7 +102,7 @@ class Shadow:
         if self._request.next_turn is NextTurn.TEXT:
             message = Message.assistant(message.text)
         try:
-            ids = _before_user(self._format, (*self._messages, message), self._request.policy)
+            ids = self._before_user(message)
             check_prompt(ids, self._engine.model.config.vocab_size, self._engine.window)
             if self._number is None:
                 self._number = self._engine.open_shadow(ids, tenant=self._request.tenant)
@@ -156,6 +156,23 @@ class Shadow:
         kept = (lead[at:] for at in range(len(lead)) if self._tokenizer.decode(lead[at:]) == text)
         return next(kept, lead)
 
+    def _before_answer(self) -> tuple[tuple[int, ...], bool]:
+        """What the next prompt holds before this turn's answer, and whether an answer's own ids stand in it."""
+        spelled = tuple(id for character in _PROBE for id in self._tokenizer.encode(character))
+        rendered = self._rendered(Message(Role.ASSISTANT, (Text(_PROBE, spelled),)))
+        span = _text_of(rendered, len(self._messages))
+        return rendered.ids[: span.begin], rendered.ids[span.begin : span.end] == spelled
+
+    def _before_user(self, message: Message) -> tuple[int, ...]:
+        """What a prompt that goes on from `message`, this turn's, with a user's text holds before that text."""
+        rendered = self._rendered(message)
+        return rendered.ids[: _text_of(rendered, len(self._messages) + 1).begin]
+
+    def _rendered(self, message: Message) -> Rendered:
+        """The conversation with `message` and one more turn."""
+        request = self._request
+        return self._format.render((*self._messages, message, _USER), policy=request.policy, tools=request.tools)
+
 
 def shadow_of(
     engine: Engine,
@@ -174,23 +191,6 @@ def shadow_of(
     except PonderError:
         counts.skipped += 1
         return None
-
-
-def _before_answer(
-    format: Format, tokenizer: Tokenizer, messages: Conversation, policy: ReasoningPolicy
-) -> tuple[tuple[int, ...], bool]:
-    """What the next prompt holds before this turn's answer, and whether an answer's own ids stand in it."""
-    spelled = tuple(id for character in _PROBE for id in tokenizer.encode(character))
-    probe = Message(Role.ASSISTANT, (Text(_PROBE, spelled),))
-    rendered = format.render((*messages, probe, _USER), policy=policy)
-    span = _text_of(rendered, len(messages))
-    return rendered.ids[: span.begin], rendered.ids[span.begin : span.end] == spelled
-
-
-def _before_user(format: Format, messages: Conversation, policy: ReasoningPolicy) -> tuple[int, ...]:
-    """What a prompt that goes on from `messages` with a user's text holds before that text."""
-    rendered = format.render((*messages, _USER), policy=policy)
-    return rendered.ids[: _text_of(rendered, len(messages)).begin]
 
 
 def _text_of(rendered: Rendered, index: int) -> Span:

@@ -19,21 +19,19 @@ Piece = tuple[Phase, str]
 def cut_at_stop(message: Message, stops: Sequence[str]) -> Message | None:
     """`message` without the first stop string of its visible text and what follows; None: there is none.
 
-    The text that is cut loses its ids: they spell more than it.
+    The text that is cut loses its ids: they spell more than it. What is no text stays: it was there before the stop
+    string was whole.
     """
     position = first_stop(message.text, stops)
     if position is None:
         return None
     parts: list[Part] = []
     for part in message.parts:
-        if not isinstance(part, Text):
+        if not isinstance(part, Text) or len(part.text) <= position:
             parts.append(part)
-        elif position < len(part.text):
+        elif position >= 0:
             parts.append(Text(part.text[:position]))
-            break
-        else:
-            parts.append(part)
-            position -= len(part.text)
+        position -= len(part.text) if isinstance(part, Text) else 0
     return replace(message, parts=tuple(parts))
 
 

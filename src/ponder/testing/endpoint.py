@@ -12,7 +12,7 @@ from typing import Any
 
 from ponder.dialogue.messages import Message, Reasoning, Role, Text
 from ponder.sampler.dialect import REASONING_FIELD, Dialect
-from ponder.testing.script import Prompter, Script, Spoken, count_prompt, speak
+from ponder.testing.script import Prompter, Script, Spoken, count_prompt, speak, words
 from ponder.types import StopReason, ThinkingLimits
 
 
@@ -161,6 +161,15 @@ def _conversation(body: dict[str, Any]) -> list[Message]:
     ]
 
 
+def _call_pieces(calls: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Calls as they are streamed: name and id first, then the arguments word by word."""
+    for index, call in enumerate(calls):
+        function = call["function"]
+        yield {"index": index, **call, "function": {"name": function["name"], "arguments": ""}}
+        for word in words(function["arguments"]):
+            yield {"index": index, "function": {"arguments": word}}
+
+
 def _handler(stub: StubEndpoint) -> Callable[..., BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -210,9 +219,8 @@ def _handler(stub: StubEndpoint) -> Callable[..., BaseHTTPRequestHandler]:
                 for name, word in pieces:
                     time.sleep(seconds / len(pieces))
                     self.event({"choices": [{"index": index, "delta": {name: word}}]})
-                calls = stub.wire(each).get("tool_calls", [])
-                for place, call in enumerate(calls):
-                    self.event({"choices": [{"index": index, "delta": {"tool_calls": [{"index": place, **call}]}}]})
+                for piece in _call_pieces(stub.wire(each).get("tool_calls", [])):
+                    self.event({"choices": [{"index": index, "delta": {"tool_calls": [piece]}}]})
                 self.event({"choices": [{"index": index, "delta": {}, **stub.ending(each)}]})
             self.event({"choices": [], "usage": stub.usage(body, [each for each, _ in spoken])})
             self.chunk(b"data: [DONE]\n\n")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from ponder.dialogue.messages import Conversation, Message, Part, Reasoning, Role, Text, ToolCall
+from ponder.sampler.protocol import NamedTool, ParallelCalls, Request, ToolChoice
 from ponder.types import SamplerError, StopReason, ThinkingLimits
 
 
@@ -61,6 +62,22 @@ class Spoken:
         if self.text or not self.calls:
             parts.append(Text("".join(self.text)))
         return Message(Role.ASSISTANT, (*parts, *self.calls))
+
+
+def check_calls(say: Say, request: Request) -> None:
+    """Raises SamplerError where a line calls other tools, or other numbers of them, than the request asks for."""
+    names, choice = [call.name for call in say.calls], request.tool_choice
+    if choice is ToolChoice.NONE:
+        kept = not names
+    elif isinstance(choice, NamedTool):
+        kept = names == [choice.name]
+    else:
+        kept = bool(names) or choice is ToolChoice.AUTO
+    if not kept or (request.parallel_calls is ParallelCalls.ONE and len(names) > 1):
+        raise SamplerError(
+            f"the script calls {', '.join(names) or 'no tool'}, but tool_choice is {choice} and parallel_calls "
+            f"{request.parallel_calls}: write a line that keeps them"
+        )
 
 
 def words(text: str) -> list[str]:

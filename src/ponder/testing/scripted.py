@@ -8,9 +8,10 @@ from contextlib import aclosing
 from typing import cast
 
 from ponder.dialogue.messages import Conversation
-from ponder.sampler.protocol import Completion, Delta, Done, Request
+from ponder.sampler.calling import check_tools
+from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, Streamed
 from ponder.sampler.replies import check_seconds, until
-from ponder.testing.script import Prompter, Script, Spoken, count_prompt, speak
+from ponder.testing.script import Prompter, Script, Spoken, check_calls, count_prompt, speak, words
 from ponder.types import InvalidRequest, Phase, SamplerError, Usage
 
 
@@ -20,7 +21,8 @@ class ScriptedSampler:
     Tokens are words; the thinking cap, the answer's room, max_tokens and stop strings hold as they do in the engine.
     requests: what was asked so far. What would need a model or its ids is refused by name: floors and confidence, stop
     ids, biases, log-probabilities, grammars, ids as a prompt. `seconds` is kept; a completion that it cuts has no bill.
-    Nothing is cached, so any tenant is served and `next_turn` changes nothing.
+    Nothing is cached, so any tenant is served and `next_turn` changes nothing. Calls are the script's: a line that does
+    not keep `tool_choice` or `parallel_calls` is a SamplerError.
     """
 
     def __init__(self, script: Script, *, name: str = "scripted", window: int = 4096) -> None:
@@ -42,7 +44,7 @@ class ScriptedSampler:
         done = {each.index: each.completion async for each in self.stream(request) if isinstance(each, Done)}
         return [done[index] for index in range(request.n)]
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
         self._check(request)
         self.requests.append(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
@@ -50,11 +52,12 @@ class ScriptedSampler:
             async for event in events:
                 yield event
 
-    async def _said(self, request: Request) -> AsyncGenerator[Delta | Done, None]:
+    async def _said(self, request: Request) -> AsyncGenerator[Streamed, None]:
         conversation = cast(Conversation, request.prompt)
         params = request.params
         for index in range(request.n):
             say = self._prompter.next(conversation, index)
+            check_calls(say, request)
             spoken = speak(
                 say,
                 max_tokens=params.max_tokens,
@@ -66,6 +69,10 @@ class ScriptedSampler:
             for phase, word in pieces:
                 await asyncio.sleep(say.seconds / len(pieces))
                 yield Delta(index, phase, word)
+            for number, call in enumerate(spoken.calls):
+                yield CallDelta(index, number, call.name, "", call.id)
+                for word in words(call.arguments):
+                    yield CallDelta(index, number, None, word)
             yield Done(index, _completion(spoken, count_prompt(conversation) if index == 0 else 0))
 
     async def close(self) -> None:
@@ -79,6 +86,7 @@ class ScriptedSampler:
         if not request.prompt or isinstance(request.prompt[0], int):
             raise InvalidRequest("a scripted sampler needs a conversation of at least one message")
         check_seconds(request.seconds)
+        check_tools(request)
         refused = {
             "a floor on thinking": request.params.thinking.floor,
             "a confidence at which thinking stops": request.params.thinking.confidence,

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from ponder.sampler.protocol import Completion, Delta, Done, Request, Sampler
+from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, Sampler, Streamed
 from ponder.think import effort as efforts
 from ponder.think.protocol import Question
 from ponder.types import Budget, Effort, InvalidRequest, Phase, SamplingParams, ThinkingLimits
@@ -85,12 +85,13 @@ class Collected:
     partial: dict[int, dict[Phase, str]] = field(default_factory=dict)
     cut: str | None = None
 
-    def take(self, event: Delta | Done) -> None:
+    def take(self, event: Streamed) -> None:
         if isinstance(event, Done):
             self.finished[event.index] = event.completion
             self.partial.pop(event.index, None)
-        else:
-            texts = self.partial.setdefault(event.index, {})
+            return
+        texts = self.partial.setdefault(event.index, {})
+        if not isinstance(event, CallDelta):  # a call is no text, and half of one is of no use
             texts[event.phase] = texts.get(event.phase, "") + event.text
 
 
@@ -117,6 +118,6 @@ async def collect(
     return collected
 
 
-def _closable(stream: AsyncIterator[Delta | Done]) -> AsyncGenerator[Delta | Done, None]:
+def _closable(stream: AsyncIterator[Streamed]) -> AsyncGenerator[Streamed, None]:
     """The protocol's promise that a stream can be closed, in a type."""
-    return cast("AsyncGenerator[Delta | Done, None]", stream)
+    return cast("AsyncGenerator[Streamed, None]", stream)
