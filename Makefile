@@ -10,7 +10,7 @@ help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  every test this machine can run"
-	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT; compiles llama-cpp-python first (ten minutes, once)"
+	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
 	@echo "make lint      ruff (lint and format) and mypy"
 	@echo "make format    let ruff format the code and sort its imports"
 	@echo "make bench     the benchmarks against peers: tables here, and as Markdown and JSON in bench/results"
@@ -26,7 +26,7 @@ test-all: $(VENV)/.dev
 	$(BIN)/pytest
 
 test-peers: $(VENV)/.peers
-	$(BIN)/pytest tests/parity/test_llama_cpp.py tests/parity/test_trl_losses.py tests/parity/test_lora_peft.py
+	$(BIN)/pytest tests/parity/test_llama_cpp.py tests/parity/test_trl_losses.py tests/parity/test_lora_peft.py tests/parity/test_lm_eval.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -63,6 +63,6 @@ $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.peers: $(VENV)/.dev
-	@echo "compiling llama-cpp-python (ten minutes, once), and installing TRL and PEFT"
+	@echo "compiling llama-cpp-python (ten minutes, once), and installing TRL, PEFT and lm-eval"
 	@$(INSTALL) -e '.[peers]'
 	@touch $@

@@ -75,6 +75,19 @@ def test_what_a_command_raises_reaches_who_called_it():
         driven(FakeEngine()).call(lambda: (_ for _ in ()).throw(InvalidRequest("no"))).result(5)
 
 
+def test_a_call_that_is_cancelled_before_its_turn_does_not_run_and_fails_nothing():
+    errors, ran = [], []
+    engine = FakeEngine()
+    thread = driven(engine, on_error=errors.append)
+    with COMPUTE_LOCK:
+        first = thread.call(lambda: ran.append("first"))
+        assert thread.call(lambda: ran.append("second")).cancel()
+    thread.call(lambda: None).result(30)
+    assert first.done()
+    assert ran == ["first"]
+    assert not errors
+
+
 def test_events_come_before_the_next_step():
     engine, log = FakeEngine(), []
     engine.log = log

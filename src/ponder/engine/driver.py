@@ -78,10 +78,12 @@ class EngineThread:
                 self._changed.notify_all()
 
     def call(self, command: Callable[[], T]) -> Future[T]:
-        """`post`, with what the command returns or raises."""
+        """`post`, with what the command returns or raises. A result that is cancelled in time is not computed."""
         result: Future[T] = Future()
 
         def answer() -> None:
+            if not result.set_running_or_notify_cancel():
+                return
             try:
                 result.set_result(command())
             except BaseException as error:  # handed over whole to whoever reads the result

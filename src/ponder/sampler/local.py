@@ -15,6 +15,8 @@ import torch
 from ponder.dialogue import Conversation, Format, Start, fit, load_format
 from ponder.engine import Engine, Event, FailEvent, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
+from ponder.engine.requests import check_prompt
+from ponder.engine.scoring import score
 from ponder.engine.stats import EngineStats
 from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
@@ -24,7 +26,7 @@ from ponder.sampler.protocol import Completion, Done, Request, Streamed, Truncat
 from ponder.sampler.replies import check_seconds
 from ponder.sampler.shadow import ShadowCounts, shadow_of
 from ponder.tokenizer import Tokenizer
-from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, WindowExceeded
+from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, TopLogprobs, WindowExceeded
 
 
 def load_sampler(
@@ -103,6 +105,14 @@ class LocalSampler:
         """Text and calls as they come, each completion ending in its Done. A call of a tool that is not declared comes
         as a whole. Raises as `sample`."""
         return self._run(request, streamed=True)
+
+    async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
+        """The log-probability of each id but the first after those before it, and the `top` likeliest there. Runs
+        between two steps. Raises InvalidRequest naming what is out of bounds, WindowExceeded for too many ids."""
+        if self.engine.quantize is not None:
+            raise InvalidRequest(f"log-probabilities of a prompt are not computed with {self.engine.quantize} weights")
+        check_prompt(ids, self.engine.model.config.vocab_size, self.engine.window)
+        return await asyncio.wrap_future(self._driver.call(lambda: score(self.engine.model, ids, top)))
 
     def gather(self, requests: int) -> None:
         """Hold back what comes from now on until it is so many requests; then they begin together, in the order in

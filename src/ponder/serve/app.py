@@ -17,6 +17,7 @@ from ponder.serve import health
 from ponder.serve.auth import Auth, Keys
 from ponder.serve.body import BodyLimit
 from ponder.serve.chat import routes as chat
+from ponder.serve.completions import routes as completions
 from ponder.serve.errors import ApiError, ErrorObject, ErrorType, as_api_error
 from ponder.serve.logs import AccessLog
 from ponder.serve.metrics import Metrics
@@ -54,7 +55,7 @@ def create_app(served: Sequence[Served], settings: Settings | None = None, *, ke
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for router in (health.router, chat.router):
+    for router in (health.router, chat.router, completions.router):
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

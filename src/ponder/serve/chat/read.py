@@ -41,6 +41,9 @@ def _refuse(body: ChatRequest, served: Served) -> None:
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
             raise unsupported(name, "penalties are not supported: leave it out, or 0")
+    for name in ("tools", "tool_choice", "parallel_tool_calls"):
+        if getattr(body, name) is not None:
+            raise unsupported(name, "tools are not supported yet: leave it out")
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     if body.stream_options is not None and not body.stream:
@@ -62,7 +65,7 @@ def _params(body: ChatRequest, served: Served) -> SamplingParams:
         min_p=body.min_p or 0.0,
         seed=None if body.seed is None else body.seed % 2**63,
         stop_ids=tuple(body.stop_token_ids or ()),
-        logit_bias=_biases(body),
+        logit_bias=biases(body.logit_bias),
         top_logprobs=body.top_logprobs or 0,
         thinking=_thinking(body, served),
         answer_room=body.answer_room or 0,
@@ -75,11 +78,12 @@ def _params(body: ChatRequest, served: Served) -> SamplingParams:
     return replace(params, answer_room=room, max_tokens=max(cap + room, local.window))
 
 
-def _biases(body: ChatRequest) -> tuple[tuple[int, float], ...]:
-    for id in body.logit_bias or {}:
+def biases(wanted: dict[str, float] | None) -> tuple[tuple[int, float], ...]:
+    """Raises ApiError."""
+    for id in wanted or {}:
         if not (id.isascii() and id.isdigit()):
             raise ApiError(400, f"logit_bias names {id!r}: its keys are token ids", param="logit_bias")
-    return tuple((int(id), bias) for id, bias in (body.logit_bias or {}).items())
+    return tuple((int(id), bias) for id, bias in (wanted or {}).items())
 
 
 def _thinking(body: ChatRequest, served: Served) -> ThinkingLimits:
