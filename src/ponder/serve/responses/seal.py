@@ -1,0 +1,94 @@
+"""`encrypted_content`: reasoning that a client carries for a server that keeps nothing, and cannot read or change.
+
+AES-256-GCM (NIST SP 800-38D). The header names whose it is and which model's; it is authenticated as associated data.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ponder.serve.store import StoreError
+from ponder.types import InvalidRequest, MissingExtra
+
+KEY_BYTES, NONCE_BYTES, NAME_BYTES = 32, 12, 16
+VERSION = b"\x01"
+HEADER_BYTES = len(VERSION) + 2 * NAME_BYTES
+
+
+class Foreign(StrEnum):
+    """Why sealed reasoning is none of this request's, in the API's words."""
+
+    OWNER = "organization_mismatch"
+    MODEL = "model_mismatch"
+
+
+class Sealer:
+    """Seals and opens under one key."""
+
+    def __init__(self, key: bytes) -> None:
+        """Raises MissingExtra where `cryptography` is not installed."""
+        try:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        except ImportError:
+            raise MissingExtra("cryptography", "serve") from None
+        self._cipher = AESGCM(key)
+
+    @classmethod
+    def beside(cls, path: Path) -> Sealer:
+        """With the key in `path`, which is made where there is none, readable by its user alone. Raises StoreError."""
+        try:
+            with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(secrets.token_bytes(KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            pass
+        key = path.read_bytes()
+        if len(key) != KEY_BYTES:
+            raise StoreError(
+                f"{path}: a key has {KEY_BYTES} bytes, this file {len(key)}: delete it, and a new one is made"
+            )
+        return cls(key)
+
+    def seal(self, owner: str, model: str, id: str, parts: Sequence[Any]) -> str:
+        """The parts (JSON) of the reasoning item `id`, as text that only this server can open, for this owner and model."""
+        header, nonce = VERSION + _digest(owner) + _digest(model), secrets.token_bytes(NONCE_BYTES)
+        text = json.dumps([id, list(parts)], separators=(",", ":")).encode()
+        return base64.urlsafe_b64encode(header + nonce + self._cipher.encrypt(nonce, text, header)).decode()
+
+    def open(self, owner: str, model: str, id: str, sealed: str) -> list[Any] | Foreign:
+        """The parts, or why they are not to be used. Raises InvalidRequest for what this server did not seal so."""
+        from cryptography.exceptions import InvalidTag
+
+        broken = InvalidRequest(
+            "encrypted_content is not as this server made it: send it back unchanged, or leave it out"
+        )
+        try:
+            token = base64.b64decode(sealed, altchars=b"-_", validate=True)
+            header, nonce = token[:HEADER_BYTES], token[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES]
+            text = self._cipher.decrypt(nonce, token[HEADER_BYTES + NONCE_BYTES :], header)
+        except (binascii.Error, ValueError, InvalidTag):
+            raise broken from None
+        if header[: len(VERSION)] != VERSION:
+            raise broken
+        if header[len(VERSION) : -NAME_BYTES] != _digest(owner):
+            return Foreign.OWNER
+        if header[-NAME_BYTES:] != _digest(model):
+            return Foreign.MODEL
+        named, parts = json.loads(text)
+        if named != id:
+            raise broken
+        return list(parts)
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()[:NAME_BYTES]

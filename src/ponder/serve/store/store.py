@@ -1,0 +1,248 @@
+"""The store as the server sees it: one method for each thing that is kept, changed or asked.
+
+Every method takes the owner: what is another's does not exist. A method that changes something returns once that is on
+the disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ponder.serve.store import conversations, responses
+from ponder.serve.store.database import After, Database
+from ponder.serve.store.records import (
+    Conversation,
+    Event,
+    Item,
+    Json,
+    Limits,
+    NotFound,
+    Order,
+    Page,
+    Response,
+    Status,
+)
+from ponder.types import InvalidRequest
+
+VERSION = 1
+DAYS_KEPT = 30
+MOST_PRUNED = 200  # of a table, in one transaction: others wait for it
+
+
+class Store:
+    """Responses, events and conversations in the file `path`.
+
+    days: how long a response is kept after it was made, a conversation after it was last added to; None: for ever.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        days: float | None = DAYS_KEPT,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises StoreError saying what is wrong with the file."""
+        self.limits = limits or Limits()
+        self._days = days
+        self._clock = clock
+        schema = (*responses.SCHEMA, *conversations.SCHEMA)
+        self._database = Database(path, schema, version=VERSION, max_bytes=self.limits.file)
+
+    @property
+    def path(self) -> Path:
+        return self._database.path
+
+    def close(self) -> None:
+        self._database.close()
+
+    async def prune(self) -> int:
+        """How many responses and conversations were past their time, and are deleted."""
+        now, total = self._now(), 0
+
+        def work(connection: sqlite3.Connection) -> int:
+            return responses.prune(connection, now, MOST_PRUNED) + conversations.prune(connection, now, MOST_PRUNED)
+
+        while gone := await self._database.write(work, After.ERASED):
+            total += gone
+        return total
+
+    # Responses ------------------------------------------------------------------------------------------------------
+
+    async def add(self, response: Response, *, events: Sequence[Event] = (), items: Sequence[Item] = ()) -> None:
+        """Keep a new response, its first events, and what it adds to its conversation. Raises TooLarge."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            responses.insert(connection, response, self._expiry(), self.limits)
+            responses.write_events(connection, response.id, events, self.limits)
+            self._append(connection, response.owner, response.conversation_id, items)
+
+        await self._database.write(work)
+
+    async def move(
+        self,
+        owner: str,
+        id: str,
+        status: Status,
+        body: Json,
+        *,
+        output: Sequence[Json] = (),
+        events: Sequence[Event] = (),
+        items: Sequence[Item] = (),
+    ) -> bool:
+        """Whether a queued or running response now stands at `status`; one that ended or was deleted meanwhile is left
+        alone, and nothing of this is kept. Raises TooLarge."""
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if not responses.is_live(connection, owner, id):
+                return False
+            responses.write_events(connection, id, events, self.limits)
+            conversation_id = responses.move(connection, id, status, body, output, self.limits)
+            self._append(connection, owner, conversation_id, items)
+            return True
+
+        return await self._database.write(work)
+
+    async def response(self, owner: str, id: str) -> Response:
+        """Raises NotFound."""
+        found = await self._database.read(lambda c: responses.find(c, owner, id, self._now()))
+        if found is None:
+            raise NotFound("response", id)
+        return found
+
+    async def chain(self, owner: str, id: str) -> list[Response]:
+        """The response and all those it came after, oldest first. Raises NotFound naming what is missing, TooLarge."""
+        return await self._database.read(lambda c: responses.chain(c, owner, id, self._now(), self.limits))
+
+    async def delete(self, owner: str, id: str) -> None:
+        """Raises NotFound."""
+        if not await self._database.write(lambda c: responses.delete(c, owner, id), After.ERASED):
+            raise NotFound("response", id)
+
+    async def live(self) -> list[Response]:
+        """Every owner's queued and running responses, oldest first: what a server that starts has to see to."""
+        return await self._database.read(responses.live)
+
+    async def add_events(self, owner: str, id: str, events: Sequence[Event]) -> bool:
+        """Whether the response still runs, and the events are kept."""
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if not responses.is_live(connection, owner, id):
+                return False
+            responses.write_events(connection, id, events, self.limits)
+            return True
+
+        return await self._database.write(work)
+
+    async def events(self, owner: str, id: str, after: int = -1, most: int = 500) -> tuple[Status, list[Event]]:
+        """Where the response stands and up to `most` events behind number `after`. Raises NotFound."""
+        return await self._database.read(lambda c: responses.events(c, owner, id, after, most, self._now()))
+
+    async def last_event(self, id: str) -> int:
+        """The number of the last event that is kept; -1: none is."""
+        return await self._database.read(lambda c: responses.last_event(c, id))
+
+    # Conversations --------------------------------------------------------------------------------------------------
+
+    async def add_conversation(self, conversation: Conversation, items: Sequence[Item] = ()) -> None:
+        """Raises TooLarge; InvalidRequest where two items have one id."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            conversations.insert(connection, conversation, self._expiry(), self.limits)
+            self._add_items(connection, conversation.owner, conversation.id, items)
+
+        await self._database.write(work)
+
+    async def conversation(self, owner: str, id: str) -> Conversation:
+        """Raises NotFound."""
+        return await self._database.read(lambda c: conversations.find(c, owner, id, self._now()))
+
+    async def set_metadata(self, owner: str, id: str, metadata: Mapping[str, str]) -> Conversation:
+        """Raises NotFound, TooLarge."""
+
+        def work(connection: sqlite3.Connection) -> Conversation:
+            conversations.find(connection, owner, id, self._now())
+            conversations.set_metadata(connection, id, metadata, self.limits)
+            return conversations.find(connection, owner, id, self._now())
+
+        return await self._database.write(work)
+
+    async def delete_conversation(self, owner: str, id: str) -> None:
+        """With its items. Raises NotFound."""
+        if not await self._database.write(lambda c: conversations.delete(c, owner, id), After.ERASED):
+            raise NotFound("conversation", id)
+
+    async def add_items(self, owner: str, id: str, items: Sequence[Item]) -> None:
+        """Raises NotFound, TooLarge; InvalidRequest where an item's id is taken."""
+        await self._database.write(lambda c: self._add_items(c, owner, id, items))
+
+    async def items(self, owner: str, id: str, *, after: str | None, most: int, order: Order) -> Page[Item]:
+        """Raises NotFound."""
+
+        def work(connection: sqlite3.Connection) -> Page[Item]:
+            conversations.find(connection, owner, id, self._now())
+            return conversations.page(connection, id, after, most, order)
+
+        return await self._database.read(work)
+
+    async def all_items(self, owner: str, id: str) -> list[Item]:
+        """Raises NotFound, and TooLarge where there is no room for an answer."""
+
+        def work(connection: sqlite3.Connection) -> list[Item]:
+            conversations.find(connection, owner, id, self._now())
+            conversations.check_room(connection, id, 1, self.limits)
+            return conversations.everything(connection, id)
+
+        return await self._database.read(work)
+
+    async def item(self, owner: str, id: str, item_id: str) -> Item:
+        """Raises NotFound."""
+
+        def work(connection: sqlite3.Connection) -> Item:
+            conversations.find(connection, owner, id, self._now())
+            return conversations.item(connection, id, item_id)
+
+        return await self._database.read(work)
+
+    async def delete_item(self, owner: str, id: str, item_id: str) -> Conversation:
+        """The conversation that is left. Raises NotFound."""
+
+        def work(connection: sqlite3.Connection) -> Conversation:
+            found = conversations.find(connection, owner, id, self._now())
+            if not conversations.delete_item(connection, id, item_id):
+                raise NotFound("item", item_id)
+            return found
+
+        return await self._database.write(work, After.ERASED)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> int:
+        return int(self._clock())
+
+    def _expiry(self) -> int | None:
+        return None if self._days is None else self._now() + round(self._days * 86400)
+
+    def _add_items(self, connection: sqlite3.Connection, owner: str, id: str, items: Sequence[Item]) -> None:
+        conversations.find(connection, owner, id, self._now())
+        conversations.check_room(connection, id, len(items), self.limits)
+        try:
+            conversations.append(connection, id, items, self.limits)
+        except sqlite3.IntegrityError as error:
+            raise InvalidRequest(f"conversation '{id}' already has an item of that id: leave ids out") from error
+        conversations.keep_until(connection, id, self._expiry())
+
+    def _append(self, connection: sqlite3.Connection, owner: str, id: str | None, items: Sequence[Item]) -> None:
+        """What a response adds. Its conversation may have been deleted meanwhile; the response stands all the same."""
+        if id is None or not items:
+            return
+        try:
+            conversations.find(connection, owner, id, self._now())
+        except NotFound:
+            return
+        conversations.append(connection, id, items, self.limits)
+        conversations.keep_until(connection, id, self._expiry())

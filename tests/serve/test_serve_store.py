@@ -1,0 +1,361 @@
+"""What is acknowledged is kept, for its owner alone, until it is deleted or past its time."""
+
+import asyncio
+import os
+import sqlite3
+from dataclasses import replace
+
+import pytest
+
+from ponder.serve.store import (
+    Conversation,
+    Event,
+    Item,
+    Limits,
+    NotFound,
+    Order,
+    Response,
+    Running,
+    Status,
+    Store,
+    StoreError,
+    TooLarge,
+)
+from ponder.types import InvalidRequest
+
+DAY = 86400
+TEXT = "a lone surrogate \ud800, a NUL \x00, 思"
+HIDDEN = "what is thought"
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def response(id="resp_1", status=Status.COMPLETED, **changes):
+    return replace(
+        Response(
+            id=id,
+            owner="anna",
+            model="mini",
+            status=status,
+            running=Running.FOREGROUND,
+            created_at=1_000_000,
+            body={"id": id, "text": TEXT},
+            request={"model": "mini", "input": TEXT},
+            input=[{"id": "msg_1", "text": TEXT}],
+            output=[{"type": "reasoning", "text": HIDDEN, "ids": [1, 2]}],
+        ),
+        **changes,
+    )
+
+
+def events(*numbers):
+    return [Event(number, "response.output_text.delta", f'{{"n":{number}}}') for number in numbers]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs a coroutine function on a store, which is opened anew each time."""
+
+    def opened(steps, **options):
+        async def main():
+            store = Store(tmp_path / "store.db", **options)
+            try:
+                return await steps(store)
+            finally:
+                store.close()
+
+        return asyncio.run(main())
+
+    return opened
+
+
+def test_a_response_is_the_same_after_a_restart(run):
+    kept = response(previous_response_id="resp_0", conversation_id="conv_1", running=Running.BACKGROUND)
+    run(lambda store: store.add(kept))
+    assert run(lambda store: store.response("anna", "resp_1")) == kept
+
+
+def test_another_owners_object_does_not_exist(run):
+    async def steps(store):
+        await store.add(response(status=Status.IN_PROGRESS), events=events(0))
+        await store.add_conversation(
+            Conversation(id="conv_1", owner="anna", created_at=1, metadata={}), [Item("a", {})]
+        )
+        page = {"after": None, "most": 1, "order": Order.ASC}
+        for call in (
+            store.response("ben", "resp_1"),
+            store.chain("ben", "resp_1"),
+            store.events("ben", "resp_1"),
+            store.delete("ben", "resp_1"),
+            store.conversation("ben", "conv_1"),
+            store.set_metadata("ben", "conv_1", {}),
+            store.add_items("ben", "conv_1", []),
+            store.items("ben", "conv_1", **page),
+            store.all_items("ben", "conv_1"),
+            store.item("ben", "conv_1", "a"),
+            store.delete_item("ben", "conv_1", "a"),
+            store.delete_conversation("ben", "conv_1"),
+        ):
+            with pytest.raises(NotFound, match="does not exist"):
+                await call
+        assert not await store.add_events("ben", "resp_1", events(1))
+        assert not await store.move("ben", "resp_1", Status.CANCELLED, {})
+        assert (await store.response("anna", "resp_1")).status is Status.IN_PROGRESS
+
+    run(steps)
+
+
+def test_a_response_ends_once(run):
+    async def steps(store):
+        await store.add(response(status=Status.QUEUED), events=events(0))
+        assert await store.move("anna", "resp_1", Status.IN_PROGRESS, {"v": 1}, events=events(1))
+        assert await store.move("anna", "resp_1", Status.CANCELLED, {"v": 2}, events=events(2))
+        assert not await store.move("anna", "resp_1", Status.COMPLETED, {"v": 3}, events=events(3))
+        assert not await store.add_events("anna", "resp_1", events(4))
+        assert await store.events("anna", "resp_1") == (Status.CANCELLED, events(0, 1, 2))
+        assert (await store.response("anna", "resp_1")).body == {"v": 2}
+        assert await store.live() == []
+
+    run(steps)
+
+
+def test_events_are_read_from_any_place(run):
+    async def steps(store):
+        await store.add(response(status=Status.QUEUED, running=Running.BACKGROUND))
+        assert await store.last_event("resp_1") == -1
+        assert await store.add_events("anna", "resp_1", events(*range(10)))
+        assert await store.last_event("resp_1") == 9
+        assert await store.events("anna", "resp_1", after=6) == (Status.QUEUED, events(7, 8, 9))
+        assert await store.events("anna", "resp_1", after=2, most=2) == (Status.QUEUED, events(3, 4))
+
+    run(steps)
+
+
+def test_what_was_live_is_found_by_the_next_server(run):
+    async def steps(store):
+        await store.add(response("resp_2", Status.QUEUED, created_at=2))
+        await store.add(response("resp_3", Status.COMPLETED))
+        await store.add(response("resp_1", Status.IN_PROGRESS, created_at=1, owner="ben"))
+
+    run(steps)
+    found = run(lambda store: store.live())
+    assert [(each.id, each.owner, each.status) for each in found] == [
+        ("resp_1", "ben", Status.IN_PROGRESS),
+        ("resp_2", "anna", Status.QUEUED),
+    ]
+
+
+def test_a_chain_is_read_oldest_first_and_names_the_link_that_is_missing(run):
+    async def steps(store):
+        for number in range(1, 5):
+            await store.add(
+                response(f"resp_{number}", previous_response_id=f"resp_{number - 1}" if number > 1 else None)
+            )
+        assert [each.id for each in await store.chain("anna", "resp_4")] == ["resp_1", "resp_2", "resp_3", "resp_4"]
+        await store.delete("anna", "resp_2")
+        with pytest.raises(NotFound, match="resp_2"):
+            await store.chain("anna", "resp_4")
+
+    run(steps)
+
+
+def test_a_chain_has_an_end(run):
+    async def steps(store):
+        await store.add(response("resp_1"))
+        await store.add(response("resp_2", previous_response_id="resp_1"))
+        await store.add(response("resp_3", previous_response_id="resp_2"))
+        assert len(await store.chain("anna", "resp_2")) == 2
+        with pytest.raises(TooLarge, match="begin anew"):
+            await store.chain("anna", "resp_3")
+
+    run(steps, limits=Limits(chain=2))
+    with pytest.raises(TooLarge, match="100 bytes"):
+        run(lambda store: store.chain("anna", "resp_2"), limits=Limits(chain_bytes=100))
+
+
+def test_deleted_is_gone_from_the_disk(run, tmp_path):
+    def bytes_on_disk():
+        return b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    async def steps(store):
+        await store.add(response(status=Status.QUEUED), events=events(0))
+        conversation = Conversation(id="conv_1", owner="anna", created_at=1, metadata={})
+        await store.add_conversation(conversation, [Item("msg_1", {"text": "what is said"}, {"text": HIDDEN})])
+        assert HIDDEN.encode() in bytes_on_disk()
+        await store.delete("anna", "resp_1")
+        await store.delete_item("anna", "conv_1", "msg_1")
+        assert HIDDEN.encode() not in bytes_on_disk()
+        assert b"what is said" not in bytes_on_disk()
+        assert await store.last_event("resp_1") == -1
+
+    run(steps)
+
+
+def test_what_is_past_its_time_is_not_there_and_then_deleted(run):
+    clock = Clock()
+
+    async def steps(store):
+        await store.add(response("resp_old"))
+        await store.add_conversation(Conversation(id="conv_1", owner="anna", created_at=1, metadata={}))
+        clock.now += 20 * DAY
+        await store.add(response("resp_new"))
+        await store.add_items("anna", "conv_1", [Item("a", {})])  # used: its time begins anew
+        clock.now += 11 * DAY
+        with pytest.raises(NotFound):
+            await store.response("anna", "resp_old")
+        assert await store.prune() == 1
+        assert (await store.response("anna", "resp_new")).id == "resp_new"
+        assert (await store.conversation("anna", "conv_1")).id == "conv_1"
+        clock.now += 20 * DAY
+        assert await store.prune() == 2
+
+    run(steps, clock=clock)
+
+
+def test_kept_for_ever_where_no_days_are_given(run):
+    clock = Clock()
+
+    async def steps(store):
+        await store.add(response())
+        clock.now += 10_000 * DAY
+        assert await store.prune() == 0
+        await store.response("anna", "resp_1")
+
+    run(steps, clock=clock, days=None)
+
+
+def test_pages_of_a_conversation(run):
+    async def steps(store):
+        conversation = Conversation(id="conv_1", owner="anna", created_at=1, metadata={"topic": "tea"})
+        await store.add_conversation(conversation, [Item(f"item_{n}", {"n": n}) for n in range(5)])
+
+        async def ids(after, most, order):
+            page = await store.items("anna", "conv_1", after=after, most=most, order=order)
+            return [item.id[-1] for item in page.items], page.more
+
+        assert await ids(None, 2, Order.ASC) == (["0", "1"], True)
+        assert await ids("item_1", 3, Order.ASC) == (["2", "3", "4"], False)
+        assert await ids(None, 2, Order.DESC) == (["4", "3"], True)
+        assert await ids("item_1", 9, Order.DESC) == (["0"], False)
+        with pytest.raises(NotFound, match="item_9"):
+            await ids("item_9", 2, Order.ASC)
+        await store.delete_item("anna", "conv_1", "item_1")
+        assert [item.id for item in await store.all_items("anna", "conv_1")] == ["item_0", "item_2", "item_3", "item_4"]
+        assert (await store.set_metadata("anna", "conv_1", {"topic": "x"})).metadata == {"topic": "x"}
+
+    run(steps)
+
+
+def test_an_items_id_is_taken_once(run):
+    async def steps(store):
+        conversation = Conversation(id="conv_1", owner="anna", created_at=1, metadata={})
+        await store.add_conversation(conversation, [Item("a", {})])
+        with pytest.raises(InvalidRequest, match="already has an item"):
+            await store.add_items("anna", "conv_1", [Item("b", {}), Item("a", {})])
+        assert [item.id for item in await store.all_items("anna", "conv_1")] == ["a"]
+
+    run(steps)
+
+
+def test_what_a_response_adds_to_its_conversation_is_kept_with_it_or_not_at_all(run):
+    async def steps(store):
+        await store.add_conversation(Conversation(id="conv_1", owner="anna", created_at=1, metadata={}))
+        running = response(status=Status.IN_PROGRESS, conversation_id="conv_1")
+        await store.add(running)
+        with pytest.raises(TooLarge):
+            await store.move("anna", "resp_1", Status.COMPLETED, {}, items=[Item("big", {"text": "x" * 2000})])
+        assert (await store.response("anna", "resp_1")).status is Status.IN_PROGRESS
+        assert await store.move("anna", "resp_1", Status.COMPLETED, {}, items=[Item("a", {})])
+        assert [item.id for item in await store.all_items("anna", "conv_1")] == ["a"]
+        await store.add(replace(running, id="resp_2"))
+        await store.delete_conversation("anna", "conv_1")
+        assert await store.move("anna", "resp_2", Status.COMPLETED, {}, items=[Item("b", {})])
+
+    run(steps, limits=Limits(record=1000))
+
+
+def test_everything_has_a_bound(run):
+    async def steps(store):
+        with pytest.raises(TooLarge, match=r"the input takes \d+ bytes, 1000 are allowed"):
+            await store.add(response(input=[{"text": "x" * 2000}]))
+        await store.add(response(status=Status.QUEUED))
+        with pytest.raises(TooLarge, match="event 7"):
+            await store.add_events("anna", "resp_1", [Event(7, "t", "x" * 2000)])
+        await store.add_conversation(Conversation(id="conv_1", owner="anna", created_at=1, metadata={}))
+        with pytest.raises(TooLarge, match="4 are allowed"):
+            await store.add_items("anna", "conv_1", [Item(str(n), {}) for n in range(5)])
+
+    run(steps, limits=Limits(record=1000, event=1000, conversation_items=4))
+
+
+def test_a_full_file_refuses_and_keeps_what_it_has(run):
+    async def steps(store):
+        kept = []
+
+        async def fill():
+            for number in range(1000):
+                await store.add(response(f"resp_{number}", body={"text": "x" * 10_000}))
+                kept.append(number)
+
+        with pytest.raises(StoreError, match="nothing was written"):
+            await fill()
+        assert kept
+        for number in kept:
+            await store.response("anna", f"resp_{number}")
+        await store.delete("anna", "resp_0")
+        await store.add(response("resp_small"))
+
+    run(steps, limits=Limits(file=300_000))
+
+
+def test_many_writers_at_once_share_transactions_and_fail_alone(run):
+    async def steps(store):
+        await store.add(response("resp_7"))
+        outcomes = await asyncio.gather(
+            *(store.add(response(f"resp_{number}")) for number in range(100)), return_exceptions=True
+        )
+        assert [number for number, outcome in enumerate(outcomes) if outcome is not None] == [7]
+        for number in range(100):
+            await store.response("anna", f"resp_{number}")
+
+    run(steps)
+
+
+def test_the_file_is_its_users_alone_and_one_servers(tmp_path):
+    path = tmp_path / "deep" / "store.db"
+    store = Store(path)
+    try:
+        asyncio.run(store.add(response()))
+        assert {oct(os.stat(each).st_mode & 0o777) for each in path.parent.iterdir()} == {"0o600"}
+        with pytest.raises(StoreError, match="another process"):
+            Store(path)
+    finally:
+        store.close()
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        asyncio.run(store.response("anna", "resp_1"))
+
+
+def test_a_file_of_a_newer_version_or_another_program_is_refused(tmp_path):
+    Store(tmp_path / "new.db").close()
+    with sqlite3.connect(tmp_path / "new.db") as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with sqlite3.connect(tmp_path / "other.db") as other:
+        other.execute("CREATE TABLE theirs (x)")
+    other.close()
+    (tmp_path / "text.db").write_text("this is no database, however long one reads it, and it goes on like this" * 99)
+    for name, why in (
+        ("new", "newer Ponder"),
+        ("other", "another program"),
+        ("text", "not a database"),
+        ("", "opened"),
+    ):
+        path = tmp_path / f"{name}.db" if name else tmp_path
+        with pytest.raises(StoreError, match=why):
+            Store(path)
