@@ -59,8 +59,10 @@ def run(args: argparse.Namespace) -> int:
 
     from ponder.serve import create_app
     from ponder.serve.run import log_to_stderr, server
+    from ponder.serve.store import Store
 
-    app = create_app([served(each, args.quantize) for each in args.models or ["mini"]], settings, keys=keys)
+    models = [served(each, args.quantize) for each in args.models or ["mini"]]
+    app = create_app(models, settings, keys=keys, store=Store(settings.store) if settings.store else None)
     log_to_stderr()
     server(app).run()
     return 0

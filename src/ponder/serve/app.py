@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ponder.serve import health
+from ponder.serve import conversations, health
 from ponder.serve.auth import Auth, Keys
 from ponder.serve.body import BodyLimit
 from ponder.serve.chat import routes as chat
@@ -22,18 +22,24 @@ from ponder.serve.errors import ApiError, ErrorObject, ErrorType, as_api_error
 from ponder.serve.logs import AccessLog
 from ponder.serve.metrics import Metrics
 from ponder.serve.models import Models, Served
+from ponder.serve.responses import routes as responses
+from ponder.serve.responses.keeping import keeping
 from ponder.serve.settings import Settings
 from ponder.serve.state import State
+from ponder.serve.store import Store
 from ponder.types import PonderError
 
 log = logging.getLogger("ponder.serve")
 STATUSES = (400, 401, 404, 405, 413, 429, 500, 502, 503)
 
 
-def create_app(served: Sequence[Served], settings: Settings | None = None, *, keys: Keys | None = None) -> FastAPI:
+def create_app(
+    served: Sequence[Served], settings: Settings | None = None, *, keys: Keys | None = None, store: Store | None = None
+) -> FastAPI:
     """The server's application over models that are loaded. The samplers are closed with it.
 
-    keys: whose requests are answered; None: everybody's, under the owner "local".
+    keys: whose requests are answered; None: everybody's, under the owner "local". store: an open one, closed with it;
+    None: the one that the settings name, or one that is gone with the server.
     """
     settings = settings or Settings()
     models = Models(list(served), settings)
@@ -41,7 +47,8 @@ def create_app(served: Sequence[Served], settings: Settings | None = None, *, ke
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+        async with keeping(state, store):
+            yield
         await models.close()
 
     app = FastAPI(
@@ -55,7 +62,7 @@ def create_app(served: Sequence[Served], settings: Settings | None = None, *, ke
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for router in (health.router, chat.router, completions.router):
+    for router in (health.router, chat.router, completions.router, responses.router, conversations.router):
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)

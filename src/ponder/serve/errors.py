@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ponder.serve.store.records import NotFound
 from ponder.types import (
     FormatError,
     InvalidRequest,
@@ -79,6 +80,8 @@ def as_api_error(error: BaseException) -> ApiError:
     match error:
         case ApiError():
             return error
+        case NotFound():
+            return not_found(str(error))
         case WindowExceeded():
             return ApiError(400, str(error), param="messages", code="context_length_exceeded")
         case InvalidRequest() | FormatError():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
 
@@ -11,15 +11,26 @@ from ponder.serve.metrics import Metrics
 from ponder.serve.models import Models
 from ponder.serve.settings import Settings
 
+if TYPE_CHECKING:
+    from ponder.serve.responses.claims import Claims
+    from ponder.serve.responses.jobs import Jobs
+    from ponder.serve.responses.seal import Sealer
+    from ponder.serve.store import Store
+
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """accepting: False once the server drains."""
+    """accepting: False once the server drains. store, claims, jobs: there while the server runs.
+    sealer: None: reasoning is not sealed."""
 
     settings: Settings
     models: Models
     metrics: Metrics
     accepting: bool = True
+    store: Store = field(init=False)
+    claims: Claims = field(init=False)
+    jobs: Jobs = field(init=False)
+    sealer: Sealer | None = None
 
     def drain(self) -> None:
         """Take nothing new; what runs or waits goes on."""

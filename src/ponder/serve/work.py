@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -89,9 +89,11 @@ async def completions(models: Models, work: Work) -> list[Completion]:
         return await work.served.sampler.sample(work.request)
 
 
-async def items(models: Models, work: Work) -> Items:
-    """The answers as they come. A strategy has nothing to show before it is done."""
+async def items(models: Models, work: Work, begin: Callable[[], Awaitable[None]] | None = None) -> Items:
+    """The answers as they come. A strategy shows nothing before it is done. begin: called once there is a place."""
     async with models.admissions[work.served.name].admit(work.owner, work.prompt_tokens, work.sequences):
+        if begin is not None:
+            await begin()
         if work.strategy is None:
             async with aclosing(cast(Items, work.served.sampler.stream(work.request))) as stream:
                 async for item in stream:

@@ -86,7 +86,7 @@ class Writer:
         tokenizer = self._served.tokenizer
         if not self._body.logprobs or tokenizer is None or completion.segment is None:
             return None
-        return {"content": list(_answer_logprobs(completion.segment, completion.text, tokenizer)), "refusal": None}
+        return {"content": list(answer_logprobs(completion.segment, completion.text, tokenizer)), "refusal": None}
 
 
 def finish_reason(completion: Completion) -> str:
@@ -111,7 +111,7 @@ def new_call_id() -> str:
     return f"call_{secrets.token_hex(12)}"
 
 
-def _answer_logprobs(segment: Segment, text: str, tokenizer: Tokenizer) -> Iterable[dict[str, Any]]:
+def answer_logprobs(segment: Segment, text: str, tokenizer: Tokenizer) -> Iterable[dict[str, Any]]:
     """Token by token, up to where a stop string cut the text."""
     left = len(text.encode())
     tops = segment.top_logprobs or ((),) * len(segment.ids)

@@ -43,6 +43,11 @@ class EventWriter:
     number: int = 0
     _sent: dict[str, _Sent] = field(default_factory=dict)
 
+    @classmethod
+    def at(cls, number: int) -> EventWriter:
+        """For states of the whole response alone."""
+        return cls("", Dress("", ""), number)
+
     def state(self, name: str, response: Mapping[str, Any]) -> Event:
         """`response.created`, `.in_progress`, `.completed` and the like, with the whole response."""
         return self._event(f"response.{name}", response=response)
@@ -117,8 +122,7 @@ class EventWriter:
     def _end_call(self, sent: _Sent, body: Wire) -> Iterator[Event]:
         if owed := body["arguments"][len(sent.text) :]:
             yield self._of("response.function_call_arguments.delta", sent, delta=owed)
-        told = {"name": body["name"], "arguments": body["arguments"]}
-        yield self._of("response.function_call_arguments.done", sent, **told)
+        yield self._of("response.function_call_arguments.done", sent, arguments=body["arguments"])
 
     # ----------------------------------------------------------------------------------------------------------------
 

@@ -160,8 +160,7 @@ def given_item(
     body: dict[str, Any] = {"id": id, "type": item.type}
     match item:
         case Instruction():
-            parts = item.content if not isinstance(item.content, str) else None
-            texts = [item.content] if parts is None else [part.text for part in parts]  # type: ignore[list-item]
+            texts = [item.content] if isinstance(item.content, str) else [part.text for part in item.content]
             body |= {"role": item.role, "content": [{"type": "input_text", "text": text} for text in texts]}
         case AssistantSaid():
             said = [item.content] if isinstance(item.content, str) else [part.text for part in item.content]

@@ -67,7 +67,7 @@ class ReasoningItem(Strict):
 
     type: Literal["reasoning"]
     id: Id
-    summary: Annotated[list[SummaryText], Field(max_length=64)] = []
+    summary: Annotated[list[SummaryText], Field(max_length=64, default_factory=list)]
     content: Annotated[list[ReasoningText], Field(max_length=64)] | None = None
     encrypted_content: Annotated[str, Field(max_length=16 << 20)] | None = None
     status: ItemStatus | None = None

@@ -60,7 +60,7 @@ class Sealer:
         return cls(key)
 
     def seal(self, owner: str, model: str, id: str, parts: Sequence[Any]) -> str:
-        """The parts (JSON) of the reasoning item `id`, as text that only this server can open, for this owner and model."""
+        """The parts (JSON) of reasoning item `id`, as text that only this server opens, for this owner and model."""
         header, nonce = VERSION + _digest(owner) + _digest(model), secrets.token_bytes(NONCE_BYTES)
         text = json.dumps([id, list(parts)], separators=(",", ":")).encode()
         return base64.urlsafe_b64encode(header + nonce + self._cipher.encrypt(nonce, text, header)).decode()

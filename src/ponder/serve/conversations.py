@@ -1,0 +1,115 @@
+"""`/v1/conversations`: items that outlive a response, and that responses are made in."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from ponder.serve.chat.schema import Strict
+from ponder.serve.responses.items import given_item
+from ponder.serve.responses.paging import listed
+from ponder.serve.responses.schema import Id, InputItem, Metadata
+from ponder.serve.state import owner_of, state_of
+from ponder.serve.store import Conversation, Item, Order
+
+router = APIRouter(prefix="/v1/conversations")
+ConversationId = Annotated[Id, Path()]
+MOST_ITEMS = 20  # at a time, as the API has it
+
+
+class ConversationRequest(Strict):
+    items: Annotated[list[InputItem], Field(max_length=MOST_ITEMS)] | None = None
+    metadata: Metadata | None = None
+
+
+class MetadataRequest(Strict):
+    metadata: Metadata | None
+
+
+class ItemsRequest(Strict):
+    items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS)]
+
+
+@router.post("", response_model=None)
+async def create(http: HttpRequest, asked: ConversationRequest | None = None) -> Response:
+    """A new conversation, with its first items."""
+    asked = asked or ConversationRequest()
+    conversation = Conversation(
+        id=f"conv_{secrets.token_hex(16)}",
+        owner=owner_of(http),
+        created_at=int(time.time()),
+        metadata=asked.metadata or {},
+    )
+    await state_of(http).store.add_conversation(conversation, _items(asked.items or []))
+    return JSONResponse(_body(conversation))
+
+
+@router.get("/{conversation_id}", response_model=None)
+async def retrieve(conversation_id: ConversationId, http: HttpRequest) -> Response:
+    return JSONResponse(_body(await state_of(http).store.conversation(owner_of(http), conversation_id)))
+
+
+@router.post("/{conversation_id}", response_model=None)
+async def update(conversation_id: ConversationId, asked: MetadataRequest, http: HttpRequest) -> Response:
+    """Other metadata in place of what there was."""
+    store, metadata = state_of(http).store, asked.metadata or {}
+    return JSONResponse(_body(await store.set_metadata(owner_of(http), conversation_id, metadata)))
+
+
+@router.delete("/{conversation_id}", response_model=None)
+async def delete(conversation_id: ConversationId, http: HttpRequest) -> Response:
+    """Delete a conversation with its items. Responses that were made in it stay."""
+    await state_of(http).store.delete_conversation(owner_of(http), conversation_id)
+    return JSONResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
+
+
+@router.get("/{conversation_id}/items", response_model=None)
+async def list_items(
+    conversation_id: ConversationId,
+    http: HttpRequest,
+    after: Annotated[Id | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Order = Order.DESC,
+) -> Response:
+    store = state_of(http).store
+    page = await store.items(owner_of(http), conversation_id, after=after, most=limit, order=order)
+    return JSONResponse(listed([item.body for item in page.items], more=page.more))
+
+
+@router.post("/{conversation_id}/items", response_model=None)
+async def add_items(conversation_id: ConversationId, asked: ItemsRequest, http: HttpRequest) -> Response:
+    items = _items(asked.items)
+    await state_of(http).store.add_items(owner_of(http), conversation_id, items)
+    return JSONResponse(listed([item.body for item in items], more=False))
+
+
+@router.get("/{conversation_id}/items/{item_id}", response_model=None)
+async def retrieve_item(conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest) -> Response:
+    item = await state_of(http).store.item(owner_of(http), conversation_id, item_id)
+    return JSONResponse(dict(item.body))
+
+
+@router.delete("/{conversation_id}/items/{item_id}", response_model=None)
+async def delete_item(conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest) -> Response:
+    """The conversation without the item."""
+    return JSONResponse(_body(await state_of(http).store.delete_item(owner_of(http), conversation_id, item_id)))
+
+
+def _items(asked: list[Any]) -> list[Item]:
+    base = f"item_{secrets.token_hex(16)}"
+    return [given_item(item, base, place) for place, item in enumerate(asked)]
+
+
+def _body(conversation: Conversation) -> dict[str, Any]:
+    return {
+        "id": conversation.id,
+        "object": "conversation",
+        "created_at": conversation.created_at,
+        "metadata": dict(conversation.metadata),
+    }

@@ -1,0 +1,197 @@
+"""Background responses: run while nobody waits, followed by whoever comes back, ended or run again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ponder.sampler.protocol import Completion, Done
+from ponder.serve import work
+from ponder.serve.errors import ApiError, as_api_error, shutting_down, too_busy
+from ponder.serve.responses.body import failed, failure
+from ponder.serve.responses.events import EventWriter, Wire
+from ponder.serve.responses.read import read_turn
+from ponder.serve.responses.schema import ResponseRequest
+from ponder.serve.responses.turn import Turn
+from ponder.serve.store import Event, Response, Running, Status
+from ponder.serve.streaming import coalesced
+
+if TYPE_CHECKING:
+    from ponder.serve.state import State
+
+log = logging.getLogger("ponder.serve")
+RESTARTED = {"code": "server_restarted", "message": "the server stopped while this response was in progress: ask again"}
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """change: set, and replaced, whenever something of it is kept."""
+
+    turn: Turn
+    writer: EventWriter
+    release: Callable[[], None]
+    task: asyncio.Task[None] | None = None
+    begun: bool = False
+    change: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Jobs:
+    """The background responses that are queued or running, by id."""
+
+    state: State
+    _jobs: dict[str, _Job] = field(default_factory=dict)
+    _closed: bool = False
+
+    def check_room(self, served: str) -> None:
+        """Raises ApiError 429 where as many wait as may, 503 once the server stops."""
+        if self._closed or not self.state.accepting:
+            raise shutting_down()
+        if len(self._jobs) >= self.state.settings.queued_requests:
+            raise too_busy(self.state.models.admissions[served].retry_after)
+
+    def start(self, turn: Turn, writer: EventWriter, release: Callable[[], None]) -> None:
+        """Run a response that is stored as queued. release: called when it has ended."""
+        job = self._jobs[turn.id] = _Job(turn, writer, release)
+        job.task = asyncio.create_task(self._run(job), name=f"response {turn.id}")
+        job.task.add_done_callback(lambda task: self._forget(job, task))
+
+    async def cancel(self, owner: str, response: Response) -> None:
+        """End a queued or running response. One that ended meanwhile stays as it is."""
+        await self._stop(response.id)
+        body = {**response.body, "status": Status.CANCELLED.value}
+        await self.state.store.move(owner, response.id, Status.CANCELLED, body)
+
+    async def drop(self, id: str) -> None:
+        """Stop working on a response that is being deleted."""
+        await self._stop(id)
+
+    async def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Event, None]:
+        """The events behind number `after`, those to come included, until the response has ended. Raises NotFound."""
+        while True:
+            job = self._jobs.get(id)
+            change = None if job is None else job.change  # taken before the look, so that nothing is missed
+            status, events = await self.state.store.events(owner, id, after)
+            for event in events:
+                yield event
+                after = event.number
+            if not events and (change is None or not status.live):
+                return
+            if not events and change is not None:
+                await change.wait()
+
+    async def recover(self) -> None:
+        """What the last server left: what had begun is failed, what was queued is run again."""
+        for response in await self.state.store.live():
+            if response.status is Status.QUEUED and response.running is Running.BACKGROUND:
+                await self._take_up(response)
+            else:
+                await self._fail(response, RESTARTED)
+
+    async def close(self, seconds: float) -> None:
+        """Let what runs finish, for so long; then end it. What is still queued is left to the next server."""
+        self._closed = True
+        for job in list(self._jobs.values()):
+            if not job.begun and job.task is not None:
+                job.task.cancel()
+        tasks = [job.task for job in self._jobs.values() if job.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for job in list(self._jobs.values()):
+            await self._stop(job.turn.id)
+            if job.begun:
+                await self._fail(job.turn.record(Status.IN_PROGRESS), RESTARTED)
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    async def _run(self, job: _Job) -> None:
+        """To the end, whatever that is. A full queue is waited for: the client has been told that it is queued."""
+        turn = job.turn
+        try:
+            while True:
+                try:
+                    await self._answer(job)
+                    return
+                except ApiError as error:
+                    if error.status != 429 or job.begun:
+                        raise
+                    await asyncio.sleep(float(error.headers.get("Retry-After", 1)))
+        except Exception as error:
+            told = as_api_error(error)
+            if told.status >= 500:
+                log.error("background response failed", exc_info=error)
+            if told.status != 503:  # the server stops: it stays queued
+                await self._fail(turn.record(Status.IN_PROGRESS), failure(told))
+
+    async def _answer(self, job: _Job) -> None:
+        turn, writer, store = job.turn, job.writer, self.state.store
+        done: list[Completion] = []
+
+        async def begin() -> None:
+            job.begun = True
+            body = turn.body(Status.IN_PROGRESS)
+            await store.move(turn.owner, turn.id, Status.IN_PROGRESS, body, events=[writer.state("in_progress", body)])
+            _changed(job)
+
+        items = work.items(self.state.models, turn.work, begin)
+        batches = coalesced(items, self.state.settings.coalesce / 1000, lambda item: isinstance(item, Done))
+        async with aclosing(batches):
+            async for batch in batches:
+                done += (item.completion for item in batch if isinstance(item, Done))
+                events = list(writer.pieces(item for item in batch if not isinstance(item, Done)))
+                if events and not await store.add_events(turn.owner, turn.id, events):
+                    return  # deleted or cancelled
+                _changed(job)
+        ended = turn.end(done[0], writer)
+        await store.move(
+            turn.owner,
+            turn.id,
+            ended.status,
+            ended.stored,
+            output=ended.output,
+            items=ended.items,
+            events=ended.events,
+        )
+
+    async def _take_up(self, response: Response) -> None:
+        try:
+            asked = ResponseRequest.model_validate(response.request)
+            release = self.state.claims.take(response.owner, asked.conversation_id)
+            turn = await read_turn(asked, response.owner, self.state, response.id, response.created_at)
+        except Exception as error:
+            await self._fail(response, failure(as_api_error(error)))
+            return
+        number = await self.state.store.last_event(response.id) + 1
+        self.start(turn, EventWriter(response.id, turn.dress, number), release)
+
+    async def _fail(self, response: Response, error: Wire) -> None:
+        """Its events end with `response.failed`, where it has events."""
+        store = self.state.store
+        body = failed(response.body, error)
+        events = []
+        if response.running is Running.BACKGROUND:
+            events = [EventWriter.at(await store.last_event(response.id) + 1).state("failed", body)]
+        await store.move(response.owner, response.id, Status.FAILED, body, events=events)
+
+    async def _stop(self, id: str) -> None:
+        job = self._jobs.get(id)
+        if job is not None and job.task is not None:
+            job.task.cancel()
+            await asyncio.wait([job.task])
+
+    def _forget(self, job: _Job, task: asyncio.Task[None]) -> None:
+        self._jobs.pop(job.turn.id, None)
+        job.release()
+        job.change.set()
+        if not task.cancelled():
+            task.exception()  # read, so that nobody complains that it was not
+
+
+def _changed(job: _Job) -> None:
+    """Wake whoever follows."""
+    change, job.change = job.change, asyncio.Event()
+    change.set()

@@ -1,0 +1,54 @@
+"""What a server keeps, from its start to its end: the store, the key beside it, the jobs, and the pruning."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from ponder.serve.responses.claims import Claims
+from ponder.serve.responses.jobs import Jobs
+from ponder.serve.responses.seal import Sealer
+from ponder.serve.state import State
+from ponder.serve.store import Store
+from ponder.types import MissingExtra, PonderError
+
+log = logging.getLogger("ponder.serve")
+PRUNED_EVERY = 3600.0  # seconds
+
+
+@asynccontextmanager
+async def keeping(state: State, store: Store | None) -> AsyncIterator[None]:
+    """Opens what is not open yet, sees to what the last server left, and closes all of it at the end."""
+    async with AsyncExitStack() as stack:
+        if store is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ponder-"))
+            store = Store(state.settings.store or Path(folder) / "store.db")
+        stack.callback(store.close)
+        state.store, state.claims, state.jobs = store, Claims(), Jobs(state)
+        state.sealer = _sealer(store)
+        await state.jobs.recover()
+        pruning = asyncio.create_task(_prune(store))
+        yield
+        pruning.cancel()
+        await asyncio.wait([pruning])
+        await state.jobs.close(state.settings.drain)
+
+
+def _sealer(store: Store) -> Sealer | None:
+    try:
+        return Sealer.beside(store.path.with_name(store.path.name + ".key"))
+    except MissingExtra:
+        return None
+
+
+async def _prune(store: Store) -> None:
+    while True:
+        try:
+            await store.prune()
+        except PonderError:
+            log.exception("what is past its time could not be deleted")
+        await asyncio.sleep(PRUNED_EVERY)

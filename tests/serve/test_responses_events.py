@@ -1,0 +1,191 @@
+"""The events of a response, from the pieces of a stream, without a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall
+from ponder.sampler.protocol import Completion, Delta
+from ponder.serve import Served
+from ponder.serve.responses.events import EventWriter, frame
+from ponder.serve.responses.items import Dress, output_items
+from ponder.serve.responses.seal import Sealer
+from ponder.serve.store import Item
+from ponder.testing.scripted import ScriptedSampler
+from ponder.types import Phase, StopReason, Usage
+
+ID = "resp_0123456789abcdef"
+SERVED = Served(name="said", sampler=ScriptedSampler([]))
+KNOWN = TypeAdapter(ResponseStreamEvent)
+CANARY = "canary-7731"
+THOUGHT, ANSWER = f"I think {CANARY} of it.", "It is four."
+HIDDEN = Dress("anna", "said")
+SHOWN = Dress("anna", "said", shows_reasoning=True)
+SEALED = Dress("anna", "said", sealer=Sealer(bytes(32)))
+CALLS = (ToolCall("add", '{"a":1}'), ToolCall("sub", "{}", "call_given"))
+
+
+def completion(thought=THOUGHT, answer=ANSWER, calls=(), stop_reason=StopReason.END) -> Completion:
+    parts = (*((Reasoning(thought),) if thought else ()), *((Text(answer),) if answer else ()), *calls)
+    return Completion(message=Message(Role.ASSISTANT, parts), stop_reason=stop_reason, usage=Usage())
+
+
+def told(deltas: Sequence[Delta], done: Completion, dress: Dress = HIDDEN) -> tuple[list[dict], list[dict], bytes]:
+    """The events, the output items as shown, and all bytes, of a stream whose pieces come one by one."""
+    writer = EventWriter(ID, dress)
+    events = [event for delta in deltas for event in writer.pieces([delta])]
+    items: list[Item] = writer.placed(output_items(done, ID, SERVED))
+    shown = [dress.item(item) for item in items]
+    events += writer.items(shown)
+    return [json.loads(event.data) for event in events], shown, b"".join(map(frame, events))
+
+
+def pieces(thought: str, answer: str, size: int) -> list[Delta]:
+    return [
+        Delta(0, phase, text[at : at + size])
+        for phase, text in ((Phase.THINK, thought), (Phase.ANSWER, answer))
+        for at in range(0, len(text), size)
+    ]
+
+
+def types(events: Sequence[dict]) -> list[str]:
+    return [event["type"].removeprefix("response.") for event in events]
+
+
+def test_hidden_thinking_is_an_item_without_content() -> None:
+    events, shown, _ = told(pieces(THOUGHT, ANSWER, 100), completion())
+    assert types(events) == [
+        "output_item.added",
+        "output_item.done",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+    ]
+    assert [item["type"] for item in shown] == ["reasoning", "message"]
+    assert (
+        events[1]["item"]
+        == shown[0]
+        == {
+            "id": "rs_0123456789abcdef_0",
+            "type": "reasoning",
+            "summary": [],
+            "status": "completed",
+        }
+    )
+
+
+def test_shown_thinking_has_events_of_its_own_and_is_done_before_the_message() -> None:
+    events, shown, _ = told(pieces(THOUGHT, ANSWER, 100), completion(), SHOWN)
+    assert types(events) == [
+        "output_item.added",
+        "content_part.added",
+        "reasoning_text.delta",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "reasoning_text.done",
+        "content_part.done",
+        "output_item.done",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+    ]
+    assert shown[0]["content"] == [{"type": "reasoning_text", "text": THOUGHT}]
+
+
+def test_calls_come_with_their_arguments() -> None:
+    events, shown, _ = told([], completion(thought="", answer="", calls=CALLS))
+    assert types(events) == 2 * [
+        "output_item.added",
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+    ]
+    assert [(item["name"], item["call_id"]) for item in shown] == [
+        ("add", "call_0123456789abcdef_0"),
+        ("sub", "call_given"),
+    ]
+
+
+@pytest.mark.parametrize("dress", [HIDDEN, SHOWN, SEALED], ids=["hidden", "shown", "sealed"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("calls", [(), CALLS])
+def test_every_event_is_the_sdks_and_the_pieces_add_up(dress: Dress, size: int, calls: tuple) -> None:
+    events, shown, _ = told(pieces(THOUGHT, ANSWER, size), completion(calls=calls), dress)
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    open_items, texts = {}, {}
+    for event in events:
+        known = KNOWN.validate_python(event)
+        assert not known.model_extra
+        index = event["output_index"]
+        if event["type"] == "response.output_item.added":
+            assert index == len(texts), "items are added in the order of the output"
+            open_items[index], texts[index] = event["item"]["id"], ""
+        assert event.get("item_id", open_items[index]) == open_items[index]
+        if event["type"].endswith(".delta"):
+            texts[index] += event["delta"]
+        if event["type"] == "response.output_item.done":
+            assert event["item"] == shown[index]
+            del open_items[index]
+    assert not open_items
+    assert texts[1] == ANSWER
+    assert texts[0] == (THOUGHT if dress is SHOWN else "")
+
+
+@pytest.mark.parametrize("dress", [HIDDEN, SEALED], ids=["hidden", "sealed"])
+def test_no_byte_of_hidden_thinking_leaves_whatever_the_split(dress: Dress) -> None:
+    for size in range(1, len(THOUGHT) + 1):
+        for stop_reason in (StopReason.END, StopReason.LENGTH):
+            for answer in (ANSWER, ""):
+                done = completion(answer=answer, stop_reason=stop_reason)
+                _, shown, sent = told(pieces(THOUGHT, answer, size), done, dress)
+                assert CANARY.encode() not in sent
+                assert CANARY not in json.dumps(shown)
+                assert not any(piece in sent for piece in (b"reasoning_text", b"I think", b"of it"))
+
+
+def test_thinking_that_was_cut_off_leaves_no_message() -> None:
+    _, shown, _ = told(pieces(THOUGHT, "", 5), completion(answer="", stop_reason=StopReason.LENGTH))
+    assert [(item["type"], item["status"]) for item in shown] == [("reasoning", "incomplete")]
+
+
+def test_an_answer_that_was_cut_off_is_incomplete() -> None:
+    _, shown, _ = told(pieces(THOUGHT, "It is", 5), completion(answer="It is", stop_reason=StopReason.LENGTH))
+    assert [(item["type"], item["status"]) for item in shown] == [("reasoning", "completed"), ("message", "incomplete")]
+
+
+def test_nothing_said_is_an_empty_message() -> None:
+    events, shown, _ = told([], completion(thought="", answer=""))
+    assert shown[0]["content"][0]["text"] == ""
+    assert "output_text.delta" not in types(events)
+
+
+@pytest.mark.parametrize("dress", [HIDDEN, SHOWN, SEALED], ids=["hidden", "shown", "sealed"])
+def test_a_piece_of_thinking_that_had_to_wait_comes_behind_the_answer(dress: Dress) -> None:
+    deltas = [Delta(0, Phase.THINK, "Hm."), Delta(0, Phase.ANSWER, "Four"), Delta(0, Phase.THINK, "\n")]
+    events, shown, _ = told([*deltas, Delta(0, Phase.ANSWER, ".")], completion("Hm.\n", "Four."), dress)
+    assert [item["type"] for item in shown] == ["reasoning", "message"]
+    assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == shown
+    thought = "".join(event["delta"] for event in events if event["type"] == "response.reasoning_text.delta")
+    assert thought == ("Hm.\n" if dress is SHOWN else "")
+
+
+def test_thinking_that_is_known_at_the_end_only_stands_where_it_was_added() -> None:
+    events, shown, _ = told([Delta(0, Phase.ANSWER, "Four.")], completion("Late.", "Four."), SHOWN)
+    assert [item["type"] for item in shown] == ["message", "reasoning"]
+    assert [item["id"][-1] for item in shown] == ["0", "1"]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+def test_a_response_taken_up_again_goes_on_where_it_was() -> None:
+    writer = EventWriter(ID, HIDDEN, 2)
+    assert writer.state("in_progress", {"id": ID}).number == 2
+    assert [event.number for event in writer.pieces([Delta(0, Phase.ANSWER, "x")])] == [3, 4, 5]
