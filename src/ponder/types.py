@@ -204,6 +204,10 @@ class InvalidRequest(PonderError, ValueError):
     """A request that cannot be served as asked: a bad parameter, an unsupported combination."""
 
 
+class RefusedByEndpoint(InvalidRequest):
+    """What a remote endpoint says of a request that it refuses. Its words may name the endpoint and its insides."""
+
+
 class WindowExceeded(InvalidRequest):
     """The prompt does not fit the context window."""
 

@@ -19,7 +19,7 @@ from ponder.sampler.calling import check_tools
 from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.protocol import Completion, Done, Request, Streamed
 from ponder.sampler.replies import Replies, check_seconds, until
-from ponder.types import InvalidRequest, SamplerError
+from ponder.types import InvalidRequest, RefusedByEndpoint, SamplerError
 
 T = TypeVar("T")
 
@@ -212,7 +212,7 @@ class EndpointSampler:
         if status in (401, 403):
             raise SamplerError(f"{self._where} refuses the API key (status {status}): set api_key or {ANY_KEY}: {said}")
         if 400 <= status < 500:
-            raise InvalidRequest(f"{self._where} refuses the request (status {status}): {said}")
+            raise RefusedByEndpoint(f"{self._where} refuses the request (status {status}): {said}")
         raise SamplerError(f"{self._where} answered with status {status}: {said}")
 
     async def _model_name(self) -> str:
@@ -225,7 +225,9 @@ class EndpointSampler:
 
             names = await self._retried(attempt)
             if len(names) != 1:
-                raise InvalidRequest(f"{self._where} serves {', '.join(names) or 'no model'}: name the model you mean")
+                raise RefusedByEndpoint(
+                    f"{self._where} serves {', '.join(names) or 'no model'}: name the model you mean"
+                )
             self._model = names[0]
         return self._model
 
@@ -268,7 +270,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Retry(f"the answer is not the JSON it should be: {body[:100]!r}")
+        raise Retry(f"the answer is not the JSON it should be ({len(body)} bytes)")
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse
 
 from ponder.serve import conversations, health
 from ponder.serve.auth import Auth, Keys
-from ponder.serve.body import BodyLimit
+from ponder.serve.body import Body
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
-from ponder.serve.errors import ApiError, ErrorObject, ErrorType, as_api_error
+from ponder.serve.errors import ERRORS, ApiError, ErrorType, Failures, logged
 from ponder.serve.logs import AccessLog
 from ponder.serve.metrics import Metrics
 from ponder.serve.models import Models, Served
@@ -29,8 +29,7 @@ from ponder.serve.state import State
 from ponder.serve.store import Store
 from ponder.types import PonderError
 
-log = logging.getLogger("ponder.serve")
-STATUSES = (400, 401, 404, 405, 413, 429, 500, 502, 503)
+MOST_ERRORS = 100  # that are looked at in one request
 
 
 def create_app(
@@ -38,10 +37,13 @@ def create_app(
 ) -> FastAPI:
     """The server's application over models that are loaded. The samplers are closed with it.
 
-    keys: whose requests are answered; None: everybody's, under the owner "local". store: an open one, closed with it;
-    None: the one that the settings name, or one that is gone with the server.
+    keys: whose requests are answered; None: those of the file in `settings`, and where there is none everybody's on
+    this machine, under the owner "local". store: an open one, closed with it; None: the one that the settings name, or
+    one that is gone with the server.
     """
     settings = settings or Settings()
+    if keys is None and settings.keys:
+        keys = Keys.load(Path(settings.keys))
     models = Models(list(served), settings)
     state = State(settings=settings, models=models, metrics=Metrics(models))
 
@@ -58,7 +60,7 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses={status: {"model": ErrorObject} for status in STATUSES},
+        responses=ERRORS,
         redirect_slashes=False,
     )
     app.state.ponder = state
@@ -69,35 +71,53 @@ def create_app(
     for kind in (ApiError, PonderError):
         app.add_exception_handler(kind, _failed)
     # From the outside in: the log sees every answer, and nothing is read before it is known who asks.
-    app.add_middleware(BodyLimit, limit=settings.body)
+    app.add_middleware(Body, limit=settings.body)
     app.add_middleware(Auth, keys=keys)
+    app.add_middleware(Failures)
     app.add_middleware(AccessLog)
     return app
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:
-    told = as_api_error(error)
-    if told.status >= 500:
-        log.error("request failed", exc_info=error)
+    told = logged(error)
     return JSONResponse(told.as_json(), told.status, told.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """The first thing that is wrong with a body, named by its place. What was sent is not repeated."""
+    """The first of the things that are wrong deepest in the request, named by its place: a value that could be of
+    several kinds is wrong as each of them. What was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = dict(error.errors()[0])
-    place = _place(first["loc"][1:])
+    body = error.body if isinstance(error.body, dict) else {}
+    places = [_place(each["loc"], body) for each in error.errors()[:MOST_ERRORS]]
+    deepest = max(range(len(places)), key=lambda at: len(places[at]))
+    first: dict[str, Any] = dict(error.errors()[deepest])
+    place = _spelled(places[deepest])
     message = first["msg"] if first["type"] != "extra_forbidden" else "unknown or unsupported parameter"
     code = "unsupported_parameter" if first["type"] == "extra_forbidden" else "invalid_value"
-    told = ApiError(400, f"{place}: {message}" if place else message, param=place or None, code=code)
+    told = ApiError(400, f"{place or 'the body'}: {message}", param=place or None, code=code)
     return JSONResponse(told.as_json(), told.status)
 
 
-def _place(location: Sequence[str | int]) -> str:
+def _place(location: Sequence[str | int], body: Any) -> list[str | int]:
+    """Where in the request an error is. The location also names the kinds that a value might be of, which are left out
+    unless they might be the name of what is missing."""
+    if location[0] != "body":
+        return list(location[1:])
+    place: list[str | int] = []
+    for at, step in enumerate(location[1:], 2):
+        inside = (isinstance(body, dict) and step in body) or (isinstance(body, list) and isinstance(step, int))
+        if inside:
+            body = body[step]  # type: ignore[index]
+        if inside or (at == len(location) and isinstance(body, dict)):
+            place.append(step)
+    return place
+
+
+def _spelled(place: Sequence[str | int]) -> str:
     """messages[0].content, as the API names fields."""
     text = ""
-    for step in location:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    for step in place:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text[:200]
 
 

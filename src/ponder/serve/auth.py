@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ponder.serve.errors import ApiError, ErrorType
+from ponder.serve.settings import is_loopback
 from ponder.types import InvalidRequest
 
 OPEN_PATHS = frozenset({"/health"})
@@ -36,6 +37,7 @@ class Keys:
     def load(cls, file: Path) -> Keys:
         """Lines of `name:hex digest`. Raises InvalidRequest naming the line, and where there is no key at all."""
         digests: dict[str, bytes] = {}
+        check_private(file)
         try:
             lines = file.read_text(encoding="ascii").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -65,16 +67,28 @@ def new_key(name: str, file: Path) -> str:
     """Add a key to the file, which only its owner may read, and return it: it is written down nowhere else."""
     if not NAME.fullmatch(name):
         raise InvalidRequest(f"the key's name is {name!r}: allowed are 1 to 64 letters, digits, '.', '_' and '-'")
-    if file.exists() and name in Keys.load(file)._digests:
+    there = file.exists() and file.stat().st_size > 0
+    if there and name in Keys.load(file)._digests:
         raise InvalidRequest(f"{file} has a key named {name!r} already: take its line out first")
     key = "sk-ponder-" + secrets.token_urlsafe(32)
+    line_break = "" if not there or file.read_bytes().endswith(b"\n") else "\n"
     with open(file, "a", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as lines:
-        lines.write(f"{name}:{hashlib.sha256(key.encode()).hexdigest()}\n")
+        lines.write(f"{line_break}{name}:{hashlib.sha256(key.encode()).hexdigest()}\n")
     return key
 
 
+def check_private(file: Path) -> None:
+    """Raises InvalidRequest for a file that others than its owner may read or write: a line is enough to get in."""
+    if os.name == "posix" and file.exists() and file.stat().st_mode & 0o077:
+        raise InvalidRequest(f"{file} is open to other users of this machine: run `chmod 600 {file}`")
+
+
 class Auth:
-    """ASGI middleware. Sets `scope["state"]["owner"]`; refuses with 401 whoever has no key, whatever the path."""
+    """ASGI middleware. Sets `scope["state"]["owner"]`; refuses with 401 whoever has no key, whatever the path.
+
+    keys: None: there are none. Then only this machine is answered, and only under a name of its own: a web page that a
+    browser here shows could else speak to the server under a name that its own host let point here (DNS rebinding).
+    """
 
     def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
         self._app = app
@@ -84,24 +98,53 @@ class Auth:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
             return await self._app(scope, receive, send)
         if scope["type"] != "http":
-            return None  # no websockets: nothing is sent, and the server closes the connection
-        owner = LOCAL if self._keys is None else self._keys.owner(presented(Headers(scope=scope)))
+            return await send({"type": "websocket.close", "code": 1008})
+        try:
+            owner = self._owner(scope)
+        except ApiError as error:
+            return await JSONResponse(error.as_json(), error.status, error.headers)(scope, receive, send)
+        scope.setdefault("state", {})["owner"] = owner
+        return await self._app(scope, receive, send)
+
+    def _owner(self, scope: Scope) -> str:
+        if self._keys is None:
+            if not is_local(scope):
+                raise ApiError(
+                    403,
+                    "this server has no keys: it answers this machine only, as localhost or under a loopback address",
+                    type=ErrorType.PERMISSION,
+                    code="not_local",
+                )
+            return LOCAL
+        owner = self._keys.owner(presented(Headers(scope=scope)))
         if owner is None:
-            error = ApiError(
+            raise ApiError(
                 401,
                 "no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'",
                 type=ErrorType.AUTHENTICATION,
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
-            return await JSONResponse(error.as_json(), error.status, error.headers)(scope, receive, send)
-        scope.setdefault("state", {})["owner"] = owner
-        return await self._app(scope, receive, send)
+        return owner
+
+
+def is_local(scope: Scope) -> bool:
+    """Whether a request comes from this machine (a socket file has no address), to a name that means this machine."""
+    client, names = scope.get("client"), Headers(scope=scope).getlist("host")
+    return (not client or not client[0] or is_loopback(client[0])) and all(is_loopback(_host(name)) for name in names)
+
+
+def _host(name: str) -> str:
+    """A Host header without its port."""
+    return re.sub(r":[0-9]{0,5}$", "", name).lower()
 
 
 def presented(headers: Headers) -> str:
     """The key that came, or "" where none did, two different ones did, or it is too long to be one."""
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    keys = {key for key in (bearer.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")) if key}
+    keys = set(headers.getlist("x-api-key"))
+    for value in headers.getlist("authorization"):
+        scheme, _, bearer = value.partition(" ")
+        keys.add(bearer.strip() if scheme.lower() == "bearer" else "")
+    keys.discard("")
     key = keys.pop() if len(keys) == 1 else ""
     return key if len(key) <= LONGEST_KEY else ""

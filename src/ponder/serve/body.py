@@ -1,46 +1,173 @@
-"""A bound on request bodies, kept before anything is parsed."""
+"""Request bodies: whole, in time, within bounds, and JSON in the strict sense, before any route sees them."""
 
 from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Sequence
+from email.message import Message as Mime
+from typing import Any, NoReturn
 
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ponder.serve.bounds import DEEPEST, LONGEST_INTEGER, MOST_VALUES, check_text
 from ponder.serve.errors import ApiError
 
+SECONDS = 60.0  # for a body to arrive
+INLINE = 64 * 1024  # bytes; a longer body is read in a thread of its own, so that others are answered meanwhile
+TOO_MANY = f"holds more than {MOST_VALUES} values"
+HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
-class _TooLarge(Exception):
-    pass
 
+class Body:
+    """ASGI middleware: 413 for a body that is, or says it is, longer than `limit` bytes, 408 for one that takes longer
+    than `seconds` to arrive, 415 for what is not JSON as it stands, 400 for what is no strict JSON."""
 
-class BodyLimit:
-    """ASGI middleware: 413 for a body that is, or says it is, longer than `limit` bytes."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float = SECONDS) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        said = Headers(scope=scope).get("content-length", "0")
-        if not said.isdigit() or int(said) > self._limit:
-            return await self._refuse(scope, receive, send)
-        received = 0
-
-        async def bounded() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                raise _TooLarge
-            return message
-
         try:
-            return await self._app(scope, bounded, send)
-        except _TooLarge:
-            return await self._refuse(scope, receive, send)
+            body = await self._read(Headers(scope=scope), receive)
+            if body:
+                _check_kind(Headers(scope=scope))
+                await (asyncio.to_thread(check_json, body) if len(body) > INLINE else _now(body))
+        except ApiError as error:
+            return await JSONResponse(error.as_json(), error.status, error.headers)(scope, receive, send)
+        if body is None:
+            return None
+        first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        error = ApiError(413, f"the body is too large: allowed are {self._limit} bytes", code="body_too_large")
-        await JSONResponse(error.as_json(), error.status)(scope, receive, send)
+        async def replayed() -> Message:
+            return first.pop() if first else await receive()
+
+        return await self._app(scope, replayed, send)
+
+    async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
+        """The whole body; None: the client left before it was there."""
+        said = headers.get("content-length", "0")
+        if not (said.isascii() and said.isdigit() and len(said) < 20) or int(said) > self._limit:
+            raise self._too_large()
+        pieces: list[bytes] = []
+        length = 0
+        try:
+            async with asyncio.timeout(self._seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    piece = message.get("body", b"")
+                    length += len(piece)
+                    if length > self._limit:
+                        raise self._too_large()
+                    pieces.append(piece)
+                    if not message.get("more_body", False):
+                        return b"".join(pieces)
+        except TimeoutError:
+            raise ApiError(408, f"the body did not arrive within {self._seconds:g} s", code="body_too_slow") from None
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"the body is too large: allowed are {self._limit} bytes", code="body_too_large")
+
+
+async def _now(body: bytes) -> None:
+    check_json(body)
+
+
+def _check_kind(headers: Headers) -> None:
+    """For JSON a browser asks before it sends what a web page of elsewhere wants sent; for plain text it does not."""
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise ApiError(415, "the body is compressed: send it as it is", code="unsupported_media_type")
+    kind = Mime()
+    kind["content-type"] = headers.get("content-type", "")
+    charset = str(kind.get_param("charset") or "utf-8").lower()
+    if kind.get_content_type() != "application/json" or charset not in ("utf-8", "utf8"):
+        raise ApiError(415, "the body must be application/json, in UTF-8", code="unsupported_media_type")
+
+
+def check_json(body: bytes) -> None:
+    """Raises ApiError 400 for what is no JSON in UTF-8, names a key twice, holds a number that is none or half of a
+    surrogate pair, is nested too deep or holds too many values."""
+    _check_size(body)
+    try:
+        tree = json.loads(body.decode(), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
+    except UnicodeDecodeError as error:
+        raise _invalid(f"is no UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise _invalid(f"is no JSON at character {error.pos}: {error.msg}") from None
+    except RecursionError:
+        raise _invalid(f"is nested more than {DEEPEST} deep") from None
+    _check_values(tree, texts=HALF_A_PAIR.search(body) is not None)
+
+
+def _check_size(body: bytes) -> None:
+    """Raises ApiError 400 where commas and quotes tell that there are too many values. Parsing these would take
+    seconds, in which nobody else is answered."""
+    if body.count(b",") <= MOST_VALUES:
+        return
+    plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    if plain.count(b'"') > 4 * MOST_VALUES or sum(each.count(b",") for each in plain.split(b'"')[::2]) > MOST_VALUES:
+        raise _invalid(TOO_MANY)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER:
+        raise _invalid("holds a number that is too long")
+    return int(digits)
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise _invalid(f"names {twice[:100]!r} twice in one object")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise _invalid(f"holds {name}, which is no JSON")
+
+
+def _check_values(tree: Any, *, texts: bool) -> None:
+    """texts: whether to look for halves of surrogate pairs."""
+    level, depth, count = [tree], 0, 0
+    while level:
+        depth, count = depth + 1, count + len(level)
+        if depth > DEEPEST:
+            raise _invalid(f"is nested more than {DEEPEST} deep")
+        if count > MOST_VALUES:
+            raise _invalid(TOO_MANY)
+        below: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                below += value.values()
+                if texts:
+                    below += value.keys()
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, float) and not math.isfinite(value):
+                raise _invalid("holds a number that is too large")
+            elif texts and isinstance(value, str):
+                _check_text(value)
+        level = below
+
+
+def _check_text(text: str) -> None:
+    try:
+        check_text(text)
+    except ValueError:
+        raise _invalid("holds half of a surrogate pair, which is no character") from None
+
+
+def _invalid(what: str) -> ApiError:
+    return ApiError(400, f"the body {what}", code="invalid_json")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.serve.store.records import NotFound
 from ponder.types import (
@@ -15,9 +19,13 @@ from ponder.types import (
     MissingExtra,
     Overloaded,
     PonderError,
+    RefusedByEndpoint,
     SamplerError,
     WindowExceeded,
 )
+
+log = logging.getLogger("ponder.serve")
+LONGEST_MESSAGE = 1000  # characters: some repeat a name of the request
 
 
 class ErrorType(StrEnum):
@@ -44,6 +52,12 @@ class ErrorObject(BaseModel):
     error: ErrorBody
 
 
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorObject, "description": "The request cannot be answered as it is"},
+    "5XX": {"model": ErrorObject, "description": "The server or the model failed, or is shutting down"},
+}
+
+
 class ApiError(Exception):
     """An answer of status 400 or above. `param` names the field, `code` is for programs."""
 
@@ -57,6 +71,7 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
+        message = message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}…"
         super().__init__(message)
         self.status = status
         self.body = ErrorBody(message=message, type=type, param=param, code=code)
@@ -84,6 +99,8 @@ def as_api_error(error: BaseException) -> ApiError:
             return not_found(str(error))
         case WindowExceeded():
             return ApiError(400, str(error), param="messages", code="context_length_exceeded")
+        case RefusedByEndpoint():
+            return ApiError(400, "the model behind this server refuses the request", code="refused_by_model")
         case InvalidRequest() | FormatError():
             return ApiError(400, str(error), code="invalid_value")
         case Overloaded():
@@ -94,6 +111,41 @@ def as_api_error(error: BaseException) -> ApiError:
             return ApiError(502, "the model behind this server failed", type=ErrorType.SERVER, code="model_error")
         case PonderError() | _:
             return ApiError(500, "the server failed", type=ErrorType.SERVER, code="server_error")
+
+
+def logged(error: BaseException) -> ApiError:
+    """`as_api_error`; what is the server's fault is logged, with its place. What an error of unknown kind says is left
+    out: it may repeat what was asked or thought."""
+    told = as_api_error(error)
+    if told.status >= 500 and not isinstance(error, ApiError):
+        where = "".join(traceback.format_tb(error.__traceback__))
+        what = f"{type(error).__name__}: {error}" if isinstance(error, PonderError) else type(error).__name__
+        log.error("a request failed: %s\n%s", what, where)
+    return told
+
+
+class Failures:
+    """ASGI middleware: whatever fails becomes an error object, or, once the response has begun, cuts the connection."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+
+        async def noting(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            told = logged(error)
+            if scope["type"] != "http":
+                raise
+            if not began:
+                await JSONResponse(told.as_json(), told.status, told.headers)(scope, receive, send)
 
 
 def too_busy(retry_after: int) -> ApiError:

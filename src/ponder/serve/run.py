@@ -10,8 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ponder.serve.state import State
-
-HEADER_BYTES = 32 * 1024
+from ponder.serve.wire import HEAD_BYTES, Protocol
 
 
 class Server(uvicorn.Server):
@@ -33,9 +32,10 @@ def server(app: FastAPI) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=HEADER_BYTES,
+        h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_graceful_shutdown=max(1, round(settings.drain)),
-        http="h11",
+        http=Protocol,
+        ws="none",
         lifespan="on",
     )
     return Server(config)

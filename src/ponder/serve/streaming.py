@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -13,11 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ponder.serve.errors import as_api_error
+from ponder.serve.errors import logged
 
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
-log = logging.getLogger("ponder.serve")
 KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that nothing between cuts the connection
 
 
@@ -52,9 +50,7 @@ class EventStream(Response):
                         began = True
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         except Exception as error:
-            told = as_api_error(error)
-            if told.status >= 500:
-                log.error("stream failed", exc_info=error)
+            told = logged(error)
             if not began:
                 await JSONResponse(told.as_json(), told.status, told.headers)(scope, receive, send)
                 return

@@ -38,7 +38,7 @@ def _taken_apart(text: str) -> tuple[str, dict[str, Any]]:
     complaint = f"{text!r} is no strategy: write it like 'direct' or 'consensus(samples=8)'"
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InvalidRequest(complaint) from None
     if isinstance(tree, ast.Name):
         return tree.id, {}
@@ -50,7 +50,7 @@ def _taken_apart(text: str) -> tuple[str, dict[str, Any]]:
             raise InvalidRequest(complaint)
         try:
             arguments[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError:
+        except (ValueError, TypeError, RecursionError, MemoryError):
             raise InvalidRequest(f"{text!r}: the value of {keyword.arg!r} must be a plain number or string") from None
     return tree.func.id, arguments
 
