@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ponder.serve import health
+from ponder.serve import health, tokenize
 from ponder.serve.auth import Auth, Keys
 from ponder.serve.body import BodyLimit
 from ponder.serve.chat import routes as chat
@@ -55,7 +55,7 @@ def create_app(served: Sequence[Served], settings: Settings | None = None, *, ke
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for router in (health.router, chat.router, completions.router):
+    for router in (health.router, chat.router, completions.router, tokenize.router):
         app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
