@@ -2,7 +2,6 @@
 
 import json
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +52,14 @@ def lm_eval(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def tasks(tmp_path: Path) -> Iterator[Path]:
+def tasks(tmp_path: Path) -> Path:
     folder = tmp_path / "tasks"
     folder.mkdir()
     (folder / "questions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in QUESTIONS), encoding="utf-8")
     for name, text in TASKS.items():
         data = f"task: {name}\ndataset_path: json\ndataset_kwargs:\n  data_files:\n    test: {folder}/questions.jsonl\n"
         (folder / f"{name}.yaml").write_text(f"{data}test_split: test\n{text}", encoding="utf-8")
-    yield folder
+    return folder
 
 
 @pytest.mark.parametrize("options", [{}, {"num_concurrent": 3}, {"batch_size": 2}], ids=str)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from ponder.serve import conversations, health
+from ponder.serve import conversations, health, tokenize
 from ponder.serve.auth import Auth, Keys
 from ponder.serve.body import Body
 from ponder.serve.chat import routes as chat
@@ -64,8 +64,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for router in (health.router, chat.router, completions.router, responses.router, conversations.router):
-        app.include_router(router)
+    for part in (health, chat, completions, tokenize, responses, conversations):
+        app.include_router(part.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     for kind in (ApiError, PonderError):

@@ -57,7 +57,7 @@ async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
     """Continuations of one or several prompts, whole or, with `stream`, as they come."""
     state, owner = state_of(http), owner_of(http)
     served = state.models.get(body.model)
-    prompts = read_prompts(body, served, state.settings, owner)
+    prompts = await asyncio.to_thread(read_prompts, body, served, state.settings, owner)
     work = Work(models=state.models, served=served, owner=owner, prompts=prompts, n=body.n)
     writer, tally = Writer(body, served, work.sampler.tokenizer), Tally(http, state, served.name)
     if body.stream:
