@@ -42,7 +42,24 @@ FORMATS = {name: load_format(tokenizer) for name, tokenizer in TOKENIZERS.items(
 # Streaming ------------------------------------------------------------------------------------------------------------
 
 HEADS = ["f", "g", "fg", "", '{"name": "f", "arguments": ', '\n{"name": "g", "arguments": ', '{"name":"f","arguments":']
-PIECES = ["a", " ", "\n", "é", '"', "\\", "{", "}", "[", "]", ",", "1", '{"x": "}"}', "}\n", ', "arguments": 2}', "null"]
+PIECES = [
+    "a",
+    " ",
+    "\n",
+    "é",
+    '"',
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    "1",
+    '{"x": "}"}',
+    "}\n",
+    ', "arguments": 2}',
+    "null",
+]
 
 
 @st.composite

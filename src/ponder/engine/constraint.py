@@ -10,7 +10,7 @@ from torch import Tensor
 class Constraint(Protocol):
     """The state of one sequence's answer under a grammar. The engine asks in the ANSWER and TOOL phases: thinking, the
     token that closes it and whatever is forced before the answer never reach a constraint. A token that opens thinking
-    or a call does, if it is allowed.
+    or a call does, if it is allowed. While a sequence with a constraint thinks, its turn cannot end.
 
     A method that raises a PonderError ends its own request, with a FailEvent.
     """

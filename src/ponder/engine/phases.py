@@ -23,6 +23,8 @@ class Phases:
         # While a sequence thinks, outside and inside a state: without further demands, and under the floor.
         self._thinking = _ban(tokens.fold), _ban(tokens.state_open)
         self._floor = tuple(self._under_floor(rule.banned) for rule in self._thinking)
+        # Where a constraint governs the answer, the turn cannot end before there is one.
+        self._constrained = tuple(Rule(banned=(*rule.banned, *tokens.end)) for rule in self._thinking)
 
     def _under_floor(self, banned: tuple[int, ...]) -> Rule:
         tokens = self.tokens
@@ -52,7 +54,9 @@ class Phases:
         in_state = sequence.state_at is not None
         if sequence.num_think + 1 < sequence.params.thinking.floor:
             return self._floor[in_state]
-        return self._close if self._is_lost(sequence) else self._thinking[in_state]
+        if self._is_lost(sequence):
+            return self._close
+        return (self._thinking if sequence.constraint is None else self._constrained)[in_state]
 
     def _is_lost(self, sequence: Sequence) -> bool:
         stop, confidences = sequence.params.thinking.confidence, sequence.confidences

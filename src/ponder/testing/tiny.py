@@ -58,9 +58,15 @@ class ParrotModel(Transformer):
     it was given before plays no part, so a forced token does not disturb it."""
 
     def __init__(
-        self, script: Sequence[int], prompt_tokens: int, *, certainty: float = 50.0, vocab_size: int = VOCAB_SIZE
+        self,
+        script: Sequence[int],
+        prompt_tokens: int,
+        *,
+        certainty: float = 50.0,
+        vocab_size: int = VOCAB_SIZE,
+        max_positions: int = 256,
     ) -> None:
-        super().__init__(tiny_config(vocab_size=vocab_size))
+        super().__init__(tiny_config(vocab_size=vocab_size, max_positions=max_positions))
         self._said_after = {prompt_tokens - 1 + index: id for index, id in enumerate(script)}
         self._certainty = certainty
 
