@@ -107,7 +107,7 @@ def _place(location: Sequence[str | int], body: Any) -> list[str | int]:
     for at, step in enumerate(location[1:], 2):
         inside = (isinstance(body, dict) and step in body) or (isinstance(body, list) and isinstance(step, int))
         if inside:
-            body = body[step]  # type: ignore[index]
+            body = body[step]
         if inside or (at == len(location) and isinstance(body, dict)):
             place.append(step)
     return place
