@@ -166,7 +166,7 @@ def test_what_is_declared_changes_nothing_for_whole_calls(name, data):
 def said(name, text):
     """The ids of a call in the format's own words: (name, arguments), closed unless the text ends in `…`."""
     tokenizer, format = TOKENIZERS[name], FORMATS[name]
-    frame, (tool, arguments) = format.calls.frame(text[0]), text
+    frame, arguments = format.calls.frame(text[0]), text[1]
     ids = [format.phase_tokens.call_open]
     for piece in (*frame.before, arguments.removesuffix("…"), *(() if arguments.endswith("…") else frame.after)):
         ids += [piece] if isinstance(piece, int) else tokenizer.encode(piece)
@@ -280,7 +280,8 @@ def test_required_calls_are_made_of_declared_tools_and_fit_their_schemas(name, c
     counts = set()
     for seed in range(60):
         parsed = walk(name, seed, tools=TOOLS, tool_choice=ToolChoice.REQUIRED, parallel_calls=calls)
-        assert parsed is not None and parsed.status is ParseStatus.COMPLETE
+        assert parsed is not None
+        assert parsed.status is ParseStatus.COMPLETE
         made = called_in(parsed.message)
         assert len(made) == len(parsed.message.parts) >= 1, "nothing but calls"
         assert all(fits(*call) for call in made), made
@@ -293,7 +294,8 @@ def test_required_calls_are_made_of_declared_tools_and_fit_their_schemas(name, c
 def test_a_named_tool_is_called_once(name, tool):
     for seed in range(20):
         parsed = walk(name, seed, tools=TOOLS, tool_choice=NamedTool(tool))
-        assert parsed is not None and parsed.status is ParseStatus.COMPLETE
+        assert parsed is not None
+        assert parsed.status is ParseStatus.COMPLETE
         ((made, arguments),) = called_in(parsed.message)
         assert made == tool
         assert fits(tool, arguments)

@@ -6,16 +6,30 @@ import time
 import pytest
 
 from ponder.dialogue.messages import Message, Reasoning, ReasoningPolicy, Role, Text, ToolCall, ToolResult
+from ponder.dialogue.tools import Arguments, Tool
 from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.sampler.http import Url
-from ponder.sampler.protocol import Delta, Done, JsonSchema, NextTurn, Regex, Request, Truncation
-from ponder.sampler.replies import apportion
+from ponder.sampler.protocol import (
+    Delta,
+    Done,
+    JsonSchema,
+    NamedTool,
+    NextTurn,
+    ParallelCalls,
+    Regex,
+    Request,
+    ToolChoice,
+    Truncation,
+)
+from ponder.sampler.replies import Replies, apportion
 from ponder.testing.endpoint import Fault, StubEndpoint
 from ponder.testing.script import Say
+from ponder.testing.scripted import ScriptedSampler
 from ponder.types import (
     ConfidenceStop,
     Effort,
+    FormatError,
     InvalidRequest,
     Phase,
     SamplerError,
@@ -215,6 +229,84 @@ def test_tool_calls_come_back_as_parts(dialect):
         *_, done = asyncio.run(gather_stream(sampler(stub), ask()))
     assert [part for part in whole.message.parts if isinstance(part, ToolCall)] == list(line.calls)
     assert done.completion.message == whole.message
+
+
+ADD = Tool("add", "Adds.", '{"type": "object", "required": ["a"]}')
+WIRE = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "required": ["a"]}}
+
+
+def declaring(*tools, **fields):
+    return Request(prompt=(Message.user("hi"),), tools=tools, **fields)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize(
+    ("choice", "written"),
+    [
+        (ToolChoice.AUTO, None),
+        (ToolChoice.NONE, "none"),
+        (ToolChoice.REQUIRED, "required"),
+        (NamedTool("add"), {"type": "function", "function": {"name": "add"}}),
+    ],
+)
+def test_tools_and_their_choice_go_over_the_wire(dialect, choice, written):
+    line = Say(text="", calls=(ToolCall("add", "{}"),))
+    with StubEndpoint([line], dialect=dialect) as stub:
+        sample(sampler(stub), declaring(ADD, tool_choice=choice))
+        (body,) = stub.requests
+    assert body["tools"] == [{"type": "function", "function": WIRE}]
+    assert body.get("tool_choice") == written
+    assert "parallel_tool_calls" not in body
+    assert not {"tools", "tool_choice"} & request_body(ask(), "m", dialect, stream=False).keys()
+
+
+def test_what_not_every_dialect_can_say_of_tools():
+    strict = declaring(Tool("add", arguments=Arguments.STRICT))
+    function = request_body(strict, "m", Dialect.OPENAI, stream=False)["tools"][0]["function"]
+    assert function["strict"] is True
+    one = declaring(ADD, parallel_calls=ParallelCalls.ONE)
+    for dialect in (Dialect.OPENAI, Dialect.VLLM):
+        assert request_body(one, "m", dialect, stream=False)["parallel_tool_calls"] is False
+    for dialect in (Dialect.VLLM, Dialect.DEEPSEEK):
+        with pytest.raises(InvalidRequest, match="tools whose arguments are strict"):
+            request_body(strict, "m", dialect, stream=False)
+    with pytest.raises(InvalidRequest, match="parallel_calls one"):
+        request_body(one, "m", Dialect.DEEPSEEK, stream=False)
+    with pytest.raises(FormatError, match="tool 'add': its parameters are not valid JSON"):
+        request_body(declaring(Tool("add", "", "{")), "m", Dialect.OPENAI, stream=False)
+
+
+def taken(*pieces):
+    """The calls' pieces that chunks give, and the calls in the end."""
+    replies = Replies(1)
+    chunks = [{"choices": [{"delta": {"tool_calls": [piece]}}]} for piece in pieces]
+    chunks.append({"choices": [{"delta": {}, "finish_reason": "tool_calls"}]})
+    events = [(each.call, each.name, each.arguments) for chunk in chunks for each in replies.take(chunk)]
+    (completion,) = replies.completions()
+    return events, [(part.name, part.arguments) for part in completion.message.parts if isinstance(part, ToolCall)]
+
+
+def piece(index, name=None, arguments=None):
+    return {"index": index, "function": {"name": name, "arguments": arguments}}
+
+
+def test_calls_are_taken_however_a_server_cuts_them():
+    events, calls = taken(piece(3, "ge"), piece(3, "t", ""), piece(3, "", "{"), piece(3, "get", "}"), piece(1, "now"))
+    assert events == [(0, "get", "{"), (0, None, "}"), (1, "now", "")]
+    assert calls == [("get", "{}"), ("now", "")]
+    with pytest.raises(SamplerError, match="renamed the tool call 'get' to 'put'"):
+        taken(piece(0, "get", "{"), piece(0, "put", "}"))
+
+
+def test_a_script_that_does_not_keep_the_choice_is_an_error():
+    for line, fields in (
+        ("no call", {"tool_choice": ToolChoice.REQUIRED}),
+        (Say("", calls=(ToolCall("sub", "{}"),)), {"tool_choice": NamedTool("add")}),
+        (Say("", calls=(ToolCall("add", "{}"),)), {"tool_choice": ToolChoice.NONE}),
+        (Say("", calls=(ToolCall("add", "{}"),) * 2), {"parallel_calls": ParallelCalls.ONE}),
+    ):
+        with pytest.raises(SamplerError, match="write a line that keeps them"):
+            asyncio.run(ScriptedSampler([line]).sample(declaring(ADD, **fields)))
 
 
 # Bad days -------------------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Thinking under control: tags, the cap, the floor, the answer room."""
 
 import pytest
+import torch
 
 from ponder.engine import Engine
-from ponder.testing.tiny import ParrotModel
+from ponder.testing.tiny import VOCAB_SIZE, ParrotModel
 from ponder.types import InvalidRequest, Origin, Phase, PhaseTokens, SamplingParams, StopReason, ThinkingLimits
 
 OPEN, CLOSE, CALL, END_CALL, END = 300, 301, 302, 303, 305
@@ -53,6 +54,33 @@ def test_every_token_is_tagged_as_it_is_produced():
 def test_call_tokens_within_thinking_are_thinking_and_thinking_tokens_within_a_call_are_the_call():
     finish = run([CALL, 1, CLOSE, CALL, OPEN, CLOSE, END_CALL, 1])
     assert finish.segment.phases == (THINK, THINK, THINK, TOOL, TOOL, TOOL, TOOL, ANSWER)
+
+
+class Anything:
+    """A constraint under which everything may be said; `heard` is what it was told of."""
+
+    def __init__(self):
+        self.heard = []
+
+    def allowed(self):
+        return torch.ones(VOCAB_SIZE, dtype=torch.bool)
+
+    def advance(self, id):
+        self.heard.append(id)
+
+
+def test_a_constraint_hears_the_answer_and_its_calls_and_a_turn_does_not_end_in_its_thinking():
+    script = [1, END, CLOSE, 2, CALL, 3, END_CALL, OPEN, 4, CLOSE, 5, END]
+    engine, constraint = Engine(parrot(script), TOKENS), Anything()
+    engine.submit(PROMPT, SamplingParams(temperature=0.0), start=THINK, constraint=constraint)
+    events = []
+    while engine.has_work:
+        events += engine.step()
+    ids = events[-1].ids
+    assert ids[1] != END
+    assert (ids[0], *ids[2:]) == (script[0], *script[2:])
+    assert constraint.heard == [2, CALL, 3, END_CALL, OPEN, 5, END]
+    assert run(script).segment.ids == (1, END), "without one it may"
 
 
 def test_a_direct_prompt_starts_with_the_answer():

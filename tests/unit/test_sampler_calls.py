@@ -1,4 +1,4 @@
-"""Tools through the local engine: declared in the prompt, called as the request chooses, streamed as they are sampled."""
+"""Tools through the local engine: declared in the prompt, called as the request chooses, streamed as they come."""
 
 import asyncio
 import json

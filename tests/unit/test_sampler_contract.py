@@ -1,14 +1,16 @@
 """One suite over every sampler: the local engine, a remote endpoint in each dialect, and the scripted fake."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from contextlib import aclosing, contextmanager
 
 import pytest
 
-from ponder.dialogue.messages import Message, Role
+from ponder.dialogue.messages import Message, Role, ToolCall
+from ponder.dialogue.tools import Tool
 from ponder.sampler.endpoint import EndpointSampler
-from ponder.sampler.protocol import Delta, Done, Request, Sampler
+from ponder.sampler.protocol import CallDelta, Delta, Done, NamedTool, Request, Sampler, ToolChoice
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
@@ -114,6 +116,44 @@ def test_streamed_equals_whole(sampler):
     assert [each.text for each in whole] == [each.text for each in done]
     assert [each.stop_reason for each in whole] == [each.stop_reason for each in done]
     assert [each.usage.completion_tokens for each in whole] == [each.usage.completion_tokens for each in done]
+
+
+CALLS = (ToolCall("add", '{"a": 1, "b": [2, 3]}', "c1"), ToolCall("now", "", "c2"))
+TOOLS = (Tool("add", "Adds."), Tool("now"))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SAMPLERS if kind != "local"])  # it has `test_sampler_calls`
+@pytest.mark.parametrize("n", [1, 2])
+def test_calls_stream_as_they_are_in_the_end(kind, n):
+    def line(conversation, index):
+        return Say(text="", calls=CALLS[: 2 - index])
+
+    async def gathered(sampler):
+        async with aclosing(sampler.stream(ask(sampler, n=n, tools=TOOLS))) as stream:
+            return [event async for event in stream]
+
+    with StubEndpoint(line, dialect=kind) if kind != "scripted" else contextlib.nullcontext() as stub:
+        sampler = EndpointSampler(stub.url, "stub", dialect=kind) if stub else ScriptedSampler(line)
+        events = asyncio.run(gathered(sampler))
+    for index in range(n):
+        (done,) = [each for each in events if isinstance(each, Done) and each.index == index]
+        made = [part for part in done.completion.message.parts if isinstance(part, ToolCall)]
+        assert made == list(CALLS[: 2 - (index if kind != "deepseek" else 0)])  # there each is a request
+        for number, call in enumerate(made):
+            pieces = [
+                each for each in events if isinstance(each, CallDelta) and (each.index, each.call) == (index, number)
+            ]
+            assert [(each.name, each.id) for each in pieces[:1]] == [(call.name, call.id)]
+            assert all(each.name is each.id is None for each in pieces[1:])
+            assert "".join(each.arguments for each in pieces) == call.arguments
+            assert number or len(pieces) > 3
+
+
+def test_choices_among_tools_that_are_not_declared_are_refused(sampler):
+    with pytest.raises(InvalidRequest, match="tool_choice names 'f': declared are add, now"):
+        asyncio.run(sampler.sample(ask(sampler, tools=TOOLS, tool_choice=NamedTool("f"))))
+    with pytest.raises(InvalidRequest, match="tool_choice is required, but no tools"):
+        asyncio.run(sampler.sample(ask(sampler, tool_choice=ToolChoice.REQUIRED)))
 
 
 def test_thinking_off_means_no_reasoning(sampler):
