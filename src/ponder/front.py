@@ -19,7 +19,7 @@ def load(where: str | Path = BUNDLED, /, **options: Any) -> Reasoner:
 
     where: "mini" (the model inside the package), a folder in the Hugging Face layout, or the base URL of an
         OpenAI-compatible endpoint ("http://localhost:8000/v1").
-    options: those of `ponder.sampler.local.load_sampler` (dtype, device, max_batch, window, memory, quantize, …), or of
+    options: those of `ponder.sampler.local.load_sampler` (dtype, device, adapter, max_batch, quantize, …), or of
         `ponder.sampler.endpoint.EndpointSampler` (model, api_key, dialect, timeout, …).
     Raises InvalidRequest when there is no such model, CheckpointError when the folder holds no sound one.
     """

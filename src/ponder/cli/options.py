@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,11 @@ if TYPE_CHECKING:
     from ponder.sampler.protocol import Grammar
     from ponder.think import Reasoner
 
-MODEL_HELP = "a bundled model's name, a model folder, or an OpenAI-compatible endpoint as URL#MODEL (default: mini)"
+MODEL_HELP = (
+    "a bundled model's name, a model folder, or an OpenAI-compatible endpoint as URL#MODEL, with its dialect in front "
+    "where it has one (vllm+URL#MODEL, deepseek+URL#MODEL) (default: mini)"
+)
+ENDPOINT = re.compile(r"(?:([a-z]+)\+)?(https?://[^#]*)(?:#(.+))?")
 
 
 def positive(text: str) -> int:
@@ -92,13 +97,15 @@ def grammar(args: argparse.Namespace) -> Grammar | None:
         raise InvalidRequest(f"--schema {args.schema}: {error}") from None
 
 
-def load(model: str, quantize: str | None = None) -> Reasoner:
-    """`ponder.load`, with the remote model's name after the # of an endpoint's URL. Raises InvalidRequest."""
+def load(model: str, quantize: str | None = None, **options: Any) -> Reasoner:
+    """`ponder.load`, of what MODEL_HELP says. options: as `ponder.load` takes them. Raises InvalidRequest."""
     from ponder.front import load as load_model
 
-    address, mark, remote = model.partition("#")
-    if quantize and address.startswith(("http://", "https://")):
+    endpoint = ENDPOINT.fullmatch(model)
+    if endpoint is None:
+        return load_model(model, **({"quantize": quantize} if quantize else {}), **options)
+    dialect, address, remote = endpoint.groups()
+    if quantize:
         raise InvalidRequest(f"--quantize is for local models: {address} chooses its own weights")
-    if mark and address.startswith(("http://", "https://")):
-        return load_model(address, model=remote)
-    return load_model(model, **({"quantize": quantize} if quantize else {}))
+    named = {"dialect": dialect, "model": remote}
+    return load_model(address, **{name: value for name, value in named.items() if value}, **options)

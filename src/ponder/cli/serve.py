@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import add_quantize, load
+from ponder.cli.options import ENDPOINT, MODEL_HELP, add_quantize, load
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
@@ -35,8 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         metavar="MODEL",
         nargs="*",
-        help="NAME=MODEL, or MODEL alone, for each: a bundled model's name, a model folder, or an OpenAI-compatible "
-        "endpoint as URL#MODEL (default: mini)",
+        help=f"NAME=MODEL, or MODEL alone, for each: {MODEL_HELP}",
+    )
+    parser.add_argument(
+        "--lora",
+        metavar="NAME=FOLDER[@MODEL]",
+        action="append",
+        default=[],
+        help="a LoRA adapter, served as a model of its own: its folder, and the name or folder of the model under it "
+        "(default: what the adapter says, or the only one); costs a copy of that model",
     )
     add_quantize(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, under the names of these flags")
@@ -61,19 +69,53 @@ def run(args: argparse.Namespace) -> int:
     from ponder.serve.run import log_to_stderr, server
     from ponder.serve.store import Store
 
-    models = [served(each, args.quantize) for each in args.models or ["mini"]]
+    models = load_models(args.models or ["mini"], args.lora, args.quantize)
     app = create_app(models, settings, keys=keys, store=Store(settings.store) if settings.store else None)
     log_to_stderr()
     server(app).run()
     return 0
 
 
-def served(text: str, quantize: str | None) -> Served:
-    """NAME=MODEL, or MODEL under its own name."""
+def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None) -> list[Served]:
+    """The models of NAME=MODEL each, then the adapters of NAME=FOLDER@BASE each. Raises InvalidRequest."""
     from ponder.serve import Served
 
+    named = [_name_and_place(text) for text in texts]
+    served = []
+    for name, where in named:
+        if ENDPOINT.fullmatch(where):
+            from ponder.serve.models import REMOTE_RUNNING
+
+            if not name and "#" not in where:
+                raise InvalidRequest(f"{where} needs a name to serve it by: NAME={where}, or {where}#MODEL")
+            sampler = load(where, quantize, concurrency=REMOTE_RUNNING).sampler
+        else:
+            sampler = load(where, quantize).sampler
+        served.append(Served(name=name or sampler.name, sampler=sampler))
+    places = {each.name: where for each, (_, where) in zip(served, named, strict=True) if each.local}
+    for text in loras:
+        name, folder, base = _adapter(text, places)
+        sampler = load(places.get(base, base), quantize, adapter=folder).sampler
+        served.append(Served(name=name, sampler=sampler, parent=base if base in places else Path(base).name))
+    return served
+
+
+def _name_and_place(text: str) -> tuple[str, str]:
     name, mark, where = text.partition("=")
     if not mark or "/" in name or ":" in name:  # a URL or a path that holds a "="
-        name, where = "", text
-    sampler = load(where, quantize).sampler
-    return Served(name=name or sampler.name, sampler=sampler)
+        return "", text
+    return name, where
+
+
+def _adapter(text: str, places: Mapping[str, str]) -> tuple[str, Path, str]:
+    """(name, folder, base): the base that is named, or that the adapter names, or the only one there is."""
+    from ponder.model.lora import adapter_base
+
+    name, _, rest = text.partition("=")
+    place, _, base = rest.partition("@")
+    if not name or not place:
+        raise InvalidRequest(f"--lora {text}: write NAME=FOLDER, or NAME=FOLDER@MODEL")
+    base = base or adapter_base(place) or (next(iter(places)) if len(places) == 1 else "")
+    if not base:
+        raise InvalidRequest(f"--lora {text}: {place} does not say which model it is for: write {text}@MODEL")
+    return name, Path(place), base

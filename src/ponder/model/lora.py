@@ -192,6 +192,12 @@ def load_lora(model: Transformer, folder: str | Path) -> None:
         _fill(model, tensors)
 
 
+def adapter_base(folder: str | Path) -> str | None:
+    """The model that a saved adapter says it is for, where that is a folder on this machine. Raises CheckpointError."""
+    base = read_json(Path(folder) / ADAPTER_CONFIG).get("base_model_name_or_path")
+    return base if isinstance(base, str) and (Path(base) / "config.json").is_file() else None
+
+
 def restore_lora(model: Transformer, folder: str | Path) -> None:
     """Read a saved adapter into the one that the model carries. Raises CheckpointError when it is another one."""
     path = Path(folder) / ADAPTER_CONFIG

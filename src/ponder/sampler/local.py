@@ -19,6 +19,7 @@ from ponder.engine.requests import check_prompt
 from ponder.engine.scoring import score
 from ponder.engine.stats import EngineStats
 from ponder.model.checkpoint import load_model
+from ponder.model.lora import load_lora, merge_lora, remove_lora
 from ponder.model.transformer import Transformer
 from ponder.sampler.calling import check_tools, compile_calling, params_of
 from ponder.sampler.job import Item, Job, Mail, Order, Outlet, Prompt
@@ -34,14 +35,20 @@ def load_sampler(
     *,
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    adapter: str | Path | None = None,
     **options: Any,
 ) -> LocalSampler:
     """Model, tokenizer and dialogue format of a folder in the Hugging Face layout, ready to sample.
 
-    options: those of `LocalSampler`. Raises CheckpointError or TokenizerError naming the file.
+    adapter: folder of a LoRA adapter, merged into the weights. options: those of `LocalSampler`. Raises CheckpointError
+    or TokenizerError naming the file.
     """
     tokenizer = Tokenizer.load(folder)
     model = load_model(folder, dtype=dtype, device=device)
+    if adapter is not None:
+        load_lora(model, adapter)
+        merge_lora(model)
+        remove_lora(model)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size}: "

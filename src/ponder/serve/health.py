@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -22,13 +22,15 @@ class Status(BaseModel):
 
 
 class ModelObject(BaseModel):
-    """`max_model_len` as vLLM tells it; null for a model behind another server."""
+    """`max_model_len` and `parent` as vLLM tells them: the window, null for a model behind another server; and of an
+    adapter the model under it."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str
     max_model_len: int | None
+    parent: str | None = None
 
 
 class ModelList(BaseModel):
@@ -69,5 +71,10 @@ async def model(model: str, request: Request) -> ModelObject:
 
 
 def _model(served: Served) -> ModelObject:
-    details: dict[str, Any] = {"id": served.name, "created": served.created, "owned_by": served.owned_by}
-    return ModelObject(**details, max_model_len=served.sampler.window)
+    return ModelObject(
+        id=served.name,
+        created=served.created,
+        owned_by=served.owned_by,
+        max_model_len=served.sampler.window,
+        parent=served.parent,
+    )

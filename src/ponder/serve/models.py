@@ -15,18 +15,21 @@ from ponder.serve.admission import Admission
 from ponder.serve.errors import ApiError, ErrorType
 from ponder.serve.settings import Settings
 from ponder.tokenizer import Tokenizer
+from ponder.types import InvalidRequest
 
 REMOTE_RUNNING = 256  # requests at once to a model behind another server, which has a queue of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """One model under the name that requests call it by. created: seconds since 1970."""
+    """One model under the name that requests call it by. created: seconds since 1970. parent: of an adapter, the model
+    under it."""
 
     name: str
     sampler: Sampler
     created: int = field(default_factory=lambda: int(time.time()))
     owned_by: str = "ponder"
+    parent: str | None = None
 
     @property
     def local(self) -> LocalSampler | None:
@@ -52,7 +55,11 @@ class Models:
 
     def __init__(self, served: Mapping[str, Served] | list[Served], settings: Settings) -> None:
         each = served.values() if isinstance(served, Mapping) else served
-        self._served = {one.name: one for one in each}
+        self._served: dict[str, Served] = {}
+        for one in each:
+            if one.name in self._served:
+                raise InvalidRequest(f"two models are called {one.name!r}: give each a name of its own (NAME=MODEL)")
+            self._served[one.name] = one
         self.admissions = {
             name: Admission(
                 running=one.local.engine.max_batch if one.local else REMOTE_RUNNING,
