@@ -27,7 +27,7 @@ FLAGS: tuple[tuple[str, type, str], ...] = (
     ("deadline", float, "seconds that a request may take; 0 is no limit (default: 0)"),
     ("drain", float, "seconds that a shutdown waits for running requests (default: 30)"),
     ("coalesce", float, "milliseconds of streamed text in one event (default: 20)"),
-    ("samples", int, "samples that a strategy may ask for (default: 64)"),
+    ("samples", int, "answers that one request may ask for, as n or by a strategy (default: 64)"),
 )
 
 

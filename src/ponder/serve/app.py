@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,10 +18,12 @@ from ponder.serve.auth import Auth, Keys
 from ponder.serve.body import Body
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
+from ponder.serve.document import document
 from ponder.serve.errors import ERRORS, ApiError, ErrorType, Failures, logged
 from ponder.serve.logs import AccessLog
 from ponder.serve.metrics import Metrics
 from ponder.serve.models import Models, Served
+from ponder.serve.query import check_query
 from ponder.serve.responses import routes as responses
 from ponder.serve.responses.keeping import keeping
 from ponder.serve.settings import Settings
@@ -61,6 +63,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         responses=ERRORS,
+        dependencies=[Depends(check_query)],
         redirect_slashes=False,
     )
     app.state.ponder = state
@@ -75,6 +78,7 @@ def create_app(
     app.add_middleware(Auth, keys=keys)
     app.add_middleware(Failures)
     app.add_middleware(AccessLog)
+    app.openapi = document(app, keys=keys is not None)  # type: ignore[method-assign]
     return app
 
 
@@ -88,7 +92,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     several kinds is wrong as each of them. What was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
     body = error.body if isinstance(error.body, dict) else {}
-    places = [_place(each["loc"], body) for each in error.errors()[:MOST_ERRORS]]
+    places = [_place(each["loc"], body, each["type"] == "missing") for each in error.errors()[:MOST_ERRORS]]
     deepest = max(range(len(places)), key=lambda at: len(places[at]))
     first: dict[str, Any] = dict(error.errors()[deepest])
     place = _spelled(places[deepest])
@@ -98,19 +102,17 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(told.as_json(), told.status)
 
 
-def _place(location: Sequence[str | int], body: Any) -> list[str | int]:
-    """Where in the request an error is. The location also names the kinds that a value might be of, which are left out
-    unless they might be the name of what is missing."""
+def _place(location: Sequence[str | int], body: Any, missing: bool) -> list[str | int]:
+    """Where in the request an error is. The location also names the kinds that a value might be of: these are left out.
+    missing: its last step is no part of the body."""
     if location[0] != "body":
         return list(location[1:])
     place: list[str | int] = []
-    for at, step in enumerate(location[1:], 2):
-        inside = (isinstance(body, dict) and step in body) or (isinstance(body, list) and isinstance(step, int))
-        if inside:
-            body = body[step]
-        if inside or (at == len(location) and isinstance(body, dict)):
+    for step in location[1:]:
+        if (isinstance(body, dict) and step in body) or (isinstance(body, list) and isinstance(step, int)):
+            body = body[step]  # type: ignore[index]
             place.append(step)
-    return place
+    return [*place, location[-1]] if missing and len(location) > 1 else place
 
 
 def _spelled(place: Sequence[str | int]) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -52,7 +52,7 @@ async def ready(request: Request) -> Status:
     return Status()
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
     return Response(state_of(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)
@@ -65,7 +65,7 @@ async def models(request: Request) -> ModelList:
 
 
 @router.get("/v1/models/{model:path}")
-async def model(model: str, request: Request) -> ModelObject:
+async def model(model: Annotated[str, Path(max_length=512)], request: Request) -> ModelObject:
     """One of them."""
     return _model(state_of(request).models.get(model))
 

@@ -23,7 +23,7 @@ class Settings:
     queued_requests, queued_tokens: more waiting requests, or more tokens of theirs, are refused with 429.
     deadline: seconds one request may take; 0: no limit. drain: seconds that a shutdown waits for running requests.
     coalesce: milliseconds over which streamed text is gathered into one event.
-    body: bytes of the longest request body. strategies: whether a request may name one, up to `samples` samples.
+    body: bytes of the longest request body. samples: answers that one request may ask for, as `n` or by a strategy.
     """
 
     host: str = "127.0.0.1"

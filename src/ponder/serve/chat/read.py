@@ -21,7 +21,7 @@ ANY_OBJECT = '{"type": "object"}'
 
 def read_request(body: ChatRequest, served: Served, settings: Settings, owner: str) -> Request:
     """Raises ApiError naming the field that cannot be served as asked."""
-    _refuse(body, served)
+    _refuse(body, served, settings)
     params = _params(body, served)
     return Request(
         prompt=read_messages(body.messages),
@@ -37,7 +37,9 @@ def read_request(body: ChatRequest, served: Served, settings: Settings, owner: s
     )
 
 
-def _refuse(body: ChatRequest, served: Served) -> None:
+def _refuse(body: ChatRequest, served: Served, settings: Settings) -> None:
+    if body.n > settings.samples:
+        raise ApiError(400, f"n is {body.n}: allowed are {settings.samples} on this server", param="n")
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
             raise unsupported(name, "penalties are not supported: leave it out, or 0")

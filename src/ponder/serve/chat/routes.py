@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ponder.sampler.protocol import Completion, Delta, Done
 from ponder.serve import work
+from ponder.serve.chat.answer import ANSWERS
 from ponder.serve.chat.read import read_request
 from ponder.serve.chat.schema import ChatRequest
 from ponder.serve.chat.write import Writer, finish_reason, usage
@@ -24,7 +25,7 @@ router = APIRouter()
 Batches = AsyncGenerator[list[Delta | Done], None]
 
 
-@router.post("/v1/chat/completions", response_model=None)
+@router.post("/v1/chat/completions", response_model=None, responses=ANSWERS)
 async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     """An answer to a conversation, whole or, with `stream`, as it comes."""
     state, owner = state_of(http), owner_of(http)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from ponder.serve.bounds import LongText, Name, check_tree
+from ponder.serve.bounds import LongText, Name, Tree
 from ponder.think.effort import FRACTIONS
 
 Efforts = Literal["none", "minimal", "low", "medium", "high"]
@@ -14,9 +14,9 @@ assert set(Efforts.__args__) == {effort.value for effort in FRACTIONS}  # type: 
 
 
 class Strict(BaseModel):
-    """A JSON object with these fields and no others."""
+    """A JSON object with these fields and no others, each of the kind that it should be: no "1" for 1."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 class TextPart(Strict):
@@ -72,7 +72,7 @@ AnyMessage = Annotated[InstructingMessage | UserMessage | AssistantMessage | Too
 class Function(Strict):
     name: Name
     description: LongText | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(check_tree)] | None = None
+    parameters: Tree | None = None
     strict: bool | None = None
 
 
@@ -101,7 +101,7 @@ class ObjectFormat(Strict):
 class Schema(Strict):
     name: Name
     description: LongText | None = None
-    schema_: Annotated[dict[str, Any], AfterValidator(check_tree), Field(alias="schema")]
+    schema_: Annotated[Tree, Field(alias="schema")]
     strict: bool | None = None
 
 
@@ -114,7 +114,7 @@ class StreamOptions(Strict):
     include_usage: bool = False
 
 
-TokenText = Annotated[str, Field(max_length=10)]
+TokenText = Annotated[str, Field(max_length=10, pattern="^[0-9]+$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 
@@ -144,7 +144,10 @@ class ChatRequest(Strict):
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    logit_bias: Annotated[dict[TokenText, Bias], Field(max_length=1024)] | None = None
+    logit_bias: (
+        Annotated[dict[TokenText, Bias], Field(max_length=1024, json_schema_extra={"additionalProperties": False})]
+        | None
+    ) = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
