@@ -13,7 +13,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from ponder.dialogue import Role, ToolCall
-from ponder.serve import Served
+from ponder.serve import Served, Settings
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
@@ -244,6 +244,20 @@ def test_items_that_cannot_be_read_are_refused(client: openai.OpenAI, item: dict
     assert caught.value.body["param"].startswith("input")
 
 
+def test_an_item_is_sent_once(client: openai.OpenAI) -> None:
+    conversation = client.conversations.create(items=[{"id": "msg_a", "role": "user", "content": "zero"}])
+    item = {"id": "msg_a", "role": "user", "content": "one"}
+    for options in ({"input": [item, item]}, {"input": [item], "conversation": conversation.id}):
+        with pytest.raises(openai.BadRequestError, match="already"):
+            client.responses.create(model="said", **options)
+
+
+def test_a_summary_that_is_left_to_the_server_is_empty(client: openai.OpenAI) -> None:
+    answer = said(client, "hello", reasoning={"summary": "auto"})
+    assert answer.reasoning.summary is None
+    assert answer.output[0].summary == []
+
+
 def test_instructions_in_the_middle_are_refused(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="stand at the beginning"):
         said(client, [{"role": "user", "content": "x"}, {"role": "developer", "content": "be brief"}])
@@ -468,6 +482,18 @@ def test_what_fails_in_the_background_says_why(client: openai.OpenAI) -> None:
     assert "tokens" in done.error.message
     events = checked(client.responses.retrieve(answer.id, stream=True))
     assert events[-1]["type"] == "response.failed"
+
+
+def test_as_many_wait_as_may(client: openai.OpenAI) -> None:
+    settings = Settings(queued_requests=2)
+    with serving([Served(name="said", sampler=ScriptedSampler(script))], settings) as live, live.client() as client:
+        ids = [said(client, "wait 60", background=True).id for _ in range(2)]
+        with pytest.raises(openai.RateLimitError) as caught:
+            said(client, "wait 60", background=True)
+        assert int(caught.value.response.headers["retry-after"]) >= 1
+        for id in ids:
+            client.responses.cancel(id)
+        assert finished(client, said(client, "hello", background=True).id).status == "completed"
 
 
 def test_a_foreground_response_cannot_be_followed(client: openai.OpenAI) -> None:
