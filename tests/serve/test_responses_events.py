@@ -10,7 +10,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall
-from ponder.sampler.protocol import Completion, Delta
+from ponder.sampler.protocol import CallDelta, Completion, Delta
 from ponder.serve import Served
 from ponder.serve.responses.events import EventWriter, frame
 from ponder.serve.responses.items import Dress, output_items
@@ -183,6 +183,42 @@ def test_thinking_that_is_known_at_the_end_only_stands_where_it_was_added() -> N
     assert [item["type"] for item in shown] == ["message", "reasoning"]
     assert [item["id"][-1] for item in shown] == ["0", "1"]
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("dress", [HIDDEN, SHOWN], ids=["hidden", "shown"])
+def test_calls_that_are_streamed_are_the_same_items(size: int, dress: Dress) -> None:
+    deltas: list = pieces(THOUGHT, "", 9)
+    for number, call in enumerate(CALLS):
+        for at in range(0, len(call.arguments), size):
+            name = call.name if at == 0 else None
+            deltas.append(CallDelta(0, number, name, call.arguments[at : at + size], call.id if at == 0 else None))
+    events, shown, _ = told(deltas, completion(answer="", calls=CALLS), dress)
+    _, whole, _ = told([], completion(answer="", calls=CALLS), dress)
+    assert shown == whole
+    assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == shown
+    for index, call in enumerate(CALLS, 1):
+        of_it = [event for event in events if event["output_index"] == index and event["type"].endswith(".delta")]
+        assert "".join(event["delta"] for event in of_it) == call.arguments
+        assert len(of_it) == -(-len(call.arguments) // size)
+    assert all(KNOWN.validate_python(event) for event in events)
+
+
+def test_pieces_of_one_batch_are_joined() -> None:
+    writer = EventWriter(ID, HIDDEN)
+    batch = [
+        Delta(0, Phase.ANSWER, "a"),
+        Delta(0, Phase.ANSWER, "b"),
+        CallDelta(0, 0, "f", "{"),
+        CallDelta(0, 0, None, "}"),
+    ]
+    events = [json.loads(event.data) for event in writer.pieces(batch)]
+    assert [event["delta"] for event in events if "delta" in event] == ["ab", "{}"]
+
+
+def test_a_call_that_was_cut_off_is_incomplete() -> None:
+    _, shown, _ = told([], completion(answer="", calls=CALLS, stop_reason=StopReason.LENGTH))
+    assert [item["status"] for item in shown] == ["completed", "completed", "incomplete"]
 
 
 def test_a_response_taken_up_again_goes_on_where_it_was() -> None:

@@ -55,6 +55,8 @@ class EventStream(Response):
                 await JSONResponse(told.as_json(), told.status, told.headers)(scope, receive, send)
                 return
             await send({"type": "http.response.body", "body": event(told.as_json()), "more_body": True})
+        if not began:  # nothing to tell is told too
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b""})
 
 

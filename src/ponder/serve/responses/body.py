@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ponder.sampler.protocol import Request
-from ponder.serve.errors import ApiError
+from ponder.serve.errors import ApiError, logged
 from ponder.serve.responses.events import Wire
 from ponder.serve.responses.schema import NamedTool, ResponseRequest
 from ponder.serve.store import Status
-from ponder.types import StopReason, Usage
+from ponder.types import StopReason, Usage, WindowExceeded
 
 
 def fields(asked: ResponseRequest, request: Request, effort: str | None) -> Wire:
@@ -89,6 +89,14 @@ def usage(bill: Usage) -> Wire:
 def failed(body: Mapping[str, Any], error: Wire) -> Wire:
     """The response object of a response that failed. What it had said so far is not kept."""
     return {**body, "status": Status.FAILED.value, "error": error, "output": []}
+
+
+def in_words(error: Exception) -> ApiError:
+    """What failed, in the API's words and under the names of this request. The server's own failures are logged."""
+    told = logged(error)
+    if isinstance(error, WindowExceeded):
+        return ApiError(told.status, told.body.message, param="input", code=told.body.code)
+    return told
 
 
 def failure(error: ApiError) -> Wire:

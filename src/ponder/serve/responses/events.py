@@ -5,22 +5,23 @@
     completed | incomplete | failed
 
 A reasoning item that is shown, or sealed, is done when all of it is known: at the end, before the others are. Hidden,
-it is done when the answer begins. https://platform.openai.com/docs/api-reference/responses-streaming
+it is done when the answer, or a call, begins. https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ponder.sampler.protocol import Delta
-from ponder.serve.responses.items import Dress, item_id, output_text, reasoning_text
+from ponder.sampler.protocol import CallDelta, Delta
+from ponder.serve.responses.items import Dress, call_id, item_id, output_text, reasoning_text
 from ponder.serve.store import Event, Item
 from ponder.types import Phase
 
 Wire = dict[str, Any]
+Piece = Delta | CallDelta
 
 
 @dataclass(slots=True)
@@ -52,13 +53,16 @@ class EventWriter:
         """`response.created`, `.in_progress`, `.completed` and the like, with the whole response."""
         return self._event(f"response.{name}", response=response)
 
-    def pieces(self, deltas: Iterable[Delta]) -> Iterator[Event]:
-        """What a batch of pieces lets out, neighbours of one phase joined."""
-        for phase, text in _joined(deltas):
-            if phase is Phase.THINK:
-                yield from self._think(text)
-            elif phase is Phase.ANSWER:
-                yield from self._say(text)
+    def pieces(self, pieces: Iterable[Piece]) -> Iterator[Event]:
+        """What a batch of pieces lets out, neighbours of one phase, or of one call, joined."""
+        for piece in _joined(pieces):
+            match piece:
+                case CallDelta():
+                    yield from self._call(piece)
+                case Delta(phase=Phase.THINK):
+                    yield from self._think(piece.text)
+                case Delta(phase=Phase.ANSWER):
+                    yield from self._say(piece.text)
 
     def placed(self, items: Sequence[Item]) -> list[Item]:
         """The finished items under the ids and in the order in which they were added, or will be."""
@@ -97,12 +101,25 @@ class EventWriter:
     def _say(self, text: str) -> Iterator[Event]:
         sent = self._sent.get("message")
         if sent is None:
-            thought = self._sent.get("reasoning")
-            if thought is not None and self.dress.plain:
-                yield self._done(thought, {"id": thought.id, "type": "reasoning", "summary": [], "status": "completed"})
+            yield from self._end_hidden_thought()
             sent = yield from self._add("message", {"type": "message"})
         sent.text += text
         yield self._of("response.output_text.delta", sent, content_index=0, delta=text, logprobs=[])
+
+    def _call(self, piece: CallDelta) -> Iterator[Event]:
+        sent = self._sent.get(f"call {piece.call}")
+        if sent is None:
+            yield from self._end_hidden_thought()
+            names = {"name": piece.name or "", "call_id": piece.id or call_id(self.response_id, piece.call)}
+            sent = yield from self._add(f"call {piece.call}", {"type": "function_call", **names})
+        if piece.arguments:
+            sent.text += piece.arguments
+            yield self._of("response.function_call_arguments.delta", sent, delta=piece.arguments)
+
+    def _end_hidden_thought(self) -> Iterator[Event]:
+        thought = self._sent.get("reasoning")
+        if thought is not None and not thought.done and self.dress.plain:
+            yield self._done(thought, {"id": thought.id, "type": "reasoning", "summary": [], "status": "completed"})
 
     def _end_reasoning(self, sent: _Sent, body: Wire) -> Iterator[Event]:
         for part in body.get("content", ()):
@@ -177,13 +194,23 @@ def frame(event: Event) -> bytes:
     return f"event: {event.type}\ndata: {event.data}\n\n".encode()
 
 
-def _joined(deltas: Iterable[Delta]) -> Iterator[tuple[Phase, str]]:
-    phase, texts = None, list[str]()
-    for delta in deltas:
-        if delta.phase is not phase:
-            if phase is not None:
-                yield phase, "".join(texts)
-            phase, texts = delta.phase, []
-        texts.append(delta.text)
-    if phase is not None:
-        yield phase, "".join(texts)
+def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    held: list[Piece] = []
+    for piece in pieces:
+        if held and _source(held[0]) != _source(piece):
+            yield _together(held)
+            held = []
+        held.append(piece)
+    if held:
+        yield _together(held)
+
+
+def _source(piece: Piece) -> Phase | int:
+    return piece.call if isinstance(piece, CallDelta) else piece.phase
+
+
+def _together(pieces: Sequence[Piece]) -> Piece:
+    first = pieces[0]
+    if isinstance(first, CallDelta):
+        return replace(first, arguments="".join(piece.arguments for piece in pieces if isinstance(piece, CallDelta)))
+    return replace(first, text="".join(piece.text for piece in pieces if isinstance(piece, Delta)))

@@ -68,7 +68,8 @@ def output_items(completion: Completion, response_id: str, served: Served, logpr
             texts,
         )
     for call in calls:
-        add("function_call", call_body(call), [call])
+        cut = early and call is parts[-1]
+        add("function_call", {**call_body(call), "status": _status(cut)}, [call])
     return items
 
 
@@ -77,12 +78,7 @@ def output_text(text: str, logprobs: Sequence[Any] = ()) -> dict[str, Any]:
 
 
 def call_body(call: ToolCall) -> dict[str, Any]:
-    return {
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments,
-        "status": "completed",
-    }
+    return {"call_id": call.id, "name": call.name, "arguments": call.arguments}
 
 
 def with_call_ids(message: Message, response_id: str) -> Message:

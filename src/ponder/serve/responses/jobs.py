@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ponder.sampler.protocol import Completion, Done
 from ponder.serve import work
-from ponder.serve.errors import ApiError, as_api_error, shutting_down, too_busy
-from ponder.serve.responses.body import failed, failure
+from ponder.serve.errors import ApiError, shutting_down, too_busy
+from ponder.serve.responses.body import failed, failure, in_words
 from ponder.serve.responses.events import EventWriter, Wire
 from ponder.serve.responses.read import read_turn
 from ponder.serve.responses.schema import ResponseRequest
@@ -23,7 +22,6 @@ from ponder.serve.streaming import coalesced
 if TYPE_CHECKING:
     from ponder.serve.state import State
 
-log = logging.getLogger("ponder.serve")
 RESTARTED = {"code": "server_restarted", "message": "the server stopped while this response was in progress: ask again"}
 
 
@@ -121,9 +119,7 @@ class Jobs:
                         raise
                     await asyncio.sleep(float(error.headers.get("Retry-After", 1)))
         except Exception as error:
-            told = as_api_error(error)
-            if told.status >= 500:
-                log.error("background response failed", exc_info=error)
+            told = in_words(error)
             if told.status != 503:  # the server stops: it stays queued
                 await self._fail(turn.record(Status.IN_PROGRESS), failure(told))
 
@@ -163,7 +159,7 @@ class Jobs:
             release = self.state.claims.take(response.owner, asked.conversation_id)
             turn = await read_turn(asked, response.owner, self.state, response.id, response.created_at)
         except Exception as error:
-            await self._fail(response, failure(as_api_error(error)))
+            await self._fail(response, failure(in_words(error)))
             return
         number = await self.state.store.last_event(response.id) + 1
         self.start(turn, EventWriter(response.id, turn.dress, number), release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from ponder.serve.responses.items import Dress, input_items
 from ponder.serve.responses.schema import FunctionTool, NamedTool, ResponseRequest, SchemaFormat
 from ponder.serve.responses.turn import Turn
 from ponder.serve.state import State
+from ponder.serve.store import Item
 
 PRO_SAMPLES = 8
 RENAMED = {
@@ -36,8 +38,9 @@ async def read_turn(asked: ResponseRequest, owner: str, state: State, id: str, c
     served = state.models.get(asked.model)
     _check(asked, served, state)
     policy = _policy(asked)
-    given = input_items(asked, id)
-    items = [*await history(asked, owner, state), *given]
+    given, before = input_items(asked, id), await history(asked, owner, state)
+    _check_ids(given, before if asked.conversation_id else [])
+    items = [*before, *given]
     if not items:
         raise ApiError(400, "input: there is nothing to answer", param="input", code="missing_required_parameter")
     items = await with_kept_thoughts(items, owner, state)
@@ -78,6 +81,19 @@ def _check(asked: ResponseRequest, served: Served, state: State) -> None:
         raise unsupported("include", "this server does not seal reasoning: `cryptography` is not installed with it")
     if (asked.strategy or is_pro(asked)) and asked.tools:
         raise unsupported("tools", "cannot be set beside a strategy")
+
+
+def _check_ids(given: Sequence[Item], kept: Sequence[Item]) -> None:
+    taken = {item.id for item in kept}
+    for place, item in enumerate(given):
+        if item.id in taken:
+            raise ApiError(
+                400,
+                f"input[{place}]: there is an item '{item.id}' already: send what is new, or leave its id out",
+                param=f"input[{place}].id",
+                code="invalid_value",
+            )
+        taken.add(item.id)
 
 
 def _pro_samples(state: State) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator
@@ -16,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from ponder.sampler.protocol import Completion, Done
 from ponder.serve import work
-from ponder.serve.errors import ApiError, ErrorObject, as_api_error
-from ponder.serve.responses.body import failed, failure
+from ponder.serve.errors import ApiError, ErrorObject
+from ponder.serve.responses.body import failed, failure, in_words
 from ponder.serve.responses.events import EventWriter, Wire, frame
 from ponder.serve.responses.history import kept_items
 from ponder.serve.responses.items import Dress
@@ -31,7 +30,6 @@ from ponder.serve.store import Response as Kept
 from ponder.serve.streaming import Events, EventStream, answered, coalesced
 from ponder.serve.tally import Tally
 
-log = logging.getLogger("ponder.serve")
 router = APIRouter(prefix="/v1/responses", responses={409: {"model": ErrorObject}})
 ResponseId = Annotated[Id, Path()]
 Includes = Annotated[list[Include], Query(max_length=16)]
@@ -125,7 +123,10 @@ async def _whole(asked: ResponseRequest, owner: str, state: State, tally: Tally)
     release = state.claims.take(owner, asked.conversation_id)
     try:
         turn = await read_turn(asked, owner, state, new_id(), int(time.time()))
-        completions = await work.completions(state.models, turn.work)
+        try:
+            completions = await work.completions(state.models, turn.work)
+        except Exception as error:
+            raise in_words(error) from error
         ended = turn.end(completions[0], EventWriter(turn.id, turn.dress))
         if asked.stored:
             await state.store.add(turn.record(ended.status, ended), items=ended.items)
@@ -175,11 +176,9 @@ async def _told(turn: Turn, state: State, tally: Tally) -> Events:
         await _end(turn, state, Status.CANCELLED, turn.body(Status.CANCELLED))
         raise
     except Exception as error:
+        told = in_words(error)
         if writer.number == 0:
-            raise
-        told = as_api_error(error)
-        if told.status >= 500:
-            log.error("stream failed", exc_info=error)
+            raise told from error
         body = failed(turn.body(Status.FAILED), failure(told))
         await _end(turn, state, Status.FAILED, body)
         yield _joined([writer.state("failed", body)])
