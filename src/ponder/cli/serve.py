@@ -64,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
     models = [served(each, args.quantize) for each in args.models or ["mini"]]
     app = create_app(models, settings, keys=keys, store=Store(settings.store) if settings.store else None)
     log_to_stderr()
-    server(app).run()
-    return 0
+    running = server(app)
+    running.run()
+    return 1 if running.force_exit else 0
 
 
 def served(text: str, quantize: str | None) -> Served:
