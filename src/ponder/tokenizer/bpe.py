@@ -145,9 +145,9 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ordinary ids only, whatever the text spells. Raises InvalidRequest for text that is not Unicode."""
-        if len(text) > LONG_TEXT:
-            return self.encode_batch([text])[0]  # lets other threads run meanwhile: megabytes take seconds
         try:
+            if len(text) > LONG_TEXT:
+                return self.encode_batch([text])[0]  # lets other threads run meanwhile: megabytes take seconds
             return self._plain.encode(text, add_special_tokens=False).ids
         except (UnicodeEncodeError, TypeError) as error:
             raise _not_text(text, error) from error
