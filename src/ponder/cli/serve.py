@@ -72,8 +72,9 @@ def run(args: argparse.Namespace) -> int:
     models = load_models(args.models or ["mini"], args.lora, args.quantize)
     app = create_app(models, settings, keys=keys, store=Store(settings.store) if settings.store else None)
     log_to_stderr()
-    server(app).run()
-    return 0
+    running = server(app)
+    running.run()
+    return 1 if running.force_exit else 0
 
 
 def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None) -> list[Served]:

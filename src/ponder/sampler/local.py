@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,11 +24,12 @@ from ponder.model.checkpoint import load_model
 from ponder.model.lora import load_lora, merge_lora, remove_lora
 from ponder.model.transformer import Transformer
 from ponder.sampler.calling import check_tools, compile_calling, params_of
+from ponder.sampler.inbox import Inbox
 from ponder.sampler.job import Item, Job, Mail, Order, Outlet, Prompt
 from ponder.sampler.protocol import Completion, Done, Request, Streamed, Truncation
 from ponder.sampler.replies import check_seconds
-from ponder.sampler.shadow import ShadowCounts, shadow_of
-from ponder.tokenizer import Tokenizer
+from ponder.sampler.shadow import Shadow, ShadowCounts, shadow_of
+from ponder.tokenizer import LONG_TEXT, Tokenizer
 from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, TopLogprobs, WindowExceeded
 
 
@@ -69,6 +72,7 @@ class LocalSampler:
         self.tokenizer = tokenizer
         self.format = format
         self.shadows = ShadowCounts()
+        self.workers: Executor | None = None  # render long prompts, where there are some; else the caller's loop does
         self._name = name
         self._driver = EngineThread(self.engine, self._on_events, self._on_error)
         # The rest belongs to the engine thread.
@@ -103,15 +107,28 @@ class LocalSampler:
     async def sample(self, request: Request) -> list[Completion]:
         """Raises InvalidRequest for what cannot be served as asked, WindowExceeded with the counts, Overloaded when too
         much is waiting."""
-        done = {
-            item.index: item.completion async for item in self._run(request, streamed=False) if isinstance(item, Done)
-        }
+        done: dict[int, Completion] = {}
+        async with aclosing(self._run(request, streamed=False)) as batches:
+            async for batch in batches:
+                done.update((item.index, item.completion) for item in batch if isinstance(item, Done))
         return [done[index] for index in range(request.n)]
 
-    def stream(self, request: Request) -> AsyncIterator[Streamed]:
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
         """Text and calls as they come, each completion ending in its Done. A call of a tool that is not declared comes
         as a whole. Raises as `sample`."""
-        return self._run(request, streamed=True)
+        async with aclosing(self._run(request, streamed=True)) as batches:
+            async for batch in batches:
+                for item in batch:
+                    yield item
+
+    def batches(
+        self, request: Request, seconds: float, over: Callable[[], object] = lambda: None
+    ) -> AsyncGenerator[list[Streamed], None]:
+        """`stream`, gathered: the first item at once, each later one at most `seconds` after it came, a Done at once.
+
+        over: called in the loop once the engine is done with the request, whoever has not taken all of it yet.
+        """
+        return self._run(request, streamed=True, seconds=seconds, over=over)
 
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         """The log-probability of each id but the first after those before it, and the `top` likeliest there. Runs
@@ -132,22 +149,39 @@ class LocalSampler:
         await asyncio.wrap_future(self._driver.call(self._shut))
         self._driver.close()
 
-    async def _run(self, request: Request, *, streamed: bool) -> AsyncIterator[Streamed]:
+    async def _run(
+        self, request: Request, *, streamed: bool, seconds: float = 0.0, over: Callable[[], object] = lambda: None
+    ) -> AsyncGenerator[list[Streamed], None]:
         check_lock()
-        inbox: asyncio.Queue[Item] = asyncio.Queue()
-        order = await self._order(request, Outlet(asyncio.get_running_loop(), inbox.put_nowait), streamed=streamed)
+        inbox: Inbox[Item] = Inbox(_is_end, seconds)
+        open_completions = request.n
+
+        def put(item: Item) -> None:
+            nonlocal open_completions
+            inbox.put(item)
+            if _is_end(item):
+                open_completions = open_completions - 1 if isinstance(item, Done) else 0
+                if not open_completions:
+                    over()
+
+        order = await self._order(request, Outlet(asyncio.get_running_loop(), put), streamed=streamed)
         self._driver.post(partial(self._submit, order))
-        over = 0
+        left = request.n
         try:
-            while over < request.n:
-                item = await inbox.get()
-                if isinstance(item, BaseException):
-                    over = request.n
-                    raise item
-                over += isinstance(item, Done)
-                yield item
+            while left:
+                batch: list[Streamed] = []
+                for item in await inbox.take():
+                    if isinstance(item, BaseException):
+                        left = 0
+                        if batch:
+                            yield batch
+                        raise item
+                    left -= isinstance(item, Done)
+                    batch.append(item)
+                yield batch
         finally:
-            if over < request.n:
+            inbox.close()
+            if left:
                 self._driver.post(partial(self._abort, order))
 
     # Requests in, on the caller's loop ------------------------------------------------------------------------------
@@ -156,14 +190,18 @@ class LocalSampler:
         check_request(request)
         began = time.monotonic()
         request = replace(request, params=params_of(request, self.format.phase_tokens))
-        prompt = self._prompt(request)
+        if self.workers is not None and is_long(request.prompt):
+            rendered = asyncio.get_running_loop().run_in_executor(self.workers, self._render, request)
+            prompt, shadow = await rendered
+        else:
+            prompt, shadow = self._render(request)
         order = Order(
             request=request,
             prompt=prompt,
             outlet=outlet,
             streamed=streamed,
             deadline=None if request.seconds is None else began + request.seconds,
-            shadow=shadow_of(self.engine, self.tokenizer, self.format, request, prompt.messages, self.shadows),
+            shadow=shadow,
         )
         if request.grammar is not None or request.tools:
             size = self.engine.model.config.vocab_size
@@ -171,6 +209,10 @@ class LocalSampler:
                 compile_calling, request, self.tokenizer, self.format, vocab_size=size
             )
         return order
+
+    def _render(self, request: Request) -> tuple[Prompt, Shadow | None]:
+        prompt = self._prompt(request)
+        return prompt, shadow_of(self.engine, self.tokenizer, self.format, request, prompt.messages, self.shadows)
 
     def _prompt(self, request: Request) -> Prompt:
         if isinstance(request.prompt[0], int):
@@ -294,6 +336,24 @@ class LocalSampler:
     def _forget(self, job: Job) -> None:
         del self._jobs[job.number]
         job.order.open.discard(job)
+
+
+def _is_end(item: Item) -> bool:
+    return isinstance(item, Done | BaseException)
+
+
+def is_long(prompt: Conversation | tuple[int, ...]) -> bool:
+    """Whether rendering it would keep an event loop from its other work."""
+    return sum(map(len, texts_of(prompt))) > LONG_TEXT
+
+
+def texts_of(prompt: Conversation | tuple[int, ...]) -> list[str]:
+    """What is encoded to render it. Nothing, where it is ids."""
+    if prompt and isinstance(prompt[0], int):
+        return []
+    fields = ("text", "arguments", "content")
+    parts = (part for message in cast(Conversation, prompt) for part in message.parts)
+    return [text for part in parts for field in fields if (text := getattr(part, field, ""))]
 
 
 def check_request(request: Request) -> None:

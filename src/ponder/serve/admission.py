@@ -5,109 +5,219 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 
-from ponder.serve.errors import shutting_down, too_busy
+from ponder.serve.errors import ApiError, shutting_down, too_busy, too_late
 
 LONGEST_WAIT = 60  # of what Retry-After says, in seconds
+MEMORY = 0.1  # weight of the newest request in what a request takes
+
+Count = Callable[[], Awaitable[int]]
+
+
+class Bound(StrEnum):
+    """Which bound of the queue a refused request met."""
+
+    REQUESTS = "queued_requests"
+    TOKENS = "queued_tokens"
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    ready: asyncio.Future[None]
+    """ready: set once it has its place; an exception once it has lost it."""
+
+    owner: str
     sequences: int
-    tokens: int
+    ready: asyncio.Future[None]
+    tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """What one owner has waiting, oldest first. tokens: of all of it, as far as they are counted."""
+
+    waiters: OrderedDict[_Waiter, None] = field(default_factory=OrderedDict)
+    tokens: int = 0
 
 
 class Admission:
-    """Sequences that run at once, and requests that wait for them. Owners take turns, whoever asks most.
+    """Sequences that run at once, and requests that wait for them.
 
-    running: sequences (n of a request) at once; a request of more than that runs alone. queued_requests,
-    queued_tokens: of those that wait.
+    Owners take turns, whoever asks most. A full queue is shared out as well: who waits with more than the newcomer's
+    owner would gives up its newest place in it. A request begins as soon as any place is free, and then with all its
+    sequences (n of them): those beyond `running` wait in the engine, so that nobody waits for it with idle places.
+
+    running: sequences at once. queued_requests, queued_tokens: of those that wait.
     """
 
     def __init__(self, *, running: int, queued_requests: int, queued_tokens: int) -> None:
         self._free = self._running = running
-        self._queued_requests, self._queued_tokens = queued_requests, queued_tokens
-        self._queues: OrderedDict[str, deque[_Waiter]] = OrderedDict()
-        self._seconds = 1.0  # how long a sequence has taken lately
+        self._bounds = {Bound.REQUESTS: queued_requests, Bound.TOKENS: queued_tokens}
+        self._lines: OrderedDict[str, _Line] = OrderedDict()  # who is first in turn stands first
+        self._seconds = 1.0  # how long a request has taken lately
         self._closed = False
-        self.num_running = self.num_waiting = self.waiting_tokens = self.num_refused = 0
+        self.num_running = self.num_waiting = self.waiting_tokens = 0
+        self.refused: Counter[Bound] = Counter()
+        self.observe: Callable[[float], object] = lambda seconds: None  # is told how long each had to wait
 
     @asynccontextmanager
-    async def admit(self, owner: str, count: Callable[[], int], sequences: int = 1) -> AsyncIterator[None]:
-        """Wait for a place. count: the prompt's tokens, asked only where it has to wait. Raises ApiError 429 where the
-        queue is full, 503 once the server shuts down."""
-        sequences = min(sequences, self._running)
-        await self._enter(owner, count, sequences)
-        began = time.monotonic()
+    async def admit(
+        self, owner: str, count: Count, sequences: int = 1, deadline: float | None = None
+    ) -> AsyncIterator[None]:
+        """`enter`, and leave with the context."""
+        place = await self.enter(owner, count, sequences, deadline)
         try:
             yield
         finally:
-            self._seconds += 0.1 * (time.monotonic() - began - self._seconds)
-            self._leave(sequences)
+            place.leave()
+
+    async def enter(self, owner: str, count: Count, sequences: int = 1, deadline: float | None = None) -> Place:
+        """Wait for a place. count: the prompt's tokens, asked only where it has to wait. deadline: on the clock of
+        `time.monotonic`. Raises ApiError: 429 where the queue is full, 503 once the deadline is over and once the
+        server shuts down."""
+        came = time.monotonic()
+        await self._enter(owner, count, sequences, deadline)
+        self.observe(time.monotonic() - came)
+        return Place(self, sequences)
 
     def close(self) -> None:
         """Nobody new comes in; whoever waits goes on waiting for its place."""
         self._closed = True
 
     @property
+    def idle(self) -> bool:
+        """Nobody runs or waits."""
+        return not self.num_running and not self.num_waiting
+
+    @property
     def retry_after(self) -> int:
         """Seconds until the queue has likely moved."""
         return min(LONGEST_WAIT, max(1, math.ceil(self._seconds * (self.num_waiting + 1) / self._running)))
 
-    async def _enter(self, owner: str, count: Callable[[], int], sequences: int) -> None:
+    async def _enter(self, owner: str, count: Count, sequences: int, deadline: float | None) -> None:
         if self._closed:
             raise shutting_down()
-        if not self.num_waiting and sequences <= self._free:
+        if not self.num_waiting and self._free > 0:
             self._take(sequences)
             return
-        tokens = count() if self.num_waiting < self._queued_requests else 0
-        if self.num_waiting >= self._queued_requests or self.waiting_tokens + tokens > self._queued_tokens:
-            self.num_refused += 1
-            raise too_busy(self.retry_after)
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), sequences, tokens)
-        self._queues.setdefault(owner, deque()).append(waiter)
-        self.num_waiting += 1
-        self.waiting_tokens += tokens
+        waiter = _Waiter(owner, sequences, asyncio.get_running_loop().create_future())
+        self._queue(waiter)
         try:
-            await waiter.ready
-        except asyncio.CancelledError:
-            if waiter.ready.done() and not waiter.ready.cancelled():
-                self._leave(sequences)  # the place came just when nobody wanted it any more
-            else:
-                self._queues[owner].remove(waiter)
-                self._forget(owner, waiter)
-                self._next()
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())) as late:
+                tokens = await count()
+                if not waiter.ready.done():
+                    self._weigh(waiter, tokens)
+                await waiter.ready
+        except BaseException as error:
+            if _has_place(waiter):
+                self.leave(sequences)  # it came just when nobody wanted it any more
+            elif not waiter.ready.done() or waiter.ready.cancelled():
+                self._drop(waiter)
+            if isinstance(error, TimeoutError) and late.expired():
+                raise too_late(self.retry_after) from None
             raise
+
+    def _queue(self, waiter: _Waiter) -> None:
+        """Let it wait, at the end of its owner's line. Raises ApiError 429 where the queue is full, unless another
+        owner has more in it."""
+        if self.num_waiting >= self._bounds[Bound.REQUESTS]:
+            longest = max(self._lines.values(), key=lambda line: len(line.waiters), default=_Line())
+            if len(longest.waiters) <= len(self._line(waiter.owner).waiters) + 1:
+                raise self._refusal(Bound.REQUESTS)
+            self._push_out(next(reversed(longest.waiters)), Bound.REQUESTS)
+        self._lines.setdefault(waiter.owner, _Line()).waiters[waiter] = None
+        self.num_waiting += 1
+
+    def _weigh(self, waiter: _Waiter, tokens: int) -> None:
+        """Its tokens are known now. Raises ApiError 429 where they are too many, unless another owner has more."""
+        over = self.waiting_tokens + tokens - self._bounds[Bound.TOKENS]
+        if over > 0:
+            longest = max(self._lines.values(), key=lambda line: line.tokens)
+            spare = longest.tokens - self._line(waiter.owner).tokens - tokens
+            victims: list[_Waiter] = []
+            freed = 0
+            for other in reversed(longest.waiters):
+                if other.tokens and freed < over:
+                    victims.append(other)
+                    freed += other.tokens
+            if not over <= freed <= spare:
+                raise self._refusal(Bound.TOKENS)
+            for other in victims:
+                self._push_out(other, Bound.TOKENS)
+        waiter.tokens = tokens
+        self._line(waiter.owner).tokens += tokens
+        self.waiting_tokens += tokens
+
+    def _line(self, owner: str) -> _Line:
+        return self._lines.get(owner) or _Line()
+
+    def _push_out(self, waiter: _Waiter, bound: Bound) -> None:
+        self._drop(waiter)
+        if not waiter.ready.done():
+            waiter.ready.set_exception(self._refusal(bound))
+
+    def _refusal(self, bound: Bound) -> ApiError:
+        self.refused[bound] += 1
+        return too_busy(self.retry_after)
 
     def _take(self, sequences: int) -> None:
         self._free -= sequences
         self.num_running += 1
 
-    def _leave(self, sequences: int) -> None:
+    def took(self, seconds: float) -> None:
+        """How long a request held its place."""
+        self._seconds += MEMORY * (seconds - self._seconds)
+
+    def leave(self, sequences: int) -> None:
+        """A place is free."""
         self._free += sequences
         self.num_running -= 1
         self._next()
 
     def _next(self) -> None:
         """Let in whoever is next, owner by owner, as long as there is room."""
-        while self._queues:
-            owner, queue = next(iter(self._queues.items()))
-            waiter = queue[0]
-            if waiter.sequences > self._free:
-                return
-            queue.popleft()
-            self._queues.move_to_end(owner)
-            self._forget(owner, waiter)
-            self._take(waiter.sequences)
-            waiter.ready.set_result(None)
+        while self._lines and self._free > 0:
+            owner, line = next(iter(self._lines.items()))
+            waiter = next(iter(line.waiters))
+            self._lines.move_to_end(owner)
+            self._drop(waiter)
+            if not waiter.ready.done():  # done: it was cancelled, and its task has not run since
+                self._take(waiter.sequences)
+                waiter.ready.set_result(None)
 
-    def _forget(self, owner: str, waiter: _Waiter) -> None:
-        self.num_waiting -= 1
-        self.waiting_tokens -= waiter.tokens
-        if not self._queues[owner]:
-            del self._queues[owner]
+    def _drop(self, waiter: _Waiter) -> None:
+        """It waits no longer."""
+        line = self._line(waiter.owner)
+        if waiter in line.waiters:
+            del line.waiters[waiter]
+            line.tokens -= waiter.tokens
+            self.num_waiting -= 1
+            self.waiting_tokens -= waiter.tokens
+            if not line.waiters:
+                del self._lines[waiter.owner]
+
+
+def _has_place(waiter: _Waiter) -> bool:
+    ready = waiter.ready
+    return ready.done() and not ready.cancelled() and ready.exception() is None
+
+
+class Place:
+    """Among what runs, until it is left."""
+
+    def __init__(self, admission: Admission, sequences: int) -> None:
+        self._admission = admission
+        self._sequences = sequences
+        self._began = time.monotonic()
+        self._left = False
+
+    def leave(self) -> None:
+        """Once is enough."""
+        if not self._left:
+            self._left = True
+            self._admission.took(time.monotonic() - self._began)
+            self._admission.leave(self._sequences)

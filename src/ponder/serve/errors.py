@@ -159,6 +159,17 @@ def too_busy(retry_after: int) -> ApiError:
     )
 
 
+def too_late(retry_after: int) -> ApiError:
+    """The deadline was over before the request could begin. retry_after: seconds."""
+    return ApiError(
+        503,
+        f"the deadline was over while the request waited for its turn: try again in {retry_after} s",
+        type=ErrorType.SERVER,
+        code="deadline_exceeded",
+        headers={"Retry-After": str(retry_after)},
+    )
+
+
 def shutting_down() -> ApiError:
     return ApiError(
         503, "the server is shutting down", type=ErrorType.SERVER, code="shutting_down", headers={"Retry-After": "5"}

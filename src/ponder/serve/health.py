@@ -15,6 +15,7 @@ from ponder.serve.models import Served
 from ponder.serve.state import state_of
 
 router = APIRouter()
+TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
 class Status(BaseModel):
@@ -52,10 +53,12 @@ async def ready(request: Request) -> Status:
     return Status()
 
 
-@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+@router.get("/metrics", response_class=Response, responses={200: {"content": TEXT}})
 async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
-    return Response(state_of(request).metrics.page(), media_type=CONTENT_TYPE_LATEST)
+    state = state_of(request)
+    engines = {each.name: await each.local.stats() for each in state.models if each.local is not None}
+    return Response(state.metrics.page(engines), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models")

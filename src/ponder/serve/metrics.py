@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ponder.engine.stats import EngineStats
+from ponder.serve.admission import Bound
 from ponder.serve.models import Models
 from ponder.types import Usage
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5)
 LABELS = ("model_name",)
 
 
@@ -20,21 +23,32 @@ class Metrics:
 
     def __init__(self, models: Models) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Gauges(models))
+        self._engines = _Engines()
+        self.registry.register(_Queues(models))
+        self.registry.register(self._engines)
         self._prompt = self._counter("prompt_tokens", "Tokens of prompts")
-        self._cached = self._counter("prompt_tokens_cached", "Tokens of prompts that were found in the cache")
+        self._queries = self._counter("prefix_cache_queries", "Tokens of prompts that were looked up in the cache")
+        self._hits = self._counter("prefix_cache_hits", "Tokens of prompts that were found in the cache")
         self._generated = self._counter("generation_tokens", "Tokens generated, thinking included")
         self._reasoning = self._counter("reasoning_tokens", "Tokens generated while thinking")
         self._finished = Counter(
             "ponder:request_success", "Completions that ended", (*LABELS, "finished_reason"), registry=self.registry
         )
+        self._left = Counter("ponder:client_disconnects", "Requests whose client left", registry=self.registry)
+        self._queue = self._histogram("request_queue_time_seconds", "From the request to its place among what runs")
         self._first = self._histogram("time_to_first_token_seconds", "From the request to its first token")
         self._whole = self._histogram("e2e_request_latency_seconds", "From the request to its end")
+        self._between = self._histogram(
+            "request_time_per_output_token_seconds", "Between two tokens of a stream, on average", TOKEN_SECONDS
+        )
+        for name, admission in models.admissions.items():
+            admission.observe = self._queue.labels(name).observe
 
     def finished(self, model: str, usage: Usage, reasons: list[str], seconds: float, first: float | None) -> None:
         """One request that ended. seconds: it took; first: until its first token, where that is known."""
         self._prompt.labels(model).inc(usage.prompt_tokens)
-        self._cached.labels(model).inc(usage.cached_tokens)
+        self._queries.labels(model).inc(usage.prompt_tokens)
+        self._hits.labels(model).inc(usage.cached_tokens)
         self._generated.labels(model).inc(usage.completion_tokens)
         self._reasoning.labels(model).inc(usage.reasoning_tokens)
         for reason in reasons:
@@ -42,19 +56,27 @@ class Metrics:
         self._whole.labels(model).observe(seconds)
         if first is not None:
             self._first.labels(model).observe(first)
+            if usage.completion_tokens > 1:
+                self._between.labels(model).observe((seconds - first) / (usage.completion_tokens - 1))
 
-    def page(self) -> bytes:
+    def left(self) -> None:
+        """A client that did not wait for its answer."""
+        self._left.inc()
+
+    def page(self, engines: Mapping[str, EngineStats]) -> bytes:
+        """engines: a moment of each model's, by name."""
+        self._engines.stats = engines
         return generate_latest(self.registry)
 
     def _counter(self, name: str, what: str) -> Counter:
         return Counter(f"ponder:{name}", what, LABELS, registry=self.registry)
 
-    def _histogram(self, name: str, what: str) -> Histogram:
-        return Histogram(f"ponder:{name}", what, LABELS, registry=self.registry, buckets=SECONDS)
+    def _histogram(self, name: str, what: str, buckets: tuple[float, ...] = SECONDS) -> Histogram:
+        return Histogram(f"ponder:{name}", what, LABELS, registry=self.registry, buckets=buckets)
 
 
-class _Gauges(Collector):
-    """What is read off the queues and the engines when somebody looks."""
+class _Queues(Collector):
+    """What is read off the queues when somebody looks."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -62,15 +84,30 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         running = GaugeMetricFamily("ponder:num_requests_running", "Requests under way", labels=LABELS)
         waiting = GaugeMetricFamily("ponder:num_requests_waiting", "Requests that wait", labels=LABELS)
-        refused = GaugeMetricFamily("ponder:admission_rejections", "Requests refused with 429", labels=LABELS)
-        cache = GaugeMetricFamily("ponder:kv_cache_usage_perc", "Share of the cache in use, 0 to 1", labels=LABELS)
-        for served in self._models:
-            admission = self._models.admissions[served.name]
-            running.add_metric([served.name], admission.num_running)
-            waiting.add_metric([served.name], admission.num_waiting)
-            refused.add_metric([served.name], admission.num_refused)
-            if served.local is not None:
-                stats = served.local.engine.stats
-                pages = stats.pages_used + stats.pages_cached + stats.pages_free
-                cache.add_metric([served.name], stats.pages_used / pages)
-        yield from (running, waiting, refused, cache)
+        tokens = GaugeMetricFamily("ponder:num_tokens_waiting", "Tokens of prompts that wait", labels=LABELS)
+        refused = CounterMetricFamily(
+            "ponder:admission_rejections", "Requests refused with 429", labels=(*LABELS, "reason")
+        )
+        for name, admission in self._models.admissions.items():
+            running.add_metric([name], admission.num_running)
+            waiting.add_metric([name], admission.num_waiting)
+            tokens.add_metric([name], admission.waiting_tokens)
+            for bound in Bound:
+                refused.add_metric([name, bound.value], admission.refused[bound])
+        yield from (running, waiting, tokens, refused)
+
+
+class _Engines(Collector):
+    """What the engines count."""
+
+    def __init__(self) -> None:
+        self.stats: Mapping[str, EngineStats] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        usage = GaugeMetricFamily("ponder:kv_cache_usage_perc", "Share of the cache in use, 0 to 1", labels=LABELS)
+        preempted = CounterMetricFamily("ponder:num_preemptions", "Sequences that gave way and wait", labels=LABELS)
+        for name, stats in self.stats.items():
+            pages = stats.pages_used + stats.pages_cached + stats.pages_free
+            usage.add_metric([name], stats.pages_used / pages)
+            preempted.add_metric([name], stats.counters.preemptions)
+        yield from (usage, preempted)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import sys
+import time
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,14 +15,35 @@ from fastapi import FastAPI
 from ponder.serve.state import State
 from ponder.serve.wire import HEAD_BYTES, Protocol
 
+TICK = 0.05  # seconds between two looks at whether all is done
+
 
 class Server(uvicorn.Server):
-    """Takes nothing new from the first signal on, and then waits for what runs; a second signal ends it at once."""
+    """From the first signal on, whoever asks is told 503, and what runs goes on; when nothing runs any more, or the
+    drain's time is over, the server ends. A second signal ends it at once."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Instead of uvicorn's, which raises the signal once more in the end: a server that drained ends with 0."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._state.drain()
+
+    @property
+    def _state(self) -> State:
+        return self.config.app.state.ponder  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        state: State = self.config.app.state.ponder  # type: ignore[union-attr]
+        state, ends = self._state, time.monotonic() + self._state.settings.drain
         state.drain()
-        await super().shutdown(sockets)
+        while not (state.idle or self.force_exit) and time.monotonic() < ends:
+            await asyncio.sleep(TICK)  # still listening: `/ready`, and whoever comes, is told that it ends
+        self.config.timeout_graceful_shutdown = max(0, ends - time.monotonic())  # type: ignore[assignment]
+        closing = asyncio.ensure_future(super().shutdown(sockets))
+        while not (closing.done() or self.force_exit):
+            await asyncio.wait([closing], timeout=TICK)
+        if self.force_exit:
+            closing.cancel()
+        await asyncio.gather(closing, return_exceptions=self.force_exit)
 
 
 def server(app: FastAPI) -> Server:
@@ -33,7 +57,6 @@ def server(app: FastAPI) -> Server:
         access_log=False,
         server_header=False,
         h11_max_incomplete_event_size=HEAD_BYTES,
-        timeout_graceful_shutdown=max(1, round(settings.drain)),
         http=Protocol,
         ws="none",
         lifespan="on",

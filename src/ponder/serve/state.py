@@ -38,6 +38,11 @@ class State:
         for admission in self.models.admissions.values():
             admission.close()
 
+    @property
+    def idle(self) -> bool:
+        """No model computes, and nobody waits for one."""
+        return all(admission.idle for admission in self.models.admissions.values())
+
 
 def state_of(request: Request) -> State:
     return cast(State, request.app.state.ponder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ponder.serve.errors import logged
+from ponder.serve.errors import ApiError, logged, shutting_down
 
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
@@ -36,64 +36,67 @@ class EventStream(Response):
         del self.headers["content-length"]
         self.headers.update({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._events = events
+        self._sent = 0  # pieces
+        self._sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await unless_gone(receive, self._send(scope, receive, send))
-
-    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        began = False
+        working = asyncio.ensure_future(self._send_all(scope, receive, send))
+        beating = asyncio.ensure_future(self._beat(send))
         try:
-            async with aclosing(kept_alive(self._events)) as events:
+            if not await unless_gone(receive, working):
+                left(scope)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            await self._fail(shutting_down(), scope, receive, send)
+        finally:
+            await _cancel(beating)
+
+    async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> bool:
+        """True: nothing is left to be sent."""
+        try:
+            async with aclosing(self._events) as events:
                 async for piece in events:
-                    if not began:
-                        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-                        began = True
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await self._send(piece, send)
         except Exception as error:
-            told = logged(error)
-            if not began:
-                await JSONResponse(told.as_json(), told.status, told.headers)(scope, receive, send)
-                return
-            await send({"type": "http.response.body", "body": event(told.as_json()), "more_body": True})
-        if not began:  # nothing to tell is told too
+            await self._fail(logged(error), scope, receive, send)
+            return True
+        if not self._sent:  # nothing to tell is told too
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b""})
+        return True
 
+    async def _send(self, piece: bytes, send: Send) -> None:
+        self._sending = True
+        self._sent += 1
+        if self._sent == 1:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+        self._sending = False
 
-async def kept_alive(events: Events) -> Events:
-    """`events`, with a comment in every long silence."""
-    coming: asyncio.Task[bytes] | None = None
-    try:
+    async def _fail(self, told: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._sent:
+            await JSONResponse(told.as_json(), told.status, told.headers)(scope, receive, send)
+            return
+        await send({"type": "http.response.body", "body": event(told.as_json()), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _beat(self, send: Send) -> None:
+        """A comment in every long silence, so that nothing between cuts the connection."""
         while True:
-            coming = coming or asyncio.ensure_future(_next(events))
-            done, _ = await asyncio.wait([coming], timeout=KEEP_ALIVE)
-            if not done:
-                yield b": keep-alive\n\n"
-                continue
-            piece, coming = coming.result(), None
-            if not piece:
-                return
-            yield piece
-    finally:
-        if coming is not None:
-            await _cancel(coming)
-        await events.aclose()
+            sent = self._sent
+            await asyncio.sleep(KEEP_ALIVE)
+            if self._sent == sent and not self._sending:
+                await self._send(b": keep-alive\n\n", send)
 
 
-async def _next(events: Events) -> bytes:
-    return await anext(events, b"")
-
-
-async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
+async def unless_gone(receive: Receive, work: Awaitable[T]) -> T | None:
     """What `work` returns; None when the client left first, and then `work` is cancelled and has ended."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(receive))
     try:
         await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        return working.result() if working.done() and not working.cancelled() else None
     finally:
-        await _cancel(working)
-        await _cancel(leaving)
+        await _cancel(working, leaving)
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -101,18 +104,32 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _cancel(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait for its end, whatever that is."""
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()  # read, so that nobody complains that it was not
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks and wait for their ends, whatever those are."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # read, so that nobody complains that it was not
 
 
 async def answered(request: Request, work: Coroutine[Any, Any, T]) -> T | Response:
     """`work` for a route that does not stream: cancelled when its client leaves, and then nobody reads the response."""
-    result = await unless_gone(request.receive, work)
-    return Response(status_code=499) if result is None else result
+    try:
+        result = await unless_gone(request.receive, work)
+    except asyncio.CancelledError:
+        raise shutting_down() from None  # the server ends, and waits no longer
+    if result is None:
+        left(request.scope)
+        return Response(status_code=499)
+    return result
+
+
+def left(scope: Scope) -> None:
+    """Note that the client of a request did not wait for its end."""
+    scope["app"].state.ponder.metrics.left()
+    scope.setdefault("state", {}).setdefault("log", {})["ended"] = ["disconnect"]
 
 
 async def coalesced(

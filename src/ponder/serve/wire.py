@@ -12,20 +12,27 @@ from ponder.serve.errors import ApiError
 
 HEAD_SECONDS = 15.0  # from its first byte, or from the connection, until a request's head is there
 HEAD_BYTES = 32 * 1024
+UNREAD_SECONDS = 20.0  # in which a client has to read some of what waits for it
 
 
 class Protocol(H11Protocol):
-    """A connection that asks for nothing in time is closed: idle ones would use up the descriptors, key or no key."""
+    """A connection that asks for nothing in time is closed: idle ones would use up the descriptors, key or no key. One
+    that does not read its answer is cut."""
 
     head_seconds = HEAD_SECONDS
+    unread_seconds = UNREAD_SECONDS
     _late: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
+        self._look = self.loop.call_later(self.unread_seconds, self._check_reader, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -51,6 +58,16 @@ class Protocol(H11Protocol):
         for event in (head, h11.Data(data=data), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    def _check_reader(self, before: int) -> None:
+        """Cut a client that reads nothing of its answer, which would be kept for it for ever. before: how many bytes
+        waited for it at the last look. While an answer goes on, as many may wait although some were read."""
+        unread = self.transport.get_write_buffer_size()
+        whole = self.cycle is None or self.cycle.response_complete
+        if unread and unread >= before > 0 and (whole or self.flow.write_paused):
+            self.transport.abort()
+        else:
+            self._look = self.loop.call_later(self.unread_seconds, self._check_reader, unread)
 
     def _watch(self) -> None:
         """Only while a head is under way: then no answer is, and the connection does not merely rest between two."""

@@ -28,6 +28,7 @@ SPLIT_REGEX = (
 )
 VOCAB_MULTIPLE = 32
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+LONG_TEXT = 4096  # characters
 
 
 class Tokenizer:
@@ -145,6 +146,8 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ordinary ids only, whatever the text spells. Raises InvalidRequest for text that is not Unicode."""
         try:
+            if len(text) > LONG_TEXT:
+                return self.encode_batch([text])[0]  # lets other threads run meanwhile: megabytes take seconds
             return self._plain.encode(text, add_special_tokens=False).ids
         except (UnicodeEncodeError, TypeError) as error:
             raise _not_text(text, error) from error

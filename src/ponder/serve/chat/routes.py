@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -17,12 +16,11 @@ from ponder.serve.chat.read import read_request
 from ponder.serve.chat.schema import ChatRequest
 from ponder.serve.chat.write import Writer, finish_reason, usage
 from ponder.serve.state import owner_of, state_of
-from ponder.serve.streaming import Events, EventStream, answered, coalesced, event
+from ponder.serve.streaming import Events, EventStream, answered, event
 from ponder.serve.tally import Tally
 from ponder.types import Phase, Usage
 
 router = APIRouter()
-Batches = AsyncGenerator[list[Delta | Done], None]
 
 
 @router.post("/v1/chat/completions", response_model=None, responses=ANSWERS)
@@ -36,8 +34,8 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     writer, tally = Writer(body, served), Tally(http, state, served.name)
     if body.stream:
         include_usage = body.stream_options is not None and body.stream_options.include_usage
-        items = coalesced(work.items(state.models, task), state.settings.coalesce / 1000, _ends)
-        return EventStream(_chunks(items, writer, tally, include_usage))
+        batches = work.batches(state.models, task, state.settings.coalesce / 1000)
+        return EventStream(_chunks(batches, writer, tally, include_usage))
 
     async def whole() -> Response:
         completions = await work.completions(state.models, task)
@@ -47,22 +45,20 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     return await answered(http, whole())
 
 
-async def _chunks(batches: Batches, writer: Writer, tally: Tally, include_usage: bool) -> Events:
+async def _chunks(batches: work.Batches, writer: Writer, tally: Tally, include_usage: bool) -> Events:
     """`chat.completion.chunk`s: the role first, then pieces, then each choice's end, the bill, and [DONE]."""
     begun: set[int] = set()
     done: list[Completion] = []
     async with aclosing(batches):
         async for batch in batches:
-            for choice in _choices(batch, begun, done, writer, tally):
-                yield event(writer.chunk([choice], **({"usage": None} if include_usage else {})))
+            more: dict[str, Any] = {"usage": None} if include_usage else {}
+            choices = _choices(batch, begun, done, writer, tally)
+            if choices:
+                yield b"".join(event(writer.chunk([choice], **more)) for choice in choices)
     tally.end(done)
     if include_usage:
         yield event(writer.chunk([], usage=usage(sum((each.usage for each in done), Usage()))))
     yield b"data: [DONE]\n\n"
-
-
-def _ends(item: Delta | Done) -> bool:
-    return isinstance(item, Done)
 
 
 def _choices(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from fastapi import APIRouter
@@ -23,6 +24,7 @@ from ponder.serve.models import Models, Served
 from ponder.serve.state import owner_of, state_of
 from ponder.serve.streaming import Events, EventStream, answered, coalesced, event
 from ponder.serve.tally import Tally
+from ponder.serve.work import begun
 from ponder.types import StopReason, Usage
 
 router = APIRouter()
@@ -37,6 +39,7 @@ class Work:
     owner: str
     prompts: list[Prompt]
     n: int
+    began: float = field(default_factory=time.monotonic)
 
     @property
     def sampler(self) -> LocalSampler:
@@ -45,11 +48,18 @@ class Work:
     @asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
         """One place for all of it."""
-        tokens = sum(len(prompt.ids) for prompt in self.prompts)
-        async with self.models.admissions[self.served.name].admit(
-            self.owner, lambda: tokens, len(self.prompts) * self.n
-        ):
+        admission = self.models.admissions[self.served.name]
+        async with admission.admit(self.owner, self.prompt_tokens, len(self.prompts) * self.n, self.deadline):
             yield
+
+    @property
+    def deadline(self) -> float | None:
+        """On the clock of `time.monotonic`: all prompts have the same."""
+        request = self.prompts[0].request
+        return None if request is None or request.seconds is None else self.began + request.seconds
+
+    async def prompt_tokens(self) -> int:
+        return sum(len(prompt.ids) for prompt in self.prompts)
 
 
 @router.post("/v1/completions", response_model=None)
@@ -90,7 +100,7 @@ async def _one(work: Work, prompt: Prompt) -> tuple[Scores | None, list[Completi
     scores = await _scores(work, prompt)
     if prompt.request is None:
         return scores, _nothing(work, prompt)
-    return scores, await work.sampler.sample(prompt.request)
+    return scores, await work.sampler.sample(begun(prompt.request, work.began))
 
 
 async def _scores(work: Work, prompt: Prompt) -> Scores | None:
@@ -147,7 +157,8 @@ async def _items(work: Work) -> AsyncGenerator[Item, None]:
             for index, completion in enumerate(_nothing(work, prompt)):
                 inbox.put_nowait((first + index, prompt, scores, Done(index, completion)))
             return
-        async with aclosing(cast(AsyncGenerator[Delta | Done, None], work.sampler.stream(prompt.request))) as stream:
+        request = begun(prompt.request, work.began)
+        async with aclosing(cast(AsyncGenerator[Delta | Done, None], work.sampler.stream(request))) as stream:
             async for item in stream:
                 inbox.put_nowait((first + item.index, prompt, scores, item))
 
