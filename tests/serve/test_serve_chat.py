@@ -89,7 +89,7 @@ def test_what_is_not_supported_is_refused_by_name(client: openai.OpenAI) -> None
         ({"frequency_penalty": 1}, "frequency_penalty"),
         ({"reasoning_effort": "max"}, "reasoning_effort"),
         ({"store": True}, "store"),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ({"tool_choice": "auto"}, "tool_choice"),
     ):
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model="tiny", messages=ASKED, extra_body=extra)

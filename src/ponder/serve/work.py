@@ -81,7 +81,7 @@ def strategy_of(text: str | None, request: Request, effort: str | None, settings
     for name, taken in (
         ("n", request.n == 1),
         ("stop", not request.stop),
-        ("seconds", True),
+        ("tools", not request.tools),
         *((name, getattr(request.params, name) == getattr(SamplingParams(), name)) for name in UNTAKEN),
     ):
         if not taken:

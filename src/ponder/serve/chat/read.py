@@ -8,13 +8,24 @@ from dataclasses import replace
 
 from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall, ToolResult
 from ponder.dialogue.messages import Part
-from ponder.sampler.protocol import Grammar, JsonSchema, NextTurn, Regex, Request, Truncation
-from ponder.serve.chat.schema import AssistantMessage, ChatRequest, TextPart, ToolMessage
+from ponder.dialogue.tools import Tool, check_tools, tools_from_dicts
+from ponder.sampler.protocol import (
+    Grammar,
+    JsonSchema,
+    NamedTool,
+    NextTurn,
+    ParallelCalls,
+    Regex,
+    Request,
+    ToolChoice,
+    Truncation,
+)
+from ponder.serve.chat.schema import AssistantMessage, ChatRequest, FunctionTool, TextPart, ToolMessage
 from ponder.serve.errors import ApiError, unsupported
 from ponder.serve.models import Served
 from ponder.serve.settings import Settings
 from ponder.think import effort as efforts
-from ponder.types import Effort, SamplingParams, ThinkingLimits
+from ponder.types import Effort, FormatError, SamplingParams, ThinkingLimits
 
 ANY_OBJECT = '{"type": "object"}'
 
@@ -31,6 +42,9 @@ def read_request(body: ChatRequest, served: Served, settings: Settings, owner: s
         truncation=Truncation(body.truncation),
         effort=Effort(body.reasoning_effort) if body.reasoning_effort and served.local is None else None,
         grammar=_grammar(body),
+        tools=tools(body.tools or ()),
+        tool_choice=_tool_choice(body),
+        parallel_calls=ParallelCalls.ONE if body.parallel_tool_calls is False else ParallelCalls.MANY,
         seconds=body.deadline or settings.deadline or None,
         next_turn=NextTurn.TEXT if body.n == 1 and served.local else NextTurn.NONE,
         tenant=tenant(owner, body.prompt_cache_key) if served.local else "",
@@ -43,9 +57,9 @@ def _refuse(body: ChatRequest, served: Served, settings: Settings) -> None:
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
             raise unsupported(name, "penalties are not supported: leave it out, or 0")
-    for name in ("tools", "tool_choice", "parallel_tool_calls"):
-        if getattr(body, name) is not None:
-            raise unsupported(name, "tools are not supported yet: leave it out")
+    for name in ("tool_choice", "parallel_tool_calls"):
+        if getattr(body, name) is not None and not body.tools:
+            raise ApiError(400, f"{name} needs tools", param=name)
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
     if body.stream_options is not None and not body.stream:
@@ -113,6 +127,27 @@ def _grammar(body: ChatRequest) -> Grammar | None:
     if wanted is None or wanted.type == "text":
         return None
     return JsonSchema(ANY_OBJECT if wanted.type == "json_object" else json.dumps(wanted.json_schema.schema_))
+
+
+def tools(declared: Sequence[FunctionTool]) -> tuple[Tool, ...]:
+    """Raises ApiError."""
+    try:
+        read = tools_from_dicts([tool.model_dump(mode="json") for tool in declared])
+        check_tools(read)
+    except FormatError as error:
+        raise ApiError(400, str(error), param="tools") from None
+    return read
+
+
+def _tool_choice(body: ChatRequest) -> ToolChoice | NamedTool:
+    """Without tools, none is called."""
+    choice = body.tool_choice
+    if choice is None or isinstance(choice, str):
+        return ToolChoice(choice or ("auto" if body.tools else "none"))
+    name = choice.function.name
+    if name not in (tool.function.name for tool in body.tools or ()):
+        raise ApiError(400, f"tool_choice names {name[:100]!r}, which is not among the tools", param="tool_choice")
+    return NamedTool(name)
 
 
 def stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:

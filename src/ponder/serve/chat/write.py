@@ -29,8 +29,9 @@ class Writer:
     def __init__(self, body: ChatRequest, served: Served) -> None:
         self._body = body
         self._served = served
+        self._number = secrets.token_hex(12)
         self._head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "id": f"chatcmpl-{self._number}",
             "created": int(time.time()),
             "model": served.name,
             "system_fingerprint": served.fingerprint,
@@ -57,7 +58,7 @@ class Writer:
         return {**self._head, "object": "chat.completion.chunk", "choices": choices, **more}
 
     def _choice(self, index: int, completion: Completion) -> dict[str, Any]:
-        calls, text = self.calls(completion), completion.text
+        calls, text = self.calls(index, completion), completion.text
         message: dict[str, Any] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
         if self.reasoning_field is not None:
             message[self.reasoning_field] = completion.reasoning or None
@@ -70,16 +71,14 @@ class Writer:
             "logprobs": self.logprobs(completion),
         }
 
-    def calls(self, completion: Completion) -> list[dict[str, Any]]:
-        made = (part for part in completion.message.parts if isinstance(part, ToolCall))
-        return [
-            {
-                "id": call.id or new_call_id(),
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.arguments},
-            }
-            for call in made
-        ]
+    def calls(self, index: int, completion: Completion) -> list[dict[str, Any]]:
+        made = [part for part in completion.message.parts if isinstance(part, ToolCall)]
+        return [self.call(index, number, call.name, call.arguments, call.id) for number, call in enumerate(made)]
+
+    def call(self, index: int, number: int, name: str, arguments: str, id: str | None) -> dict[str, Any]:
+        """Call `number` of choice `index`. Its id is the sampler's, or the same each time it is told."""
+        own = f"call_{self._number}_{index}_{number}"
+        return {"id": id or own, "type": "function", "function": {"name": name, "arguments": arguments}}
 
     def logprobs(self, completion: Completion) -> dict[str, Any] | None:
         """Of the visible answer's tokens."""
@@ -105,10 +104,6 @@ def usage(bill: Usage) -> dict[str, Any]:
         "completion_tokens_details": {"reasoning_tokens": bill.reasoning_tokens},
     }
     return told | ({"refilled_tokens": bill.refilled_tokens} if bill.refilled_tokens else {})
-
-
-def new_call_id() -> str:
-    return f"call_{secrets.token_hex(12)}"
 
 
 def answer_logprobs(segment: Segment, text: str, tokenizer: Tokenizer) -> Iterable[dict[str, Any]]:
