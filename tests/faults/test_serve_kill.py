@@ -120,5 +120,6 @@ def test_what_was_acknowledged_is_there_after_a_few_kills(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_what_was_acknowledged_is_there_after_a_hundred_kills(tmp_path: Path) -> None:
     assert rounds(tmp_path / "store.db", 100) > 500

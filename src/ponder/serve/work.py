@@ -23,6 +23,7 @@ from ponder.types import Answer, Budget, InvalidRequest, Phase, SamplingParams
 
 Items = AsyncGenerator[Streamed, None]
 Batches = AsyncGenerator[list[Streamed], None]
+Begin = Callable[[], Awaitable[None]]
 BYTES_PER_TOKEN = 4  # of a model behind another server, whose tokens cannot be counted here
 LEAST_SECONDS = 1e-3  # what a request is given that got its place just in time
 
@@ -108,6 +109,10 @@ def strategy_of(text: str | None, request: Request, effort: str | None, settings
 UNTAKEN = ("top_p", "top_k", "min_p", "stop_ids", "logit_bias", "top_logprobs")
 
 
+async def _at_once() -> None:
+    pass
+
+
 async def completions(models: Models, work: Work) -> list[Completion]:
     """The answers, all at once."""
     async with admitted(models, work):
@@ -116,11 +121,10 @@ async def completions(models: Models, work: Work) -> list[Completion]:
         return await work.served.sampler.sample(work.begun)
 
 
-async def items(models: Models, work: Work, begin: Callable[[], Awaitable[None]] | None = None) -> Items:
+async def items(models: Models, work: Work, begin: Begin = _at_once) -> Items:
     """The answers as they come. A strategy shows nothing before it is done. begin: called once there is a place."""
     async with admitted(models, work):
-        if begin is not None:
-            await begin()
+        await begin()
         if work.strategy is None:
             async with aclosing(cast(Items, work.served.sampler.stream(work.begun))) as stream:
                 async for item in stream:
@@ -133,18 +137,21 @@ async def items(models: Models, work: Work, begin: Callable[[], Awaitable[None]]
         yield Done(0, completion)
 
 
-def batches(models: Models, work: Work, seconds: float) -> Batches:
+def batches(models: Models, work: Work, seconds: float, begin: Begin = _at_once) -> Batches:
     """`items`, gathered: the first at once, each later one at most `seconds` after it came, an end at once. The place
     is left when the model is done, however slowly the answer is read."""
     local = work.served.local
     if work.strategy is None and local is not None:
-        return _local_batches(models.admissions[work.served.name], local, work, seconds)
-    return coalesced(items(models, work), seconds, lambda item: isinstance(item, Done))
+        return _local_batches(models.admissions[work.served.name], local, work, seconds, begin)
+    return coalesced(items(models, work, begin), seconds, lambda item: isinstance(item, Done))
 
 
-async def _local_batches(admission: Admission, local: LocalSampler, work: Work, seconds: float) -> Batches:
+async def _local_batches(
+    admission: Admission, local: LocalSampler, work: Work, seconds: float, begin: Begin
+) -> Batches:
     place = await admission.enter(work.owner, work.prompt_tokens, work.sequences, work.deadline)
     try:
+        await begin()
         async with aclosing(local.batches(work.begun, seconds, place.leave)) as stream:
             async for batch in stream:
                 yield batch

@@ -17,7 +17,6 @@ from ponder.serve.responses.read import read_turn
 from ponder.serve.responses.schema import ResponseRequest
 from ponder.serve.responses.turn import Turn
 from ponder.serve.store import Event, Response, Running, Status
-from ponder.serve.streaming import coalesced
 
 if TYPE_CHECKING:
     from ponder.serve.state import State
@@ -120,7 +119,7 @@ class Jobs:
                     await asyncio.sleep(float(error.headers.get("Retry-After", 1)))
         except Exception as error:
             told = in_words(error)
-            if told.status != 503:  # the server stops: it stays queued
+            if told.body.code != "shutting_down":  # then it stays queued
                 await self._fail(turn.record(Status.IN_PROGRESS), failure(told))
 
     async def _answer(self, job: _Job) -> None:
@@ -133,8 +132,7 @@ class Jobs:
             await store.move(turn.owner, turn.id, Status.IN_PROGRESS, body, events=[writer.state("in_progress", body)])
             _changed(job)
 
-        items = work.items(self.state.models, turn.work, begin)
-        batches = coalesced(items, self.state.settings.coalesce / 1000, lambda item: isinstance(item, Done))
+        batches = work.batches(self.state.models, turn.work, self.state.settings.coalesce / 1000, begin)
         async with aclosing(batches):
             async for batch in batches:
                 done += (item.completion for item in batch if isinstance(item, Done))

@@ -18,6 +18,7 @@ from ponder.types import MissingExtra, PonderError
 
 log = logging.getLogger("ponder.serve")
 PRUNED_EVERY = 3600.0  # seconds
+LAST_SECONDS = 1.0  # for jobs whose model is done: the drain has waited for the others
 
 
 @asynccontextmanager
@@ -35,7 +36,7 @@ async def keeping(state: State, store: Store | None) -> AsyncIterator[None]:
         yield
         pruning.cancel()
         await asyncio.wait([pruning])
-        await state.jobs.close(state.settings.drain)
+        await state.jobs.close(LAST_SECONDS)
 
 
 def _sealer(store: Store) -> Sealer | None:

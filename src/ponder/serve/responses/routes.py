@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 from starlette.requests import Request as HttpRequest
@@ -27,7 +27,7 @@ from ponder.serve.responses.turn import Turn
 from ponder.serve.state import State, owner_of, state_of
 from ponder.serve.store import Event, Order, Running, Status
 from ponder.serve.store import Response as Kept
-from ponder.serve.streaming import Events, EventStream, answered, coalesced
+from ponder.serve.streaming import Events, EventStream, answered
 from ponder.serve.tally import Tally
 
 router = APIRouter(prefix="/v1/responses", responses={409: {"model": ErrorObject}})
@@ -150,7 +150,7 @@ async def _streamed(asked: ResponseRequest, owner: str, state: State, tally: Tal
 
 async def _told(turn: Turn, state: State, tally: Tally) -> Events:
     writer = EventWriter(turn.id, turn.dress)
-    batches = coalesced(work.items(state.models, turn.work), state.settings.coalesce / 1000, _ends)
+    batches = work.batches(state.models, turn.work, state.settings.coalesce / 1000)
     done: list[Completion] = []
     try:
         async with aclosing(batches):
@@ -204,10 +204,6 @@ async def _begin_in_background(asked: ResponseRequest, owner: str, state: State)
         raise
     state.jobs.start(turn, writer, release)
     return turn.id
-
-
-def _ends(item: Any) -> bool:
-    return isinstance(item, Done)
 
 
 # Showing one ----------------------------------------------------------------------------------------------------------
