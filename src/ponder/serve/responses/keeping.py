@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ async def keeping(state: State, store: Store | None) -> AsyncIterator[None]:
         yield
         pruning.cancel()
         await asyncio.wait([pruning])
-        await state.jobs.close(state.settings.drain)
+        await state.jobs.close(max(0.0, min(state.settings.drain, state.ends - time.monotonic())))
 
 
 def _sealer(store: Store) -> Sealer | None:
