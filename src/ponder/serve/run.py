@@ -33,11 +33,11 @@ class Server(uvicorn.Server):
         return self.config.app.state.ponder  # type: ignore[union-attr]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        state, ends = self._state, time.monotonic() + self._state.settings.drain
+        state = self._state
         state.drain()
-        while not (state.idle or self.force_exit) and time.monotonic() < ends:
+        while not (state.idle or self.force_exit) and time.monotonic() < state.ends:
             await asyncio.sleep(TICK)  # still listening: `/ready`, and whoever comes, is told that it ends
-        self.config.timeout_graceful_shutdown = max(0, ends - time.monotonic())  # type: ignore[assignment]
+        self.config.timeout_graceful_shutdown = max(0, state.ends - time.monotonic())  # type: ignore[assignment]
         closing = asyncio.ensure_future(super().shutdown(sockets))
         while not (closing.done() or self.force_exit):
             await asyncio.wait([closing], timeout=TICK)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -20,13 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """accepting: False once the server drains. store, claims, jobs: there while the server runs.
+    """accepting: False once the server drains; ends: when it waits no longer, on the clock of `time.monotonic`.
+    store, claims, jobs: there while the server runs.
     sealer: None: reasoning is not sealed."""
 
     settings: Settings
     models: Models
     metrics: Metrics
     accepting: bool = True
+    ends: float = math.inf
     store: Store = field(init=False)
     claims: Claims = field(init=False)
     jobs: Jobs = field(init=False)
@@ -35,6 +39,7 @@ class State:
     def drain(self) -> None:
         """Take nothing new; what runs or waits goes on."""
         self.accepting = False
+        self.ends = min(self.ends, time.monotonic() + self.settings.drain)
         for admission in self.models.admissions.values():
             admission.close()
 

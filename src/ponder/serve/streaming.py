@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from ponder.sampler.inbox import Inbox
 from ponder.serve.errors import ApiError, logged, shutting_down
 
 T = TypeVar("T")
@@ -138,41 +139,30 @@ async def coalesced(
     """Items in lists: the first at once, each later one at most `seconds` after it came, and at once where it `ends`
     something. An error of `items` comes behind what came before it.
     """
-    loop = asyncio.get_running_loop()
-    bag: list[T] = []
-    came, due = asyncio.Event(), asyncio.Event()
-    due.set()
+    inbox: Inbox[T | _Over] = Inbox(lambda item: isinstance(item, _Over) or ends(item), seconds)
 
     async def gather() -> None:
         try:
             async with aclosing(items) as stream:
                 async for item in stream:
-                    bag.append(item)
-                    came.set()
-                    if ends(item):
-                        due.set()
+                    inbox.put(item)
         finally:
-            came.set()
-            due.set()
+            inbox.put(_Over())
 
     gathering = asyncio.ensure_future(gather())
     try:
-        while True:
-            await came.wait()
-            if not due.is_set():
-                timer = loop.call_later(seconds, due.set)
-                await due.wait()
-                timer.cancel()
-            came.clear()
-            due.clear()
-            if bag:
-                out, bag[:] = bag[:], []
-                yield out
-            if gathering.done() and not bag:
-                gathering.result()  # raises what it raised
-                return
-            if gathering.done():
-                came.set()
-                due.set()
+        over = False
+        while not over:
+            taken = await inbox.take()
+            over = isinstance(taken[-1], _Over)
+            batch = [item for item in taken if not isinstance(item, _Over)]
+            if batch:
+                yield batch
+        await gathering  # raises what it raised
     finally:
+        inbox.close()
         await _cancel(gathering)
+
+
+class _Over:
+    """Nothing comes any more."""

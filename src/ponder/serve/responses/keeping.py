@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from ponder.types import MissingExtra, PonderError
 
 log = logging.getLogger("ponder.serve")
 PRUNED_EVERY = 3600.0  # seconds
-LAST_SECONDS = 1.0  # for jobs whose model is done: the drain has waited for the others
+LAST_SECONDS = 1.0  # that jobs have at least, whatever the drain took
 
 
 @asynccontextmanager
@@ -36,7 +37,7 @@ async def keeping(state: State, store: Store | None) -> AsyncIterator[None]:
         yield
         pruning.cancel()
         await asyncio.wait([pruning])
-        await state.jobs.close(LAST_SECONDS)
+        await state.jobs.close(max(LAST_SECONDS, min(state.settings.drain, state.ends - time.monotonic())))
 
 
 def _sealer(store: Store) -> Sealer | None:
