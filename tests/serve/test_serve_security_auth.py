@@ -149,7 +149,8 @@ def test_without_keys_this_machine_is_answered(host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "0.0.0.0", "169.254.169.254", "::1"]
+    "host",
+    ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "0.0.0.0", "169.254.169.254", "::1"],
 )
 def test_without_keys_no_other_name_is_answered(host: str) -> None:
     """A page of evil.example whose name points to this machine is of the same origin for a browser."""
@@ -226,7 +227,9 @@ def test_keys_are_added_to_a_file_that_is_empty_or_lacks_its_last_line_break(tmp
         new_key("a", file)
 
 
-@pytest.mark.parametrize("line", ["a", "a:00", "a b:" + "0" * 64, ":" + "0" * 64, "a:" + "0" * 64 + "x", "ä:" + "0" * 64])
+@pytest.mark.parametrize(
+    "line", ["a", "a:00", "a b:" + "0" * 64, ":" + "0" * 64, "a:" + "0" * 64 + "x", "ä:" + "0" * 64]
+)
 def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "keys"
     file.touch(0o600)
