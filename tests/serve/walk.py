@@ -15,8 +15,8 @@ PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 @dataclass
 class Found:
-    """sent: requests to each operation. answered: (operation, status) of their answers. wrong: what is wrong, and how to
-    see it again."""
+    """sent: requests to each operation. answered: (operation, status) of their answers. wrong: what is wrong, and how
+    to see it again."""
 
     sent: Counter[str] = field(default_factory=Counter)
     answered: Counter[tuple[str, int]] = field(default_factory=Counter)

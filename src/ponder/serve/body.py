@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ponder.serve.bounds import DEEPEST, LONGEST_INTEGER, MOST_VALUES, check_text
+from ponder.serve.bounds import DEEPEST, HEAD_BYTES, LONGEST_INTEGER, MOST_VALUES, check_text
 from ponder.serve.errors import ApiError
 
 SECONDS = 60.0  # for a body to arrive
@@ -24,8 +24,9 @@ HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Body:
-    """ASGI middleware: 413 for a body that is, or says it is, longer than `limit` bytes, 408 for one that takes longer
-    than `seconds` to arrive, 415 for what is not JSON as it stands, 400 for what is no strict JSON."""
+    """ASGI middleware: 431 for a head that is longer than `HEAD_BYTES`, 413 for a body that is, or says it is, longer
+    than `limit` bytes, 408 for one that takes longer than `seconds` to arrive, 415 for what is not JSON as it stands,
+    400 for what is no strict JSON."""
 
     def __init__(self, app: ASGIApp, limit: int, seconds: float = SECONDS) -> None:
         self._app = app
@@ -36,6 +37,7 @@ class Body:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         try:
+            _check_head(scope)
             body = await self._read(Headers(scope=scope), receive)
             if body:
                 _check_kind(Headers(scope=scope))
@@ -76,6 +78,13 @@ class Body:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is too large: allowed are {self._limit} bytes", code="body_too_large")
+
+
+def _check_head(scope: Scope) -> None:
+    """The wire bounds what it has to keep before the end of a head is there; this bounds what came at once."""
+    length = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    if length + sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
+        raise ApiError(431, f"the request's head is longer than {HEAD_BYTES} bytes", code="head_too_large")
 
 
 async def _now(body: bytes) -> None:

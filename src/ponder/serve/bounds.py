@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+HEAD_BYTES = 32 * 1024  # path, query and headers of a request
 LONGEST_TEXT = 4 * 1024 * 1024  # characters
 LARGEST_TREE = 256 * 1024  # bytes of JSON
 DEEPEST = 64  # lists and objects in each other, of a whole body

@@ -12,8 +12,9 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 
+from ponder.serve.bounds import HEAD_BYTES
 from ponder.serve.state import State
-from ponder.serve.wire import HEAD_BYTES, Protocol
+from ponder.serve.wire import Protocol
 
 TICK = 0.05  # seconds between two looks at whether all is done
 

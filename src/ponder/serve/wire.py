@@ -8,10 +8,10 @@ import json
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from ponder.serve.bounds import HEAD_BYTES
 from ponder.serve.errors import ApiError
 
 HEAD_SECONDS = 15.0  # from its first byte, or from the connection, until a request's head is there
-HEAD_BYTES = 32 * 1024
 UNREAD_SECONDS = 20.0  # in which a client has to read some of what waits for it
 
 
