@@ -135,7 +135,7 @@ def called_in(message):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_joined_the_pieces_are_the_message_wherever_it_is_cut(name, data):
     ids = data.draw(generations(name))
@@ -150,7 +150,7 @@ def test_joined_the_pieces_are_the_message_wherever_it_is_cut(name, data):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_what_is_declared_changes_nothing_for_whole_calls(name, data):
     """A whole call says the same whether its tool is declared or not."""
@@ -200,7 +200,7 @@ def test_a_declared_call_that_is_cut_off_keeps_what_was_streamed(name):
 
 
 @pytest.mark.parametrize("name", ["chatml", "qwen3"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -246,7 +246,7 @@ def fits(name, arguments):
     return value == {}
 
 
-def walk(name, seed, longest=600, **fields):
+def walk(name, seed, longest=300, **fields):
     """The message of ids drawn at random from the allowed, with how it ended; control tokens are drawn more often."""
     tokenizer, format, rng = TOKENIZERS[name], FORMATS[name], random.Random(seed)
     request = Request(prompt=(Message.user("q"),), **fields)
@@ -254,10 +254,9 @@ def walk(name, seed, longest=600, **fields):
     constraint = compile_calling(request, tokenizer, format, vocab_size=size)
     tokens, ids = format.phase_tokens, []
     likely = {tokens.call_open, tokens.call_close, tokens.end[0], *tokenizer.encode('"}')}
-    phase = Phase.ANSWER
     while len(ids) < longest:
-        allowed = [True] * size if constraint is None else constraint.allowed().tolist()
-        choices = [id for id in range(tokenizer.vocab_size) if allowed[id] and id != tokens.think_open]
+        allowed = range(size) if constraint is None else constraint.allowed().nonzero().flatten().tolist()
+        choices = [id for id in allowed if id < tokenizer.vocab_size and id != tokens.think_open]
         assert choices, "at least one id is always allowed"
         liked = [id for id in choices if id in likely]
         id = rng.choice(liked if liked and rng.random() < 0.4 else choices)
@@ -268,7 +267,6 @@ def walk(name, seed, longest=600, **fields):
         ids.append(id)
         if id in tokens.end:
             break
-        phase = Phase.TOOL if id == tokens.call_open else Phase.ANSWER if id == tokens.call_close else phase
     else:
         return None
     return format.parse_generated(ids, start=Start.DIRECT, declared=tuple(tool.name for tool in request.tools))
@@ -278,8 +276,8 @@ def walk(name, seed, longest=600, **fields):
 @pytest.mark.parametrize("calls", ParallelCalls)
 def test_required_calls_are_made_of_declared_tools_and_fit_their_schemas(name, calls):
     counts = set()
-    for seed in range(60):
-        parsed = walk(name, seed, tools=TOOLS, tool_choice=ToolChoice.REQUIRED, parallel_calls=calls)
+    for seed in range(30):
+        parsed = walk(name, seed, 1000, tools=TOOLS, tool_choice=ToolChoice.REQUIRED, parallel_calls=calls)
         assert parsed is not None
         assert parsed.status is ParseStatus.COMPLETE
         made = called_in(parsed.message)
@@ -292,7 +290,7 @@ def test_required_calls_are_made_of_declared_tools_and_fit_their_schemas(name, c
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("tool", SCHEMAS)
 def test_a_named_tool_is_called_once(name, tool):
-    for seed in range(20):
+    for seed in range(8):
         parsed = walk(name, seed, tools=TOOLS, tool_choice=NamedTool(tool))
         assert parsed is not None
         assert parsed.status is ParseStatus.COMPLETE
@@ -304,21 +302,21 @@ def test_a_named_tool_is_called_once(name, tool):
 @pytest.mark.parametrize("name", FORMATS)
 def test_calls_of_strict_tools_fit_and_text_stays_free(name):
     called = spoke = 0
-    for seed in range(60):
+    for seed in range(30):
         parsed = walk(name, seed, tools=STRICT)
         if parsed is None:
             continue
         assert all(fits(*call) for call in called_in(parsed.message))
         called += bool(called_in(parsed.message))
         spoke += bool(parsed.message.text.strip())
-    assert called > 10
-    assert spoke > 10
+    assert called > 3
+    assert spoke > 3
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_beside_a_grammar_the_answer_is_that_or_calls(name):
     called = spoke = 0
-    for seed in range(60):
+    for seed in range(30):
         grammar = JsonSchema(json.dumps({"enum": ["yes", 7]}))
         parsed = walk(name, seed, tools=(*TOOLS[:1], *STRICT[1:]), grammar=grammar)
         if parsed is None:  # any JSON object may go on for long
@@ -329,13 +327,13 @@ def test_beside_a_grammar_the_answer_is_that_or_calls(name):
         spoke += not made
         assert made or parsed.message.text in ('"yes"', "7")
         assert all(fits(*call) for call in made if call[0] != "f")
-    assert called > 5
-    assert spoke > 5
+    assert called > 2
+    assert spoke > 2
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_one_call_ends_the_turn_and_what_is_none_does_not(name):
-    for seed in range(40):
+    for seed in range(20):
         parsed = walk(name, seed, tools=TOOLS, parallel_calls=ParallelCalls.ONE)
         if parsed is None:
             continue
