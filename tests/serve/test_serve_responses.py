@@ -52,6 +52,9 @@ def client(live: Live) -> Iterator[openai.OpenAI]:
         yield client
 
 
+TOOLS: list = [{"type": "function", "name": name, "parameters": {}, "strict": False} for name in ("add", "sub")]
+
+
 def said(client: openai.OpenAI, input: object, **options: object) -> Response:
     return client.responses.create(model="said", input=input, **options)
 
@@ -302,7 +305,7 @@ def test_another_models_thinking_is_not_used(client: openai.OpenAI) -> None:
 
 
 def test_a_second_turn_begins_with_what_the_first_left_in_the_cache(client: openai.OpenAI) -> None:
-    ask = {"model": "tiny", "max_output_tokens": 48, "extra_body": {"seed": 5, "thinking_token_budget": 8}}
+    ask = {"model": "tiny", "max_output_tokens": 48, "extra_body": {"seed": 6, "thinking_token_budget": 8}}
     first = client.responses.create(**ask, input="hello there, " * 8)
     assert first.output_text
     time.sleep(0.3)  # the next prompt is computed while the engine is idle
@@ -311,7 +314,7 @@ def test_a_second_turn_begins_with_what_the_first_left_in_the_cache(client: open
 
 
 def test_a_tool_loop_keeps_the_thinking_of_its_turn(client: openai.OpenAI) -> None:
-    first = said(client, "call it")
+    first = said(client, "call it", tools=TOOLS)
     calls = [item for item in first.output if item.type == "function_call"]
     assert [(call.name, json.loads(call.arguments)) for call in calls] == [("add", {"a": 1}), ("sub", {})]
     outputs = [{"type": "function_call_output", "call_id": call.call_id, "output": "7"} for call in reversed(calls)]
@@ -322,7 +325,7 @@ def test_a_tool_loop_keeps_the_thinking_of_its_turn(client: openai.OpenAI) -> No
 
 def test_a_client_that_keeps_everything_itself_sends_its_items_back(client: openai.OpenAI) -> None:
     history: list = [{"role": "user", "content": "call it"}]
-    first = said(client, history, store=False)
+    first = said(client, history, store=False, tools=TOOLS)
     assert CANARY not in first.to_json()
     assert first.output[0].encrypted_content
     history += [item.to_dict() for item in first.output]
@@ -339,7 +342,7 @@ def test_a_client_that_keeps_everything_itself_sends_its_items_back(client: open
 
 
 def test_sealed_thinking_that_was_changed_is_refused(client: openai.OpenAI) -> None:
-    first = said(client, "call it", include=["reasoning.encrypted_content"])
+    first = said(client, "call it", tools=TOOLS, include=["reasoning.encrypted_content"])
     item = first.output[0].to_dict()
     item["encrypted_content"] = item["encrypted_content"][:-8] + "AAAAAAA="
     with pytest.raises(openai.BadRequestError, match="unchanged"):
@@ -347,7 +350,7 @@ def test_sealed_thinking_that_was_changed_is_refused(client: openai.OpenAI) -> N
 
 
 def test_thinking_that_is_kept_here_can_be_named_by_its_id(client: openai.OpenAI) -> None:
-    first = said(client, "call it")
+    first = said(client, "call it", tools=TOOLS)
     items = [item.to_dict() for item in first.output if item.type != "message"]
     outputs = [
         {"type": "function_call_output", "call_id": item["call_id"], "output": "7"}
