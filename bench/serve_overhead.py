@@ -252,9 +252,9 @@ def report(result: dict[str, Any], args: argparse.Namespace) -> str:
     served = result["costs"]["server"]
     first = [[1e3 * each[name] for each in served] for name in ("first_p50", "first_p99")]
     lines = [
-        f"{args.streams} streams of {args.new} tokens, prompts of about {args.prompt}, {args.shape}, vocabulary {args.vocab}, "
-        f"bfloat16 ({result['kernel']}), text gathered over {args.coalesce:g} ms, {result['threads']} threads, load "
-        f"{result['machine']['load']:.1f}, {args.rounds} rounds, medians (ranges):",
+        f"{args.streams} streams of {args.new} tokens, prompts of about {args.prompt}, {args.shape}, "
+        f"vocabulary {args.vocab}, bfloat16 ({result['kernel']}), text gathered over {args.coalesce:g} ms, "
+        f"{result['threads']} threads, load {result['machine']['load']:.1f}, {args.rounds} rounds, medians (ranges):",
         "",
         table(head, rows),
         "",
