@@ -199,6 +199,15 @@ def test_a_declared_call_that_is_cut_off_keeps_what_was_streamed(name):
     assert FORMATS[name].parse_generated(ids, start=Start.DIRECT, declared=("f",)).status is ParseStatus.OPEN_CALL
 
 
+def test_a_stop_string_around_a_call_leaves_the_call():
+    """It was streamed before the stop string was whole."""
+    tokenizer = TOKENIZERS["ponder"]
+    ids = [*tokenizer.encode("a"), *said("ponder", ("f", "{}")), *tokenizer.encode("bc")]
+    message, texts, pieces = streamed("ponder", ids, Phase.ANSWER, ("ab",), ("f",))
+    assert joined(pieces) == called_in(message) == [("f", "{}")]
+    assert texts[Phase.ANSWER] == message.text == ""
+
+
 @pytest.mark.parametrize("name", ["chatml", "qwen3"])
 @settings(max_examples=100, deadline=None)
 @given(
