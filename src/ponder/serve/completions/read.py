@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ponder.engine.requests import check_prompt
 from ponder.sampler.local import LocalSampler
-from ponder.sampler.protocol import Request
+from ponder.sampler.protocol import Request, ToolChoice
 from ponder.serve.chat.read import biases, stops, tenant
 from ponder.serve.completions.schema import MOST_PROMPTS, CompletionRequest
 from ponder.serve.errors import ApiError, unsupported
@@ -61,6 +61,7 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
                 start=Phase.ANSWER,
                 n=body.n,
                 stop=stops(body.stop),
+                tool_choice=ToolChoice.NONE,
                 seconds=body.deadline or settings.deadline or None,
                 tenant=tenant(owner, None),
             )

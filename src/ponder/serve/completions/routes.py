@@ -160,7 +160,7 @@ async def _items(work: Work) -> AsyncGenerator[Item, None]:
         request = begun(prompt.request, work.began)
         async with aclosing(cast(AsyncGenerator[Streamed, None], work.sampler.stream(request))) as stream:
             async for item in stream:
-                assert not isinstance(item, CallDelta)  # no call begins in raw text
+                assert not isinstance(item, CallDelta)  # ToolChoice.NONE: no call can begin
                 inbox.put_nowait((first + item.index, prompt, scores, item))
 
     async def feed_all() -> None:
