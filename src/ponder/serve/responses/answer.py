@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from ponder.serve.chat.answer import TokenLogprob, Told
@@ -184,8 +185,18 @@ class ConversationDeleted(Told):
     deleted: bool
 
 
-def answers(model: type[Told] | Any, *, streams: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The good answer of a route. streams: it may be events as well."""
+def answers(
+    model: type[Told] | Any, *, streams: bool = False, leads_to: Mapping[str, str] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """The good answer of a route. streams: it may be events as well. leads_to: operations that take its `id`, with the
+    parameter that it is."""
     stream = {"schema": {"type": "string", "description": "`response.*` events, numbered by `sequence_number`"}}
-    told = {"model": model, "description": "What was asked for"}
-    return {200: told | ({"content": {"text/event-stream": stream}} if streams else {})}
+    told: dict[str, Any] = {"model": model, "description": "What was asked for"}
+    if streams:
+        told["content"] = {"text/event-stream": stream}
+    if leads_to:
+        told["links"] = {
+            name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
+            for name, parameter in leads_to.items()
+        }
+    return {200: told}
