@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from ponder.dialogue import Role, ToolCall
 from ponder.serve import Served, Settings
+from ponder.serve.responses.answer import ResponseObject
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
@@ -66,6 +67,8 @@ def checked(stream: Iterator) -> list[dict]:
         assert not event.model_extra
         events.append(event.to_dict())
         KNOWN_EVENT.validate_python(events[-1])
+        if "response" in events[-1]:
+            ResponseObject.model_validate(events[-1]["response"])
     numbers = [event["sequence_number"] for event in events]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     return events
@@ -78,6 +81,7 @@ def test_a_response_is_an_answer_with_its_bill_and_its_thinking_hidden(client: o
     raw = client.responses.with_raw_response.create(model="said", input="hello")
     assert CANARY not in raw.text
     answer = Response.model_validate(json.loads(raw.text))
+    ResponseObject.model_validate(json.loads(raw.text))
     assert answer.output_text == "u 0 hello"
     assert answer.status == "completed"
     assert [item.type for item in answer.output] == ["reasoning", "message"]
@@ -323,6 +327,41 @@ def test_a_tool_loop_keeps_the_thinking_of_its_turn(client: openai.OpenAI) -> No
     assert second.input_transformations == []
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_is_made_to_call_a_tool(client: openai.OpenAI, stream: bool) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+    tool = {"type": "function", "name": "add", "description": "adds", "parameters": schema, "strict": True}
+    answer = client.responses.create(
+        model="tiny",
+        input="x",
+        tools=[tool],
+        tool_choice={"type": "function", "name": "add"},
+        reasoning={"effort": "minimal"},
+        stream=stream,
+    )
+    if stream:
+        events = checked(answer)
+        answer = Response.model_validate(events[-1]["response"])
+        pieces = [event["delta"] for event in events if event["type"] == "response.function_call_arguments.delta"]
+        assert "".join(pieces) == answer.output[-1].arguments
+    call = answer.output[-1]
+    assert (call.type, call.name, call.status) == ("function_call", "add", "completed")
+    assert json.loads(call.arguments)["a"] in (1, 2)
+    assert answer.tools[0].to_dict() == tool
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "3"}
+    after = client.responses.create(
+        model="tiny", input=[output], previous_response_id=answer.id, tools=[tool], max_output_tokens=16
+    )
+    assert after.status in ("completed", "incomplete")
+
+
+def test_what_asks_for_no_tools_may_stand_without_any(client: openai.OpenAI) -> None:
+    assert said(client, "x", tools=[], tool_choice="auto", parallel_tool_calls=True).output_text == "u 0 x"
+    with pytest.raises(openai.BadRequestError) as caught:
+        said(client, "x", tool_choice="required")
+    assert caught.value.body["param"] == "tool_choice"
+
+
 def test_a_client_that_keeps_everything_itself_sends_its_items_back(client: openai.OpenAI) -> None:
     history: list = [{"role": "user", "content": "call it"}]
     first = said(client, history, store=False, tools=TOOLS)
@@ -410,6 +449,7 @@ def test_what_is_not_stored_is_not_there(client: openai.OpenAI) -> None:
 def finished(client: openai.OpenAI, id: str) -> Response:
     for _ in range(600):
         answer = client.responses.retrieve(id)
+        ResponseObject.model_validate(answer.to_dict())
         if answer.status not in ("queued", "in_progress"):
             return answer
         time.sleep(0.05)

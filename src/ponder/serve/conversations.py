@@ -12,6 +12,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from ponder.serve.chat.schema import Strict
+from ponder.serve.responses.answer import AnyItem, ConversationDeleted, ConversationObject, ItemPage, answers
 from ponder.serve.responses.items import given_item
 from ponder.serve.responses.paging import listed
 from ponder.serve.responses.schema import Id, InputItem, Metadata
@@ -20,6 +21,16 @@ from ponder.serve.store import Conversation, Item, Order
 
 router = APIRouter(prefix="/v1/conversations")
 ConversationId = Annotated[Id, Path()]
+LINKS = dict.fromkeys(
+    (
+        "get_conversation",
+        "update_conversation",
+        "create_conversation_items",
+        "list_conversation_items",
+        "delete_conversation",
+    ),
+    "conversation_id",
+)
 MOST_ITEMS = 20  # at a time, as the API has it
 
 
@@ -36,7 +47,9 @@ class ItemsRequest(Strict):
     items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS)]
 
 
-@router.post("", response_model=None)
+@router.post(
+    "", response_model=None, responses=answers(ConversationObject, leads_to=LINKS), operation_id="create_conversation"
+)
 async def create(http: HttpRequest, asked: ConversationRequest | None = None) -> Response:
     """A new conversation, with its first items."""
     asked = asked or ConversationRequest()
@@ -50,26 +63,37 @@ async def create(http: HttpRequest, asked: ConversationRequest | None = None) ->
     return JSONResponse(_body(conversation))
 
 
-@router.get("/{conversation_id}", response_model=None)
+@router.get(
+    "/{conversation_id}", response_model=None, responses=answers(ConversationObject), operation_id="get_conversation"
+)
 async def retrieve(conversation_id: ConversationId, http: HttpRequest) -> Response:
     return JSONResponse(_body(await state_of(http).store.conversation(owner_of(http), conversation_id)))
 
 
-@router.post("/{conversation_id}", response_model=None)
+@router.post(
+    "/{conversation_id}", response_model=None, responses=answers(ConversationObject), operation_id="update_conversation"
+)
 async def update(conversation_id: ConversationId, asked: MetadataRequest, http: HttpRequest) -> Response:
     """Other metadata in place of what there was."""
     store, metadata = state_of(http).store, asked.metadata or {}
     return JSONResponse(_body(await store.set_metadata(owner_of(http), conversation_id, metadata)))
 
 
-@router.delete("/{conversation_id}", response_model=None)
+@router.delete(
+    "/{conversation_id}",
+    response_model=None,
+    responses=answers(ConversationDeleted),
+    operation_id="delete_conversation",
+)
 async def delete(conversation_id: ConversationId, http: HttpRequest) -> Response:
     """Delete a conversation with its items. Responses that were made in it stay."""
     await state_of(http).store.delete_conversation(owner_of(http), conversation_id)
     return JSONResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
 
-@router.get("/{conversation_id}/items", response_model=None)
+@router.get(
+    "/{conversation_id}/items", response_model=None, responses=answers(ItemPage), operation_id="list_conversation_items"
+)
 async def list_items(
     conversation_id: ConversationId,
     http: HttpRequest,
@@ -82,20 +106,35 @@ async def list_items(
     return JSONResponse(listed([item.body for item in page.items], more=page.more))
 
 
-@router.post("/{conversation_id}/items", response_model=None)
+@router.post(
+    "/{conversation_id}/items",
+    response_model=None,
+    responses=answers(ItemPage),
+    operation_id="create_conversation_items",
+)
 async def add_items(conversation_id: ConversationId, asked: ItemsRequest, http: HttpRequest) -> Response:
     items = _items(asked.items)
     await state_of(http).store.add_items(owner_of(http), conversation_id, items)
     return JSONResponse(listed([item.body for item in items], more=False))
 
 
-@router.get("/{conversation_id}/items/{item_id}", response_model=None)
+@router.get(
+    "/{conversation_id}/items/{item_id}",
+    response_model=None,
+    responses=answers(AnyItem),
+    operation_id="get_conversation_item",
+)
 async def retrieve_item(conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest) -> Response:
     item = await state_of(http).store.item(owner_of(http), conversation_id, item_id)
     return JSONResponse(dict(item.body))
 
 
-@router.delete("/{conversation_id}/items/{item_id}", response_model=None)
+@router.delete(
+    "/{conversation_id}/items/{item_id}",
+    response_model=None,
+    responses=answers(ConversationObject),
+    operation_id="delete_conversation_item",
+)
 async def delete_item(conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest) -> Response:
     """The conversation without the item."""
     return JSONResponse(_body(await state_of(http).store.delete_item(owner_of(http), conversation_id, item_id)))

@@ -127,7 +127,7 @@ def _request(asked: ResponseRequest, owner: str, served: Served, state: State, p
         "response_format": _chat_format(asked),
         "tools": [_chat_tool(tool) for tool in asked.tools] if asked.tools else None,
         "tool_choice": _chat_choice(asked),
-        "parallel_tool_calls": asked.parallel_tool_calls,
+        "parallel_tool_calls": asked.parallel_tool_calls if asked.tools else None,
         "prompt_cache_key": asked.prompt_cache_key,
         "seed": asked.seed,
         "thinking_token_budget": asked.thinking_token_budget,
@@ -156,5 +156,8 @@ def _chat_tool(tool: FunctionTool) -> Wire:
 
 
 def _chat_choice(asked: ResponseRequest) -> Any:
+    """Without tools, what asks for none says nothing."""
     choice = asked.tool_choice
+    if not asked.tools and choice in ("auto", "none"):
+        return None
     return {"type": "function", "function": {"name": choice.name}} if isinstance(choice, NamedTool) else choice

@@ -15,7 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from ponder.sampler.protocol import Completion, Done
 from ponder.serve import work
-from ponder.serve.errors import ApiError, ErrorObject
+from ponder.serve.errors import ApiError
+from ponder.serve.responses.answer import ItemPage, ResponseDeleted, ResponseObject, answers
 from ponder.serve.responses.body import failed, failure, in_words
 from ponder.serve.responses.events import EventWriter, Wire, frame
 from ponder.serve.responses.history import kept_items
@@ -30,7 +31,8 @@ from ponder.serve.store import Response as Kept
 from ponder.serve.streaming import Events, EventStream, answered
 from ponder.serve.tally import Tally
 
-router = APIRouter(prefix="/v1/responses", responses={409: {"model": ErrorObject}})
+router = APIRouter(prefix="/v1/responses")
+LINKS = dict.fromkeys(("get_response", "cancel_response", "list_input_items", "delete_response"), "response_id")
 ResponseId = Annotated[Id, Path()]
 Includes = Annotated[list[Include], Query(max_length=16)]
 
@@ -40,7 +42,12 @@ def new_id() -> str:
     return f"resp_{secrets.token_hex(16)}"
 
 
-@router.post("", response_model=None)
+@router.post(
+    "",
+    response_model=None,
+    responses=answers(ResponseObject, streams=True, leads_to=LINKS),
+    operation_id="create_response",
+)
 async def create(asked: ResponseRequest, http: HttpRequest) -> Response:
     """An answer, whole or, with `stream`, as it comes; with `background`, at once what can be come back for."""
     state, owner = state_of(http), owner_of(http)
@@ -55,7 +62,9 @@ async def create(asked: ResponseRequest, http: HttpRequest) -> Response:
     return await answered(http, _whole(asked, owner, state, tally))
 
 
-@router.get("/{response_id}", response_model=None)
+@router.get(
+    "/{response_id}", response_model=None, responses=answers(ResponseObject, streams=True), operation_id="get_response"
+)
 async def retrieve(
     response_id: ResponseId,
     http: HttpRequest,
@@ -81,7 +90,9 @@ async def retrieve(
     return EventStream(_frames(state.jobs.follow(owner, response_id, after)))
 
 
-@router.delete("/{response_id}", response_model=None)
+@router.delete(
+    "/{response_id}", response_model=None, responses=answers(ResponseDeleted), operation_id="delete_response"
+)
 async def delete(response_id: ResponseId, http: HttpRequest) -> Response:
     """Delete a response, and stop working on it."""
     state, owner = state_of(http), owner_of(http)
@@ -91,7 +102,9 @@ async def delete(response_id: ResponseId, http: HttpRequest) -> Response:
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 
-@router.post("/{response_id}/cancel", response_model=None)
+@router.post(
+    "/{response_id}/cancel", response_model=None, responses=answers(ResponseObject), operation_id="cancel_response"
+)
 async def cancel(response_id: ResponseId, http: HttpRequest) -> Response:
     """End a background response. One that has ended stays as it is."""
     state, owner = state_of(http), owner_of(http)
@@ -103,7 +116,9 @@ async def cancel(response_id: ResponseId, http: HttpRequest) -> Response:
     return JSONResponse(_shown(await state.store.response(owner, response_id), state, set()))
 
 
-@router.get("/{response_id}/input_items", response_model=None)
+@router.get(
+    "/{response_id}/input_items", response_model=None, responses=answers(ItemPage), operation_id="list_input_items"
+)
 async def input_items(
     response_id: ResponseId,
     http: HttpRequest,

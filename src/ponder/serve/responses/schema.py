@@ -6,16 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from ponder.serve.bounds import LongText, Name, check_text, check_tree
+from ponder.serve.bounds import LongText, Name, Tree, check_text
 from ponder.serve.chat.schema import Efforts, ObjectFormat, Strict, TextFormat
 
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,96}$")]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_-]+$")]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 MetadataKey = Annotated[str, Field(max_length=64), AfterValidator(check_text)]
 MetadataValue = Annotated[str, Field(max_length=512), AfterValidator(check_text)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 Include = Literal["reasoning.encrypted_content", "reasoning.content", "message.output_text.logprobs"]
-Empty = Annotated[list[Any], Field(max_length=0)]
+Empty = Annotated[list[Name], Field(max_length=0)]
 
 
 class InputText(Strict):
@@ -29,7 +29,7 @@ class OutputText(Strict):
     type: Literal["output_text"]
     text: LongText
     annotations: Empty | None = None
-    logprobs: Annotated[list[dict[str, Any]], Field(max_length=1_000_000)] | None = None
+    logprobs: Annotated[list[Tree], Field(max_length=1_000_000)] | None = None
 
 
 class Instruction(Strict):
@@ -122,7 +122,7 @@ class Reasoning(Strict):
 class SchemaFormat(Strict):
     type: Literal["json_schema"]
     name: Name
-    schema_: Annotated[dict[str, Any], AfterValidator(check_tree), Field(alias="schema")]
+    schema_: Annotated[Tree, Field(alias="schema")]
     description: LongText | None = None
     strict: bool | None = None
 
@@ -135,7 +135,7 @@ class FunctionTool(Strict):
     type: Literal["function"]
     name: Name
     description: LongText | None = None
-    parameters: Annotated[dict[str, Any], AfterValidator(check_tree)] | None = None
+    parameters: Tree | None = None
     strict: bool | None = None
 
 
