@@ -24,7 +24,7 @@ MOST_ITEMS = 20  # at a time, as the API has it
 
 
 class ConversationRequest(Strict):
-    items: Annotated[list[InputItem], Field(max_length=MOST_ITEMS)] | None = None
+    items: Annotated[list[InputItem], Field(max_length=MOST_ITEMS, fail_fast=True)] | None = None
     metadata: Metadata | None = None
 
 
@@ -33,7 +33,7 @@ class MetadataRequest(Strict):
 
 
 class ItemsRequest(Strict):
-    items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS)]
+    items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 
 
 @router.post("", response_model=None)
