@@ -16,7 +16,7 @@ from live import Live, serving
 
 from ponder.serve import Served, Settings
 from ponder.serve.body import Body, check_json
-from ponder.serve.bounds import DEEPEST, HEAD_BYTES, MOST_VALUES
+from ponder.serve.bounds import DEEPEST, HEAD_BYTES, MOST_TEXTS
 from ponder.serve.errors import ApiError
 from ponder.serve.wire import Protocol
 from ponder.testing.scripted import ScriptedSampler
@@ -83,8 +83,11 @@ NO_JSON = {
     "deep objects": b'{"a":' * 40_000,
     "deep and whole": b"[" * 1000 + b"]" * 1000,
     "a deep schema": _spelled("tools", '{"a":' * DEEPEST + "1" + "}" * DEEPEST),
-    "many numbers": b"[" + b"0," * (MOST_VALUES + 1) + b"0]",
-    "many objects": b"[" + b"{}," * (MOST_VALUES + 1) + b"{}]",
+    "many texts": b"[" + b'"",' * (MOST_TEXTS + 1) + b'""]',
+    "many numbers": b"[" + b"0," * 100_000 + b"0]",
+    "many objects": b"[" + b"{}," * 80_000 + b"{}]",
+    "many messages": _spelled("x", '[{"role":"user"}' + ',{"role":0}' * 20_000 + "]"),
+    "many ids": _spelled("stop_token_ids", "[" + "0," * 100_000 + "0]"),
     "many keys": b"{" + b",".join(b'"%x":0' % n for n in range(20_000)) + b"}",
 }
 

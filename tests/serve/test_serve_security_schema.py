@@ -135,7 +135,7 @@ def _unbounded(schema: dict[str, Any], document: dict[str, Any], place: str, see
         for low_or_high in ("inimum", "aximum"):
             if not any(low_or_high in name for name in schema):
                 yield f"{place} has no bound"
-    if kind == "array":
+    if kind == "array" and schema.get("maxItems"):
         yield from _unbounded(schema["items"], document, f"{place}[]", seen)
     if kind == "object":
         for name, each in schema.get("properties", {}).items():

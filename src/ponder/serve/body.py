@@ -14,12 +14,12 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ponder.serve.bounds import DEEPEST, HEAD_BYTES, LONGEST_INTEGER, MOST_VALUES, check_text
+from ponder.serve.bounds import DEEPEST, HEAD_BYTES, LONGEST_INTEGER, MOST_NAMES, MOST_TEXTS, MOST_VALUES, check_text
 from ponder.serve.errors import ApiError
 
 SECONDS = 60.0  # for a body to arrive
 INLINE = 64 * 1024  # bytes; a longer body is read in a thread of its own, so that others are answered meanwhile
-TOO_MANY = f"holds more than {MOST_VALUES} values"
+TOO_MANY = f"holds more than {MOST_VALUES} values or {MOST_TEXTS} objects"
 HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -121,10 +121,14 @@ def check_json(body: bytes) -> None:
 def _check_size(body: bytes) -> None:
     """Raises ApiError 400 where commas and quotes tell that there are too many values. Parsing these would take
     seconds, in which nobody else is answered."""
-    if body.count(b",") <= MOST_VALUES:
+    counts = body.count(b'"') // 2, body.count(b"{"), body.count(b",")
+    if max(counts[:2]) <= MOST_TEXTS and counts[2] <= MOST_VALUES:
         return
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    if plain.count(b'"') > 4 * MOST_VALUES or sum(each.count(b",") for each in plain.split(b'"')[::2]) > MOST_VALUES:
+    if plain.count(b'"') > 2 * MOST_TEXTS:
+        raise _invalid(f"holds more than {MOST_TEXTS} texts")
+    outside = b"".join(plain.split(b'"')[::2])
+    if outside.count(b"{") > MOST_TEXTS or outside.count(b",") > MOST_VALUES:
         raise _invalid(TOO_MANY)
 
 
@@ -135,6 +139,8 @@ def _integer(digits: str) -> int:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_NAMES:
+        raise _invalid(f"holds an object of more than {MOST_NAMES} names")
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()

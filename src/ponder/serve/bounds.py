@@ -11,7 +11,9 @@ HEAD_BYTES = 32 * 1024  # path, query and headers of a request
 LONGEST_TEXT = 4 * 1024 * 1024  # characters
 LARGEST_TREE = 256 * 1024  # bytes of JSON
 DEEPEST = 64  # lists and objects in each other, of a whole body
-MOST_VALUES = 50_000  # of a whole body
+MOST_VALUES = 500_000  # of a whole body; a prompt of ids is a list of so many at most
+MOST_TEXTS = 50_000  # of a whole body, names included; and as many objects
+MOST_NAMES = 1024  # of one object
 LONGEST_INTEGER = 100  # digits
 
 
@@ -34,4 +36,4 @@ def check_tree(tree: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(check_text)]
 LongText = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(check_text)]
-Tree = Annotated[dict[str, Any], Field(max_length=1024), AfterValidator(check_tree)]
+Tree = Annotated[dict[str, Any], Field(max_length=MOST_NAMES), AfterValidator(check_tree)]

@@ -35,7 +35,7 @@ MOST_ITEMS = 20  # at a time, as the API has it
 
 
 class ConversationRequest(Strict):
-    items: Annotated[list[InputItem], Field(max_length=MOST_ITEMS)] | None = None
+    items: Annotated[list[InputItem], Field(max_length=MOST_ITEMS, fail_fast=True)] | None = None
     metadata: Metadata | None = None
 
 
@@ -44,7 +44,7 @@ class MetadataRequest(Strict):
 
 
 class ItemsRequest(Strict):
-    items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS)]
+    items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 
 
 @router.post(

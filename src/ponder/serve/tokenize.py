@@ -12,7 +12,7 @@ from starlette.requests import Request as HttpRequest
 from ponder.dialogue import Start
 from ponder.engine.requests import check_ids
 from ponder.sampler.local import LocalSampler
-from ponder.serve.bounds import LongText, Name
+from ponder.serve.bounds import MOST_VALUES, LongText, Name
 from ponder.serve.chat.read import read_messages
 from ponder.serve.chat.schema import AnyMessage, Efforts, Strict, TokenId
 from ponder.serve.errors import ApiError, unsupported
@@ -27,7 +27,7 @@ class TokenizeRequest(Strict):
 
     model: Name | None = None
     prompt: LongText | None = None
-    messages: Annotated[list[AnyMessage], Field(min_length=1, max_length=4096)] | None = None
+    messages: Annotated[list[AnyMessage], Field(min_length=1, max_length=4096, fail_fast=True)] | None = None
     reasoning_effort: Efforts | None = None
     add_generation_prompt: bool = True
     add_special_tokens: bool = False
@@ -43,7 +43,7 @@ class Tokens(BaseModel):
 
 class DetokenizeRequest(Strict):
     model: Name | None = None
-    tokens: Annotated[list[TokenId], Field(max_length=4_000_000)]
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_VALUES, fail_fast=True)]
 
 
 class Text(BaseModel):

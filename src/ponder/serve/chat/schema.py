@@ -37,13 +37,13 @@ class Call(Strict):
 
 class InstructingMessage(Strict):
     role: Literal["system", "developer"]
-    content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
+    content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
     name: Name | None = None
 
 
 class UserMessage(Strict):
     role: Literal["user"]
-    content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256)]
+    content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
     name: Name | None = None
 
 
@@ -52,9 +52,9 @@ class AssistantMessage(Strict):
     before it."""
 
     role: Literal["assistant"]
-    content: LongText | Annotated[list[TextPart], Field(max_length=256)] | None = None
+    content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)] | None = None
     name: Name | None = None
-    tool_calls: Annotated[list[Call], Field(min_length=1, max_length=128)] | None = None
+    tool_calls: Annotated[list[Call], Field(min_length=1, max_length=128, fail_fast=True)] | None = None
     reasoning: LongText | None = None
     reasoning_content: LongText | None = None
     refusal: None = None
@@ -62,7 +62,7 @@ class AssistantMessage(Strict):
 
 class ToolMessage(Strict):
     role: Literal["tool"]
-    content: LongText | Annotated[list[TextPart], Field(max_length=256)]
+    content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)]
     tool_call_id: Name
 
 
@@ -131,13 +131,13 @@ class ChatRequest(Strict):
     """
 
     model: Name
-    messages: Annotated[list[AnyMessage], Field(min_length=1, max_length=4096)]
+    messages: Annotated[list[AnyMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
     reasoning_effort: Efforts | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     n: Annotated[int, Field(ge=1, le=1024)] = 1
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: Name | Annotated[list[Name], Field(max_length=16)] | None = None
+    stop: Name | Annotated[list[Name], Field(max_length=16, fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
@@ -148,11 +148,11 @@ class ChatRequest(Strict):
         Annotated[dict[TokenText, Bias], Field(max_length=1024, json_schema_extra={"additionalProperties": False})]
         | None
     ) = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     response_format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ponder.serve.bounds import LongText, Name
+from ponder.serve.bounds import MOST_VALUES, LongText, Name
 from ponder.serve.chat.schema import Bias, StreamOptions, Strict, TokenId, TokenText
 
 MOST_PROMPTS = 1024
-Ids = Annotated[list[TokenId], Field(min_length=1, max_length=4_000_000)]
+Ids = Annotated[list[TokenId], Field(min_length=1, max_length=MOST_VALUES, fail_fast=True)]
 
 
 class CompletionRequest(Strict):
@@ -25,16 +25,16 @@ class CompletionRequest(Strict):
     model: Name
     prompt: (
         LongText
-        | Annotated[list[LongText], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[LongText], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
         | Ids
-        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS)]
+        | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
     )
     max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 16
     n: Annotated[int, Field(ge=1, le=1024)] = 1
     best_of: Annotated[int, Field(ge=1, le=1024)] | None = None
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    stop: Name | Annotated[list[Name], Field(max_length=16)] | None = None
+    stop: Name | Annotated[list[Name], Field(max_length=16, fail_fast=True)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

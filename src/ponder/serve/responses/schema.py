@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
 
-from ponder.serve.bounds import LongText, Name, Tree, check_text
+from ponder.serve.bounds import MOST_VALUES, LongText, Name, Tree, check_text
 from ponder.serve.chat.schema import Efforts, ObjectFormat, Strict, TextFormat
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_-]+$")]
@@ -15,7 +15,7 @@ MetadataKey = Annotated[str, Field(max_length=64), AfterValidator(check_text)]
 MetadataValue = Annotated[str, Field(max_length=512), AfterValidator(check_text)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 Include = Literal["reasoning.encrypted_content", "reasoning.content", "message.output_text.logprobs"]
-Empty = Annotated[list[Name], Field(max_length=0)]
+Empty = Annotated[list[Name], Field(max_length=0, fail_fast=True)]
 
 
 class InputText(Strict):
@@ -29,7 +29,7 @@ class OutputText(Strict):
     type: Literal["output_text"]
     text: LongText
     annotations: Empty | None = None
-    logprobs: Annotated[list[Tree], Field(max_length=1_000_000)] | None = None
+    logprobs: Annotated[list[Tree], Field(max_length=MOST_VALUES, fail_fast=True)] | None = None
 
 
 class Instruction(Strict):
@@ -37,7 +37,7 @@ class Instruction(Strict):
 
     type: Literal["message"] = "message"
     role: Literal["user", "system", "developer"]
-    content: LongText | Annotated[list[InputText], Field(min_length=1, max_length=256)]
+    content: LongText | Annotated[list[InputText], Field(min_length=1, max_length=256, fail_fast=True)]
     id: Id | None = None
     status: ItemStatus | None = None
 
@@ -47,7 +47,7 @@ class AssistantSaid(Strict):
 
     type: Literal["message"] = "message"
     role: Literal["assistant"]
-    content: LongText | Annotated[list[OutputText], Field(max_length=256)]
+    content: LongText | Annotated[list[OutputText], Field(max_length=256, fail_fast=True)]
     id: Id | None = None
     status: ItemStatus | None = None
 
@@ -67,8 +67,8 @@ class ReasoningItem(Strict):
 
     type: Literal["reasoning"]
     id: Id
-    summary: Annotated[list[SummaryText], Field(max_length=64, default_factory=list)]
-    content: Annotated[list[ReasoningText], Field(max_length=64)] | None = None
+    summary: Annotated[list[SummaryText], Field(max_length=64, default_factory=list, fail_fast=True)]
+    content: Annotated[list[ReasoningText], Field(max_length=64, fail_fast=True)] | None = None
     encrypted_content: Annotated[str, Field(max_length=16 << 20)] | None = None
     status: ItemStatus | None = None
 
@@ -85,7 +85,7 @@ class FunctionCallItem(Strict):
 class FunctionCallOutput(Strict):
     type: Literal["function_call_output"]
     call_id: Name
-    output: LongText | Annotated[list[InputText], Field(max_length=256)]
+    output: LongText | Annotated[list[InputText], Field(max_length=256, fail_fast=True)]
     id: Id | None = None
     status: ItemStatus | None = None
 
@@ -161,7 +161,7 @@ class ResponseRequest(Strict):
     """
 
     model: Name
-    input: LongText | Annotated[list[InputItem], Field(max_length=4096)] | None = None
+    input: LongText | Annotated[list[InputItem], Field(max_length=4096, fail_fast=True)] | None = None
     instructions: LongText | None = None
     previous_response_id: Id | None = None
     conversation: Id | ConversationName | None = None
@@ -174,10 +174,10 @@ class ResponseRequest(Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    include: Annotated[list[Include], Field(max_length=16)] | None = None
+    include: Annotated[list[Include], Field(max_length=16, fail_fast=True)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     text: TextConfig | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
+    tools: Annotated[list[FunctionTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     metadata: Metadata | None = None
