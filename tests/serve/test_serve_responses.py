@@ -210,6 +210,7 @@ def test_a_strategy_by_name(client: openai.OpenAI) -> None:
         ({"input": []}, "input"),
         ({"previous_response_id": "resp_a", "conversation": "conv_a"}, "previous_response_id"),
         ({"background": True, "store": False}, "background"),
+        ({"conversation": "conv_a", "store": False}, "store"),
         ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
         ({"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
         ({"top_logprobs": 2}, "top_logprobs"),

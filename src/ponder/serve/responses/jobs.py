@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -125,6 +126,7 @@ class Jobs:
     async def _answer(self, job: _Job) -> None:
         turn, writer, store = job.turn, job.writer, self.state.store
         done: list[Completion] = []
+        began, first = time.monotonic(), None
 
         async def begin() -> None:
             job.begun = True
@@ -135,12 +137,15 @@ class Jobs:
         batches = work.batches(self.state.models, turn.work, self.state.settings.coalesce / 1000, begin)
         async with aclosing(batches):
             async for batch in batches:
+                first = first or time.monotonic() - began
                 done += (item.completion for item in batch if isinstance(item, Done))
                 events = list(writer.pieces(item for item in batch if not isinstance(item, Done)))
                 if events and not await store.add_events(turn.owner, turn.id, events):
                     return  # deleted or cancelled
                 _changed(job)
         ended = turn.end(done[0], writer)
+        usage, reason = done[0].usage, done[0].stop_reason.value
+        self.state.metrics.finished(turn.served.name, usage, [reason], time.monotonic() - began, first)
         await store.move(
             turn.owner,
             turn.id,
@@ -153,10 +158,15 @@ class Jobs:
 
     async def _take_up(self, response: Response) -> None:
         try:
+            release = self.state.claims.take(response.owner, response.conversation_id)
+        except ApiError as error:
+            await self._fail(response, failure(error))
+            return
+        try:
             asked = ResponseRequest.model_validate(response.request)
-            release = self.state.claims.take(response.owner, asked.conversation_id)
             turn = await read_turn(asked, response.owner, self.state, response.id, response.created_at)
         except Exception as error:
+            release()
             await self._fail(response, failure(in_words(error)))
             return
         number = await self.state.store.last_event(response.id) + 1

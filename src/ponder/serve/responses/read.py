@@ -72,6 +72,8 @@ def _check(asked: ResponseRequest, served: Served, state: State) -> None:
         )
     if asked.background and not asked.stored:
         raise ApiError(400, "background: a response that is not stored cannot be come back for", param="background")
+    if asked.conversation_id is not None and not asked.stored:
+        raise ApiError(400, "conversation: what is not stored cannot be added to one", param="store")
     if asked.stream_options is not None and not asked.stream:
         raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     include = asked.include or ()

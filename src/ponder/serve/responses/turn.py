@@ -71,7 +71,9 @@ class Turn:
             created_at=self.created_at,
             previous_response_id=asked.previous_response_id,
             conversation_id=asked.conversation_id,
-            request=asked.model_dump(mode="json", exclude_unset=True, by_alias=True),
+            request=asked.model_dump(
+                mode="json", exclude_unset=True, by_alias=True, include=None if asked.background else {"include"}
+            ),
             input=[item.body for item in self.given],
             body=self.body(status) if ended is None else ended.stored,
             output=() if ended is None else ended.output,
