@@ -2,8 +2,8 @@
 for each byte. Reads one order a line (JSON) and answers each with one line.
 
 An order: port, requests (bodies; one connection each), gap (seconds between two of them; 0: all at once). The answer,
-for each request: status, seconds until the head and until the first and the last event, bytes, tokens by the bill; and
-the processor time of this process.
+for each request: status, seconds until the head and until the first and the last event, bytes, events, tokens by the
+bill; and the processor time of this process.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Asking:
         self.socket.sendall(data)
         self.socket.setblocking(False)
         self.tail = b""
-        self.size = 0
+        self.size = self.events = 0
         self.head: float | None = None
         self.first: float | None = None
         self.status = 0
@@ -45,6 +45,7 @@ class Asking:
         if self.first is None and b"data: " in piece:
             self.first = now
         self.size += len(piece)
+        self.events += piece.count(b"data: ")
         self.tail = (self.tail + piece)[-TAIL:]
         self.last = now
         return not piece
@@ -57,6 +58,7 @@ class Asking:
             "first": self.first,
             "last": self.last,
             "bytes": self.size,
+            "events": self.events,
             "tokens": int(found[-1]) if found else 0,
             "error": "" if self.status == 200 else self.tail.decode(),
         }

@@ -135,6 +135,7 @@ class Bench:
         assert all(answer["tokens"] == self.args.new for answer in answers), answers[:2]
         cost |= {
             "client_cpu": told["cpu"],
+            "events": sum(answer["events"] for answer in answers),
             "bytes": sum(answer["bytes"] for answer in answers),
             "first_p50": percentile([answer["first"] for answer in answers], 0.5),
             "first_p99": percentile([answer["first"] for answer in answers], 0.99),

@@ -7,13 +7,9 @@ import pytest
 from ponder.sampler.inbox import Inbox
 
 
-def is_end(item: str) -> bool:
-    return item.isupper()
-
-
 def test_the_first_item_comes_at_once_and_later_ones_together():
     async def run():
-        inbox = Inbox(is_end, seconds=0.01)
+        inbox = Inbox(seconds=0.01)
         inbox.put("a")
         assert await inbox.take() == ["a"]
         inbox.put("b")
@@ -28,12 +24,14 @@ def test_the_first_item_comes_at_once_and_later_ones_together():
 
 def test_an_end_brings_at_once_what_waits_before_it():
     async def run():
-        inbox = Inbox(is_end, seconds=3600.0)
-        for item in "abC":
-            inbox.put(item)
+        inbox = Inbox(seconds=3600.0)
+        inbox.put("a")
+        inbox.put("b")
+        inbox.end("C")
         assert await inbox.take() == ["a", "b", "C"]
+        assert inbox.ends == 1
         inbox.put("d")
-        inbox.put("E")
+        inbox.end("E")
         return await inbox.take()
 
     assert asyncio.run(run()) == ["d", "E"]
@@ -41,7 +39,7 @@ def test_an_end_brings_at_once_what_waits_before_it():
 
 def test_without_a_time_nothing_is_held_back():
     async def run():
-        inbox = Inbox(is_end)
+        inbox = Inbox()
         for item in "ab":
             inbox.put(item)
             assert await inbox.take() == [item]
@@ -55,7 +53,7 @@ def test_without_a_time_nothing_is_held_back():
 
 def test_who_stops_waiting_takes_nothing_away():
     async def run():
-        inbox = Inbox(is_end)
+        inbox = Inbox()
         taking = asyncio.ensure_future(inbox.take())
         await asyncio.sleep(0)
         taking.cancel()

@@ -153,34 +153,36 @@ class LocalSampler:
         self, request: Request, *, streamed: bool, seconds: float = 0.0, over: Callable[[], object] = lambda: None
     ) -> AsyncGenerator[list[Streamed], None]:
         check_lock()
-        inbox: Inbox[Item] = Inbox(_is_end, seconds)
-        open_completions = request.n
+        inbox: Inbox[Item] = Inbox(seconds)
+        unfinished = request.n
 
         def put(item: Item) -> None:
-            nonlocal open_completions
-            inbox.put(item)
-            if _is_end(item):
-                open_completions = open_completions - 1 if isinstance(item, Done) else 0
-                if not open_completions:
-                    over()
+            nonlocal unfinished
+            if not isinstance(item, Done | BaseException):
+                inbox.put(item)
+                return
+            inbox.end(item)
+            unfinished = unfinished - 1 if isinstance(item, Done) else 0
+            if not unfinished:
+                over()
 
         order = await self._order(request, Outlet(asyncio.get_running_loop(), put), streamed=streamed)
         self._driver.post(partial(self._submit, order))
         left = request.n
         try:
             while left:
-                batch: list[Streamed] = []
-                for item in await inbox.take():
-                    if isinstance(item, BaseException):
-                        left = 0
-                        if batch:
-                            yield batch
-                        raise item
-                    left -= isinstance(item, Done)
-                    batch.append(item)
-                yield batch
+                batch = await inbox.take()
+                if not inbox.ends:
+                    yield cast("list[Streamed]", batch)
+                    continue
+                error = next((item for item in batch if isinstance(item, BaseException)), None)
+                told = [item for item in batch if not isinstance(item, BaseException)]
+                left = 0 if error else left - inbox.ends
+                if told:
+                    yield told
+                if error is not None:
+                    raise error
         finally:
-            inbox.close()
             if left:
                 self._driver.post(partial(self._abort, order))
 
@@ -336,10 +338,6 @@ class LocalSampler:
     def _forget(self, job: Job) -> None:
         del self._jobs[job.number]
         job.order.open.discard(job)
-
-
-def _is_end(item: Item) -> bool:
-    return isinstance(item, Done | BaseException)
 
 
 def is_long(prompt: Conversation | tuple[int, ...]) -> bool:

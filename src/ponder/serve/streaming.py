@@ -17,6 +17,7 @@ from ponder.serve.errors import ApiError, logged, shutting_down
 
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
+HOLE = "\0"
 KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that nothing between cuts the connection
 
 
@@ -24,6 +25,16 @@ def event(data: Any, name: str | None = None) -> bytes:
     """One event. Its data is JSON on one line, non-ASCII characters escaped."""
     head = b"" if name is None else b"event: " + name.encode() + b"\n"
     return head + b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
+
+
+class Template:
+    """An event in which one text changes, and is `HOLE` here: the rest is written once."""
+
+    def __init__(self, data: Any, name: str | None = None) -> None:
+        self._before, self._after = event(data, name).split(json.dumps(HOLE).encode())
+
+    def fill(self, text: str) -> bytes:
+        return b"%b%b%b" % (self._before, json.dumps(text).encode(), self._after)
 
 
 class EventStream(Response):
@@ -139,15 +150,15 @@ async def coalesced(
     """Items in lists: the first at once, each later one at most `seconds` after it came, and at once where it `ends`
     something. An error of `items` comes behind what came before it.
     """
-    inbox: Inbox[T | _Over] = Inbox(lambda item: isinstance(item, _Over) or ends(item), seconds)
+    inbox: Inbox[T | _Over] = Inbox(seconds)
 
     async def gather() -> None:
         try:
             async with aclosing(items) as stream:
                 async for item in stream:
-                    inbox.put(item)
+                    (inbox.end if ends(item) else inbox.put)(item)
         finally:
-            inbox.put(_Over())
+            inbox.end(_Over())
 
     gathering = asyncio.ensure_future(gather())
     try:
@@ -160,7 +171,6 @@ async def coalesced(
                 yield batch
         await gathering  # raises what it raised
     finally:
-        inbox.close()
         await _cancel(gathering)
 
 

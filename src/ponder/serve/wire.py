@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,6 +16,20 @@ HEAD_SECONDS = 15.0  # from its first byte, or from the connection, until a requ
 UNREAD_SECONDS = 20.0  # in which a client has to read some of what waits for it
 
 
+class Connection(h11.Connection):
+    """h11's, with a short way for the pieces of a stream, which its state does not hang on: in the middle of a chunked
+    body each is its length, itself and a line's end."""
+
+    _streams = False
+
+    def send(self, event: Any) -> Any:
+        if self._streams and type(event) is h11.Data:
+            return b"%x\r\n%b\r\n" % (len(event.data), event.data) if event.data else b""
+        sent = super().send(event)
+        self._streams = type(event) is h11.Response and b"\r\ntransfer-encoding: chunked\r\n" in sent.lower()
+        return sent
+
+
 class Protocol(H11Protocol):
     """A connection that asks for nothing in time is closed: idle ones would use up the descriptors, key or no key. One
     that does not read its answer is cut."""
@@ -23,6 +38,10 @@ class Protocol(H11Protocol):
     unread_seconds = UNREAD_SECONDS
     _late: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn = Connection(h11.SERVER, HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -45,7 +45,7 @@ class Chunks:
         if field is None:
             return
         last = told[-1] if told else None
-        if last and last["index"] == item.index and set(last["delta"]) == {field}:
+        if last and last["index"] == item.index and field in last["delta"] and len(last["delta"]) == 1:
             last["delta"][field] += item.text
         else:
             told.append(_choice(item.index, {field: item.text}))

@@ -16,7 +16,7 @@ from ponder.serve.chat.read import read_request
 from ponder.serve.chat.schema import ChatRequest
 from ponder.serve.chat.write import Writer, usage
 from ponder.serve.state import owner_of, state_of
-from ponder.serve.streaming import Events, EventStream, answered, event
+from ponder.serve.streaming import HOLE, Events, EventStream, Template, answered, event
 from ponder.serve.tally import Tally
 from ponder.types import Usage
 
@@ -49,12 +49,23 @@ async def _events(batches: work.Batches, writer: Writer, tally: Tally, include_u
     """Chunks, the bill, and [DONE]."""
     chunks = Chunks(writer)
     more: dict[str, Any] = {"usage": None} if include_usage else {}
+    templates: dict[tuple[int, str], Template] = {}
+
+    def told(choice: dict[str, Any]) -> bytes:
+        (field, text), *others = choice["delta"].items() or [("", None)]
+        if others or not isinstance(text, str) or field == "role":
+            return event(writer.chunk([choice], **more))
+        key = (choice["index"], field)
+        if key not in templates:
+            templates[key] = Template(writer.chunk([{**choice, "delta": {field: HOLE}}], **more))
+        return templates[key].fill(text)
+
     async with aclosing(batches):
         async for batch in batches:
             tally.first_token()
             choices = chunks.choices(batch)
             if choices:
-                yield b"".join(event(writer.chunk([choice], **more)) for choice in choices)
+                yield b"".join(map(told, choices))
     tally.end(chunks.done)
     if include_usage:
         yield event(writer.chunk([], usage=usage(sum((each.usage for each in chunks.done), Usage()))))
