@@ -1,0 +1,28 @@
+"""What the server says, byte for byte where it streams, is what was recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from exchanges import EXCHANGES, SETTINGS, exchange, models
+from live import Live, serving
+
+FOLDER = Path(__file__).parent / "serve"
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    with serving(models(), SETTINGS) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_an_exchange_is_as_recorded(live: Live, name: str) -> None:
+    assert exchange(live, name) == json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_nothing_recorded_is_forgotten() -> None:
+    assert {file.stem for file in FOLDER.glob("*.json")} == set(EXCHANGES)
