@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 
+import httpx2
 import openai
 import pytest
 from live import Live, serving
@@ -538,6 +539,12 @@ def test_as_many_wait_as_may(client: openai.OpenAI) -> None:
         for id in ids:
             client.responses.cancel(id)
         assert finished(client, said(client, "hello", background=True).id).status == "completed"
+
+
+def test_a_path_says_which_methods_it_takes(live: Live) -> None:
+    for path, methods in (("/v1/responses/resp_a", "DELETE, GET"), ("/v1/responses", "POST")):
+        answer = httpx2.put(f"{live.root}{path}")
+        assert (answer.status_code, answer.headers["allow"]) == (405, methods)
 
 
 def test_a_foreground_response_cannot_be_followed(client: openai.OpenAI) -> None:

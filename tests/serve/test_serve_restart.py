@@ -16,6 +16,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from ponder.serve import Served, Settings
+from ponder.serve.auth import Keys, new_key
 from ponder.serve.store import Event, Response, Running, Status, Store
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
@@ -151,8 +152,6 @@ def test_a_store_in_memory_leaves_nothing_behind() -> None:
 
 
 def test_the_client_sees_nothing_of_another_owner(tmp_path: Path) -> None:
-    from ponder.serve.auth import Keys, new_key
-
     file = tmp_path / "keys"
     anna, ben = new_key("anna", file), new_key("ben", file)
     with serving(served(), keys=Keys.load(file)) as live, live.client(anna) as hers, live.client(ben) as his:
@@ -184,3 +183,17 @@ def test_the_client_sees_nothing_of_another_owner(tmp_path: Path) -> None:
         assert [each.reason for each in other.input_transformations] == ["organization_mismatch"]
         assert hers.responses.retrieve(answer.id).id == answer.id
         assert hers.conversations.items.list(conversation.id).data
+
+
+def test_one_owner_cannot_take_all_places_from_another(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    anna, ben = new_key("anna", file), new_key("ben", file)
+    settings = Settings(queued_requests=4, drain=0)
+    with serving(served(), settings, Keys.load(file)) as live, live.client(anna) as hers, live.client(ben) as his:
+        ask = {"model": "said", "input": "slow", "background": True}
+        assert [hers.responses.create(**ask).status for _ in range(4)] == ["queued"] * 4
+        with pytest.raises(openai.RateLimitError):
+            hers.responses.create(**ask)
+        assert [his.responses.create(**ask).status for _ in range(2)] == ["queued"] * 2
+        with pytest.raises(openai.RateLimitError):
+            his.responses.create(**ask)

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from ponder.serve import conversations, health, tokenize
 from ponder.serve.auth import Auth, Keys
@@ -127,5 +128,16 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.INVALID_REQUEST
     what = {404: "there is no such path", 405: "this path does not take this method"}.get(error.status_code)
-    told = ApiError(error.status_code, what or str(error.detail), type=kind, headers=error.headers)
+    headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
+    told = ApiError(error.status_code, what or str(error.detail), type=kind, headers=headers)
     return JSONResponse(told.as_json(), told.status, told.headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What the path takes, over all routes that have it: the router names those of the first alone."""
+    scope = dict(request.scope)
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]

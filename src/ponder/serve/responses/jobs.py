@@ -45,11 +45,14 @@ class Jobs:
     _jobs: dict[str, _Job] = field(default_factory=dict)
     _closed: bool = False
 
-    def check_room(self, served: str) -> None:
-        """Raises ApiError 429 where as many wait as may, 503 once the server stops."""
+    def check_room(self, owner: str, served: str) -> None:
+        """Raises ApiError 429 where the owner has as many as it may, 503 once the server stops. Whoever has some shares
+        the places with everybody else who has; what was promised to others is kept."""
         if self._closed or not self.state.accepting:
             raise shutting_down()
-        if len(self._jobs) >= self.state.settings.queued_requests:
+        owners = [job.turn.owner for job in self._jobs.values()]
+        share = self.state.settings.queued_requests // len({*owners, owner})
+        if owners.count(owner) >= max(1, share):
             raise too_busy(self.state.models.admissions[served].retry_after)
 
     def start(self, turn: Turn, writer: EventWriter, release: Callable[[], None]) -> None:

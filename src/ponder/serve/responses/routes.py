@@ -206,7 +206,7 @@ async def _end(turn: Turn, state: State, status: Status, body: Wire) -> None:
 
 async def _begin_in_background(asked: ResponseRequest, owner: str, state: State) -> str:
     """The id of a response that is stored as queued, and will be made."""
-    state.jobs.check_room(asked.model)
+    state.jobs.check_room(owner, asked.model)
     release = state.claims.take(owner, asked.conversation_id)
     try:
         turn = await read_turn(asked, owner, state, new_id(), int(time.time()))
