@@ -92,3 +92,20 @@ def test_the_policy_counts_before_anything_is_dropped() -> None:
 
 def test_an_empty_conversation_fits() -> None:
     assert fit([], FORMAT, 0).rendered.ids == ()
+
+
+def test_many_turns_are_rendered_few_times() -> None:
+    """Whoever sends a conversation of thousands of turns does not have each cut of it rendered."""
+    rendered = []
+
+    class Counting(PonderFormat):
+        def render(self, messages, **options):
+            rendered.append(len(messages))
+            return super().render(messages, **options)
+
+    format = Counting(train_tokenizer([], 320))
+    turns = [message for n in range(500) for message in (Message.user(f"q{n}"), Message.assistant(f"a{n}"))]
+    fitted = fit([*turns, Message.user("last")], format, 100, drop_oldest=True)
+    assert len(rendered) < 15
+    one_more = [*fitted.dropped[-2:], *fitted.messages]
+    assert len(fitted.rendered.ids) <= 100 < len(format.render(one_more).ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -43,17 +44,25 @@ def fit(
     system message and never the turn of the last user message. Raises WindowExceeded with the counts when the
     conversation does not fit, or would not even so.
     """
-    dropped = 0
     room = window - reserve
     head = 1 if messages and messages[0].role in INSTRUCTING else 0
-    for cut in _cuts(messages, head):
+
+    def cut_at(cut: int) -> Fitted:
         kept = (*messages[:head], *messages[cut:])
-        dropped = cut - head
-        rendered = format.render(kept, policy=policy, start=start, tools=tools)
-        if len(rendered.ids) <= room:
-            return Fitted(rendered, kept, tuple(messages[head:cut]))
-        if not drop_oldest:
-            break
+        return Fitted(format.render(kept, policy=policy, start=start, tools=tools), kept, tuple(messages[head:cut]))
+
+    def fits(fitted: Fitted) -> bool:
+        return len(fitted.rendered.ids) <= room
+
+    fitted = cut_at(head)
+    cuts = list(_cuts(messages, head)) if drop_oldest and not fits(fitted) else []
+    if cuts:
+        fitted = cut_at(cuts[-1])
+    if fits(fitted):
+        # The first cut from which on it fits, in few renderings: each later one leaves less.
+        first = bisect_left(cuts, True, hi=max(len(cuts) - 1, 0), key=lambda cut: fits(cut_at(cut)))
+        return cut_at(cuts[first]) if cuts else fitted
+    rendered, dropped = fitted.rendered, len(fitted.dropped)
     advice = "shorten it, or let the oldest turns be dropped" if not drop_oldest else "shorten the last turn"
     left_out = f" after dropping the oldest {dropped} messages" if dropped else ""
     raise WindowExceeded(
