@@ -104,7 +104,10 @@ class Scheduler:
             shadow.computed = whole * size
         # A page that is not whole cannot be found again, so its tokens are left out.
         shadow.tokens, shadow.closed = list(ids[: len(ids) // size * size]), True
-        self._finish_shadow(shadow)
+        if not self._finish_shadow(shadow):
+            closed = [each for each in self.shadows.values() if each.closed]
+            if len(closed) > self._max_batch:  # idle time does not come: the oldest gives up
+                self._give_way(closed[0])
 
     # One step ---------------------------------------------------------------------------------------------------------
 
@@ -253,8 +256,8 @@ class Scheduler:
     # Shadows ----------------------------------------------------------------------------------------------------------
 
     def _add_shadows(self, step: Step, budget: int) -> None:
-        if self.waiting:  # under load; whoever waits comes first, and idle time will come
-            self._counters.shadows_deferred += 1
+        if self.waiting or 2 * len(self.running) > max(2, self._max_batch):
+            self._counters.shadows_deferred += 1  # under load; whoever runs or waits comes first, idle time will come
             return
         for shadow in list(self.shadows.values()):
             if not shadow.started and not self._start_shadow(shadow):

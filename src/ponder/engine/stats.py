@@ -10,8 +10,8 @@ class Counters:
     """Since the engine was made. Tokens are rows that went through the model, except `cached_tokens`.
 
     recomputed_tokens: run once more, after a preemption or behind a fold. cached_tokens: of prompts, found in the
-    tree. shadows_finished: next turns made warm. shadows_deferred: steps in which shadows waited because requests did.
-    shadows_dropped: gave way because pages were short.
+    tree. shadows_finished: next turns made warm. shadows_deferred: steps in which shadows waited because of load.
+    shadows_dropped: gave way because pages were short, or too many waited.
     """
 
     steps: int = 0
