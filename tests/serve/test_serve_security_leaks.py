@@ -10,6 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Chain(Transformer):
         self._next = {}
         for chain in chains:
             ids = [id for each in chain for id in ([TOKENS.control[each]] if len(each) > 1 else TOKENS.encode(each))]
-            self._next |= dict(zip(ids, ids[1:], strict=False))
+            self._next |= dict(pairwise(ids))
 
     def hidden(self, ids_BT: torch.Tensor, **options: Any) -> torch.Tensor:
         h_BTD = super().hidden(ids_BT, **options)
@@ -344,5 +345,3 @@ def test_what_a_server_behind_says_of_a_failure_is_not_passed_on(fault: Fault, s
             _assert_secret_kept(answer)
             assert stub.url.split("//")[1] not in answer.text
             assert "127.0.0.1" not in answer.text
-
-
