@@ -32,7 +32,7 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
     sampler = served.local
     if sampler is None:
         raise unsupported("model", f"{served.name!r} is behind another server: ask it under /v1/chat/completions")
-    _refuse(body)
+    _refuse(body, settings)
     prompts = _ids(body, sampler)
     if len(prompts) * body.n > MOST_PROMPTS:
         raise ApiError(400, f"n: {len(prompts)} prompts of {body.n} each: allowed are {MOST_PROMPTS} in all", param="n")
@@ -72,7 +72,9 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
     ]
 
 
-def _refuse(body: CompletionRequest) -> None:
+def _refuse(body: CompletionRequest, settings: Settings) -> None:
+    if body.n > settings.samples:
+        raise ApiError(400, f"n is {body.n}: allowed are {settings.samples} on this server", param="n")
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
             raise unsupported(name, "penalties are not supported: leave it out, or 0")
