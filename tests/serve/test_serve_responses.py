@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -570,6 +571,24 @@ def test_a_stream_whose_client_left_is_cancelled(live: Live, client: openai.Open
             break
         time.sleep(0.05)
     assert client.responses.retrieve(id).status == "cancelled"
+
+
+def test_the_engine_works_for_nobody_who_left(live: Live, client: openai.OpenAI) -> None:
+    tiny = live.state.models.get("tiny").sampler
+    streams = [client.responses.create(model="tiny", input="x", stream=True) for _ in range(6)]
+    for stream in streams:
+        next(iter(stream))
+        stream.close()
+    with live.client(timeout=0.2) as hasty:
+        for _ in range(3):
+            with contextlib.suppress(openai.APITimeoutError):
+                hasty.responses.create(model="tiny", input="x")
+    for _ in range(400):
+        if tiny.num_jobs == 0 and live.state.idle:
+            break
+        time.sleep(0.05)
+    assert tiny.num_jobs == 0
+    assert live.state.idle
 
 
 # Conversations --------------------------------------------------------------------------------------------------------

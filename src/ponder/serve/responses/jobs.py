@@ -63,13 +63,16 @@ class Jobs:
 
     async def cancel(self, owner: str, response: Response) -> None:
         """End a queued or running response. One that ended meanwhile stays as it is."""
-        await self._stop(response.id)
+        await self.stop(response.id)
         body = {**response.body, "status": Status.CANCELLED.value}
         await self.state.store.move(owner, response.id, Status.CANCELLED, body)
 
-    async def drop(self, id: str) -> None:
-        """Stop working on a response that is being deleted."""
-        await self._stop(id)
+    async def stop(self, id: str) -> None:
+        """Work on a response no more, if it is worked on; what is kept of it stays as it is."""
+        job = self._jobs.get(id)
+        if job is not None and job.task is not None:
+            job.task.cancel()
+            await asyncio.wait([job.task])
 
     async def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Event, None]:
         """The events behind number `after`, those to come included, until the response has ended. Raises NotFound."""
@@ -103,7 +106,7 @@ class Jobs:
         if tasks:
             await asyncio.wait(tasks, timeout=seconds)
         for job in list(self._jobs.values()):
-            await self._stop(job.turn.id)
+            await self.stop(job.turn.id)
             if job.begun:
                 await self._fail(job.turn.record(Status.IN_PROGRESS), RESTARTED)
 
@@ -183,12 +186,6 @@ class Jobs:
         if response.running is Running.BACKGROUND:
             events = [EventWriter.at(await store.last_event(response.id) + 1).state("failed", body)]
         await store.move(response.owner, response.id, Status.FAILED, body, events=events)
-
-    async def _stop(self, id: str) -> None:
-        job = self._jobs.get(id)
-        if job is not None and job.task is not None:
-            job.task.cancel()
-            await asyncio.wait([job.task])
 
     def _forget(self, job: _Job, task: asyncio.Task[None]) -> None:
         self._jobs.pop(job.turn.id, None)

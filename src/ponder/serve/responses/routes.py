@@ -97,7 +97,7 @@ async def delete(response_id: ResponseId, http: HttpRequest) -> Response:
     """Delete a response, and stop working on it."""
     state, owner = state_of(http), owner_of(http)
     await state.store.response(owner, response_id)
-    await state.jobs.drop(response_id)
+    await state.jobs.stop(response_id)
     await state.store.delete(owner, response_id)
     return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
