@@ -4,7 +4,8 @@ Every round has the same number of streams, all begun at once, with random weigh
   engine    `submit`, then `step()` in a loop; ids in, ids out.
   sampler   coroutines that receive text, gathered over the server's time, without HTTP.
   server    `ponder serve` in this process, its clients in another (`serve_client.py`), server-sent events.
-Shares are of wall time and of processor time; the clients' own processor time is told apart, for they share the cores.
+Shares are of wall time and of processor time; the clients' own processor time is told apart, for they share the cores,
+and what warms the next turns once all answers are out is left out.
 Then ten times as many requests as the queue holds come on top of full places: how long a refusal takes.
 
     python bench/serve_overhead.py
@@ -43,17 +44,23 @@ Cost = dict[str, float]
 
 
 class Steps:
-    """The processor time of `engine.step()`, as its thread spends it."""
+    """The processor time of `engine.step()`, as its thread spends it. next_turns: of steps that only made next turns
+    warm, when all answers were out."""
 
     def __init__(self, engine: Any) -> None:
-        self.seconds = 0.0
-        self._step = engine.step
+        self.seconds = self.next_turns = 0.0
+        self._engine, self._step = engine, engine.step
         engine.step = self.step
 
     def step(self) -> Any:
+        idle = not self._engine.num_running and not self._engine.num_waiting
         began = time.thread_time()
         events = self._step()
-        self.seconds += time.thread_time() - began
+        spent = time.thread_time() - began
+        if idle:
+            self.next_turns += spent
+        else:
+            self.seconds += spent
         return events
 
 
@@ -152,11 +159,13 @@ class Bench:
     @contextmanager
     def measured(self) -> Iterator[Cost]:
         cost: Cost = {}
-        shadows, self.steps.seconds = self.sampler.engine.stats.counters.shadow_tokens, 0.0
+        shadows = self.sampler.engine.stats.counters.shadow_tokens
+        self.steps.seconds = self.steps.next_turns = 0.0
         began, cpu = time.perf_counter(), time.process_time()
         yield cost
         cost["seconds"] = time.perf_counter() - began
-        cost["cpu"] = time.process_time() - cpu
+        cost["cpu"] = time.process_time() - cpu - self.steps.next_turns
+        cost["next_turns_cpu"] = self.steps.next_turns
         cost["step_cpu"] = self.steps.seconds
         cost["shadow_tokens"] = self.sampler.engine.stats.counters.shadow_tokens - shadows
         cost["tokens"] = self.args.streams * self.args.new
@@ -238,7 +247,7 @@ def report(result: dict[str, Any], args: argparse.Namespace) -> str:
             f"{ratio(work[way], work['engine']):.0%}",
             spread(outside, 1),
             spread(client, 1) if client else "",
-            spread([each["shadow_tokens"] for each in costs]),
+            f"{statistics.median(each['tokens'] / each['events'] for each in costs):.1f}" if client else "",
         ]
         rows.append(row)
     head = [
@@ -248,7 +257,7 @@ def report(result: dict[str, Any], args: argparse.Namespace) -> str:
         "by processor time",
         "µs outside `step()` a token",
         "client's",
-        "shadows",
+        "tokens an event",
     ]
     served = result["costs"]["server"]
     first = [[1e3 * each[name] for each in served] for name in ("first_p50", "first_p99")]
@@ -281,7 +290,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=200, help="tokens of each stream")
     parser.add_argument("--coalesce", type=float, default=20.0, help="milliseconds")
     parser.add_argument("--queue", type=int, default=32, help="requests that may wait; 0: no refusals are measured")
-    parser.add_argument("--gap", type=float, default=0.004, help="seconds between two requests of the overload")
+    parser.add_argument("--gap", type=float, default=0.01, help="seconds between two requests of the overload")
     parser.add_argument("--note", default="", help="what else to say of this run")
     args = parse(parser)
     result = measure(args)

@@ -121,14 +121,28 @@ class Admission:
                 raise too_late(self.retry_after) from None
             raise
 
+    def refusal(self, owner: str) -> ApiError | None:
+        """What a request of this owner would be told now, where it would be refused whatever it asks."""
+        if self._closed or self.num_waiting < self._bounds[Bound.REQUESTS] or (not self.num_waiting and self._free > 0):
+            return None
+        return self._refusal(Bound.REQUESTS) if self._victim(owner) is None else None
+
+    def _victim(self, owner: str) -> _Waiter | None:
+        """Who gives up its place in a full queue: the newest of whoever has most, if that is more than `owner` would
+        have."""
+        longest = max(self._lines.values(), key=lambda line: len(line.waiters), default=_Line())
+        if len(longest.waiters) <= len(self._line(owner).waiters) + 1:
+            return None
+        return next(reversed(longest.waiters))
+
     def _queue(self, waiter: _Waiter) -> None:
         """Let it wait, at the end of its owner's line. Raises ApiError 429 where the queue is full, unless another
         owner has more in it."""
         if self.num_waiting >= self._bounds[Bound.REQUESTS]:
-            longest = max(self._lines.values(), key=lambda line: len(line.waiters), default=_Line())
-            if len(longest.waiters) <= len(self._line(waiter.owner).waiters) + 1:
+            victim = self._victim(waiter.owner)
+            if victim is None:
                 raise self._refusal(Bound.REQUESTS)
-            self._push_out(next(reversed(longest.waiters)), Bound.REQUESTS)
+            self._push_out(victim, Bound.REQUESTS)
         self._lines.setdefault(waiter.owner, _Line()).waiters[waiter] = None
         self.num_waiting += 1
 

@@ -21,6 +21,7 @@ from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
 from ponder.serve.document import document
 from ponder.serve.errors import ERRORS, ApiError, ErrorType, Failures, logged
+from ponder.serve.full import Full
 from ponder.serve.logs import AccessLog
 from ponder.serve.metrics import Metrics
 from ponder.serve.models import Models, Served
@@ -76,6 +77,7 @@ def create_app(
         app.add_exception_handler(kind, _failed)
     # From the outside in: the log sees every answer, and nothing is read before it is known who asks.
     app.add_middleware(Body, limit=settings.body)
+    app.add_middleware(Full)
     app.add_middleware(Auth, keys=keys)
     app.add_middleware(Failures)
     app.add_middleware(AccessLog)
