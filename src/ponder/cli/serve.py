@@ -66,14 +66,15 @@ def run(args: argparse.Namespace) -> int:
     keys = Keys.load(Path(settings.keys)) if settings.keys else None
 
     from ponder.serve import create_app
-    from ponder.serve.run import log_to_stderr, server
+    from ponder.serve.run import bind, log_to_stderr, server
     from ponder.serve.store import Store
 
+    address = bind(settings)  # first: loading takes longer, and would be for nothing
     models = load_models(args.models or ["mini"], args.lora, args.quantize)
     app = create_app(models, settings, keys=keys, store=Store(settings.store) if settings.store else None)
     log_to_stderr()
     running = server(app)
-    running.run()
+    running.run([address])
     return 1 if running.force_exit else 0
 
 

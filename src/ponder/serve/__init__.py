@@ -4,17 +4,30 @@ A request passes `auth` (who is it?), a schema (is it well formed and within bou
 then a sampler; `streaming` watches whether anybody still waits for the answer.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ponder.types import MissingExtra
 
-try:
-    import fastapi as _fastapi  # noqa: F401
-    import prometheus_client as _prometheus_client  # noqa: F401
-    import uvicorn as _uvicorn  # noqa: F401
-except ImportError as error:
-    raise MissingExtra(str(error.name), "serve") from error
+if TYPE_CHECKING:
+    from ponder.serve.app import create_app as create_app
+    from ponder.serve.models import Served as Served
+    from ponder.serve.settings import Settings as Settings
 
-from ponder.serve.app import create_app
-from ponder.serve.models import Served
-from ponder.serve.settings import Settings
+for _package in ("fastapi", "uvicorn", "prometheus_client"):
+    try:
+        import_module(_package)
+    except ImportError as error:
+        raise MissingExtra(_package, "serve") from error
 
-__all__ = ["Served", "Settings", "create_app"]
+_HOMES = {"create_app": "ponder.serve.app", "Served": "ponder.serve.models", "Settings": "ponder.serve.settings"}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """Names are imported when first used: settings and keys need neither the models nor torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ponder.serve' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

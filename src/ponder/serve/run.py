@@ -13,9 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from ponder.serve.bounds import HEAD_BYTES
+from ponder.serve.settings import Settings
 from ponder.serve.state import State
 from ponder.serve.wire import Protocol
+from ponder.types import InvalidRequest
 
+log = logging.getLogger("ponder.serve")
 TICK = 0.05  # seconds between two looks at whether all is done
 
 
@@ -32,6 +35,13 @@ class Server(uvicorn.Server):
     @property
     def _state(self) -> State:
         return self.config.app.state.ponder  # type: ignore[union-attr]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            names = ", ".join(each.name for each in self._state.models)
+            log.info(f"serving {names} on http://{f'[{host}]' if ':' in host else host}:{port}/v1")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state = self._state
@@ -63,6 +73,23 @@ def server(app: FastAPI) -> Server:
         lifespan="on",
     )
     return Server(config)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The address to listen on, not listening yet. Raises InvalidRequest where it cannot be had."""
+    try:
+        kind, *_, place = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(kind, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(place)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        why = error.strerror or error
+        raise InvalidRequest(f"{settings.host}, port {settings.port}: {why}: choose --host or --port") from None
+    return bound
 
 
 def log_to_stderr() -> None:
