@@ -291,10 +291,11 @@ def main() -> None:
     parser.add_argument("--coalesce", type=float, default=20.0, help="milliseconds")
     parser.add_argument("--queue", type=int, default=32, help="requests that may wait; 0: no refusals are measured")
     parser.add_argument("--gap", type=float, default=0.01, help="seconds between two requests of the overload")
+    parser.add_argument("--name", default="", help="of the files of results; default: by the shape")
     parser.add_argument("--note", default="", help="what else to say of this run")
     args = parse(parser)
     result = measure(args)
-    save(f"serve_overhead-{args.shape}", result, report(result, args))
+    save(args.name or f"serve_overhead-{args.shape}", result, report(result, args))
 
 
 if __name__ == "__main__":
