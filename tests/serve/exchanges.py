@@ -20,8 +20,16 @@ PROMPT, SAID = "ab", "cd"
 ASKED = [{"role": "user", "content": "2+2?"}]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]
 SHOWN = {"reasoning_format": "reasoning"}
+INCLUDED = {"include": ["reasoning.content"]}
+FLAT_TOOLS = [{"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}]
+TURNS = [
+    {"role": "user", "content": "1+1?"},
+    {"type": "reasoning", "id": "rs_mine", "summary": [], "content": [{"type": "reasoning_text", "text": "One, one."}]},
+    {"role": "assistant", "content": "Two."},
+    {"role": "user", "content": "2+2?"},
+]
 STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 LINES = {
     "2+2?": Say("Four, I think.", reasoning="Two and two."),
     "call": Say("Wait.", reasoning="I need it.", calls=(ToolCall("add", '{"a": 2, "b": 2}'), ToolCall("add", "{}"))),
@@ -47,13 +55,22 @@ EXCHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "completion_echoes_with_log_probabilities": (TEXT, {"prompt": PROMPT, "echo": True, "logprobs": 0}),
     "completion_scores_a_prompt": (TEXT, {"prompt": PROMPT, "echo": True, "logprobs": 0, "max_tokens": 0}),
     "error_prompt_too_long": (TEXT, {"prompt": "x" * 300}),
+    "response_hides_the_reasoning": (RESPONSES, {"input": "2+2?"}),
+    "response_shows_the_reasoning_on_request": (RESPONSES, {"input": "2+2?", **INCLUDED}),
+    "response_streams": (RESPONSES, {"input": "2+2?", "stream": True}),
+    "response_streams_the_reasoning_on_request": (RESPONSES, {"input": "2+2?", "stream": True, **INCLUDED}),
+    "response_streams_calls": (RESPONSES, {"input": "call", "tools": FLAT_TOOLS, "stream": True}),
+    "response_is_incomplete_when_thinking_ate_the_room": (RESPONSES, {"input": "2+2?", "max_output_tokens": 3}),
+    "response_drops_the_reasoning_of_the_last_turn": (RESPONSES, {"input": TURNS}),
+    "error_unknown_field_of_a_response": (RESPONSES, {"input": "2+2?", "reasoning": {"summary": "detailed"}}),
     "tokenize_text": ("/v1/tokenize", {"prompt": "aé<|end|>"}),
     "tokenize_messages": ("/v1/tokenize", {"messages": ASKED, "return_token_strs": True}),
     "detokenize": ("/v1/detokenize", {"tokens": [97, 98]}),
 }
 CHANGING = (
-    (r"(chatcmpl-|cmpl-|call_|fp_)[0-9a-f]+", r"\1ID"),
+    (r"(chatcmpl-|cmpl-|call_|fp_|resp_|rs_|msg_|fc_)[0-9a-f]{8,}", r"\1ID"),
     (r'"created": ?\d+', '"created": 0'),
+    (r'"(created|completed)_at": ?\d+', r'"\1_at":0'),
 )
 
 
@@ -68,7 +85,7 @@ def models() -> list[Served]:
 def exchange(live: Live, name: str) -> dict[str, Any]:
     """The request and its answer, without what changes from time to time. Log-probabilities are rounded."""
     path, body = EXCHANGES[name]
-    body = {"model": "said" if path == CHAT else "parrot", **body} if path != "/v1/nothing" else body
+    body = {"model": "said" if path in (CHAT, RESPONSES) else "parrot", **body} if path != "/v1/nothing" else body
     answer = httpx.post(live.root + path, json=body, timeout=60)
     text = answer.text
     for pattern, replacement in CHANGING:

@@ -26,6 +26,7 @@ FLAGS: tuple[tuple[str, type, str], ...] = (
     ("queued_tokens", int, "tokens of prompts that may wait (default: 1000000)"),
     ("deadline", float, "seconds that a request may take; 0 is no limit (default: 0)"),
     ("drain", float, "seconds that a shutdown waits for running requests (default: 30)"),
+    ("store_days", float, "days that a response is kept; 0 is for ever (default: 30)"),
     ("coalesce", float, "milliseconds of streamed text in one event (default: 20)"),
     ("samples", int, "answers that one request may ask for, as n or by a strategy (default: 64)"),
 )
@@ -66,12 +67,12 @@ def run(args: argparse.Namespace) -> int:
     keys = Keys.load(Path(settings.keys)) if settings.keys else None
 
     from ponder.serve import create_app
+    from ponder.serve.responses.keeping import open_store
     from ponder.serve.run import bind, log_to_stderr, server
-    from ponder.serve.store import Store
 
     address = bind(settings)  # first: loading takes longer, and would be for nothing
     models = load_models(args.models or ["mini"], args.lora, args.quantize)
-    app = create_app(models, settings, keys=keys, store=Store(settings.store) if settings.store else None)
+    app = create_app(models, settings, keys=keys, store=open_store(settings) if settings.store else None)
     log_to_stderr()
     running = server(app)
     running.run([address])

@@ -23,6 +23,7 @@ class Settings:
     queued_requests, queued_tokens: more waiting requests, or more tokens of theirs, are refused with 429.
     deadline: seconds one request may take; 0: no limit. drain: seconds that a shutdown waits for running requests.
     coalesce: milliseconds over which streamed text is gathered into one event.
+    store_days: how long a response is kept, and a conversation after its last item; 0: for ever.
     body: bytes of the longest request body. samples: answers that one request may ask for, as `n` or by a strategy.
     """
 
@@ -35,6 +36,7 @@ class Settings:
     deadline: float = 0.0
     drain: float = 30.0
     coalesce: float = 20.0
+    store_days: float = 30.0
     body: int = 8 * 1024 * 1024
     samples: int = 64
 
@@ -57,6 +59,7 @@ _RANGES = (
     ("deadline", 0, 86_400),
     ("drain", 0, 3_600),
     ("coalesce", 0, 1_000),
+    ("store_days", 0, 36_500),
     ("body", 1_024, 1 << 30),
     ("samples", 1, 1_024),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from ponder.serve.responses.claims import Claims
 from ponder.serve.responses.jobs import Jobs
 from ponder.serve.responses.seal import Sealer
+from ponder.serve.settings import Settings
 from ponder.serve.state import State
 from ponder.serve.store import Store
 from ponder.types import MissingExtra, PonderError
@@ -22,13 +23,18 @@ PRUNED_EVERY = 3600.0  # seconds
 LAST_SECONDS = 1.0  # that jobs have at least, whatever the drain took
 
 
+def open_store(settings: Settings, otherwise: Path | None = None) -> Store:
+    """The one that the settings name, or else the file `otherwise`. Raises StoreError."""
+    return Store(settings.store or otherwise or "", days=settings.store_days or None)
+
+
 @asynccontextmanager
 async def keeping(state: State, store: Store | None) -> AsyncIterator[None]:
     """Opens what is not open yet, sees to what the last server left, and closes all of it at the end."""
     async with AsyncExitStack() as stack:
         if store is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ponder-"))
-            store = Store(state.settings.store or Path(folder) / "store.db")
+            store = open_store(state.settings, Path(folder) / "store.db")
         stack.callback(store.close)
         state.store, state.claims, state.jobs = store, Claims(), Jobs(state)
         state.sealer = _sealer(store)
