@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 NAME = "serve"
 HELP = "serve models behind an OpenAI-compatible API"
 
-FLAGS: tuple[tuple[str, type, str], ...] = (
-    ("host", str, "address to listen on (default: 127.0.0.1)"),
-    ("port", int, "port to listen on (default: 8000)"),
-    ("keys", str, "file of API keys; needed for any other address than this machine's own"),
-    ("store", str, "file that keeps responses and conversations (default: in memory)"),
-    ("queued_requests", int, "requests that may wait; more are refused with 429 (default: 256)"),
-    ("queued_tokens", int, "tokens of prompts that may wait (default: 1000000)"),
-    ("deadline", float, "seconds that a request may take; 0 is no limit (default: 0)"),
-    ("drain", float, "seconds that a shutdown waits for running requests (default: 30)"),
-    ("store_days", float, "days that a response is kept; 0 is for ever (default: 30)"),
-    ("coalesce", float, "milliseconds of streamed text in one event (default: 20)"),
-    ("samples", int, "answers that one request may ask for, as n or by a strategy (default: 64)"),
+FLAGS: tuple[tuple[str, type, str, str], ...] = (
+    ("host", str, "ADDRESS", "address to listen on (default: 127.0.0.1)"),
+    ("port", int, "N", "port to listen on (default: 8000)"),
+    ("keys", str, "FILE", "file of API keys; needed for any other address than this machine's own"),
+    ("store", str, "FILE", "keeps responses and conversations across restarts (default: a temporary file)"),
+    ("queued_requests", int, "N", "requests that may wait; more are refused with 429 (default: 256)"),
+    ("queued_tokens", int, "N", "tokens of prompts that may wait (default: 1000000)"),
+    ("deadline", float, "SECONDS", "that a request may take; 0 is no limit (default: 0)"),
+    ("drain", float, "SECONDS", "that a shutdown waits for running requests (default: 30)"),
+    ("store_days", float, "DAYS", "that a response is kept; 0 is for ever (default: 30)"),
+    ("coalesce", float, "MS", "milliseconds of streamed text in one event (default: 20)"),
+    ("samples", int, "N", "answers that one request may ask for, as n or by a strategy (default: 64)"),
 )
 
 
@@ -50,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quantize(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, under the names of these flags")
     parser.add_argument("--new-key", metavar="NAME", help="add a key to the file of --keys, print it, and end")
-    for name, kind, text in FLAGS:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=name.upper(), help=text)
+    for name, kind, metavar, text in FLAGS:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
+    parser.epilog = "Clients, fields, models, keys and limits: docs/serving.md."
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidRequest("--new-key needs --keys FILE: where the key's hash is kept")
         print(new_key(args.new_key, Path(args.keys)))
         return 0
-    settings = read_settings(args.config, os.environ, {name: getattr(args, name) for name, _, _ in FLAGS})
+    settings = read_settings(args.config, os.environ, {name: getattr(args, name) for name, *_ in FLAGS})
     keys = Keys.load(Path(settings.keys)) if settings.keys else None
 
     from ponder.serve import create_app
