@@ -19,7 +19,7 @@ PREFIX = "PONDER_"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """host, port: where it listens. keys: file of API keys (`ponder serve --new-key`); none: everybody on this machine.
-    store: file that keeps responses and conversations; empty: in memory, gone when the server stops.
+    store: file that keeps responses and conversations; empty: a temporary one, gone when the server stops.
     queued_requests, queued_tokens: more waiting requests, or more tokens of theirs, are refused with 429.
     deadline: seconds one request may take; 0: no limit. drain: seconds that a shutdown waits for running requests.
     coalesce: milliseconds over which streamed text is gathered into one event.
