@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 def build_parser() -> Parser:
     parser = Parser(
         prog="ponder",
-        description="Train language models to think before they answer, run them and serve them, thinking under control.",
+        description="Train language models to think before they answer, run them, and serve them.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ponder {version('ponder')}")
