@@ -112,7 +112,7 @@ class Replies:
         except (AttributeError, TypeError) as error:
             raise SamplerError("the endpoint's response is not of the shape that it should be") from error
 
-    def _take(self, chunk: dict[str, Any]) -> Iterator[Delta]:
+    def _take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         if chunk.get("error"):
             raise SamplerError(f"the endpoint failed: {str(chunk['error'])[:500]}")
         self._usage = dict(chunk.get("usage") or {}) or self._usage
