@@ -28,7 +28,7 @@ from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_sampler
 from ponder.types import SamplerError
 
-CANARY = "~^`@$%&!"
+CANARY = "~^`@$%&"
 TOKENS = ByteTokenizer()
 ANSWER = "Four."
 ASKED = [{"role": "user", "content": "q"}]
@@ -36,7 +36,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 class Chain(Transformer):
-    """Every token calls for the one that `follows` it, whatever came before."""
+    """Every token calls for the one behind it in a chain, whatever came before; others call for none."""
 
     def __init__(self, *chains: list[str]) -> None:
         super().__init__(tiny_config(vocab_size=TOKENS.vocab_size, max_positions=512))
@@ -53,7 +53,8 @@ class Chain(Transformer):
         logits_V = torch.zeros(*h_D.shape[:-1], self.config.vocab_size)
         flat = logits_V.view(-1, self.config.vocab_size)
         for row, id in enumerate(h_D[..., 0].flatten().tolist()):
-            flat[row, self._next.get(round(id), TOKENS.encode("~")[0])] = 50.0
+            if round(id) in self._next:
+                flat[row, self._next[round(id)]] = 50.0
         return logits_V
 
 
@@ -62,13 +63,13 @@ SAID = [CLOSE, *ANSWER, END]
 MODELS = {
     "closes by itself": ([THINK, *CANARY, CLOSE], SAID),
     "never closes": ([THINK, *CANARY, "~"], SAID),
-    "folds its thoughts": ([THINK, *"~^`@", STATE, *"$%&!", FOLD, "~"], SAID),
-    "opens a state and never folds": ([THINK, *"~^", STATE, *"`@$%&!", CLOSE], SAID),
-    "folds without a state": ([THINK, *"~^", FOLD, *"`@$%&!", CLOSE], SAID),
-    "opens a call while it thinks": ([THINK, *"~^", CALL, *"`@$%&!", CLOSE], SAID),
-    "closes a call while it thinks": ([THINK, *"~^", "<|/call|>", *"`@$%&!", CLOSE], SAID),
-    "takes another's turn while it thinks": ([THINK, *"~^", "<|user|>", *"`@$%&!", CLOSE], SAID),
-    "ends while it thinks": ([THINK, *CANARY, END],),
+    "folds its thoughts": ([THINK, *"~^`@", STATE, *"$%&", FOLD, "~"], SAID),
+    "opens a state and never folds": ([THINK, *"~^", STATE, *"`@$%&", CLOSE], SAID),
+    "folds without a state": ([THINK, *"~^", FOLD, *"`@$%&", CLOSE], SAID),
+    "opens a call while it thinks": ([THINK, *"~^", CALL, *"`@$%&", CLOSE], SAID),
+    "closes a call while it thinks": ([THINK, *"~^", "<|/call|>", *"`@$%&", CLOSE], SAID),
+    "takes another's turn while it thinks": ([THINK, *"~^", "<|user|>", *"`@$%&", CLOSE], SAID),
+    "ends while it thinks": ([THINK, *CANARY, END], SAID),
     "thinks again behind its answer": ([CLOSE, *ANSWER, THINK, *CANARY, END],),
     "thinks with white space around": ([THINK, " ", *CANARY, "\n", CLOSE], SAID),
 }
@@ -139,9 +140,10 @@ def test_thinking_is_in_no_byte_of_a_chat_completion(model: str, caplog: pytest.
             whole = json.loads(_post(http, "/v1/chat/completions", body))
             events = _post(http, "/v1/chat/completions", {**body, "stream": True})
             told = [json.loads(line[6:]) for line in events.decode().splitlines() if line.startswith("data: {")]
-            streamed = "".join(c["delta"].get("content") or "" for chunk in told for c in chunk["choices"])
-            if "deadline" not in more:
-                assert streamed == "".join(each["message"]["content"] or "" for each in whole["choices"])
+            pieces = [(each["index"], each["delta"].get("content")) for chunk in told for each in chunk["choices"]]
+            for choice in whole["choices"] if "deadline" not in more else ():
+                streamed = "".join(text or "" for index, text in pieces if index == choice["index"])
+                assert streamed == (choice["message"]["content"] or "")
 
 
 def test_the_canary_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
@@ -167,7 +169,7 @@ def test_thinking_is_in_no_log_probability(model: str, caplog: pytest.LogCapture
                     for choice in (each for line in lines for each in json.loads(line)["choices"]):
                         tokens = (choice["logprobs"] or {"content": []})["content"]
                         for token in tokens:
-                            assert token["token"] in ANSWER
+                            assert token["token"] in f"{ANSWER}!"  # what the model says when nothing is called for
                             assert not set(bytes(token["bytes"])) & set(CANARY.encode())
                             assert not set(token["top_logprobs"][0]["token"]) & set(CANARY)
 
@@ -219,7 +221,7 @@ def test_thinking_is_in_no_byte_of_a_response_nor_of_what_is_kept_for_the_wire(
 
 
 def _assert_store_clean(file: Path) -> None:
-    """Every column but those whose name says that it holds what is hidden."""
+    """Everything in it that is not under the name `hidden`."""
     with sqlite3.connect(file) as store:
         tables = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = 0
@@ -229,11 +231,22 @@ def _assert_store_clean(file: Path) -> None:
             for row in cursor:
                 rows += 1
                 for name, value in zip(names, row, strict=True):
-                    if name != "hidden" and isinstance(value, str | bytes):
-                        data = value.encode() if isinstance(value, str) else value
-                        _assert_clean(data, (table, name))
+                    if isinstance(value, str) and name != "hidden":
+                        _assert_clean(json.dumps(_open(value)).encode(), (table, name))
         assert rows
     store.close()
+
+
+def _open(value: str) -> Any:
+    """A column without what is hidden in it."""
+
+    def without(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: each for name, each in pairs if name != "hidden"}
+
+    try:
+        return json.loads(value, object_pairs_hook=without)
+    except ValueError:
+        return value
 
 
 # Failures -------------------------------------------------------------------------------------------------------------

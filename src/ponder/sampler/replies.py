@@ -107,9 +107,15 @@ class Replies:
 
     def take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A whole response or one event of a stream. Raises SamplerError on an error object or a malformed one."""
+        try:
+            yield from self._take(chunk)
+        except (AttributeError, TypeError) as error:
+            raise SamplerError("the endpoint's response is not of the shape that it should be") from error
+
+    def _take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         if chunk.get("error"):
             raise SamplerError(f"the endpoint failed: {str(chunk['error'])[:500]}")
-        self._usage = chunk.get("usage") or self._usage
+        self._usage = dict(chunk.get("usage") or {}) or self._usage
         for choice in chunk.get("choices") or []:
             index = choice.get("index", 0)
             if index not in self.choices:

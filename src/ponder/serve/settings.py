@@ -41,10 +41,8 @@ class Settings:
     samples: int = 64
 
     def __post_init__(self) -> None:
-        for name, low, high in _RANGES:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InvalidRequest(f"{name} is {value}: allowed are {low} to {high}")
+        for name in _RANGES:
+            check_range(name, getattr(self, name), name)
         if not self.keys and not is_loopback(self.host):
             raise InvalidRequest(
                 f"host {self.host} can be reached from other machines, and there are no keys: make one with "
@@ -52,17 +50,25 @@ class Settings:
             )
 
 
-_RANGES = (
-    ("port", 0, 65535),
-    ("queued_requests", 0, 100_000),
-    ("queued_tokens", 0, 1_000_000_000),
-    ("deadline", 0, 86_400),
-    ("drain", 0, 3_600),
-    ("coalesce", 0, 1_000),
-    ("store_days", 0, 36_500),
-    ("body", 1_024, 1 << 30),
-    ("samples", 1, 1_024),
-)
+_RANGES = {
+    "port": (0, 65535),
+    "queued_requests": (0, 100_000),
+    "queued_tokens": (0, 1_000_000_000),
+    "deadline": (0, 86_400),
+    "drain": (0, 3_600),
+    "coalesce": (0, 1_000),
+    "store_days": (0, 36_500),
+    "body": (1_024, 1 << 30),
+    "samples": (1, 1_024),
+}
+_OTHERS = frozenset({"API_KEY", "CACHE", "MARCH"})  # variables of other parts of Ponder
+
+
+def check_range(name: str, value: Any, where: str) -> None:
+    """Raises InvalidRequest. where: what the value was set by."""
+    low, high = _RANGES.get(name, (value, value))
+    if not low <= value <= high:
+        raise InvalidRequest(f"{where} is {value}: allowed are {low} to {high}")
 
 
 def is_loopback(host: str) -> bool:
@@ -76,20 +82,35 @@ def is_loopback(host: str) -> bool:
 
 
 def read_settings(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
-    """The settings, and only those: an unknown key of the file is an InvalidRequest with a suggestion.
+    """The settings, and only those: an unknown key of the file is an InvalidRequest with a suggestion, and so is a
+    variable that looks like a setting and is none. What is out of range is named by where it was set.
 
     environment: `PONDER_PORT` sets `port`, and so on; other variables are none of ours. flags: None says nothing.
     """
+    _check_variables(environment)
     kinds = {name: kind for name, kind in get_type_hints(Settings).items() if name in _NAMES}
     said: dict[str, Any] = {}
     if file is not None:
         said |= _read_file(file, kinds)
+        for name, value in said.items():
+            check_range(name, value, f"{file}: {name}")
     for name, kind in kinds.items():
         variable = PREFIX + name.upper()
         if variable in environment:
             said[name] = _number_or_text(variable, environment[variable], kind)
+            check_range(name, said[name], variable)
     said |= {name: value for name, value in flags.items() if value is not None}
     return Settings(**said)
+
+
+def _check_variables(environment: Mapping[str, str]) -> None:
+    """A misspelt variable would be a setting that does not hold, and nobody would know."""
+    for variable in environment:
+        name = variable.removeprefix(PREFIX)
+        if variable.startswith(PREFIX) and name.lower() not in _NAMES and name not in _OTHERS:
+            close = difflib.get_close_matches(name.lower(), _NAMES, 1, cutoff=0.7)
+            if close:
+                raise InvalidRequest(f"there is no variable {variable}: did you mean {PREFIX}{close[0].upper()}?")
 
 
 _NAMES = frozenset(field.name for field in dataclasses.fields(Settings))

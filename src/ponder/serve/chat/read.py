@@ -163,11 +163,18 @@ def read_messages(messages: Sequence[object]) -> tuple[Message, ...]:
     """Instructions that stand together at the beginning become one message, joined by a blank line. Raises ApiError."""
     calls: dict[str, str] = {}
     out: list[Message] = []
+    instructions: list[str] = []  # behind the first message, which they belong to
     for index, message in enumerate(messages):
         read = _message(index, message, calls)
         instructs = read.role in (Role.SYSTEM, Role.DEVELOPER)
         if instructs and len(out) == 1 and out[0].role in (Role.SYSTEM, Role.DEVELOPER):
-            out[0] = replace(out[0], parts=(Text(f"{out[0].text}\n\n{read.text}"),))
+            if read.name != out[0].name:
+                raise ApiError(
+                    400,
+                    f"messages[{index}]: instructions that stand together become one message, of one name",
+                    param=f"messages[{index}].name",
+                )
+            instructions.append(read.text)
         elif instructs and out:
             raise ApiError(
                 400,
@@ -178,6 +185,8 @@ def read_messages(messages: Sequence[object]) -> tuple[Message, ...]:
             out[-1] = replace(out[-1], parts=(*out[-1].parts, *read.parts))
         else:
             out.append(read)
+    if instructions:
+        out[0] = replace(out[0], parts=(Text("\n\n".join((out[0].text, *instructions))),))
     return tuple(out)
 
 
@@ -195,6 +204,12 @@ def _message(index: int, message: object, calls: dict[str, str]) -> Message:
     if isinstance(message, AssistantMessage):
         made = tuple(_calls(message))
         calls |= {call.id: call.name for call in made if call.id}
+        if message.reasoning and message.reasoning_content not in (None, message.reasoning):
+            raise ApiError(
+                400,
+                f"messages[{index}]: reasoning and reasoning_content are two names of one thing: give one",
+                param=f"messages[{index}].reasoning_content",
+            )
         thought = message.reasoning or message.reasoning_content
         parts = (*((Reasoning(thought),) if thought else ()), *((Text(text),) if text or not made else ()), *made)
     return Message(Role(message.role), parts, message.name)  # type: ignore[attr-defined]
