@@ -17,6 +17,7 @@ from ponder.dialogue import Message
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
 from ponder.serve.chat.write import usage
+from ponder.serve.completions.answer import ANSWERS
 from ponder.serve.completions.read import Prompt, read_prompts
 from ponder.serve.completions.schema import CompletionRequest
 from ponder.serve.completions.write import Scores, Writer
@@ -62,7 +63,7 @@ class Work:
         return sum(len(prompt.ids) for prompt in self.prompts)
 
 
-@router.post("/v1/completions", response_model=None)
+@router.post("/v1/completions", response_model=None, responses=ANSWERS)
 async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
     """Continuations of one or several prompts, whole or, with `stream`, as they come."""
     state, owner = state_of(http), owner_of(http)
