@@ -119,6 +119,11 @@ class Engine:
         return len(self._scheduler.waiting)
 
     @property
+    def loaded(self) -> bool:
+        """Whether there is too much else to do to make next turns warm."""
+        return self._scheduler.loaded
+
+    @property
     def kernel(self) -> Choice:
         """What computes the steps, and why nothing faster does."""
         return self._runner.choice

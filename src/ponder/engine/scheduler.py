@@ -109,6 +109,11 @@ class Scheduler:
             if len(closed) > self._max_batch:  # idle time does not come: the oldest gives up
                 self._give_way(closed[0])
 
+    @property
+    def loaded(self) -> bool:
+        """More than half of the places are taken, or somebody waits: next turns are not made warm now."""
+        return bool(self.waiting) or 2 * len(self.running) > max(2, self._max_batch)
+
     # One step ---------------------------------------------------------------------------------------------------------
 
     def schedule(self) -> Step | None:
@@ -256,8 +261,8 @@ class Scheduler:
     # Shadows ----------------------------------------------------------------------------------------------------------
 
     def _add_shadows(self, step: Step, budget: int) -> None:
-        if self.waiting or 2 * len(self.running) > max(2, self._max_batch):
-            self._counters.shadows_deferred += 1  # under load; whoever runs or waits comes first, idle time will come
+        if self.loaded:  # whoever runs or waits comes first, and idle time will come
+            self._counters.shadows_deferred += 1
             return
         for shadow in list(self.shadows.values()):
             if not shadow.started and not self._start_shadow(shadow):

@@ -85,6 +85,9 @@ class Shadow:
         if event.phase is Phase.TOOL:
             self._over = True  # a call that is none after all becomes text: the last render knows
             return
+        if self._engine.loaded:
+            self._over = True  # nothing would be computed of it now; the last render says all of it
+            return
         try:
             if self.reads_text:
                 if text:
