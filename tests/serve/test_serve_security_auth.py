@@ -141,6 +141,51 @@ def test_nothing_is_upgraded(live: Live, head: str) -> None:
         assert wire.recv(12) in (b"HTTP/1.1 401", b"HTTP/1.1 200")
 
 
+# Another user's objects -----------------------------------------------------------------------------------------------
+
+
+def _stored(http: httpx.Client) -> dict[str, str]:
+    """Objects of user a, by the names that paths have for their ids."""
+    mine = {"x-api-key": KEY}
+    items = [{"role": "user", "content": "hidden from b"}]
+    conversation = http.post("/v1/conversations", json={"items": items}, headers=mine).json()["id"]
+    item = http.get(f"/v1/conversations/{conversation}/items", headers=mine).json()["data"][0]["id"]
+    answer = http.post("/v1/responses", json={"model": "said", "input": "q", "background": True}, headers=mine)
+    return {"response_id": answer.json()["id"], "conversation_id": conversation, "item_id": item, "model": "said"}
+
+
+def test_another_users_objects_are_not_there(live: Live, http: httpx.Client) -> None:
+    """Every operation on an id, whatever it does: for b an object of a is as one that never was."""
+    ids = _stored(http)
+    seen = 0
+    for path, methods in live.app.openapi()["paths"].items():
+        for method in methods:
+            names = re.findall(r"{(\w+)}", path)
+            if not names or names == ["model"]:
+                continue
+            seen += 1
+            bodies = {"conversations": {"metadata": {}}, "items": {"items": [{"role": "user", "content": "by b"}]}}
+            body = bodies["items" if path.endswith("/items") else "conversations"] if method == "post" else None
+            body = None if path.endswith("/cancel") else body
+            theirs = http.request(method, path.format(**ids), headers={"x-api-key": OTHER}, json=body)
+            none = {name: re.sub("[0-9a-f]", "0", id) for name, id in ids.items()}
+            never = http.request(method, path.format(**none), headers={"x-api-key": OTHER}, json=body)
+            assert theirs.status_code == never.status_code == 404, (method, path, theirs.text)
+            assert theirs.json()["error"]["code"] == never.json()["error"]["code"]
+            assert "hidden from b" not in theirs.text
+    assert seen >= 10
+    mine = {"x-api-key": KEY}
+    assert http.get(f"/v1/responses/{ids['response_id']}", headers=mine).status_code == 200
+    assert len(http.get(f"/v1/conversations/{ids['conversation_id']}/items", headers=mine).json()["data"]) == 1
+
+
+def test_another_users_objects_are_no_context(http: httpx.Client) -> None:
+    ids = _stored(http)
+    for more in ({"previous_response_id": ids["response_id"]}, {"conversation": ids["conversation_id"]}):
+        body = {"model": "said", "input": "q", **more}
+        assert http.post("/v1/responses", json=body, headers={"x-api-key": OTHER}).status_code == 404
+
+
 # Without keys ---------------------------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 class Chain(Transformer):
-    """Every token calls for the one behind it in a chain, whatever came before; others call for none."""
+    """Every token calls for the one behind it in a chain, whatever came before; where that is not allowed, the turn ends."""
 
     def __init__(self, *chains: list[str]) -> None:
         super().__init__(tiny_config(vocab_size=TOKENS.vocab_size, max_positions=512))
@@ -52,6 +52,7 @@ class Chain(Transformer):
     def unembed(self, h_D: torch.Tensor) -> torch.Tensor:
         logits_V = torch.zeros(*h_D.shape[:-1], self.config.vocab_size)
         flat = logits_V.view(-1, self.config.vocab_size)
+        flat[:, TOKENS.control[END]] = 25.0
         for row, id in enumerate(h_D[..., 0].flatten().tolist()):
             if round(id) in self._next:
                 flat[row, self._next[round(id)]] = 50.0
@@ -169,7 +170,7 @@ def test_thinking_is_in_no_log_probability(model: str, caplog: pytest.LogCapture
                     for choice in (each for line in lines for each in json.loads(line)["choices"]):
                         tokens = (choice["logprobs"] or {"content": []})["content"]
                         for token in tokens:
-                            assert token["token"] in f"{ANSWER}!"  # what the model says when nothing is called for
+                            assert token["token"] in ANSWER
                             assert not set(bytes(token["bytes"])) & set(CANARY.encode())
                             assert not set(token["top_logprobs"][0]["token"]) & set(CANARY)
 
