@@ -36,7 +36,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 class Chain(Transformer):
-    """Every token calls for the one behind it in a chain, whatever came before; where that is not allowed, the turn ends."""
+    """Every token calls for the one behind it in a chain; where that is not allowed, the turn ends."""
 
     def __init__(self, *chains: list[str]) -> None:
         super().__init__(tiny_config(vocab_size=TOKENS.vocab_size, max_positions=512))
