@@ -41,7 +41,7 @@ def test_every_word_is_spelled_and_every_order_is_right(seed: int, level: float)
         order.reverse()
         assert lines[-2] == f"descending{''.join(map(str, order))}"
     assert lines[-1] == ",".join(f"{each}: {words[each]}" for each in order)
-    assert max(context_lengths(problem, demonstration)) <= 1000
+    assert max(context_lengths(problem, demonstration)) <= 1152  # a row of recipes/mini; most take a third
 
 
 @given(seed=seeds)
