@@ -21,6 +21,13 @@ HOLE = "\0"
 KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that nothing between cuts the connection
 
 
+def event_schema(what: str) -> dict[str, Any]:
+    """How the OpenAPI document tells of a stream: each event as an object of its fields."""
+    fields = {"event": {"type": "string"}, "data": {"type": "string"}}
+    event = {"type": "object", "description": what, "properties": fields, "required": ["data"]}
+    return {"text/event-stream": {"schema": event}}
+
+
 def event(data: Any, name: str | None = None) -> bytes:
     """One event. Its data is JSON on one line, non-ASCII characters escaped."""
     head = b"" if name is None else b"event: " + name.encode() + b"\n"

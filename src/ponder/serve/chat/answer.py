@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from ponder.serve.streaming import event_schema
+
 
 class Told(BaseModel):
     """A JSON object with these fields and no others; those with a default may be missing."""
@@ -88,11 +90,10 @@ class ChatCompletion(Told):
     dropped_turns: int | None = None
 
 
-STREAM = {"schema": {"type": "string", "description": "`chat.completion.chunk` objects as events, then `[DONE]`"}}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ChatCompletion,
         "description": "The answer, or its pieces as they come",
-        "content": {"text/event-stream": STREAM},
+        "content": event_schema("`chat.completion.chunk` objects in `data`, then `[DONE]`"),
     }
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from ponder.serve.chat.answer import Bill, Told
+from ponder.serve.streaming import event_schema
 
 
 class Logprobs(Told):
@@ -33,11 +34,10 @@ class TextCompletion(Told):
     usage: Bill
 
 
-STREAM = {"schema": {"type": "string", "description": "`text_completion` objects as events, then `[DONE]`"}}
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": TextCompletion,
         "description": "The continuations, or their pieces as they come",
-        "content": {"text/event-stream": STREAM},
+        "content": event_schema("`text_completion` objects in `data`, then `[DONE]`"),
     }
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ponder.serve.chat.answer import TokenLogprob, Told
+from ponder.serve.streaming import event_schema
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 
@@ -190,10 +191,9 @@ def answers(
 ) -> dict[int | str, dict[str, Any]]:
     """The good answer of a route. streams: it may be events as well. leads_to: operations that take its `id`, with the
     parameter that it is."""
-    stream = {"schema": {"type": "string", "description": "`response.*` events, numbered by `sequence_number`"}}
     told: dict[str, Any] = {"model": model, "description": "What was asked for"}
     if streams:
-        told["content"] = {"text/event-stream": stream}
+        told["content"] = event_schema("`response.*` events in `data`, numbered by `sequence_number`")
     if leads_to:
         told["links"] = {
             name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
