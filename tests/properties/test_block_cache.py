@@ -369,6 +369,11 @@ class Watched:
                     self.expected[event.request] = event
         self.check_pages()
 
+    def rest(self):
+        """Nobody asks for a while: next turns are made warm."""
+        for _ in range(20):
+            self.step()
+
 
 @pytest.mark.parametrize(
     "options",
@@ -390,6 +395,7 @@ def test_an_engine_writes_only_pages_that_are_one_sequences_own(options, monkeyp
         watched.close_shadow: 2,
         watched.end_turn: 1,
         watched.step: 30,
+        watched.rest: 0.7,
     }
     for act in watched.random.choices([*acts], acts.values(), k=1500):
         if act != watched.submit or watched.engine.num_waiting < 6:
