@@ -48,7 +48,7 @@ def create_app(
     settings = settings or Settings()
     if keys is None and settings.keys:
         keys = Keys.load(Path(settings.keys))
-    models = Models(list(served), settings)
+    models = Models(served, settings)
     state = State(settings=settings, models=models, metrics=Metrics(models))
 
     @asynccontextmanager

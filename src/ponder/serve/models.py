@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,10 +55,9 @@ class Served:
 class Models:
     """The models of a server, each with its own queue."""
 
-    def __init__(self, served: Mapping[str, Served] | list[Served], settings: Settings) -> None:
-        each = served.values() if isinstance(served, Mapping) else served
+    def __init__(self, served: Iterable[Served], settings: Settings) -> None:
         self._served: dict[str, Served] = {}
-        for one in each:
+        for one in served:
             if one.name in self._served:
                 raise InvalidRequest(f"two models are called {one.name!r}: give each a name of its own (NAME=MODEL)")
             self._served[one.name] = one
@@ -75,7 +74,7 @@ class Models:
             if one.local is not None:
                 one.local.workers = self._workers
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
 
     def get(self, name: str) -> Served:

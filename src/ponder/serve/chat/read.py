@@ -20,7 +20,7 @@ from ponder.sampler.protocol import (
     ToolChoice,
     Truncation,
 )
-from ponder.serve.chat.schema import AssistantMessage, ChatRequest, FunctionTool, TextPart, ToolMessage
+from ponder.serve.chat.schema import AssistantMessage, ChatRequest, FunctionTool, Sampled, TextPart, ToolMessage
 from ponder.serve.errors import ApiError, unsupported
 from ponder.serve.models import Served
 from ponder.serve.settings import Settings
@@ -51,19 +51,24 @@ def read_request(body: ChatRequest, served: Served, settings: Settings, owner: s
     )
 
 
-def _refuse(body: ChatRequest, served: Served, settings: Settings) -> None:
+def check_sampled(body: Sampled, settings: Settings) -> None:
+    """What every request that samples is held to. Raises ApiError."""
     if body.n > settings.samples:
         raise ApiError(400, f"n is {body.n}: allowed are {settings.samples} on this server", param="n")
     for name in ("frequency_penalty", "presence_penalty"):
         if getattr(body, name):
             raise unsupported(name, "penalties are not supported: leave it out, or 0")
+    if body.stream_options is not None and not body.stream:
+        raise ApiError(400, "stream_options needs stream: true", param="stream_options")
+
+
+def _refuse(body: ChatRequest, served: Served, settings: Settings) -> None:
+    check_sampled(body, settings)
     for name in ("tool_choice", "parallel_tool_calls"):
         if getattr(body, name) is not None and not body.tools:
             raise ApiError(400, f"{name} needs tools", param=name)
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-    if body.stream_options is not None and not body.stream:
-        raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         raise ApiError(400, "max_tokens is the old name of max_completion_tokens: give one", param="max_tokens")
     if served.local is None:
@@ -73,15 +78,10 @@ def _refuse(body: ChatRequest, served: Served, settings: Settings) -> None:
 
 
 def _params(body: ChatRequest, served: Served) -> SamplingParams:
-    params = SamplingParams(
+    params = replace(
+        sampling(body),
         max_tokens=body.max_completion_tokens or body.max_tokens,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=body.top_k or 0,
-        min_p=body.min_p or 0.0,
-        seed=None if body.seed is None else body.seed % 2**63,
         stop_ids=tuple(body.stop_token_ids or ()),
-        logit_bias=biases(body.logit_bias),
         top_logprobs=body.top_logprobs or 0,
         thinking=_thinking(body, served),
         answer_room=body.answer_room or 0,
@@ -94,12 +94,16 @@ def _params(body: ChatRequest, served: Served) -> SamplingParams:
     return replace(params, answer_room=room, max_tokens=max(cap + room, local.window))
 
 
-def biases(wanted: dict[str, float] | None) -> tuple[tuple[int, float], ...]:
-    """Raises ApiError."""
-    for id in wanted or {}:
-        if not (id.isascii() and id.isdigit()):
-            raise ApiError(400, f"logit_bias names {id!r}: its keys are token ids", param="logit_bias")
-    return tuple((int(id), bias) for id, bias in (wanted or {}).items())
+def sampling(body: Sampled) -> SamplingParams:
+    """How every request that samples says to."""
+    return SamplingParams(
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=body.top_k or 0,
+        min_p=body.min_p or 0.0,
+        seed=None if body.seed is None else body.seed % 2**63,
+        logit_bias=tuple((int(id), bias) for id, bias in (body.logit_bias or {}).items()),
+    )
 
 
 def _thinking(body: ChatRequest, served: Served) -> ThinkingLimits:

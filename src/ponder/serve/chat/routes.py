@@ -33,9 +33,8 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     task = work.Work(served=served, owner=owner, request=request, strategy=strategy)
     writer, tally = Writer(body, served), Tally(http, state, served.name)
     if body.stream:
-        include_usage = body.stream_options is not None and body.stream_options.include_usage
         batches = work.batches(state.models, task, state.settings.coalesce / 1000)
-        return EventStream(_events(batches, writer, tally, include_usage))
+        return EventStream(_events(batches, writer, tally, body.include_usage))
 
     async def whole() -> Response:
         completions = await work.completions(state.models, task)

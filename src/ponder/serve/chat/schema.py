@@ -119,22 +119,9 @@ Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 
 
-class ChatRequest(Strict):
-    """Beside the fields of the API: `top_k`, `min_p`, `stop_token_ids`, `thinking_token_budget` as vLLM has them, and
-    Ponder's own.
+class Sampled(Strict):
+    """What every request that samples may say. deadline: seconds, after which what is there is given."""
 
-    reasoning_format: the field in which the thinking is shown; hidden unless asked for.
-    answer_room: so many tokens of the limit are kept for the answer: thinking is closed early enough.
-    strategy: how the answer is found, such as "consensus(samples=8)"; all of it is billed.
-    truncation: "auto" drops the oldest turns that do not fit, and says how many in `dropped_turns`.
-    regex: the answer matches it. deadline: seconds, after which what is there is given.
-    """
-
-    model: Name
-    messages: Annotated[list[AnyMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
-    reasoning_effort: Efforts | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     n: Annotated[int, Field(ge=1, le=1024)] = 1
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: Name | Annotated[list[Name], Field(max_length=16, fail_fast=True)] | None = None
@@ -142,23 +129,47 @@ class ChatRequest(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     logit_bias: (
         Annotated[dict[TokenText, Bias], Field(max_length=1024, json_schema_extra={"additionalProperties": False})]
         | None
     ) = None
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Name | None = None
+    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends with the bill."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(Sampled):
+    """Beside the fields of the API: `top_k`, `min_p`, `stop_token_ids`, `thinking_token_budget` as vLLM has them, and
+    Ponder's own.
+
+    reasoning_format: the field in which the thinking is shown; hidden unless asked for.
+    answer_room: so many tokens of the limit are kept for the answer: thinking is closed early enough.
+    strategy: how the answer is found, such as "consensus(samples=8)"; all of it is billed.
+    truncation: "auto" drops the oldest turns that do not fit, and says how many in `dropped_turns`.
+    regex: the answer matches it.
+    """
+
+    model: Name
+    messages: Annotated[list[AnyMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
+    reasoning_effort: Efforts | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     response_format: Annotated[TextFormat | ObjectFormat | SchemaFormat, Field(discriminator="type")] | None = None
     tools: Annotated[list[FunctionTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     store: Literal[False] | None = None
-    user: Name | None = None
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
     service_tier: Literal["auto", "default"] | None = None
@@ -168,4 +179,3 @@ class ChatRequest(Strict):
     strategy: Name | None = None
     truncation: Literal["auto", "disabled"] = "disabled"
     regex: Annotated[str, Field(max_length=8192)] | None = None
-    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ponder.engine.requests import check_prompt
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import Request, ToolChoice
-from ponder.serve.chat.read import biases, stops, tenant
+from ponder.serve.chat.read import check_sampled, sampling, stops, tenant
 from ponder.serve.completions.schema import MOST_PROMPTS, CompletionRequest
 from ponder.serve.errors import ApiError, unsupported
 from ponder.serve.models import Served
@@ -73,15 +73,9 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
 
 
 def _refuse(body: CompletionRequest, settings: Settings) -> None:
-    if body.n > settings.samples:
-        raise ApiError(400, f"n is {body.n}: allowed are {settings.samples} on this server", param="n")
-    for name in ("frequency_penalty", "presence_penalty"):
-        if getattr(body, name):
-            raise unsupported(name, "penalties are not supported: leave it out, or 0")
+    check_sampled(body, settings)
     if body.best_of not in (None, body.n):
         raise unsupported("best_of", "completions are not ranked here: leave it out, or ask for n")
-    if body.stream_options is not None and not body.stream:
-        raise ApiError(400, "stream_options needs stream: true", param="stream_options")
     if not body.max_tokens and not body.echo:
         raise ApiError(400, "max_tokens is 0, and echo is off: then there is nothing to tell", param="max_tokens")
 
@@ -106,15 +100,11 @@ def _thinks(ids: tuple[int, ...], sampler: LocalSampler) -> bool:
 def _params(body: CompletionRequest, sampler: LocalSampler) -> SamplingParams:
     ends = sampler.format.phase_tokens.end
     banned = tuple((id, NEVER) for id in sampler.tokenizer.control.values() if id not in ends)
-    wanted = biases(body.logit_bias)
-    return SamplingParams(
+    params = sampling(body)
+    return replace(
+        params,
         max_tokens=body.max_tokens or None,
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
-        top_k=body.top_k or 0,
-        min_p=body.min_p or 0.0,
-        seed=None if body.seed is None else body.seed % 2**63,
-        logit_bias=tuple((dict(wanted) | dict(banned)).items()),
+        logit_bias=tuple((dict(params.logit_bias) | dict(banned)).items()),
         top_logprobs=body.logprobs or 0,
         thinking=ThinkingLimits(cap=0),
     )

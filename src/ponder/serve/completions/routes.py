@@ -72,8 +72,7 @@ async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
     work = Work(models=state.models, served=served, owner=owner, prompts=prompts, n=body.n)
     writer, tally = Writer(body, served, work.sampler.tokenizer), Tally(http, state, served.name)
     if body.stream:
-        include_usage = body.stream_options is not None and body.stream_options.include_usage
-        return EventStream(_chunks(work, writer, tally, include_usage, state.settings.coalesce / 1000))
+        return EventStream(_chunks(work, writer, tally, body.include_usage, state.settings.coalesce / 1000))
 
     async def whole() -> Response:
         async with work.admitted():

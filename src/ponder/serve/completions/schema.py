@@ -7,19 +7,19 @@ from typing import Annotated
 from pydantic import Field
 
 from ponder.serve.bounds import MOST_VALUES, LongText, Name
-from ponder.serve.chat.schema import Bias, StreamOptions, Strict, TokenId, TokenText
+from ponder.serve.chat.schema import Sampled, TokenId
 
 MOST_PROMPTS = 1024
 Ids = Annotated[list[TokenId], Field(min_length=1, max_length=MOST_VALUES, fail_fast=True)]
 
 
-class CompletionRequest(Strict):
+class CompletionRequest(Sampled):
     """The fields of the API, with `top_k` and `min_p` as vLLM has them. Control tokens other than those that end a
     turn are not sampled: the text is text.
 
     prompt: text, whose control tokens are spelled as any other; or ids, which are taken as they are; or several.
     max_tokens: 0 computes nothing new, for `echo` with `logprobs`. logprobs: so many of the likeliest tokens at each
-    place. deadline: seconds, after which what is there is given.
+    place.
     """
 
     model: Name
@@ -30,23 +30,6 @@ class CompletionRequest(Strict):
         | Annotated[list[Ids], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
     )
     max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 16
-    n: Annotated[int, Field(ge=1, le=1024)] = 1
     best_of: Annotated[int, Field(ge=1, le=1024)] | None = None
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    stop: Name | Annotated[list[Name], Field(max_length=16, fail_fast=True)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    logit_bias: (
-        Annotated[dict[TokenText, Bias], Field(max_length=1024, json_schema_extra={"additionalProperties": False})]
-        | None
-    ) = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    user: Name | None = None
-    deadline: Annotated[float, Field(gt=0, le=86_400)] | None = None

@@ -105,16 +105,14 @@ class _Builder:
 
     def __init__(self) -> None:
         self._messages: list[Message] = []
+        self._instructions: list[str] = []  # of the first message
         self._calls: dict[str, str] = {}  # names by id
 
     def instruct(self, role: Role, text: str, where: str) -> None:
         """Instructions that stand together at the beginning become one message, joined by a blank line."""
         if not self._messages:
             self._messages.append(Message(role, (Text(text),)))
-        elif len(self._messages) == 1 and self._messages[0].role in INSTRUCTING:
-            first = self._messages[0]
-            self._messages[0] = replace(first, parts=(Text(f"{first.text}\n\n{text}"),))
-        else:
+        elif len(self._messages) > 1 or self._messages[0].role not in INSTRUCTING:
             raise ApiError(
                 400,
                 f"{where}: instructions stand at the beginning, not behind other items: give them as `instructions`, "
@@ -122,6 +120,7 @@ class _Builder:
                 param="input",
                 code="invalid_value",
             )
+        self._instructions.append(text)
 
     def add(self, message: Message) -> None:
         self._messages.append(message)
@@ -151,6 +150,8 @@ class _Builder:
             self._messages.append(Message(Role.TOOL, (result,)))
 
     def finish(self) -> tuple[Message, ...]:
+        if self._instructions:
+            self._messages[0] = replace(self._messages[0], parts=(Text("\n\n".join(self._instructions)),))
         return tuple(self._in_order())
 
     def _in_order(self) -> Iterator[Message]:
