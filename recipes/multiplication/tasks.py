@@ -1,5 +1,5 @@
 """Products by the long working, whose digits have names: factors of two to ten digits are shown as long as their
-lengths multiply to at most 42 (six by seven, four by ten); seven by seven is to be found by reward."""
+lengths multiply to at most 20 (four by five, two by ten); five by five is to be found by reward."""
 
 from random import Random
 
@@ -7,6 +7,8 @@ from ponder.tasks.families import long_multiplication
 from ponder.tasks.families.family import number_of_digits, size_at
 from ponder.tasks.families.products import GYM, MISTAKE_PROBABILITY, Products
 from ponder.tasks.protocol import Demonstration, Problem
+
+MOST_PAIRS = 20  # of a digit of one factor with one of the other
 
 
 class Shown(Products):
@@ -17,7 +19,7 @@ class Shown(Products):
 
     def sample(self, rng: Random, level: float) -> Problem:
         first = size_at(level, 2, 10)
-        return self._problem(rng, first, rng.randint(2, min(10, 42 // first)))
+        return self._problem(rng, first, rng.randint(2, MOST_PAIRS // first))
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
         return long_multiplication.demonstrate(problem.metadata["factors"], rng, MISTAKE_PROBABILITY)
@@ -27,9 +29,9 @@ class Shown(Products):
 
 
 class Beyond(Shown):
-    """Seven by seven digits: a row more than was ever shown at that width."""
+    """Five by five digits: a row more than was ever shown at that width."""
 
     name = "beyond"
 
     def sample(self, rng: Random, level: float) -> Problem:
-        return self._problem(rng, 7, 7)
+        return self._problem(rng, 5, 5)
