@@ -124,8 +124,8 @@ class Countdown(Family):
 class Telling:
     """A search as it is written down: lines, and the folds behind which they stand."""
 
-    def __init__(self, search: Search, rng: Random) -> None:
-        self.search, self.rng = search, rng
+    def __init__(self, search: Search, rng: Random, *, letters: float = CONTEXT_LETTERS) -> None:
+        self.search, self.rng, self.letters = search, rng, letters
         self.slips = Slips(rng, SLIP_PROBABILITY, 20)
         self.lines = [search.line]
         self.folds: list[Fold] = []
@@ -135,7 +135,7 @@ class Telling:
 
     def begin(self, head: Head) -> None:
         """The head and the rest of the numbers, behind a fold when the thought has grown long."""
-        if sum(len(line) + 1 for line in self.lines) > CONTEXT_LETTERS:
+        if sum(len(line) + 1 for line in self.lines) > self.letters:
             self.folds.append(Fold("\n".join(self.lines), f"{self.search.line} after {self._last}."))
             self.lines, self._nearest = [], None
         text = re.sub(r"=(\d+)", lambda match: f"={self.slips.result(match[1])}", head.text)
