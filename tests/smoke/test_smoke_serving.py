@@ -42,7 +42,7 @@ CURLS = [found for block in blocks("") for found in CURL.findall(block)]
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    """A server whose `mini` babbles, but keeps every contract. Its window is long: babble must leave room for a next turn."""
+    """A server whose `mini` babbles, but keeps every contract. Its window has room for a turn behind long babble."""
     with serving([Served(name="mini", sampler=tiny_sampler(max_positions=16_384))]) as running:
         yield running
 

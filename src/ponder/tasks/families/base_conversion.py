@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import Slips, lowest_first
+from ponder.tasks.families.columns import lowest_first
 from ponder.tasks.families.division import divide
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family
+from ponder.tasks.families.family import Family
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 

@@ -8,7 +8,6 @@ from random import Random
 
 from ponder.tasks.families import long_multiplication
 from ponder.tasks.families.columns import (
-    Slips,
     difference,
     lowest_first,
     multiply,
@@ -16,7 +15,8 @@ from ponder.tasks.families.columns import (
     signed_sum,
     times_digit_onto,
 )
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, size_at
+from ponder.tasks.families.family import Family, beyond, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 VARIED = ("What is {expression}?", "Compute {expression}.", "Evaluate {expression}.", "{expression} =")
@@ -38,11 +38,11 @@ class BasicArithmetic(Family):
     default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        if level <= self.default_level:
-            num_terms, digits = size_at(level / self.default_level, 2, 6), rng.randint(1, 4)
+        hard, level = beyond(level, self.default_level)
+        if hard:
+            num_terms, digits = size_at(level, 5, 10), rng.randint(2, 5)
         else:
-            num_terms = size_at((level - self.default_level) / (1 - self.default_level), 5, 10)
-            digits = rng.randint(2, 5)
+            num_terms, digits = size_at(level, 2, 6), rng.randint(1, 4)
         tokens: list[str] = []
         while not tokens or not within_reach(tokens):
             tokens = " ".join(draw_terms(rng, num_terms, digits)).replace("/ 0", "/ 1").split()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import Slips, signed_sum
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, number_of_digits, size_at
+from ponder.tasks.families.columns import signed_sum
+from ponder.tasks.families.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem
 
 GYM = ("State the final answer to the following arithmetic problem: {chain} =",)
@@ -20,11 +21,11 @@ class ChainSum(Family):
     default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        if level <= self.default_level:
-            num_terms, digits = size_at(level / self.default_level, 2, 6), rng.randint(1, 4)
+        hard, level = beyond(level, self.default_level)
+        if hard:
+            num_terms, digits = size_at(level, 5, 8), rng.randint(4, 6)
         else:
-            num_terms = size_at((level - self.default_level) / (1 - self.default_level), 5, 8)
-            digits = rng.randint(4, 6)
+            num_terms, digits = size_at(level, 2, 6), rng.randint(1, 4)
         template = self.word(rng, GYM, VARIED)
         mixed = template not in GYM and rng.random() < 0.3
         terms = [number_of_digits(rng, rng.randint(1, digits) if mixed else digits) for _ in range(num_terms)]

@@ -12,30 +12,10 @@ A run of digits written lowest first stands after `>` or on a line of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from random import Random
 
-from ponder.tasks.protocol import mistake
+from ponder.tasks.families.slips import Slips
 
 LABELS = "abcdefghijklmnopqrstuvwxyz"
-
-
-class Slips:
-    """At most one wrong step in a demonstration, noticed at once and put right: `8*7+0+5=62 no 61`. The wrong result is
-    marked as a mistake: noticing it is taught, making it is not."""
-
-    def __init__(self, rng: Random, probability: float, num_steps: int) -> None:
-        self._at = rng.randrange(num_steps) if num_steps and rng.random() < probability else -1
-        self._rng = rng
-        self._step = 0
-
-    def result(self, right: str) -> str:
-        """`right`, or a slip with its correction. The slip differs in one digit."""
-        step, self._step = self._step, self._step + 1
-        if step != self._at:
-            return right
-        place = self._rng.randrange(len(right))
-        wrong_digit = (int(right[place]) + self._rng.choice((1, 2, 8, 9))) % 10
-        return f"{mistake(f'{right[:place]}{wrong_digit}{right[place + 1 :]}')} no {right}"
 
 
 def lowest_first(number: int, width: int = 0) -> str:

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from random import Random
 
-from ponder.tasks.families.columns import Slips
 from ponder.tasks.families.countdown_search import Head, Search, Signs, draw_chain, solve
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, size_at
+from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem, Try, without_marks
 
 FORMAT = """{question}

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import Slips, add, lowest_first, subtract
+from ponder.tasks.families.columns import add, lowest_first, subtract
 from ponder.tasks.families.comparing import verdicts
-from ponder.tasks.families.family import size_at
+from ponder.tasks.families.family import beyond, size_at
+from ponder.tasks.families.slips import Slips
 
 
 def count_at(rng: Random, level: float, default_level: float) -> int:
     """A count from 0 to at most 5 up to the default level, above it from half of at most 100 up."""
-    if level <= default_level:
-        return rng.randint(0, size_at(2 * level, 1, 5))
-    most = size_at(2 * level - 1, 6, 100)
+    hard, level = beyond(level, default_level)
+    if not hard:
+        return rng.randint(0, size_at(level, 1, 5))
+    most = size_at(level, 6, 100)
     return rng.randint(most // 2, most)
 
 

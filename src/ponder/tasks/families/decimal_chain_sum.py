@@ -5,8 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from random import Random
 
-from ponder.tasks.families.columns import LABELS, Slips, add, difference, lowest_first, signed_sum
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, number_of_digits, size_at
+from ponder.tasks.families.columns import LABELS, add, difference, lowest_first, signed_sum
+from ponder.tasks.families.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ("State the final answer to the following arithmetic problem: {chain} =",)
@@ -22,11 +23,11 @@ class DecimalChainSum(Family):
     default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        if level <= self.default_level:
-            num_terms, digits, places = size_at(level / self.default_level, 2, 6), rng.randint(1, 4), (1, 4)
+        hard, level = beyond(level, self.default_level)
+        if hard:
+            num_terms, digits, places = size_at(level, 5, 8), rng.randint(4, 8), (4, 6)
         else:
-            num_terms = size_at((level - self.default_level) / (1 - self.default_level), 5, 8)
-            digits, places = rng.randint(4, 8), (4, 6)
+            num_terms, digits, places = size_at(level, 2, 6), rng.randint(1, 4), (1, 4)
         terms = [
             f"{number_of_digits(rng, digits)}.{number_of_digits(rng, rng.randint(*places))}" for _ in range(num_terms)
         ]

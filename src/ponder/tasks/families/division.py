@@ -8,7 +8,7 @@ many digits as the divisor.
 
 from __future__ import annotations
 
-from ponder.tasks.families.columns import Slips
+from ponder.tasks.families.slips import Slips
 
 
 def divide(number: int, divisor: int, slips: Slips) -> str:

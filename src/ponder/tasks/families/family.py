@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from random import Random
 
 from ponder.tasks.graders import numeric, same_value
-from ponder.tasks.protocol import Demonstration, Grade, Problem, mistake
-
-SLIP_PROBABILITY = 0.04
-"""The share of demonstrations with one wrong step that is noticed and put right."""
+from ponder.tasks.protocol import Demonstration, Grade, Problem
 
 
 class Family(ABC):
@@ -46,16 +42,13 @@ def size_at(level: float, low: int, high: int) -> int:
     return min(high, low + int(level * (high - low + 1)))
 
 
+def beyond(level: float, default_level: float) -> tuple[bool, float]:
+    """Whether a level lies above the default one, and where in its part, from 0 to 1."""
+    if level <= default_level:
+        return False, level / default_level
+    return True, (level - default_level) / (1 - default_level)
+
+
 def number_of_digits(rng: Random, digits: int) -> int:
     """A random number with exactly so many digits (one digit: 0 to 9)."""
     return rng.randint(0 if digits == 1 else 10 ** (digits - 1), 10**digits - 1)
-
-
-def noticed_slip(text: str, pattern: str, alternatives: Sequence[str], rng: Random) -> str:
-    """Now and then one of the results that `pattern` finds becomes `wrong no right`, the wrong one as a mistake."""
-    found = list(re.finditer(pattern, text))
-    if not found or rng.random() >= SLIP_PROBABILITY:
-        return text
-    hit = rng.choice(found)
-    wrong = rng.choice([each for each in alternatives if each != hit[0]])
-    return f"{text[: hit.start()]}{mistake(wrong)} no {hit[0]}{text[hit.end() :]}"

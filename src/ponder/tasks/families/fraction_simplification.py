@@ -6,10 +6,10 @@ import re
 from math import gcd
 from random import Random
 
-from ponder.tasks.families.columns import Slips
 from ponder.tasks.families.division import divide
 from ponder.tasks.families.euclid import euclid
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family
+from ponder.tasks.families.family import Family
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Grade, GradeStatus, Problem
 
 GYM = ("Simplify the fraction {fraction} to its lowest terms. Give only the simplified fraction as your final answer.",)

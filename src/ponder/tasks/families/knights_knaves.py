@@ -11,8 +11,8 @@ from itertools import product
 from random import Random
 from typing import Any
 
-from ponder.tasks.families.family import noticed_slip
 from ponder.tasks.families.from_gym import FromGym
+from ponder.tasks.families.slips import noticed_slip
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem
 
 TRIALS_PER_CONTEXT = 2

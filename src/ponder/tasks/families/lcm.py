@@ -11,10 +11,11 @@ from __future__ import annotations
 from math import gcd, lcm
 from random import Random
 
-from ponder.tasks.families.columns import Slips, multiply, multiply_steps
+from ponder.tasks.families.columns import multiply, multiply_steps
 from ponder.tasks.families.division import divide
 from ponder.tasks.families.euclid import euclid, several
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family
+from ponder.tasks.families.family import Family
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ("Find the Least Common Multiple (LCM) of these numbers: {numbers}",)

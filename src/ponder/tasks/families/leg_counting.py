@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import Slips, highest_first, lowest_first, times_digit_onto
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, size_at
+from ponder.tasks.families.columns import highest_first, lowest_first, times_digit_onto
+from ponder.tasks.families.family import Family, beyond, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = (
@@ -44,10 +45,10 @@ class LegCounting(Family):
     default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        if level <= self.default_level:
-            kinds, low, high = size_at(2 * level, 3, 10), 1, 15
-        else:
-            kinds = size_at(2 * level - 1, 10, 30)
+        hard, level = beyond(level, self.default_level)
+        kinds, low, high = size_at(level, 3, 10), 1, 15
+        if hard:
+            kinds = size_at(level, 10, 30)
             low, high = rng.choice(((64, 256), (64, 256), (1, 256), (1, 15)))
         animals = {animal: rng.randint(low, high) for animal in rng.sample(list(LEGS_OF), kinds)}
         listed = ", ".join(f"{count} {plural(animal, count)}" for animal, count in animals.items())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.family import Family, beyond, size_at
 from ponder.tasks.families.words import dictionary, running_text
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -35,7 +35,8 @@ class LetterCounting(Family):
     def sample(self, rng: Random, level: float) -> Problem:
         template = self.word(rng, GYM, VARIED)
         if template in GYM:
-            length = size_at(2 * level, 5, 15) if level <= self.default_level else size_at(2 * level - 1, 16, 50)
+            hard, level = beyond(level, self.default_level)
+            length = size_at(level, 16, 50) if hard else size_at(level, 5, 15)
             source = running_text()
             start = rng.randint(0, len(source) - length)
             words = source[start : start + length]

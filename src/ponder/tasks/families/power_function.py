@@ -9,9 +9,10 @@ from __future__ import annotations
 from decimal import Decimal
 from random import Random
 
-from ponder.tasks.families.columns import Slips, lowest_first, multiply, multiply_steps
+from ponder.tasks.families.columns import lowest_first, multiply, multiply_steps
 from ponder.tasks.families.euclid import take_away
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, size_at
+from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import number
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem
 

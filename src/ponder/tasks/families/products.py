@@ -6,8 +6,9 @@ from math import prod
 from random import Random
 
 from ponder.tasks.families import long_multiplication
-from ponder.tasks.families.columns import Slips, multiply, multiply_steps
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, number_of_digits, size_at
+from ponder.tasks.families.columns import multiply, multiply_steps
+from ponder.tasks.families.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem, Try
 
 GYM = ("Solve the following multiplication: {product}. Give only the result as your final answer.",)
@@ -40,11 +41,12 @@ class Products(Family):
     default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        if level <= self.default_level:
-            num_terms, digits = 2, size_at(level / self.default_level, 1, COMPACT_DIGITS)
-        else:
-            num_terms = size_at((level - self.default_level) / (1 - self.default_level), 2, 8)
+        hard, level = beyond(level, self.default_level)
+        if hard:
+            num_terms = size_at(level, 2, 8)
             digits = rng.randint(4 if num_terms > 2 else COMPACT_DIGITS + 1, 8)
+        else:
+            num_terms, digits = 2, size_at(level, 1, COMPACT_DIGITS)
         template = self.word(rng, GYM, VARIED + VARIED_PAIRS if num_terms == 2 else VARIED)
         mixed = template not in GYM and rng.random() < 0.3
         factors = [number_of_digits(rng, digits)]

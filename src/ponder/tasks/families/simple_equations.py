@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import Slips, add, highest_first, lowest_first, subtract, times_digit_onto
-from ponder.tasks.families.family import SLIP_PROBABILITY, Family, size_at
+from ponder.tasks.families.columns import add, highest_first, lowest_first, subtract, times_digit_onto
+from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem
 
 GYM = (

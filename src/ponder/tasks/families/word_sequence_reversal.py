@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.family import Family, beyond, size_at
 from ponder.tasks.families.words import dictionary, running_text
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -24,7 +24,8 @@ class WordSequenceReversal(Family):
     default_level = 0.5
 
     def sample(self, rng: Random, level: float) -> Problem:
-        count = size_at(2 * level, 3, 8) if level <= self.default_level else size_at(2 * level - 1, 9, 50)
+        hard, level = beyond(level, self.default_level)
+        count = size_at(level, 9, 50) if hard else size_at(level, 3, 8)
         rare = count <= 8 and rng.random() < 0.2  # fifty rare words are too long for one context
         words = rng.choices(dictionary(), k=count) if rare else rng.sample(running_text(), count)
         question = self.word(rng, GYM, VARIED).format(words=", ".join(words))
