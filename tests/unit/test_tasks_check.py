@@ -1,5 +1,6 @@
 """A task is held to what it promises, and who wrote it reads which call broke which promise."""
 
+from decimal import ROUND_DOWN, localcontext
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,13 @@ def test_every_family_keeps_them(name: str) -> None:
     checked = check(FAMILIES[name], 12)
     assert [round(12 * each.level - 0.5) for each in checked] == list(range(12))
     assert all(each.grade.solved and each.demonstration for each in checked)
+
+
+@pytest.mark.parametrize("name", ["decimal_chain_sum", "power_function"])
+def test_decimals_do_not_hang_on_what_another_library_has_left_behind(name: str) -> None:
+    before = check(FAMILIES[name], 12)
+    with localcontext(prec=4, rounding=ROUND_DOWN):
+        assert check(FAMILIES[name], 12) == before
 
 
 def test_a_task_that_demonstrates_nothing_is_graded_by_its_own_answers(tmp_path: Path) -> None:

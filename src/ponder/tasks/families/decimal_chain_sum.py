@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, DefaultContext, localcontext
 from random import Random
 
 from ponder.tasks.families.columns import LABELS, add, difference, lowest_first, signed_sum
@@ -36,7 +36,8 @@ class DecimalChainSum(Family):
 
     def problem(self, template: str, chain: str) -> Problem:
         """The problem of a chain of decimals and signs, parted by spaces."""
-        answer = str(sum(map(Decimal, signed(chain)), Decimal(0)))
+        with localcontext(DefaultContext):  # whatever precision another library has left behind in this process
+            answer = str(sum(map(Decimal, signed(chain)), Decimal(0)))
         return Problem(task=self.name, question=template.format(chain=chain), answer=answer, metadata={"chain": chain})
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:

@@ -6,7 +6,7 @@ product, 98.5 of 100 of reasoning-gym's answers come out right to their three; w
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, DefaultContext, localcontext
 from random import Random
 
 from ponder.tasks.families.columns import lowest_first, multiply, multiply_steps
@@ -83,8 +83,9 @@ class PowerFunction(Family):
             return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is no number")
         if "/" in answer or got == 0:
             return Grade(score=0.0, why=f"{answer[:80]!r} is not {problem.answer}")
-        decimal = Decimal(got.numerator) / Decimal(got.denominator)
-        return Grade(score=float(f"{decimal:.2e}" == f"{wanted:.2e}"))
+        with localcontext(DefaultContext):  # whatever precision another library has left behind in this process
+            decimal = Decimal(got.numerator) / Decimal(got.denominator)
+            return Grade(score=float(f"{decimal:.2e}" == f"{wanted:.2e}"))
 
 
 def canonical(value: Decimal) -> tuple[str, int, str]:
