@@ -17,12 +17,19 @@ ATTRIBUTION = (
 
 
 @cache
-def _table() -> dict[str, dict[str, float]]:
+def _rows() -> tuple[dict[str, str], ...]:
     text = files("ponder.evaluate").joinpath("published.csv").read_text()
-    return {
-        row.pop("dataset"): {model: float(score) for model, score in row.items() if score}
-        for row in csv.DictReader(text.splitlines())
-    }
+    return tuple(csv.DictReader(text.splitlines()))
+
+
+@cache
+def _table() -> dict[str, dict[str, float]]:
+    return {row["dataset"]: {model: float(row[model]) for model in published_models() if row[model]} for row in _rows()}
+
+
+def published_models() -> tuple[str, ...]:
+    """The ten models, by name."""
+    return tuple(column for column in _rows()[0] if column != "dataset")
 
 
 def published(task: str) -> dict[str, float]:

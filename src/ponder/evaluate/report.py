@@ -10,11 +10,9 @@ from pathlib import Path
 from ponder.evaluate.correction import Correction, correction
 from ponder.evaluate.measure import Result, line_of
 from ponder.evaluate.pass_at import PassAt, has_samples, pass_at
-from ponder.evaluate.published import ATTRIBUTION, best_published, published
+from ponder.evaluate.published import ATTRIBUTION, best_published, published, published_models
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Task
-
-SHOWN_MODELS = ("o3-mini", "deepseek-r1", "claude-3.5-sonnet", "llama-3.3-70b-instruct")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,12 @@ class Report:
             ]
         if self.compared:
             tasks = [task for task in dict.fromkeys(result.task for result in self.results) if task in self.compared]
-            columns = ("task", *dict.fromkeys(result.mode for result in self.results), *SHOWN_MODELS, "best of ten")
+            columns = (
+                "task",
+                *dict.fromkeys(result.mode for result in self.results),
+                *published_models(),
+                "best of ten",
+            )
             parts += [
                 "## Beside published scores (mean scores; in brackets the tokens generated per problem)",
                 _table(columns, map(self._compared_row, tasks)),
@@ -96,7 +99,7 @@ class Report:
         return [
             task,
             *(_score(ours[mode]) if mode in ours else "–" for mode in modes),
-            *(f"{theirs[model]:.3f}" if model in theirs else "–" for model in SHOWN_MODELS),
+            *(f"{theirs[model]:.3f}" if model in theirs else "–" for model in published_models()),
             f"{best[1]:.3f} ({best[0]})" if best else "–",
         ]
 
