@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -121,6 +122,28 @@ def test_log_probabilities_spell_the_content(client: openai.OpenAI) -> None:
     assert len(spelled) == 8
     assert answer.choices[0].message.content == spelled.decode()
     assert all(len(token.top_logprobs) == 3 for token in answer.choices[0].logprobs.content)
+
+
+def test_streamed_log_probabilities_come_with_the_text_they_spell(client: openai.OpenAI) -> None:
+    asked: dict[str, Any] = {
+        "model": "tiny",
+        "messages": ASKED,
+        "max_completion_tokens": 60,
+        "seed": 5,
+        "logprobs": True,
+    }
+    asked |= {"top_logprobs": 2, "stop": ["e"], "extra_body": {"thinking_token_budget": 4, "regex": "[a-zé ]{30}"}}
+    whole = client.chat.completions.create(**asked).choices[0]
+    told, text = [], ""
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        (choice,) = chunk.choices
+        assert choice.logprobs is None or choice.delta.content
+        text += choice.delta.content or ""
+        told += choice.logprobs.content if choice.logprobs else []
+        spelled = b"".join(bytes(token.bytes) for token in told)
+        assert spelled.startswith(text.encode()), "the tokens of a piece come no later than it"
+    assert len(told) > 1
+    assert (text, told) == (whole.message.content, whole.logprobs.content)
 
 
 def test_a_strategy_bills_all_its_samples(client: openai.OpenAI) -> None:

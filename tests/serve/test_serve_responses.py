@@ -186,6 +186,16 @@ def test_log_probabilities_of_the_answer_alone(client: openai.OpenAI) -> None:
     assert all(len(token.top_logprobs) == 2 for token in content.logprobs)
 
 
+def test_streamed_log_probabilities_come_with_the_text_they_spell(client: openai.OpenAI) -> None:
+    asked = {"model": "tiny", "input": "x", "max_output_tokens": 24, "include": ["message.output_text.logprobs"]}
+    extra = {"seed": 1, "thinking_token_budget": 8}
+    events = checked(client.responses.create(**asked, stream=True, extra_body=extra))
+    told = [token for event in events if event["type"] == "response.output_text.delta" for token in event["logprobs"]]
+    (done,) = (event for event in events if event["type"] == "response.output_text.done")
+    assert told
+    assert told == done["logprobs"]
+
+
 def test_pro_is_more_compute_and_all_of_it_is_billed(client: openai.OpenAI) -> None:
     answer = said(client, "hello", reasoning={"mode": "pro"})
     assert answer.reasoning.mode == "pro"

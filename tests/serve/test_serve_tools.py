@@ -225,7 +225,7 @@ def test_a_result_of_a_call_that_nobody_made_is_refused(client: openai.OpenAI) -
         client.chat.completions.create(model="tiny", messages=asked, tools=TOOLS)
 
 
-def test_log_probabilities_of_a_stream_come_with_its_end(client: openai.OpenAI) -> None:
+def test_the_client_gathers_the_log_probabilities_of_a_stream(client: openai.OpenAI) -> None:
     ask: dict[str, Any] = {"model": "tiny", "messages": ASKED, "max_completion_tokens": 30, "seed": 5, "logprobs": True}
     extra = {"thinking_token_budget": 4, "regex": "[a-z]{8}"}
     whole = client.chat.completions.create(**ask, extra_body=extra).choices[0]

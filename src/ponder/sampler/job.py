@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from ponder.dialogue import Format, Message, Start
 from ponder.engine import FinishEvent, TokenEvent
 from ponder.engine.constraint import Constraint
+from ponder.sampler.answer_tokens import AnswerTokens
 from ponder.sampler.call_text import CallPiece, CallText
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, Streamed
 from ponder.sampler.shadow import Shadow
@@ -96,6 +97,7 @@ class Job:
         self._mail = mail
         self._text: VisibleText | None = None
         self._calls: CallText | None = None
+        self._tokens = AnswerTokens(tokenizer) if order.streamed and order.request.logprobs else None
         self._declared = frozenset(tool.name for tool in order.request.tools)
         if order.streamed and format.calls is not None:
             self._calls = CallText(format.phase_tokens, format.calls, self._declared)
@@ -105,6 +107,8 @@ class Job:
 
     def feed(self, event: TokenEvent) -> bool:
         """Follow one token. True when a stop string is met: nothing more may be sampled."""
+        if self._tokens is not None:
+            self._tokens.feed(event)
         pieces = [] if self._text is None else self._text.feed(event)
         self._send(pieces)
         if self._calls is not None:
@@ -142,7 +146,8 @@ class Job:
     def _send(self, pieces: list[Piece]) -> None:
         if self.order.streamed:
             for phase, text in pieces:
-                self.send(Delta(self._index, phase, text))
+                tokens = self._tokens.begun(text) if self._tokens is not None and phase is Phase.ANSWER else ()
+                self.send(Delta(self._index, phase, text, tokens))
 
     def _send_calls(self, pieces: list[CallPiece]) -> None:
         for call, name, arguments in pieces:

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
 from ponder.dialogue.tools import Tool
-from ponder.types import Effort, Phase, SamplingParams, Segment, StopReason, Usage
+from ponder.types import Effort, Phase, SamplingParams, Segment, StopReason, TopLogprobs, Usage
 
 
 class Truncation(StrEnum):
@@ -86,6 +86,7 @@ class Request:
     tools: declared in the prompt (one of ids declares them itself), so that a call of theirs is streamed from its name
         on and kept also where it is cut off. tool_choice, parallel_calls: which calls the answer makes, and how many;
         thinking is free.
+    logprobs: a stream's pieces of the answer come with their tokens.
     seconds: wall time from submission; what is there when it is up is given back, with StopReason.DEADLINE.
     tenant: whose prefixes may be shared: cached keys and values of one tenant are never served to another.
     """
@@ -102,6 +103,7 @@ class Request:
     tools: tuple[Tool, ...] = ()
     tool_choice: ToolChoice | NamedTool = ToolChoice.AUTO
     parallel_calls: ParallelCalls = ParallelCalls.MANY
+    logprobs: bool = False
     seconds: float | None = None
     next_turn: NextTurn = NextTurn.NONE
     tenant: str = ""
@@ -138,13 +140,26 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class SampledToken:
+    """`logprob` and `top` as in `Segment`: its log-probability, and the likeliest ids in its place with theirs."""
+
+    id: int
+    logprob: float
+    top: TopLogprobs = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of streamed text of one phase. Joined by phase, the deltas equal the completion's texts. A piece that had
-    to wait (white space at an edge, a state until it is folded) may come after pieces of a later phase."""
+    to wait (white space at an edge, a state until it is folded) may come after pieces of a later phase.
+
+    tokens: those that begin in a piece of the answer, where the request asks for `logprobs` and the sampler has them.
+    """
 
     index: int
     phase: Phase
     text: str
+    tokens: tuple[SampledToken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ Choice = dict[str, Any]
 
 class Chunks:
     """What each item of a stream comes to, in the order of the API: of each choice the role, then pieces of thinking
-    (where they are shown), content and calls, then its log-probabilities, then the reason for its end.
+    (where they are shown), content with its log-probabilities and calls, then the reason for its end.
 
     done: the completions that have ended.
     """
@@ -45,10 +45,12 @@ class Chunks:
         if field is None:
             return
         last = told[-1] if told else None
-        if last and last["index"] == item.index and field in last["delta"] and len(last["delta"]) == 1:
-            last["delta"][field] += item.text
-        else:
-            told.append(_choice(item.index, {field: item.text}))
+        if last is None or last["index"] != item.index or last["delta"].keys() != {field}:
+            told.append(last := _choice(item.index, {field: ""}))
+        last["delta"][field] += item.text
+        if spelled := self._writer.spelled(item.tokens):
+            last["logprobs"] = last["logprobs"] or {"content": [], "refusal": None}
+            last["logprobs"]["content"] += spelled
 
     def _call(self, item: CallDelta, told: list[Choice]) -> None:
         """Id and name in a chunk of their own, then the arguments."""
@@ -71,9 +73,6 @@ class Chunks:
             for number, call in enumerate(self._writer.calls(item.index, item.completion))
             if number >= self._calls[item.index]  # a sampler may keep them to the end
         ]
-        logprobs = self._writer.logprobs(item.completion)
-        if logprobs is not None:
-            ends.append({**_choice(item.index, {}), "logprobs": logprobs})
         return [*ends, {**_choice(item.index, {}), "finish_reason": finish_reason(item.completion)}]
 
 

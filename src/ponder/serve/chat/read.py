@@ -45,6 +45,7 @@ def read_request(body: ChatRequest, served: Served, settings: Settings, owner: s
         tools=tools(body.tools or ()),
         tool_choice=_tool_choice(body),
         parallel_calls=ParallelCalls.ONE if body.parallel_tool_calls is False else ParallelCalls.MANY,
+        logprobs=bool(body.logprobs),
         seconds=body.deadline or settings.deadline or None,
         next_turn=NextTurn.TEXT if body.n == 1 and served.local else NextTurn.NONE,
         tenant=tenant(owner, body.prompt_cache_key) if served.local else "",

@@ -52,7 +52,7 @@ async def _events(batches: work.Batches, writer: Writer, tally: Tally, include_u
 
     def told(choice: dict[str, Any]) -> bytes:
         (field, text), *others = choice["delta"].items() or [("", None)]
-        if others or not isinstance(text, str) or field == "role":
+        if others or not isinstance(text, str) or field == "role" or choice["logprobs"]:
             return event(writer.chunk([choice], **more))
         key = (choice["index"], field)
         if key not in templates:

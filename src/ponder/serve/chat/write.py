@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ponder.dialogue import ToolCall
-from ponder.sampler.protocol import Completion
+from ponder.sampler.protocol import Completion, SampledToken
 from ponder.serve.chat.schema import ChatRequest
 from ponder.serve.models import Served
 from ponder.tokenizer import Tokenizer
@@ -87,6 +87,11 @@ class Writer:
             return None
         return {"content": list(answer_logprobs(completion.segment, completion.text, tokenizer)), "refusal": None}
 
+    def spelled(self, tokens: Iterable[SampledToken]) -> list[dict[str, Any]]:
+        """The tokens of a streamed piece."""
+        tokenizer = self._served.tokenizer
+        return [] if tokenizer is None else [spelled(token, tokenizer) for token in tokens]
+
 
 def finish_reason(completion: Completion) -> str:
     calls = any(isinstance(part, ToolCall) for part in completion.message.parts)
@@ -115,15 +120,19 @@ def answer_logprobs(segment: Segment, text: str, tokenizer: Tokenizer) -> Iterab
             continue
         if left <= 0:
             return
-        token = tokenizer.token_bytes(id)
-        left -= len(token)
-        yield {
-            **_token(token, logprob),
-            "top_logprobs": [_token(_spelled(other, tokenizer), likely) for other, likely in top],
-        }
+        left -= len(tokenizer.token_bytes(id))
+        yield spelled(SampledToken(id, logprob, top), tokenizer)
 
 
-def _spelled(id: int, tokenizer: Tokenizer) -> bytes:
+def spelled(token: SampledToken, tokenizer: Tokenizer) -> dict[str, Any]:
+    """One token of the answer as the API tells it."""
+    return {
+        **_token(tokenizer.token_bytes(token.id), token.logprob),
+        "top_logprobs": [_token(_bytes_of(other, tokenizer), likely) for other, likely in token.top],
+    }
+
+
+def _bytes_of(id: int, tokenizer: Tokenizer) -> bytes:
     """A control token spells nothing: what ended the answer is not told."""
     return b"" if tokenizer.is_control(id) else tokenizer.token_bytes(id)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ponder.sampler.protocol import CallDelta, Delta
+from ponder.serve.chat.write import spelled
 from ponder.serve.responses.items import Dress, call_id, item_id, output_text, reasoning_text
 from ponder.serve.store import Event, Item
 from ponder.types import Phase
@@ -62,7 +63,7 @@ class EventWriter:
                 case Delta(phase=Phase.THINK):
                     yield from self._think(piece.text)
                 case Delta(phase=Phase.ANSWER):
-                    yield from self._say(piece.text)
+                    yield from self._say(piece)
 
     def placed(self, items: Sequence[Item]) -> list[Item]:
         """The finished items under the ids and in the order in which they were added, or will be."""
@@ -98,13 +99,15 @@ class EventWriter:
             sent.text += text
             yield self._of("response.reasoning_text.delta", sent, content_index=0, delta=text)
 
-    def _say(self, text: str) -> Iterator[Event]:
+    def _say(self, piece: Delta) -> Iterator[Event]:
         sent = self._sent.get("message")
         if sent is None:
             yield from self._end_hidden_thought()
             sent = yield from self._add("message", {"type": "message"})
-        sent.text += text
-        yield self._of("response.output_text.delta", sent, content_index=0, delta=text, logprobs=[])
+        sent.text += piece.text
+        tokenizer = self.dress.tokenizer
+        logprobs = [] if tokenizer is None else [spelled(token, tokenizer) for token in piece.tokens]
+        yield self._of("response.output_text.delta", sent, content_index=0, delta=piece.text, logprobs=logprobs)
 
     def _call(self, piece: CallDelta) -> Iterator[Event]:
         sent = self._sent.get(f"call {piece.call}")
@@ -213,4 +216,6 @@ def _together(pieces: Sequence[Piece]) -> Piece:
     first = pieces[0]
     if isinstance(first, CallDelta):
         return replace(first, arguments="".join(piece.arguments for piece in pieces if isinstance(piece, CallDelta)))
-    return replace(first, text="".join(piece.text for piece in pieces if isinstance(piece, Delta)))
+    deltas = [piece for piece in pieces if isinstance(piece, Delta)]
+    tokens = tuple(token for delta in deltas for token in delta.tokens)
+    return replace(first, text="".join(delta.text for delta in deltas), tokens=tokens)

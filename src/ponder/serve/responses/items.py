@@ -20,6 +20,7 @@ from ponder.serve.responses.schema import (
 )
 from ponder.serve.responses.seal import Sealer
 from ponder.serve.store import Item
+from ponder.tokenizer import Tokenizer
 from ponder.types import StopReason
 
 ENDED_EARLY = (StopReason.LENGTH, StopReason.DEADLINE, StopReason.ABORTED)
@@ -106,13 +107,15 @@ def _status(incomplete: bool) -> str:
 class Dress:
     """How items are shown to a client: what it asked to be included is put in, and nothing else.
 
-    sealer: None: reasoning is not sealed. logprobs: of the message, where they were asked for.
+    sealer: None: reasoning is not sealed. tokenizer: spells the tokens of streamed pieces, where log-probabilities were
+    asked for.
     """
 
     owner: str
     model: str
     shows_reasoning: bool = False
     sealer: Sealer | None = None
+    tokenizer: Tokenizer | None = None
 
     @property
     def plain(self) -> bool:

@@ -111,7 +111,13 @@ def _dress(asked: ResponseRequest, owner: str, served: Served, state: State) -> 
     """Sealed reasoning is for whom nothing is stored, and for whoever asks."""
     include = asked.include or ()
     sealed = "reasoning.encrypted_content" in include or not asked.stored
-    return Dress(owner, served.name, "reasoning.content" in include, state.sealer if sealed else None)
+    return Dress(
+        owner,
+        served.name,
+        shows_reasoning="reasoning.content" in include,
+        sealer=state.sealer if sealed else None,
+        tokenizer=served.tokenizer if "message.output_text.logprobs" in include else None,
+    )
 
 
 def _request(asked: ResponseRequest, owner: str, served: Served, state: State, policy: ReasoningPolicy) -> Request:

@@ -101,8 +101,7 @@ class Turn:
         )
 
     def _logprobs(self, completion: Completion) -> list[Any]:
-        wanted = "message.output_text.logprobs" in (self.asked.include or ())
-        tokenizer, segment = self.served.tokenizer, completion.segment
-        if not wanted or tokenizer is None or segment is None:
+        tokenizer, segment = self.dress.tokenizer, completion.segment
+        if tokenizer is None or segment is None:
             return []
         return list(answer_logprobs(segment, completion.text, tokenizer))
