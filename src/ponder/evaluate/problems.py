@@ -28,7 +28,8 @@ SUITES: dict[str, tuple[str, ...]] = {
     "families": tuple(f"gym:{name}" for name in FAMILIES),
     "families-hard": tuple(f"gym:{name}@hard" for name in HARD),
 }
-"""What the bundled model was trained for; the datasets of all families, under their default and their hard configs."""
+"""A quick look: seven datasets that the bundled model was trained for. Then those of all families, under their default
+and their hard configs."""
 
 
 def load_suite(spec: str) -> list[Task]:
