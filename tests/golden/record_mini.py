@@ -11,7 +11,7 @@ QUESTIONS = (
     "What is 4821 * 7093?",
     "What is 12 times 34?",
     "State the final answer to the following arithmetic problem: 880 - 617 + 424 - 822 =",
-    "What is the greatest common divisor of 765 and 837?",
+    "How many 1 bits are there in the binary representation of the number 12345?",
     "How many r's are in strawberry?",
     "Spell this word backward (example: sun -> nus): ruralite",
     "Calculate 8 * 7 - 20.",
