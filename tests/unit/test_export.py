@@ -504,7 +504,7 @@ def ponder(*arguments: object) -> int:
 def test_the_command_writes_and_replaces_only_with_force(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mini.gguf"
     assert ponder("export", "mini", "--to", "gguf", "--dtype", "q8_0", "-o", out) == 0
-    assert capsys.readouterr().out.startswith(f"{out}: 4,689,920 parameters, Q8_0, 5.")
+    assert capsys.readouterr().out.startswith(f"{out}: 4,820,992 parameters, Q8_0, 5.")
     before = out.read_bytes()
     assert ponder("export", "mini", "--to", "gguf", "-o", out) == 2
     assert "--force" in capsys.readouterr().err
