@@ -14,7 +14,16 @@ from ponder.tasks.gym import TRAIN_LIMIT, GymTask
 from ponder.think import Reasoner
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "mini_answers.json"
-DATASETS = ("products", "count_bits", "spell_backward", "syllogism", "chain_sum", "leg_counting")
+DATASETS = (
+    "products",
+    "chain_sum",
+    "letter_counting",
+    "spell_backward",
+    "gcd",
+    "count_bits",
+    "syllogism",
+    "leg_counting",
+)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 
-from ponder.engine import TokenEvent
 from ponder.sampler.protocol import SampledToken
 from ponder.tokenizer import Tokenizer
 from ponder.types import Phase
@@ -19,10 +18,10 @@ class AnswerTokens:
         self._sampled = 0  # bytes
         self._shown = 0
 
-    def feed(self, event: TokenEvent) -> None:
-        if event.phase is Phase.ANSWER and not self._tokenizer.is_control(event.id):
-            self._waiting.append((self._sampled, SampledToken(event.id, event.logprob, event.top_logprobs)))
-            self._sampled += len(self._tokenizer.token_bytes(event.id))
+    def feed(self, token: SampledToken, phase: Phase) -> None:
+        if phase is Phase.ANSWER and not self._tokenizer.is_control(token.id):
+            self._waiting.append((self._sampled, token))
+            self._sampled += len(self._tokenizer.token_bytes(token.id))
 
     def begun(self, text: str) -> tuple[SampledToken, ...]:
         """Those that begin in the next piece of the answer."""

@@ -11,7 +11,7 @@ from ponder.engine import FinishEvent, TokenEvent
 from ponder.engine.constraint import Constraint
 from ponder.sampler.answer_tokens import AnswerTokens
 from ponder.sampler.call_text import CallPiece, CallText
-from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, Streamed
+from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, SampledToken, Streamed
 from ponder.sampler.shadow import Shadow
 from ponder.sampler.visible import Piece, VisibleText, cut_at_stop
 from ponder.tokenizer import Tokenizer
@@ -108,7 +108,7 @@ class Job:
     def feed(self, event: TokenEvent) -> bool:
         """Follow one token. True when a stop string is met: nothing more may be sampled."""
         if self._tokens is not None:
-            self._tokens.feed(event)
+            self._tokens.feed(SampledToken(event.id, event.logprob, event.top_logprobs), event.phase)
         pieces = [] if self._text is None else self._text.feed(event)
         self._send(pieces)
         if self._calls is not None:

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from ponder.dialogue import ToolCall
+from ponder.sampler.answer_tokens import AnswerTokens
 from ponder.sampler.protocol import Completion, SampledToken
 from ponder.serve.chat.schema import ChatRequest
 from ponder.serve.models import Served
 from ponder.tokenizer import Tokenizer
-from ponder.types import Phase, Segment, StopReason, Usage
+from ponder.types import Segment, StopReason, Usage
 
 FINISH = {
     StopReason.END: "stop",
@@ -85,7 +86,7 @@ class Writer:
         tokenizer = self._served.tokenizer
         if not self._body.logprobs or tokenizer is None or completion.segment is None:
             return None
-        return {"content": list(answer_logprobs(completion.segment, completion.text, tokenizer)), "refusal": None}
+        return {"content": answer_logprobs(completion.segment, completion.text, tokenizer), "refusal": None}
 
     def spelled(self, tokens: Iterable[SampledToken]) -> list[dict[str, Any]]:
         """The tokens of a streamed piece."""
@@ -111,17 +112,13 @@ def usage(bill: Usage) -> dict[str, Any]:
     return told | ({"refilled_tokens": bill.refilled_tokens} if bill.refilled_tokens else {})
 
 
-def answer_logprobs(segment: Segment, text: str, tokenizer: Tokenizer) -> Iterable[dict[str, Any]]:
+def answer_logprobs(segment: Segment, text: str, tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Token by token, up to where a stop string cut the text."""
-    left = len(text.encode())
+    tokens = AnswerTokens(tokenizer)
     tops = segment.top_logprobs or ((),) * len(segment.ids)
     for id, logprob, phase, top in zip(segment.ids, segment.logprobs, segment.phases, tops, strict=True):
-        if phase is not Phase.ANSWER or tokenizer.is_control(id):
-            continue
-        if left <= 0:
-            return
-        left -= len(tokenizer.token_bytes(id))
-        yield spelled(SampledToken(id, logprob, top), tokenizer)
+        tokens.feed(SampledToken(id, logprob, top), phase)
+    return [spelled(token, tokenizer) for token in tokens.begun(text)]
 
 
 def spelled(token: SampledToken, tokenizer: Tokenizer) -> dict[str, Any]:

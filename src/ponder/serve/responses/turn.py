@@ -104,4 +104,4 @@ class Turn:
         tokenizer, segment = self.dress.tokenizer, completion.segment
         if tokenizer is None or segment is None:
             return []
-        return list(answer_logprobs(segment, completion.text, tokenizer))
+        return answer_logprobs(segment, completion.text, tokenizer)

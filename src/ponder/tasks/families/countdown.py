@@ -84,13 +84,7 @@ class Countdown(Family):
             told.attempt(wrong, search.towards(wrong), turn=True)
         if told.attempts >= 6 and rng.random() < GIVE_UP:
             return told.given_up()
-        told.begin(head)
-        if search.towards(head) != signs:
-            told.attempt(head, search.towards(head), turn=True, but=signs)
-        told.attempt(head, signs)
-        return Demonstration(
-            folds=tuple(told.folds), reasoning="\n".join(told.lines), answer=answer_of(search, head, signs)
-        )
+        return told.solved(head, signs, turn=True)
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]:
         """Every attempt that came to a verdict, checked by exact arithmetic on what it joined."""
@@ -165,9 +159,21 @@ class Telling:
     def given_up(self) -> Demonstration:
         assert self._nearest is not None, "begun thoughts hold an attempt"
         _, head, signs = self._nearest
-        lines = [*self.lines, f"give up at {self.search.outcome(head, signs)}"]
+        self.lines.append(f"give up at {self.search.outcome(head, signs)}")
+        return self._ended(head, signs)
+
+    def solved(self, head: Head, signs: Signs, *, turn: bool = False) -> Demonstration:
+        """The head towards the target, where that misses, then with the signs that hit. turn: as in `attempt`."""
+        self.begin(head)
+        towards = self.search.towards(head)
+        if towards != signs:
+            self.attempt(head, towards, turn=turn, but=signs)
+        self.attempt(head, signs)
+        return self._ended(head, signs)
+
+    def _ended(self, head: Head, signs: Signs) -> Demonstration:
         return Demonstration(
-            folds=tuple(self.folds), reasoning="\n".join(lines), answer=answer_of(self.search, head, signs)
+            folds=tuple(self.folds), reasoning="\n".join(self.lines), answer=answer_of(self.search, head, signs)
         )
 
 
