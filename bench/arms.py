@@ -17,6 +17,7 @@ from pathlib import Path
 from common import environment, save, table
 
 from ponder.evaluate import Interval, Result, held_out, measure, pass_at, standard_modes
+from ponder.evaluate.pass_at import doublings
 from ponder.sampler.local import load_sampler
 from ponder.tasks.registry import load_task
 from ponder.train.recipe import Stage
@@ -30,27 +31,31 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=500, help="held-out problems")
     parser.add_argument("--samples", type=int, default=16, help="of each problem, at temperature 1")
     parser.add_argument("--thinking", type=int, default=512, help="cap in tokens, the same for all")
+    parser.add_argument("--answer", type=int, default=32, help="tokens kept for the answer beside it")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     task = load_task(args.task)
     problems = held_out(task, args.n)
-    modes = standard_modes(("thinking", "consensus"), thinking=args.thinking, samples=args.samples, seed=args.seed)
-    rows, told = [], {}
+    limits = {"thinking": args.thinking, "answer_room": args.answer, "samples": args.samples, "seed": args.seed}
+    modes = standard_modes(("thinking", "consensus"), **limits)
+    rows, at_k, told = [], [], {}
     for arm in args.arms:
         name, _, folder = arm.partition("=")
-        sampler = load_sampler(model_of(Path(folder)))
+        sampler = load_sampler(model_of(Path(folder)), max_batch=256)
         greedy, many = (measure(sampler, task, problems, mode, name=key) for key, mode in modes.items())
-        compute = compute_of(Path(folder))
+        compute, points = compute_of(Path(folder)), pass_at(many)
         rows.append(row(name, greedy, many, compute))
+        at_k.append([name, *(f"{point.rate:.3f}" for point in points)])
         told[name] = {
             "greedy": greedy.summary(),
             "many": many.summary(),
-            "pass_at": [each.summary() for each in pass_at(many)],
+            "pass_at": [point.summary() for point in points],
             "compute": compute,
         }
         print(table(HEAD, rows[-1:]), flush=True)
     text = f"{args.task}, {args.n} held-out problems, at most {args.thinking} tokens of thinking, "
-    text += f"{args.samples} samples of each at temperature 1 (seed {args.seed}):\n\n{table(HEAD, rows)}"
+    text += f"{args.samples} samples of each at temperature 1 (seed {args.seed}):\n\n{table(HEAD, rows)}\n\n"
+    text += table(("pass@k", *map(str, doublings(args.samples))), at_k)
     save(f"arms-{args.name}", {"options": vars(args), "arms": told, **environment()}, text)
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from random import Random
+from statistics import median
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ponder
 from ponder.tasks import gym_child
-from ponder.tasks.families.countdown import FORMAT, GYM, Countdown
+from ponder.tasks.families.countdown import FORMAT, GYM, Countdown, evaluate_expression
 from ponder.tasks.families.countdown_search import Search, draw_chain, solve
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Problem, SelfChecking, Try, without_marks
+from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 
 FAMILY = Countdown()
@@ -172,3 +174,36 @@ def test_contexts_fit_their_rows():
         around = len(tokenizer.encode(problem.question + demonstration.answer))
         for state, thought in contexts(demonstration):
             assert around + len(tokenizer.encode(state + thought)) <= 1000
+
+
+def test_the_recipes_ways_to_show_it_are_right_and_say_so():
+    for name in ("Searched", "Wandering"):
+        task = load_task(f"recipes/countdown/tasks.py:{name}")
+        for seed in range(60):
+            rng = Random(seed)
+            problem = task.sample(rng, rng.uniform(0.15, 0.42))
+            demonstration = task.demonstrate(problem, rng)
+            tried = task.tries(problem, demonstration.reasoning)
+            assert tried
+            assert all(each.right == each.accepted for each in tried)
+            gave_up = "give up" in demonstration.reasoning
+            assert tried[-1].accepted != gave_up
+            assert task.grade(problem, demonstration.answer).solved != gave_up
+
+
+def test_a_wandering_attempt_writes_down_what_it_comes_to():
+    task = load_task("recipes/countdown/tasks.py:Wandering")
+    near = [[], []]
+    for seed in range(60):
+        rng = Random(seed)
+        problem = task.sample(rng, 0.2)
+        target = problem.metadata["target"]
+        for line in task.demonstrate(problem, rng).reasoning.split("\n")[1:]:
+            expression = re.sub(r"=\d+", "", line.split(" ")[0].lstrip("~"))
+            value, used = evaluate_expression(expression)
+            assert value == int(line.split(" ")[0].rsplit("=", 1)[1])
+            assert sorted(used) == sorted(problem.metadata["numbers"])
+            if line.endswith("no"):
+                near[line.startswith("~")].append(abs(value - target))
+    blind, aimed = map(median, near)
+    assert aimed < blind / 4

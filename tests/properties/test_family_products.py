@@ -220,3 +220,23 @@ def test_the_two_sides_of_the_folding_experiment_do_the_same_rows():
             assert tried
             assert all(t == Try(right=True, accepted=True) for t in tried)
             assert int(demonstration.answer) == int(problem.answer)
+
+
+def test_the_recipe_for_one_digit_more_never_shows_what_it_asks_for():
+    shown, beyond = (load_task(f"recipes/multiplication/tasks.py:{name}") for name in ("Shown", "Beyond"))
+    sizes, firsts = set(), set()
+    for seed in range(300):
+        rng = Random(seed)
+        for task in (shown, beyond):
+            problem = task.sample(rng, rng.random())
+            demonstration = task.demonstrate(problem, rng)
+            assert task.grade(problem, demonstration.answer).solved
+            assert task.tries(problem, demonstration.text) == [Try(right=True, accepted=True)]
+            if task is shown:
+                sizes.add(tuple(len(str(factor)) for factor in problem.metadata["factors"]))
+                firsts.add(demonstration.reasoning[2])
+            else:
+                assert [len(str(factor)) for factor in problem.metadata["factors"]] == [4, 4]
+    assert all(min(size) <= 3 for size in sizes)
+    assert {size[0] for size in sizes} == {size[1] for size in sizes} == set(range(1, 7))
+    assert len(firsts) > 5

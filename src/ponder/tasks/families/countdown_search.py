@@ -158,12 +158,17 @@ def joined(text: str, value: int, number: int, used: tuple[int, ...]) -> Iterato
 # Drawing and solving --------------------------------------------------------------------------------------------------
 
 Chain = list[tuple[str, int]]
-_DO: dict[str, Callable[[int, int], int]] = {
+_JOIN: dict[str, Callable[[int, int], int]] = {
     "+": operator.add,
     "-": operator.sub,
     "*": operator.mul,
     "/": operator.floordiv,
 }
+
+
+def join(sign: str, value: int, number: int) -> int:
+    """`value sign number`, in whole numbers."""
+    return _JOIN[sign](value, number)
 
 
 def draw_chain(rng: Random, size: int) -> Chain:
@@ -180,7 +185,7 @@ def draw_chain(rng: Random, size: int) -> Chain:
                     numbers[place] = rng.choice(divisors)
                 else:
                     sign = "-"
-            value = _DO[sign](value, numbers[place])
+            value = join(sign, value, numbers[place])
             chain.append((sign, numbers[place]))
         if LOW <= value <= HIGH:
             return chain
@@ -190,7 +195,7 @@ def solve(chain: Sequence[tuple[str, int]]) -> tuple[Search, Head, Signs] | None
     """The first head in the search's order that some signs solve; behind all others, the drawn chain itself."""
     target = 0
     for sign, number in chain:
-        target = _DO[sign](target, number)
+        target = join(sign, target, number)
     search = Search((number for _, number in chain), target)
     for head in search.heads():
         signs = search.solved_by(head)
@@ -220,7 +225,7 @@ def nest(chain: Sequence[tuple[str, int]], search: Search) -> Head | None:
             value += term
             text += f"{term:+}={value}" if text else str(term)
         text = text if alone or not terms else f"({text})"
-        value = _DO[mark](value, number)
+        value = join(mark, value, number)
         text, sign, terms = f"{text}{mark}{number}={value}", -1 if negative else 1, []
     if not text or sign < 0:
         return None
