@@ -1,8 +1,8 @@
 """Runs of one experiment side by side: what each solves of the same held-out problems, one sample and many, under the
 same cap on thinking, and what training it cost.
 
-    python bench/arms.py countdown --task gym:countdown --thinking 512 \\
-        sft=runs/countdown/sft grpo=runs/countdown/grpo rejection=runs/countdown/rejection more=runs/countdown/sft_more
+    python bench/arms.py multiplication --task recipes/multiplication/tasks.py:Beyond --thinking 512 \\
+        sft=runs/multiplication/sft grpo=runs/multiplication/grpo rejection=runs/multiplication/rejection
 
 An arm is NAME=RUN, a run folder, or NAME=MODEL, any model folder. Compute is counted in tokens through the model:
 generated + prefilled + 3 x trained; that of a run alone, without what it started from.
@@ -16,10 +16,11 @@ from pathlib import Path
 
 from common import environment, save, table
 
-from ponder.evaluate import Interval, Result, held_out, measure, pass_at, standard_modes
+from ponder.evaluate import Interval, Result, held_out, measure, pass_at
 from ponder.evaluate.pass_at import doublings
 from ponder.sampler.local import load_sampler
 from ponder.tasks.registry import load_task
+from ponder.think import consensus, direct
 from ponder.train.recipe import Stage
 
 
@@ -31,18 +32,19 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=500, help="held-out problems")
     parser.add_argument("--samples", type=int, default=16, help="of each problem, at temperature 1")
     parser.add_argument("--thinking", type=int, default=512, help="cap in tokens, the same for all")
-    parser.add_argument("--answer", type=int, default=32, help="tokens kept for the answer beside it")
+    parser.add_argument("--answer", type=int, default=32, help="tokens that the answer may have beside it")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     task = load_task(args.task)
     problems = held_out(task, args.n)
-    limits = {"thinking": args.thinking, "answer_room": args.answer, "samples": args.samples, "seed": args.seed}
-    modes = standard_modes(("thinking", "consensus"), **limits)
+    limits = {"thinking": args.thinking, "max_tokens": args.thinking + args.answer}
+    one, samples = direct(**limits), consensus(args.samples, seed=args.seed, **limits)
     rows, at_k, told = [], [], {}
     for arm in args.arms:
         name, _, folder = arm.partition("=")
         sampler = load_sampler(model_of(Path(folder)), max_batch=256)
-        greedy, many = (measure(sampler, task, problems, mode, name=key) for key, mode in modes.items())
+        greedy = measure(sampler, task, problems, one, name="thinking")
+        many = measure(sampler, task, problems, samples, name=samples.name)
         compute, points = compute_of(Path(folder)), pass_at(many)
         rows.append(row(name, greedy, many, compute))
         at_k.append([name, *(f"{point.rate:.3f}" for point in points)])
