@@ -25,7 +25,7 @@ import re
 from random import Random
 
 from ponder.tasks.families.countdown import Countdown, Telling, answer_of, hits, parse_question
-from ponder.tasks.families.countdown_search import HIGH, LOW, Chain, Head, Search, Signs, join, solve
+from ponder.tasks.families.countdown_search import HIGH, LOW, Chain, Search, join, solve
 from ponder.tasks.protocol import Demonstration, Problem, Try
 
 
@@ -74,10 +74,11 @@ class Wandering(Countdown):
             chains = [other_chain(search.numbers, rng) for _ in range(1 if blind else self.looked)]
             missed = [other for other in map(solve, chains) if other is not None and other[0].target != search.target]
             if missed:
-                nearest = min(missed, key=lambda other: abs(other[0].target - search.target))
-                line = f"{'' if blind else '~'}{attempt(*nearest)} no"
-                lines += [line] if line not in lines else []
-        lines.append(f"~{attempt(search, right, signs)} yes")
+                other, head, turned = min(missed, key=lambda other: abs(other[0].target - search.target))
+                line = f"{'' if blind else '~'}{head.text}{other.added(head, turned)} no"
+                if line not in lines:
+                    lines.append(line)
+        lines.append(f"~{right.text}{search.added(right, signs)} yes")
         return Demonstration(reasoning="\n".join(lines), answer=answer_of(search, right, signs))
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]:
@@ -103,12 +104,3 @@ def other_chain(numbers: list[int], rng: Random) -> Chain:
             chain.append((sign, number))
         if LOW <= value <= HIGH:
             return chain
-
-
-def attempt(search: Search, head: Head, signs: Signs) -> str:
-    """The head and the rest of the numbers, with what they come to on the way."""
-    text, value = head.text, head.value
-    for sign, number in zip(signs, search.rest(head), strict=True):
-        value += sign * number
-        text += f"{sign * number:+}={value}"
-    return text

@@ -139,10 +139,8 @@ class Telling:
     def attempt(self, head: Head, signs: Signs, *, turn: bool = False, but: Signs | None = None) -> None:
         """One attempt and its verdict. turn: after an even miss, now and then another with the nearest sign turned,
         unless that gives `but`."""
-        search, value, text = self.search, head.value, str(head.value)
-        for sign, number in zip(signs, search.rest(head), strict=True):
-            value += sign * number
-            text += f"{sign * number:+}={self.slips.result(str(value))}"
+        search, value = self.search, self.search.outcome(head, signs)
+        text = f"{head.value}{search.added(head, signs, self.slips.result)}"
         self.attempts += 1
         miss = abs(value - search.target)
         if miss == 0:

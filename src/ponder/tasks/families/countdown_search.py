@@ -72,6 +72,14 @@ class Search:
     def outcome(self, head: Head, signs: Signs) -> int:
         return head.value + sum(sign * number for sign, number in zip(signs, self.rest(head), strict=True))
 
+    def added(self, head: Head, signs: Signs, result: Callable[[str], str] = str) -> str:
+        """`+83=263-23=240`: the rest of the numbers, each with what it comes to, as `result` writes that."""
+        value, text = head.value, ""
+        for sign, number in zip(signs, self.rest(head), strict=True):
+            value += sign * number
+            text += f"{sign * number:+}={result(str(value))}"
+        return text
+
     def stays(self, head: Head, signs: Signs) -> bool:
         """Whether no partial sum is below 0."""
         value = head.value
