@@ -1,7 +1,7 @@
 """The same multiplication thought in folded contexts and in one long one: the two sides of a controlled experiment.
 
-Two factors of two to ten digits, the level sets how many; the same rows, the same check, no mistakes. Folded, a context
-is at most four rows and a state; accumulated, nothing is rewritten, and the last copy of a label counts.
+Two factors of two to fourteen digits, the level sets how many; the same rows, the same check, no mistakes. Folded, a
+context is at most four rows and a state; accumulated, nothing is rewritten, and the last copy of a label counts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Folded(Products):
     default_level = 1.0
 
     def sample(self, rng: Random, level: float) -> Problem:
-        digits = size_at(level, 2, 10)
+        digits = size_at(level, 2, 14)
         return self.problem(GYM[0], [number_of_digits(rng, digits), number_of_digits(rng, digits)])
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:

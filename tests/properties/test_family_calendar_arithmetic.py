@@ -37,13 +37,15 @@ def check_numbered_days(line: str, sign: int = 1) -> list[tuple[int, str]]:
     return items
 
 
-def dates_of(items: list[str], start: date, step: int) -> list[date]:
-    """The dates of `25`, `32 over November 1`, …, each `step` days behind the one before; the first is `start`."""
+def dates_of(items: list[str], start: date, step: int, end: date) -> list[date]:
+    """The dates of `25`, `32 over November 1`, …, each `step` days behind the one before; the first is `start`. In the
+    month of `end` its day stands behind each: `8 of 19`."""
     found = [start]
     for item in items[1:]:
         day = found[-1] + timedelta(step)
         past = found[-1].day + step
-        assert item == (str(past) if past == day.day else f"{past} over {day:%B} {day.day}")
+        shown = str(past) if past == day.day else f"{past} over {day:%B} {day.day}"
+        assert item == shown + (f" of {end.day}" if f"{day:%Y %B}" == f"{end:%Y %B}" else "")
         found.append(day)
     return found
 
@@ -63,8 +65,8 @@ def check_working(problem, lines: list[str]) -> str:
             assert day in problem.question
             left = 0
             for digit, step in zip(offset, steps.split(", "), strict=True):
-                number, after = map(int, re.fullmatch(r"(\d+) left (\d)", step).groups())
-                assert number == 10 * left + int(digit)
+                number, sevens, after = map(int, re.fullmatch(r"(\d+) (\d+) left (\d)", step).groups())
+                assert number == 10 * left + int(digit) == sevens + after
                 assert number % 7 == after
                 left = after
             items = check_numbered_days(rest[0], 1 if sign == "+" else -1)
@@ -104,20 +106,20 @@ def check_working(problem, lines: list[str]) -> str:
     assert (start_text, end_text) == (f"{start:%B} {start.day}", f"{end:%B} {end.day}")
     if details["task"] == "count_days":
         walk = re.findall(rf"(\d+(?: over \w+ \d+)?) ({DAY})", rest[0])
-        found = dates_of([item for item, _ in walk], start, 1)
+        found = dates_of([item for item, _ in walk], start, 1, date.max)
         assert [f"{day:%A}" for day in found] == [weekday for _, weekday in walk]
         assert walk[-1][1] == name
         weeks = [re.fullmatch(r"(.*) (\d+|no)", item).groups() for item in rest[1].split(", ")]
-        hits = dates_of([item for item, _ in weeks], found[-1], 7)
+        hits = dates_of([item for item, _ in weeks], found[-1], 7, end)
         assert [mark for _, mark in weeks] == [*map(str, range(1, len(weeks))), "no"]
         assert all((day > end) == (mark == "no") for day, (_, mark) in zip(hits, weeks, strict=True))
         return str(len(weeks) - 1)
     weeks = [re.fullmatch(r"(.*) (\d+|no)", item).groups() for item in rest[0].split(", ")]
-    passed = dates_of([item for item, _ in weeks], start, 7)
+    passed = dates_of([item for item, _ in weeks], start, 7, end)
     assert all((day > end) == (mark == "no") for day, (_, mark) in zip(passed, weeks, strict=True))
     assert [mark for _, mark in weeks] == [*(str(5 * i) for i in range(len(weeks) - 1)), "no"]
     walk = [re.fullmatch(rf"(.*) ({DAY}) (\d+)", item).groups() for item in rest[1].split(", ")]
-    found = dates_of([item for item, _, _ in walk], passed[-2], 1)
+    found = dates_of([item for item, _, _ in walk], passed[-2], 1, end)
     assert [f"{day:%A}" for day in found] == [weekday for _, weekday, _ in walk]
     assert found[-1] == end
     count = 5 * (len(weeks) - 2)

@@ -19,12 +19,13 @@ levels = st.floats(min_value=0, max_value=1)
 
 def check_pass(line: str, which: str, keys: str, values: str) -> bool:
     *_, verdict = line.split()
-    pairs = re.findall(r"(\d)(\d)([a-zA-Z]) (new|[a-zA-Z])(\d)(\d) ([a-zA-Z])", line)
+    pairs = re.findall(r"(\d)(\d)([a-zA-Z]) (new|[a-zA-Z])(\d)(\d) ([a-zA-Z])((?: [a-zA-Z]){2}(?=,| ))?", line)
     assert "".join(pair[2] for pair in pairs) == keys[: len(pairs)]
     assert "".join(pair[6] for pair in pairs) == values[: len(pairs)]
     for place, pair in enumerate(pairs):
         before = keys.find(keys[place], 0, place)
         assert pair[3] == ("new" if before < 0 else values[before])
+        assert pair[7] == ("" if before < 0 else f" {values[before]} {values[place]}")
         assert (pair[0], int(pair[1]), pair[4], int(pair[5])) == (which, place, str(1 - int(which)), place)
     fits = len({*zip(keys, values, strict=True)}) == len(set(keys))
     assert verdict == ("yes" if fits else "no")

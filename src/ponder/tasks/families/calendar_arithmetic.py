@@ -1,7 +1,8 @@
 """Dates and weekdays by walking: day by day for less than a week, week by week for more.
 
 Known by heart are the lengths of the months and the weekdays of their firsts in the dataset's year, 2022. A day past a
-month's end is put right at once: `25, 32 over November 1`.
+month's end is put right at once: `25, 32 over November 1`. In the month where the count ends its last day stands beside
+each: `16 of 19 2, 23 of 19 no`.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ class CalendarArithmetic(FromGym):
 
 
 def weekday_offset(details: dict[str, Any], question: str) -> list[str]:
-    """The offset modulo seven, digit by digit from the front, then so many days on or back."""
+    """The offset modulo seven, digit by digit from the front (`26 21 left 5`), then so many days on or back."""
     start, offset = date.fromisoformat(details["start_date"]), details["offset_days"]
     steps, left = [], 0
     for digit in str(abs(offset)):
         number = 10 * left + int(digit)
         left = number % 7
-        steps.append(f"{number} left {left}")
+        steps.append(f"{number} {number - left} left {left}")
     sign = 1 if offset > 0 else -1
     head = f"{day_name(start)} {'+' if offset > 0 else '-'}{abs(offset)}: {', '.join(steps)}"
     return [head, counted(start.weekday(), range(left + 1), sign)]
@@ -96,7 +97,7 @@ def count_days(details: dict[str, Any], question: str) -> list[str]:
     weeks = []
     for number, (day, shown) in enumerate(days(first, end + timedelta(7), 7), 1):
         shown = month_day(day) if number == 1 else shown
-        weeks.append(f"{shown} {number if day <= end else 'no'}")
+        weeks.append(f"{shown}{last_day(day, end)} {number if day <= end else 'no'}")
     return [f"{wanted}: {month_day(start)} to {month_day(end)}", " ".join(walk), ", ".join(weeks)]
 
 
@@ -106,13 +107,13 @@ def count_business_days(details: dict[str, Any], question: str) -> list[str]:
     weeks, anchor, count = [], start, 0
     for number, (day, shown) in enumerate(days(start, end + timedelta(7), 7)):
         shown = shown if number else month_day(day)
-        weeks.append(f"{shown} {5 * number if day <= end else 'no'}")
+        weeks.append(f"{shown}{last_day(day, end)} {5 * number if day <= end else 'no'}")
         if day <= end:
             anchor, count = day, 5 * number
     walk = []
     for day, shown in days(anchor, end, 1):
         count += day.weekday() < 5
-        walk.append(f"{shown} {day_name(day)} {count}")
+        walk.append(f"{shown}{last_day(day, end)} {day_name(day)} {count}")
     return [f"{day_name(start)}: {month_day(start)} to {month_day(end)}", ", ".join(weeks), ", ".join(walk)]
 
 
@@ -153,6 +154,11 @@ def days(start: date, end: date, step: int) -> Iterator[tuple[date, str]]:
         yield day, shown
         past, day = day.day + step, day + timedelta(step)
         shown = str(day.day) if day.day == past else f"{past} over {month_day(day)}"
+
+
+def last_day(day: date, end: date) -> str:
+    """In the end's month, the day that is the last to count, so that the two stand side by side."""
+    return f" of {end.day}" if (day.year, day.month) == (end.year, end.month) else ""
 
 
 def asked_weekday(question: str) -> str:

@@ -1,8 +1,8 @@
 """Whether two strings are isomorphic: the letters' map is built forward, then backward, recalling every earlier pair.
 
 The first string's letters are numbered 00, 01, …, the second's 10, 11, … and written in upper case, so that a look-up
-has a key of its own. A pair `02a F12 F` reads: letter 02 is a, which went to F before; letter 12 is F. `new` stands
-where a letter was not met before; `no` where the earlier pair says otherwise.
+has a key of its own. A pair `02a F12 G F G no` reads: letter 02 is a, which went to F before; letter 12 is G; F and G
+are not the same. `new` stands where a letter was not met before.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _pairs(string_number: int, keys: list[str], values: list[str]) -> tuple[str,
         before = met.get(key, "new")
         met.setdefault(key, value)
         pair = f"{string_number}{place}{key} {before}{1 - string_number}{place} {value}"
-        if before not in ("new", value):
-            return ",".join([*pairs, f"{pair} no"]), False
+        if before != "new":
+            pair += f" {before} {value}"
+            if before != value:
+                return ",".join([*pairs, f"{pair} no"]), False
         pairs.append(pair)
     return f"{','.join(pairs)} yes", True

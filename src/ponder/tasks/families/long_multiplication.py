@@ -11,7 +11,7 @@ where a mark before a label would become one token with it):
 
 A row adds M times one digit onto S, beginning at that digit's label; `~` gives a remainder modulo 9:
 
-     c8*6+6~0 Γ7*8c0+0=5c6 Δ3*8d2+5=3d1 Θ5*8e9+3=5e2f5     7*8+0+0=56: 5 is carried, c becomes 6; f is the last carry
+     c8*6~3+6~0 Γ7*8c0+0=5c6 Δ3*8d2+5=3d1 Θ5*8e9+3=5e2f5   7*8+0+0=56: 5 is carried, c becomes 6; f is the last carry
 
 After the rows, the digits that are not final and then those that are, each with the running remainder. It must be the
 one that the rows' heads add up to: `ok`, and S's new digits go into the next state; or `no`: nothing is kept, and the
@@ -31,7 +31,7 @@ from ponder.tasks.protocol import Demonstration, Fold, Try, mistake
 
 PLACES = ascii_letters + "αβγδεζηθικλμ"
 """Labels of S's digits; with a space before them, of the multiplicand's."""
-MULTIPLIER = "ΓΔΘΛΞΠΣΦΨΩ"
+MULTIPLIER = "ΓΔΘΛΞΠΣΦΨΩÆÐØÞ"
 TERMS = "".join(chr(code) for first in "аА" for code in range(ord(first), ord(first) + 32))
 RESULTS = [f"{result:02d}" for result in range(100)]
 ROWS = 4
@@ -149,8 +149,9 @@ def do_rows(state: State, rng: Random, mistakes: float, rows: int) -> tuple[str,
     lines = [""]
     for row, by in enumerate(state.todo[:count]):
         begin = done + row
-        after = (int(by) * factor + left) % 9
-        steps, carry = [f" {PLACES[begin]}{by}*{factor}+{left}~{after}"], "0"
+        product = int(by) * factor % 9
+        after = (product + left) % 9
+        steps, carry = [f" {PLACES[begin]}{by}*{factor}~{product}+{left}~{after}"], "0"
         left = after
         for i, (label, digit, value) in enumerate(multiplier):
             place, added = PLACES[begin + i], total[begin + i]
