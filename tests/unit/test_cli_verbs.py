@@ -12,9 +12,12 @@ import torch
 
 from ponder.cli.main import main
 from ponder.dialogue import ponder_template
+from ponder.evaluate import held_out
 from ponder.kernels import choose_kernel
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.shape import step_shape
+from ponder.tasks.gym import question_hash
+from ponder.tasks.registry import load_task
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.tiny import ByteTokenizer, tiny_model
@@ -294,6 +297,19 @@ def test_eval_measures_the_modes_wanted(folder: Path, tmp_path: Path, capsys: py
         refused = Run(capsys, *wanted, "--modes", *options)
         assert refused.code == 2
         assert says in refused.err
+
+
+def test_eval_tells_the_questions_of_every_training_apart(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems = held_out(load_task("spell_backward"), 3)
+    for number, problem in enumerate(problems[:2]):
+        (tmp_path / f"{number}.bin").write_bytes(int(question_hash(problem.question), 16).to_bytes(8, "little"))
+    trainings = [each for number in range(2) for each in ("--trained-on", tmp_path / f"{number}.bin")]
+    wanted = ("eval", folder, "--suite", "spell_backward", "-n", 3, "--effort", "minimal", "--modes", "thinking")
+    assert Run(capsys, *wanted, *trainings, "--json", tmp_path / "report.json").code == 0
+    (row,) = json.loads((tmp_path / "report.json").read_text())["results"]
+    assert row["seen_in_training"] == 2
 
 
 def test_eval_tells_pass_at_k_of_the_consensus_s_samples(

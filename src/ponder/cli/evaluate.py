@@ -54,7 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the consensus's samples")
     add_quantize(parser)
     parser.add_argument(
-        "--trained-on", type=Path, metavar="FILE", help="question hashes of the training, to tell unseen"
+        "--trained-on",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="question hashes of the training, to tell unseen; may be given again, for each run",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
@@ -126,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     tasks = load_suite(args.suite)
-    trained_on = read_hashes(args.trained_on) if args.trained_on else None
+    trained_on = frozenset().union(*map(read_hashes, args.trained_on)) if args.trained_on else None
     with load(args.model, args.quantize) as reasoner:
         report = evaluate(
             reasoner.sampler,
