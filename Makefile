@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all test-peers lint format bench clean
+.PHONY: help demo test test-all test-peers lint format tree bench clean
 
 help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
 	@echo "make lint      ruff (lint and format) and mypy"
 	@echo "make format    let ruff format the code and sort its imports"
+	@echo "make tree      write the annotated tree of docs/architecture.md from the modules' docstrings"
 	@echo "make bench     the benchmarks against peers: tables here, and as Markdown and JSON in bench/results"
 	@echo "make clean     remove .venv and the caches of the tools"
 
@@ -36,6 +37,9 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+tree:
+	$(PYTHON) tools/tree.py
 
 # Not scripts of their own: what the others import or start.
 BENCHES := $(filter-out bench/common.py bench/peers.py,$(sort $(wildcard bench/*.py)))

@@ -1,5 +1,5 @@
 """The shape of the house, asserted: who may import whom, what the core may depend on, where control tokens may be
-spelled, what loads torch, and that the tree in the README is the tree."""
+spelled, what loads torch, and that the tree in docs/architecture.md is the tree."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def each_file(*without: str) -> pytest.MarkDecorator:
 @each_file()
 def test_a_file_imports_only_what_stands_to_its_left(file: Path) -> None:
     part = part_of(file)
-    assert part in MAY_IMPORT, f"{part} is no part of the house: add it to MAY_IMPORT and to the README"
+    assert part in MAY_IMPORT, f"{part} is no part of the house: add it to MAY_IMPORT"
     reached = {ponder_part(module) for module in imported_modules(parsed(file), file)} - {None, part}
     assert reached <= MAY_IMPORT[part], f"{part} must not import {sorted(map(str, reached - MAY_IMPORT[part]))}"
 
@@ -162,42 +162,5 @@ def test_help_loads_no_torch() -> None:
     )
 
 
-# The annotated tree. The rule: every folder, and every Python file, at most two levels below src/ponder, and every
-# entry right inside the folders named in WHOLE_FOLDERS, has its line; every line names something that exists.
-WHOLE_FOLDERS = ("recipes", "tests", "bench", "docs")
-LEFT_OUT = {"__pycache__", "__init__.py", "conftest.py"}
-
-
-def readme_tree() -> set[str]:
-    """Paths of the README's tree: the code block after the line `<!-- tree -->`, two spaces of indent a level."""
-    block = (ROOT / "README.md").read_text(encoding="utf-8").split("<!-- tree -->", 1)[1].split("```")[1]
-    paths: set[str] = set()
-    trail: list[str] = []
-    for line in block.splitlines()[1:]:
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        trail = [*trail[:depth], name.rstrip("/")]
-        paths.add("/".join(trail) + ("/" if name.endswith("/") else ""))
-    return paths
-
-
-def listed(path: Path) -> str:
-    return str(path.relative_to(ROOT)) + ("/" if path.is_dir() else "")
-
-
-def house() -> set[str]:
-    """Paths that the README's tree must have."""
-    below = [
-        path for pattern in ("*", "*/*") for path in PACKAGE.glob(pattern) if path.is_dir() or path.suffix == ".py"
-    ]
-    beside = [path for folder in WHOLE_FOLDERS for path in (ROOT / folder).glob("*")]
-    shown = [path for path in [*below, *beside] if not LEFT_OUT & set(path.parts) and not path.name.startswith(".")]
-    return {listed(path) for path in shown} | {"src/ponder/__init__.py"}
-
-
-def test_the_tree_in_the_readme_is_the_tree() -> None:
-    tree = readme_tree()
-    missing = house() - tree
-    gone = {path for path in tree if not (ROOT / path).exists() or path.endswith("/") != (ROOT / path).is_dir()}
-    assert not missing, f"the README's tree lacks: {sorted(missing)}"
-    assert not gone, f"the README's tree names what does not exist: {sorted(gone)}"
+def test_the_tree_in_the_docs_is_the_tree() -> None:
+    subprocess.run([sys.executable, ROOT / "tools" / "tree.py", "--check"], check=True, timeout=60)
