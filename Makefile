@@ -27,7 +27,7 @@ test-all: $(VENV)/.dev
 	$(BIN)/pytest
 
 test-peers: $(VENV)/.peers
-	$(BIN)/pytest tests/parity/test_llama_cpp.py tests/parity/test_trl_losses.py tests/parity/test_lora_peft.py tests/parity/test_lm_eval.py
+	$(BIN)/pytest tests/export/test_llama_cpp.py tests/train/test_trl_losses.py tests/model/test_lora_peft.py tests/serve/test_lm_eval.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """A tokenizer in llama.cpp's terms: tokens with types, merges, and the splitting rule by its name there.
 
 llama.cpp (src/llama-vocab.cpp) has its splitting rules built in, so only a rule that it knows can be exported; any
-other is refused, since a model would read other ids than it was trained on. tests/peers holds the two to equal ids.
+other is refused, since a model would read other ids than it was trained on. tests/export/test_llama_cpp.py holds the
+two to equal ids.
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""The training kernels against the model as written: losses, gradients of every weight, documents, families."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from ponder.kernels.training import TrainingStack, _Kept
+from ponder.model import loss as loss_module
+from ponder.model.config import Family, ModelConfig
+from ponder.model.lora import add_lora
+from ponder.model.loss import Backend, kernel_obstacle, next_token_loss, training_stack
+from ponder.model.transformer import Transformer
+
+pytestmark = pytest.mark.parity
+
+SHAPE = {
+    "vocab_size": 96,
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "head_dim": 32,
+    "intermediate_size": 96,
+}
+FAMILIES = {
+    "qwen3": {},
+    "qwen3, head_dim 64, no sharing": {"head_dim": 64, "num_kv_heads": 4},
+    "qwen3, untied": {"tie_embeddings": False},
+    "qwen2": {"family": Family.QWEN2, "qk_norm": False, "attention_bias": True},
+    "llama": {"family": Family.LLAMA, "qk_norm": False, "attention_bias": True},
+}
+LENGTHS = {"one": [200], "many": [70, 3, 1, 62, 64], "single tokens": [1] * 40 + [160]}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(dtype: torch.dtype | None = torch.bfloat16, **changes: object) -> Transformer:
+    model = Transformer(ModelConfig(**(SHAPE | changes)), seed=3)  # type: ignore[arg-type]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(parameter * 4 if parameter.dim() > 1 else parameter + 0.2 * noise)
+    model.compute_dtype = dtype
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _covered() -> None:
+    obstacle = kernel_obstacle(make())
+    if obstacle:
+        pytest.skip(obstacle)
+
+
+def batch(T: int = 200, lengths: list[int] | None = None) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    ids_BT, targets_BT = (torch.randint(0, 96, (3, T), generator=generator) for _ in range(2))
+    weights_BT = (torch.rand(3, T, generator=generator) > 0.3).float()
+    lengths = lengths or [T]
+    documents_BT = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).expand(3, -1)
+    return [ids_BT, targets_BT, weights_BT, documents_BT]
+
+
+def gradients(model: Transformer, tensors: list[torch.Tensor], backend: Backend) -> dict[str, torch.Tensor]:
+    loss = next_token_loss(model, *tensors, backend=backend)
+    loss.backward()
+    return {"loss": loss.detach()} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def distance(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
+def test_as_close_to_float32_as_torch_in_bfloat16(changes: dict, lengths: list[int]) -> None:
+    tensors = batch(lengths=lengths)
+    exact = gradients(make(None, **changes), tensors, Backend.TORCH)
+    torchs = gradients(make(**changes), tensors, Backend.TORCH)
+    found = gradients(make(**changes), tensors, Backend.KERNELS)
+    assert found.keys() == exact.keys()
+    for name, gradient in exact.items():
+        assert found[name].dtype == torch.float32
+        # A key's bias moves all scores of a query alike, but for the rotation: what is left is mostly rounding.
+        bound = 1.3 * distance(torchs[name], gradient) + (0.01 if name.endswith("bias") else 0.005)
+        assert distance(found[name], gradient) < bound, name
+
+
+@pytest.mark.parametrize("T", [1, 2, 31, 63, 64, 65, 127, 129])
+def test_lengths_that_no_block_divides(T: int) -> None:
+    exact = gradients(make(None), batch(T), Backend.TORCH)
+    found = gradients(make(), batch(T), Backend.KERNELS)
+    for name, gradient in exact.items():
+        if gradient.norm() > 1e-6:  # a token alone does not need its query
+            assert distance(found[name], gradient) < 0.08, name
+
+
+def test_without_tiles_the_same_within_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention's plain vectors, for the processor that has no AMX."""
+    tensors = batch(lengths=[70, 130])
+    tiles = gradients(make(), tensors, Backend.KERNELS)
+    model = make()
+    stack = training_stack(model)
+    vectors = TrainingStack(stack.shape, stack.weights, tiles=False)
+    monkeypatch.setattr(loss_module, "training_stack", lambda _: vectors)
+    for name, gradient in gradients(model, tensors, Backend.KERNELS).items():
+        assert distance(gradient, tiles[name]) < 0.02, name
+
+
+def test_threads_change_no_bit_of_attention() -> None:
+    stack = training_stack(make())
+    generator = torch.Generator().manual_seed(0)
+    qkv, d_out = (torch.randn(3 * 100, width, generator=generator).bfloat16() for width in (256, 128))
+    cos, sin = (torch.rand(3, 1, 100, 16, generator=generator) for _ in range(2))
+    starts_BT = torch.tensor([0] * 70 + [70] * 30, dtype=torch.int32).repeat(3, 1)
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        layer = stack._layers[0]
+        out, masses = stack.attend(layer, qkv, cos, sin, starts_BT)
+        kept = _Kept(qkv, qkv, masses, qkv, out, masses, qkv, qkv, masses, qkv)
+        results.append((out, masses, stack.attend_backward(layer, kept, cos, sin, starts_BT, d_out)))
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+def test_micro_batches_add_up_and_frozen_weights_get_nothing() -> None:
+    tensors = batch()
+    whole, parts = make(), make()
+    for model in (whole, parts):
+        model.model.layers[0].self_attn.k_proj.weight.requires_grad_(False)
+    expected = gradients(whole, tensors, Backend.KERNELS)
+    assert "model.layers.0.self_attn.k_proj.weight" not in expected
+    stack, total = training_stack(parts), tensors[2].sum()
+    for row in range(3):
+        piece = [tensor[row : row + 1] for tensor in tensors]
+        next_token_loss(parts, *piece, total_weight=total, backend=Backend.KERNELS, stack=stack).backward()
+    for name, parameter in parts.named_parameters():
+        assert (name in expected) == (parameter.grad is not None)
+        if name in expected:
+            assert distance(parameter.grad, expected[name]) < 0.02, name
+
+
+def test_the_next_step_sees_the_new_weights() -> None:
+    """torch's fused AdamW leaves no trace in a tensor's version: copies are made anew, never kept by a guess."""
+    model, tensors = make(), batch()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
+    gradients(model, tensors, Backend.KERNELS)
+    optimizer.step()
+    cold = make()
+    cold.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        after = next_token_loss(model, *tensors, backend=Backend.KERNELS)
+        assert torch.equal(after, next_token_loss(cold, *tensors, backend=Backend.KERNELS))
+
+
+def test_nothing_is_kept_without_gradients_and_a_backward_pass_runs_once() -> None:
+    model, tensors = make(), batch()
+    with torch.no_grad():
+        assert not next_token_loss(model, *tensors, backend=Backend.KERNELS).requires_grad
+    loss = next_token_loss(model, *tensors, backend=Backend.KERNELS)
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="only once"):
+        loss.backward()
+
+
+def test_a_target_beyond_the_vocabulary_is_refused() -> None:
+    tensors = batch()
+    tensors[1][0, tensors[2][0].argmax()] = 96
+    with pytest.raises(IndexError, match="vocabulary of 96"):
+        next_token_loss(make(), *tensors, backend=Backend.KERNELS)
+
+
+def test_what_is_not_covered_is_told() -> None:
+    assert "float32" in kernel_obstacle(make(None))
+    assert "multiples of 32" in kernel_obstacle(make(head_dim=16))
+    assert "float32 weights" in kernel_obstacle(make().to(torch.bfloat16))
+    adapted = make()
+    add_lora(adapted, 4, 8.0)
+    assert "adapter" in kernel_obstacle(adapted)
+    with pytest.raises(RuntimeError, match="adapter"):
+        next_token_loss(adapted, *batch(), backend=Backend.KERNELS)
