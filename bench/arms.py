@@ -21,7 +21,7 @@ from ponder.evaluate.pass_at import doublings
 from ponder.sampler.local import load_sampler
 from ponder.tasks.registry import load_task
 from ponder.think import consensus, direct
-from ponder.train.recipe import Stage
+from ponder.train.recipe.sections import Stage
 
 
 def main() -> None:

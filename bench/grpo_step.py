@@ -52,9 +52,9 @@ def ponder(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -
     from ponder.sampler.local import LocalSampler
     from ponder.tasks.protocol import Grade, Problem
     from ponder.tokenizer import Tokenizer
-    from ponder.train.grpo import Grpo
-    from ponder.train.loop import Job, fit
-    from ponder.train.recipe import Baseline, GrpoRecipe, MixRecipe, OptimRecipe, RunRecipe, Schedule
+    from ponder.train.algorithms.grpo import Grpo
+    from ponder.train.loop.fit import Job, fit
+    from ponder.train.recipe.sections import Baseline, GrpoRecipe, MixRecipe, OptimRecipe, RunRecipe, Schedule
     from ponder.types import PhaseTokens
 
     torch.set_num_threads(args.threads)

@@ -18,7 +18,7 @@ from train_throughput import contenders
 
 import ponder.kernels.training as kernels
 import ponder.model.loss as losses
-from ponder.train.memory import keep_freed_memory
+from ponder.train.loop.fit import keep_freed_memory
 
 # The part of a step → where its functions are.
 PARTS: dict[str, list[tuple[Any, str]]] = {

@@ -33,7 +33,7 @@ from ponder.kernels.training import TrainingStack
 from ponder.model.config import ModelConfig
 from ponder.model.loss import Backend, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
-from ponder.train.memory import keep_freed_memory
+from ponder.train.loop.fit import keep_freed_memory
 
 Loss = Callable[[nn.Module, Tensor, Tensor, TrainingStack | None], Tensor]
 

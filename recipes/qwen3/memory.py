@@ -17,7 +17,7 @@ from ponder.model.config import Family, ModelConfig
 from ponder.model.lora import add_lora
 from ponder.model.loss import rows_at_once
 from ponder.model.transformer import Transformer
-from ponder.train.stages import round_frozen
+from ponder.train.loop.stage import round_frozen
 
 QWEN3_0_6B = ModelConfig(
     family=Family.QWEN3,

@@ -40,9 +40,9 @@ from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 from ponder.think import consensus, direct
-from ponder.train.examples import question_number
-from ponder.train.recipe_io import load_recipe
-from ponder.train.sft import add_questions
+from ponder.train.data.examples import question_number
+from ponder.train.loop.stage import add_questions
+from ponder.train.recipe.toml import load_recipe
 from ponder.types import DataError, InvalidRequest, SamplerError
 
 

@@ -7,8 +7,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from ponder.train.examples import check_mix
-from ponder.train.recipe_io import load_recipe
+from ponder.train.data.examples import check_mix
+from ponder.train.recipe.toml import load_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "qwen3"
 

@@ -15,8 +15,9 @@ from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Request
 from ponder.sampler.sync import run_sync
 from ponder.tokenizer import Tokenizer
-from ponder.train import Outcome, run, state
-from ponder.train.display import read_metrics
+from ponder.train import Outcome, run
+from ponder.train.loop import state
+from ponder.train.loop.display import read_metrics
 from ponder.types import RecipeError, SamplingParams
 
 transformers = pytest.importorskip("transformers")

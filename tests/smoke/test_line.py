@@ -15,8 +15,8 @@ from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Request
 from ponder.sampler.sync import run_sync
 from ponder.train import Outcome, RunResult, run
-from ponder.train.display import read_metrics
-from ponder.train.sft import read_questions
+from ponder.train.loop.display import read_metrics
+from ponder.train.loop.stage import read_questions
 from ponder.types import SamplingParams, ThinkingLimits
 
 pytestmark = pytest.mark.smoke

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ponder.cli.main import main
-from ponder.train.display import read_metrics
+from ponder.train.loop.display import read_metrics
 
 pytestmark = pytest.mark.smoke
 

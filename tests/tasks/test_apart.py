@@ -15,7 +15,7 @@ from ponder.tasks.apart import TaskApart
 from ponder.tasks.protocol import AsyncGrader, DemonstratedTask, EnvironmentTask, GradeStatus, Problem, Task
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import tiny_sampler
-from ponder.train.rollout import roll_out
+from ponder.train.policy.rollout import roll_out
 from ponder.types import GraderError, SamplingParams
 
 MINE = """

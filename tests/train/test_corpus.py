@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ponder.testing.tiny import ByteTokenizer
-from ponder.train.corpus import Corpus, build_corpus
-from ponder.train.recipe import TextRecipe
+from ponder.train.data.corpus import Corpus, build_corpus
+from ponder.train.recipe.sections import TextRecipe
 from ponder.types import DataError
 
 SEPARATOR = 0

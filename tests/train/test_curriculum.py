@@ -8,8 +8,8 @@ from statistics import mean
 
 import pytest
 
-from ponder.train.curriculum import FLOOR, Curriculum
-from ponder.train.recipe import MixRecipe
+from ponder.train.policy.curriculum import FLOOR, Curriculum
+from ponder.train.recipe.sections import MixRecipe
 from ponder.types import CheckpointError
 
 MIX = (MixRecipe(task="a"), MixRecipe(task="b", min_level=0.2, max_level=0.6), MixRecipe(task="c", weight=2.0))

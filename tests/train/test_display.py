@@ -12,9 +12,8 @@ import torch
 from ponder.dialogue import CONTROL_TOKENS
 from ponder.testing.tiny import tiny_model
 from ponder.tokenizer import Tokenizer
-from ponder.train.display import Display, Metrics, duration, read_metrics
-from ponder.train.neighbours import as_text, nearest
-from ponder.train.plot import plot_metrics
+from ponder.train.algorithms.pretrain import as_text, nearest
+from ponder.train.loop.display import Display, Metrics, duration, plot_metrics, read_metrics
 
 
 def test_durations_are_short_to_read() -> None:
@@ -67,7 +66,7 @@ def test_neighbours_are_the_nearest_by_cosine_and_never_the_token_itself() -> No
 
 
 def test_the_worker_does_not_load_torch() -> None:
-    code = "import sys, ponder.train.worker; print('torch' in sys.modules)"
+    code = "import sys, ponder.train.data.feed; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -79,7 +78,7 @@ def test_metrics_reopened_are_never_less_than_what_is_kept(tmp_path: Path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ponder.train.display.json.dumps", killed)
+        patch.setattr("ponder.train.loop.display.json.dumps", killed)
         with pytest.raises(KeyboardInterrupt):
             Metrics(path, step=3)
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3, 4, 5]

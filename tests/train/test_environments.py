@@ -22,10 +22,10 @@ from ponder.testing.parity import assert_logprobs_are_those_of_training
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_model, tiny_sampler
 from ponder.think import consensus, direct
-from ponder.train.examples import Examples, read_messages, to_examples
-from ponder.train.experience import Lesson, lay_out, sampled_tokens
-from ponder.train.recipe import MixRecipe
-from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
+from ponder.train.data.examples import Examples, read_messages, to_examples
+from ponder.train.policy.lessons import Lesson, lay_out, sampled_tokens
+from ponder.train.policy.rollout import generated_tokens, prefilled_tokens, roll_out
+from ponder.train.recipe.sections import MixRecipe
 from ponder.types import InvalidRequest, Origin, Phase, RecipeError, SamplingParams
 
 SPEC = "recipes/smoke/hidden_number.py:HiddenNumber"

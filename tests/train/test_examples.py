@@ -13,9 +13,9 @@ from ponder.dialogue.rendered import Rendered, Span, SpanKind
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer
-from ponder.train.examples import Examples, _learned, question_number, read_messages, to_examples
-from ponder.train.packing import Example
-from ponder.train.recipe import MixRecipe
+from ponder.train.data.examples import Examples, _learned, question_number, read_messages, to_examples
+from ponder.train.data.packing import Example
+from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, RecipeError
 
 FAMILIES = Path(__file__).parents[1] / "golden" / "families"

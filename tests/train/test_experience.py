@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ponder.train.experience import Lesson, lay_out, sampled_tokens
+from ponder.train.policy.lessons import Lesson, lay_out, sampled_tokens
 from ponder.types import DataError, Origin, Phase, Segment, Trajectory
 
 

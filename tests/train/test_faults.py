@@ -8,8 +8,8 @@ import pytest
 
 from ponder.testing.tiny import ByteTokenizer
 from ponder.train import run
-from ponder.train.feed import Feed
-from ponder.train.recipe import MixRecipe, SftRecipe
+from ponder.train.data.feed import Feed
+from ponder.train.recipe.sections import MixRecipe, SftRecipe
 from ponder.types import CheckpointError, DataError, PonderError, RecipeError
 
 pytestmark = pytest.mark.fault

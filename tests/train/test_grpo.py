@@ -16,15 +16,17 @@ from ponder.model.loss import Backend, next_token_loss
 from ponder.sampler.local import LocalSampler
 from ponder.tasks.protocol import Grade, GradeStatus, Problem
 from ponder.testing.tiny import ByteTokenizer, tiny_model
-from ponder.train import grpo as stage_module
-from ponder.train import state
-from ponder.train import watch as watch_module
-from ponder.train.curriculum import Curriculum
-from ponder.train.display import read_metrics
-from ponder.train.experience import Lesson, lay_out
-from ponder.train.grpo import Grpo, grpo, policy_lessons, rejection_lessons
-from ponder.train.policy import PolicyGradient
-from ponder.train.recipe import (
+from ponder.train.algorithms import grpo as stage_module
+from ponder.train.algorithms.grpo import Grpo, grpo, policy_lessons, rejection_lessons
+from ponder.train.loop import state
+from ponder.train.loop.display import read_metrics
+from ponder.train.loop.stage import RunFolder
+from ponder.train.policy import rollout as watch_module
+from ponder.train.policy.curriculum import Curriculum
+from ponder.train.policy.gradient import PolicyGradient
+from ponder.train.policy.lessons import Lesson, lay_out
+from ponder.train.recipe.resolve import resolve
+from ponder.train.recipe.sections import (
     GrpoRecipe,
     Levels,
     MixRecipe,
@@ -37,8 +39,6 @@ from ponder.train.recipe import (
     Stage,
     Weighting,
 )
-from ponder.train.resolve import resolve
-from ponder.train.stages import RunFolder
 from ponder.types import GraderError, Origin, Phase, RecipeError, Segment, Trajectory
 
 

@@ -15,9 +15,9 @@ from random import Random
 
 import pytest
 
-from ponder.train import state
-from ponder.train.display import read_metrics
-from ponder.train.recipe import Stage
+from ponder.train.loop import state
+from ponder.train.loop.display import read_metrics
+from ponder.train.recipe.sections import Stage
 
 pytestmark = pytest.mark.fault
 

@@ -14,11 +14,11 @@ from ponder.model.config import ModelConfig
 from ponder.model.loss import kernel_obstacle
 from ponder.model.transformer import Transformer
 from ponder.testing.tiny import tiny_model
-from ponder.train import state
-from ponder.train.display import read_metrics
-from ponder.train.loop import Job, Outcome, TrainingDiverged, fit
-from ponder.train.packing import Batch
-from ponder.train.recipe import Optimizer, OptimRecipe, Precision, RunRecipe, StageRecipe
+from ponder.train.data.packing import Batch
+from ponder.train.loop import state
+from ponder.train.loop.display import read_metrics
+from ponder.train.loop.fit import Job, Outcome, TrainingDiverged, fit
+from ponder.train.recipe.sections import Optimizer, OptimRecipe, Precision, RunRecipe, StageRecipe
 
 OPTIM = OptimRecipe(lr=3e-3, muon_lr=3e-3, warmup=0.1)
 

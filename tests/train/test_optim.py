@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ponder.testing.tiny import tiny_model
-from ponder.train.optim import Optim, lr_scale
-from ponder.train.recipe import Optimizer, OptimRecipe, Schedule
+from ponder.train.loop.optim import Optim, lr_scale
+from ponder.train.recipe.sections import Optimizer, OptimRecipe, Schedule
 from ponder.types import CheckpointError
 
 

@@ -4,7 +4,7 @@ from random import Random
 
 import numpy as np
 
-from ponder.train.packing import Batch, Example, pack
+from ponder.train.data.packing import Batch, Example, pack
 
 PAD = 999
 

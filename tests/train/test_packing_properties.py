@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.train.packing import Example, pack
+from ponder.train.data.packing import Example, pack
 
 pytestmark = pytest.mark.property
 

@@ -5,8 +5,17 @@ import math
 import pytest
 import torch
 
-from ponder.train.advantages import Baseline, flat, group_advantages, overlong_penalty
-from ponder.train.losses import Ratio, Weighting, k3, policy_loss, token_weights
+from ponder.train.policy.losses import (
+    Baseline,
+    Ratio,
+    Weighting,
+    flat,
+    group_advantages,
+    k3,
+    overlong_penalty,
+    policy_loss,
+    token_weights,
+)
 
 CLIP = {"clip_low": 0.2, "clip_high": 0.2}
 

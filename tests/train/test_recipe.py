@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder.train.recipe import Optimizer, Recipe, Schedule, Stage
-from ponder.train.recipe_io import dump_recipe, load_recipe
+from ponder.train.recipe.sections import Optimizer, Recipe, Schedule, Stage
+from ponder.train.recipe.toml import dump_recipe, load_recipe
 from ponder.types import RecipeError
 
 MINIMAL = """

@@ -9,7 +9,7 @@ import pytest
 from ponder.dialogue import Message, Start
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import tiny_sampler
-from ponder.train.rollout import attempts, generated_tokens, prefilled_tokens, roll_out
+from ponder.train.policy.rollout import attempts, generated_tokens, prefilled_tokens, roll_out
 from ponder.types import InvalidRequest, SamplingParams, WindowExceeded
 
 TASK = load_task("products")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ponder.train.recipe import TextRecipe
-from ponder.train.sources import documents
+from ponder.train.data.sources import documents
+from ponder.train.recipe.sections import TextRecipe
 from ponder.types import DataError
 
 

@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from ponder.train.advantages import Baseline, group_advantages
-from ponder.train.losses import Ratio, Weighting, policy_loss, token_weights
+from ponder.train.policy.losses import Baseline, Ratio, Weighting, group_advantages, policy_loss, token_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "families" / "qwen3"
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]

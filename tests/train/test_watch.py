@@ -6,9 +6,9 @@ import pytest
 
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import ByteTokenizer, tiny_model
-from ponder.train import watch
-from ponder.train.recipe import GrpoRecipe, MixRecipe, SftRecipe
-from ponder.train.watch import solved
+from ponder.train.policy import rollout
+from ponder.train.policy.rollout import solved
+from ponder.train.recipe.sections import GrpoRecipe, MixRecipe, SftRecipe
 
 FOLDING = """
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
@@ -40,7 +40,7 @@ def asked(monkeypatch, mix, stage=SftRecipe, **keys):
         await sampler.close()
         return [True] * len(asked)
 
-    monkeypatch.setattr(watch, "_answer", answer)
+    monkeypatch.setattr(rollout, "_answer", answer)
     recipe = stage(mix=mix, sequence=128, eval_every=1, watch_problems=5, **keys)
     watcher = solved(recipe, ByteTokenizer(), seed=1)
     for step in (1, 2):

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.train.loop import Outcome
+    from ponder.train.loop.fit import Outcome
     from ponder.train.pipeline import run as train
 
     folder = [f"run.folder={json.dumps(str(args.out))}"] if args.out else []

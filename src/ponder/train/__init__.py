@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ponder.train.loop import Outcome
+    from ponder.train.loop.fit import Outcome
     from ponder.train.pipeline import RunResult, run
 
 __all__ = ["Outcome", "RunResult", "run"]
 
-_HOMES = {"Outcome": "ponder.train.loop", "RunResult": "ponder.train.pipeline", "run": "ponder.train.pipeline"}
+_HOMES = {"Outcome": "ponder.train.loop.fit", "RunResult": "ponder.train.pipeline", "run": "ponder.train.pipeline"}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,16 +10,16 @@ import torch
 
 from ponder.dialogue.load import train_tokenizer
 from ponder.model.checkpoint import atomic_folder
-from ponder.train.examples import check_mix
-from ponder.train.grpo import grpo
-from ponder.train.loop import Outcome, Result, Watch
-from ponder.train.pretrain import pretrain
-from ponder.train.recipe import Recipe, Stage
-from ponder.train.recipe_io import dump_recipe, load_recipe
-from ponder.train.sft import sft
-from ponder.train.sources import documents
-from ponder.train.stages import RunFolder
-from ponder.train.state import sweep, write_atomically
+from ponder.train.algorithms.grpo import grpo
+from ponder.train.algorithms.pretrain import pretrain
+from ponder.train.algorithms.sft import sft
+from ponder.train.data.examples import check_mix
+from ponder.train.data.sources import documents
+from ponder.train.loop.fit import Outcome, Result, Watch
+from ponder.train.loop.stage import RunFolder
+from ponder.train.loop.state import sweep, write_atomically
+from ponder.train.recipe.sections import Recipe, Stage
+from ponder.train.recipe.toml import dump_recipe, load_recipe
 from ponder.types import RecipeError
 
 # What may change between a run and its resumption: none of it bears on the weights that come out, apart from the

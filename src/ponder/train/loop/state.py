@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from ponder.model.checkpoint import atomic_folder, load_model, read_json, write_json, write_model
 from ponder.model.lora import has_lora, restore_lora, write_lora
 from ponder.model.transformer import Transformer
-from ponder.train.optim import Optim
+from ponder.train.loop.optim import Optim
 from ponder.types import CheckpointError
 
 _NAME = re.compile(r"step_(\d{8})")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ponder.model.config import PROJECTIONS
-from ponder.train.recipe import (
+from ponder.train.recipe.sections import (
     GrpoRecipe,
     MixRecipe,
     ModelRecipe,

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from ponder.tasks.protocol import GradeStatus
 from ponder.tasks.turns import Attempt
-from ponder.train.recipe import Levels
+from ponder.train.recipe.sections import Levels
 from ponder.types import GraderError
 
 _BROKEN = frozenset({GradeStatus.TIMEOUT, GradeStatus.FAILED})

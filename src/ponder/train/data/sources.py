@@ -23,7 +23,7 @@ from random import Random
 
 from ponder.tasks.protocol import DemonstratedTask
 from ponder.tasks.registry import load_task
-from ponder.train.recipe import TextRecipe
+from ponder.train.recipe.sections import TextRecipe
 from ponder.types import DataError
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".text", ".pod", ".tex", ".py"})

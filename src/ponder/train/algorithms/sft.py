@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ponder.train.feed import Feed
-from ponder.train.loop import Job, Result, Watch, fit
-from ponder.train.packing import Batch
-from ponder.train.recipe import Recipe, Stage
-from ponder.train.stages import RunFolder, begin, finish, padding
-from ponder.train.state import write_atomically
-from ponder.train.watch import solved
-
-QUESTIONS = "questions.bin"
+from ponder.train.data.feed import Feed
+from ponder.train.data.packing import Batch
+from ponder.train.loop.fit import Job, Result, Watch, fit
+from ponder.train.loop.stage import QUESTIONS, RunFolder, add_questions, begin, finish, padding
+from ponder.train.policy.rollout import solved
+from ponder.train.recipe.sections import Recipe, Stage
 
 
 def sft(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Result:
@@ -50,13 +45,3 @@ def sft(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Res
     result = fit(model, job)
     finish(result, model, tokenizer, folder, Stage.SFT)
     return result
-
-
-def add_questions(path: Path, hashes: NDArray[np.uint64]) -> None:
-    """Merge `hashes` into the sorted file of 64-bit little-endian hashes at `path`."""
-    write_atomically(path, np.union1d(read_questions(path), hashes).astype("<u8").tobytes())
-
-
-def read_questions(path: Path) -> NDArray[np.uint64]:
-    """The sorted hashes (`examples.question_number`) of all questions trained on; empty without a file."""
-    return np.fromfile(path, "<u8") if path.is_file() else np.empty(0, np.uint64)

@@ -13,8 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ponder.train.recipe import Recipe, Stage
-from ponder.train.resolve import resolve
+from ponder.train.recipe.resolve import resolve
+from ponder.train.recipe.sections import Recipe, Stage
 from ponder.types import RecipeError
 
 _PATH_KEYS = ("source", "messages", "start", "task")

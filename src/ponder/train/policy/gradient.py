@@ -18,10 +18,10 @@ from ponder.model.loss import (
     training_stack,
 )
 from ponder.model.transformer import Transformer
-from ponder.train.experience import Experience
-from ponder.train.learner import on
-from ponder.train.losses import policy_loss
-from ponder.train.recipe import GrpoRecipe, Objective
+from ponder.train.loop.learner import on
+from ponder.train.policy.lessons import Experience
+from ponder.train.policy.losses import policy_loss
+from ponder.train.recipe.sections import GrpoRecipe, Objective
 
 
 class PolicyGradient:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ponder.train.packing import Batch, Example, fill, place
+from ponder.train.data.packing import Batch, Example, fill, place
 from ponder.types import DataError, Origin, Trajectory
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -19,15 +21,15 @@ from torch import Tensor
 
 from ponder.model.loss import Backend, kernel_obstacle
 from ponder.model.transformer import Transformer
-from ponder.train import state
-from ponder.train.display import Display, Metrics, duration
-from ponder.train.learner import Learner, NextToken, Report
-from ponder.train.memory import keep_freed_memory
-from ponder.train.optim import Optim, lr_scale
-from ponder.train.recipe import Precision, RunRecipe, StageRecipe
+from ponder.train.loop import state
+from ponder.train.loop.display import Display, Metrics, duration
+from ponder.train.loop.learner import Learner, NextToken, Report
+from ponder.train.loop.optim import Optim, lr_scale
+from ponder.train.recipe.sections import Precision, RunRecipe, StageRecipe
 from ponder.types import PonderError
 
 _COMPILE_PAYS = 1_500_000  # tokens: compiling costs up to a minute, and saves a third of the time
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc, malloc.h
 
 Watch = Callable[[int, Transformer], Mapping[str, float]]
 
@@ -248,6 +250,19 @@ def choose_backend(model: Transformer, job: Job) -> tuple[Backend, str]:
     on_cuda = next(model.parameters()).device.type == "cuda"
     pays = job.stage.tokens >= _COMPILE_PAYS and (on_cuda or shutil.which("g++") is not None)
     return (Backend.COMPILED if pays else Backend.TORCH), obstacle
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc not to hand large freed blocks back to the kernel, which every training step would fault in anew.
+
+    The process keeps its peak memory until it ends. Elsewhere than under glibc: does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 @contextmanager

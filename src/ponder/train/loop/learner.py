@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ponder.model.loss import Backend, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
-from ponder.train.packing import Batch
+from ponder.train.data.packing import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

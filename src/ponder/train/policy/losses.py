@@ -1,6 +1,7 @@
-"""The loss of policy optimisation, on the sampled tokens of a batch: one flat list, whatever rows they stood in.
+"""Rewards into advantages, and the loss of policy optimisation: pure functions on tensors.
 
-Axes: N sampled tokens, M trajectories. What the field's variants differ in are three choices: how a token is weighted
+Axes: P prompts, S samples of each; M trajectories; N sampled tokens, one flat list, whatever rows they stood in. The
+field's variants differ in four choices: what a reward is compared with (`group_advantages`), how a token is weighted
 (`token_weights`), what a ratio is taken over, and where it is clipped (`policy_loss`).
 """
 
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ponder.train.recipe import Ratio, Weighting
+from ponder.train.recipe.sections import Baseline, Ratio, Weighting
+
+_EPS = 1e-4  # beside a group's standard deviation
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +97,40 @@ def _mean_within(values_N: Tensor, groups_N: Tensor, counted_N: Tensor) -> Tenso
     sums_M = values_N.new_zeros(count).index_add(0, groups_N, values_N * counts_N)
     sizes_M = values_N.new_zeros(count).index_add(0, groups_N, counts_N)
     return (sums_M / sizes_M.clamp_min(1))[groups_N]
+
+
+def group_advantages(rewards_PS: Tensor, baseline: Baseline) -> Tensor:
+    """advantages_PS, float32. A group whose rewards are all equal gets zeros: it teaches nothing.
+
+    Raises ValueError for fewer than two samples, or rewards that are not finite.
+    """
+    if rewards_PS.dim() != 2 or rewards_PS.shape[1] < 2:
+        raise ValueError(f"rewards of shape {tuple(rewards_PS.shape)}: groups need at least 2 samples, (P, S)")
+    rewards_PS = rewards_PS.float()
+    if not rewards_PS.isfinite().all():
+        raise ValueError("a reward is not finite")
+    centred_PS = rewards_PS - rewards_PS.mean(1, keepdim=True)
+    # The mean of equal numbers may be off by a rounding error, which a small deviation would blow up.
+    centred_PS = centred_PS.masked_fill(flat(rewards_PS)[:, None], 0)
+    if baseline is Baseline.GRPO:
+        return centred_PS / (rewards_PS.std(1, keepdim=True) + _EPS)
+    if baseline is Baseline.RLOO:
+        samples = rewards_PS.shape[1]
+        return centred_PS * (samples / (samples - 1))
+    return centred_PS
+
+
+def flat(rewards_PS: Tensor) -> Tensor:
+    """Which groups have one reward for all samples, (P,) bool: what dynamic sampling (arXiv 2503.14476, section 3.2)
+    draws anew."""
+    return (rewards_PS == rewards_PS[:, :1]).all(1)
+
+
+def overlong_penalty(lengths_N: Tensor, limit: int, margin: int) -> Tensor:
+    """What to add to the reward of an answer of so many tokens, in [-1, 0] (DAPO, arXiv 2503.14476, equation 13): none
+    up to limit - margin, then falling in a straight line, -1 from the limit on. margin 0: none at all."""
+    if not 0 <= margin <= limit:
+        raise ValueError(f"margin is {margin}: allowed are 0 to the limit, {limit}")
+    if margin == 0:
+        return torch.zeros_like(lengths_N, dtype=torch.float32)
+    return ((limit - margin - lengths_N.float()) / margin).clamp(-1, 0)

@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ponder.dialogue import control
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
@@ -16,14 +18,15 @@ from ponder.model.lora import add_lora, has_lora, merge_lora, save_lora
 from ponder.model.transformer import Linear, Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
-from ponder.train.loop import Outcome, Result, pick_device
-from ponder.train.plot import plot_metrics
-from ponder.train.recipe import ModelRecipe, Precision, Recipe, Stage, StageRecipe
-from ponder.train.state import write_atomically
+from ponder.train.loop.display import plot_metrics
+from ponder.train.loop.fit import Outcome, Result, pick_device
+from ponder.train.loop.state import write_atomically
+from ponder.train.recipe.sections import ModelRecipe, Precision, Recipe, Stage, StageRecipe
 from ponder.types import MissingExtra, RecipeError
 
 RANDOM = "random"
 DONE = "done.json"
+QUESTIONS = "questions.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,3 +155,13 @@ def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: Run
     progress = result.progress
     done = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "loss": result.loss}
     write_atomically(own / DONE, json.dumps(done, indent=2).encode())
+
+
+def add_questions(path: Path, hashes: NDArray[np.uint64]) -> None:
+    """Merge `hashes` into the sorted file of 64-bit little-endian hashes at `path`."""
+    write_atomically(path, np.union1d(read_questions(path), hashes).astype("<u8").tobytes())
+
+
+def read_questions(path: Path) -> NDArray[np.uint64]:
+    """The sorted hashes (`examples.question_number`) of all questions trained on; empty without a file."""
+    return np.fromfile(path, "<u8") if path.is_file() else np.empty(0, np.uint64)

@@ -27,9 +27,9 @@ from ponder.tasks.protocol import (
 )
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
-from ponder.train.packing import Example
-from ponder.train.recipe import MixRecipe
-from ponder.train.sources import read_jsonl
+from ponder.train.data.packing import Example
+from ponder.train.data.sources import read_jsonl
+from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, FormatError, RecipeError
 
 

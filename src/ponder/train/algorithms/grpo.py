@@ -29,21 +29,18 @@ from ponder.tasks.protocol import EnvironmentTask, GradeStatus, Problem, Task
 from ponder.tasks.registry import distinct_names, load_task
 from ponder.tasks.turns import Attempt
 from ponder.tokenizer import Tokenizer
-from ponder.train.advantages import flat, group_advantages, overlong_penalty
-from ponder.train.alarms import Alarms
-from ponder.train.curriculum import Curriculum
-from ponder.train.examples import question_number
-from ponder.train.experience import Experience, Lesson, lay_out, sampled_tokens
-from ponder.train.journal import Journal, write_samples
-from ponder.train.learner import Report
-from ponder.train.loop import Job, Result, Watch, fit
-from ponder.train.losses import token_weights
-from ponder.train.policy import PolicyGradient
-from ponder.train.recipe import GrpoRecipe, Levels, Objective, Recipe, Stage, Weighting
-from ponder.train.rollout import generated_tokens, prefilled_tokens, roll_out
-from ponder.train.sft import QUESTIONS, add_questions
-from ponder.train.stages import RunFolder, begin, finish, padding
-from ponder.train.watch import solved
+from ponder.train.data.examples import question_number
+from ponder.train.loop.fit import Job, Result, Watch, fit
+from ponder.train.loop.learner import Report
+from ponder.train.loop.stage import QUESTIONS, RunFolder, add_questions, begin, finish, padding
+from ponder.train.policy.alarms import Alarms
+from ponder.train.policy.curriculum import Curriculum
+from ponder.train.policy.gradient import PolicyGradient
+from ponder.train.policy.journal import Journal, write_samples
+from ponder.train.policy.lessons import Experience, Lesson, lay_out, sampled_tokens
+from ponder.train.policy.losses import flat, group_advantages, overlong_penalty, token_weights
+from ponder.train.policy.rollout import generated_tokens, prefilled_tokens, roll_out, solved
+from ponder.train.recipe.sections import GrpoRecipe, Levels, Objective, Recipe, Stage, Weighting
 from ponder.types import Origin, SamplingParams, ThinkingLimits
 
 _MAX_BATCH = 256  # sequences that are sampled at once; more wait

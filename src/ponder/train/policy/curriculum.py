@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import Any
 
-from ponder.train.recipe import MixRecipe
+from ponder.train.recipe.sections import MixRecipe
 from ponder.types import CheckpointError
 
 BINS = 10  # of a task's range of levels

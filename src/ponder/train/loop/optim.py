@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from ponder.train.recipe import Optimizer, OptimRecipe, Schedule
+from ponder.train.recipe.sections import Optimizer, OptimRecipe, Schedule
 from ponder.types import CheckpointError
 
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from ponder.dialogue import control
 from ponder.tokenizer import Tokenizer
-from ponder.train.packing import Batch
-from ponder.train.recipe import TextRecipe
-from ponder.train.sources import documents
+from ponder.train.data.packing import Batch
+from ponder.train.data.sources import documents
+from ponder.train.recipe.sections import TextRecipe
 from ponder.types import DataError
 
 _ENCODED_AT_ONCE = 256

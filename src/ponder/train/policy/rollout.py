@@ -1,0 +1,180 @@
+"""Answers sampled from the weights that train: to learn from, and to see how well the model answers meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from ponder.dialogue.load import load_format
+from ponder.dialogue.messages import Message
+from ponder.evaluate.measure import grade_async
+from ponder.model.transformer import Transformer
+from ponder.sampler.local import LocalSampler
+from ponder.sampler.protocol import Request, Sampler
+from ponder.sampler.sync import run_sync
+from ponder.tasks.protocol import DemonstratedTask, EnvironmentTask, Problem, Task, without_marks
+from ponder.tasks.registry import distinct_names, load_task
+from ponder.tasks.turns import Attempt, play
+from ponder.tokenizer import Tokenizer
+from ponder.train.loop.fit import Watch
+from ponder.train.recipe.sections import GrpoRecipe, MixRecipe, SftRecipe
+from ponder.types import InvalidRequest, Origin, SamplingParams, ThinkingLimits
+
+
+def generated_tokens(group: Sequence[Attempt]) -> int:
+    """All that the model said, over all turns and contexts; what was forced on it too."""
+    return sum(attempt.completion.usage.completion_tokens for attempt in group)
+
+
+def prefilled_tokens(group: Sequence[Attempt]) -> int:
+    """What ran through the model without being said by it: the prompt, once for the group; results of tools; states,
+    behind a fold. Caches that groups happen to share do not count, so that the same answers have the same cost."""
+    brought = sum(
+        origin is Origin.ENV for each in group for segment in each.trajectory.segments for origin in segment.origins
+    )
+    refilled = sum(each.completion.usage.refilled_tokens for each in group)
+    return len(group[0].trajectory.segments[0].prompt_ids) + brought + refilled
+
+
+async def roll_out(
+    sampler: Sampler, problems: Sequence[tuple[Task, Problem]], *, samples: int, params: SamplingParams, seed: str
+) -> list[list[Attempt]]:
+    """`samples` answers to each problem, in the problems' order. The same seed and weights give the same answers.
+
+    max_tokens counts every token behind the prompt, over all contexts of folded thinking and all turns, results of
+    tools included. Limits on thinking hold for each turn.
+    Raises InvalidRequest for params under which the log-probabilities are not those of what was sampled, and for a
+    sampler that gives none; and what sampling raises.
+    """
+    if params.temperature == 0 or params.top_k or params.top_p < 1 or params.min_p or params.logit_bias:
+        raise InvalidRequest(
+            "rollouts are sampled from the model's own distribution: temperature above 0, no top_k, top_p, min_p or "
+            "logit_bias"
+        )
+
+    gather = sampler.gather if isinstance(sampler, LocalSampler) else lambda requests: None
+    gather(len(problems))
+    try:
+        async with asyncio.TaskGroup() as groups:
+            running = [
+                groups.create_task(attempts(sampler, *pair, samples=samples, params=params, seed=f"{seed}/{number}"))
+                for number, pair in enumerate(problems)
+            ]
+    except BaseExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # typed, and told by its own text
+    finally:
+        gather(0)  # those that failed before they were sampled are not waited for
+    return [each.result() for each in running]
+
+
+async def attempts(
+    sampler: Sampler, task: Task, problem: Problem, *, samples: int, params: SamplingParams, seed: str
+) -> list[Attempt]:
+    """`samples` answers to one problem, graded, under any params. Raises InvalidRequest for a sampler without ids."""
+    own = replace(params, seed=Random(seed).getrandbits(63))
+    completions = await sampler.sample(Request(prompt=(Message.user(problem.question),), params=own, n=samples))
+    if not all(completion.segments for completion in completions):
+        raise InvalidRequest(f"{sampler.name} gives no ids and log-probabilities: rollouts need a local model")
+    if isinstance(task, EnvironmentTask):
+        turns = (
+            play(sampler, task, problem, completion, params=params, seed=f"{seed}/{sample}")
+            for sample, completion in enumerate(completions)
+        )
+        return list(await asyncio.gather(*turns))
+    grades = await asyncio.gather(*(grade_async(task, problem, each.text) for each in completions))
+    return [
+        Attempt(problem=problem, completion=completion, grade=grade, messages=(completion.message,))
+        for completion, grade in zip(completions, grades, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A problem, what metrics call its task, and how many tokens an answer and its thinking may take."""
+
+    name: str
+    task: Task
+    problem: Problem
+    max_tokens: int
+    thinking: int | None
+
+
+def solved(stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int) -> Watch | None:
+    """A watcher of the share of problems solved per task (`solved/products`), at levels spread evenly.
+
+    The problems are the same each time and are drawn apart from the training stream; that they were never trained on
+    is for `ponder eval` to show. None where the mix has no task or the recipe asks for no problems.
+    Answers are held to what reinforcement learning samples under; after SFT to twice what the demonstration takes, at
+    least a row.
+    """
+    entries = [entry for entry in stage.mix if entry.task]
+    if not entries or not stage.watch_problems or not stage.eval_every:
+        return None
+    tasks = [load_task(entry.task) for entry in entries]
+    named = zip(entries, tasks, distinct_names(tasks), strict=True)
+    asked = [each for entry, task, name in named for each in _asked(entry, task, name, stage, tokenizer, seed)]
+
+    def watch(step: int, model: Transformer) -> Mapping[str, float]:
+        sampler = LocalSampler(
+            model, tokenizer, load_format(tokenizer), window=min(2 * stage.sequence, model.config.max_positions)
+        )
+        scores: dict[str, list[bool]] = defaultdict(list)
+        for each, right in zip(asked, run_sync(_answer(sampler, asked)), strict=True):
+            scores[each.name].append(right)
+        return {f"solved/{name}": sum(each) / len(each) for name, each in scores.items()}
+
+    return watch
+
+
+def _asked(
+    entry: MixRecipe,
+    task: Task,
+    name: str,
+    stage: SftRecipe | GrpoRecipe,
+    tokenizer: Tokenizer,
+    seed: int,
+) -> list[_Asked]:
+    count = stage.watch_problems
+    found = []
+    for index in range(count):
+        level = entry.min_level + (entry.max_level - entry.min_level) * (index + 0.5) / count
+        rng = Random(f"watch/{seed}/{name}/{index}")
+        problem = task.sample(rng, level)
+        if isinstance(stage, GrpoRecipe):
+            room, thinking = stage.max_tokens, stage.thinking
+        else:
+            room, thinking = max(stage.sequence, 2 * _demonstrated_tokens(task, problem, rng, tokenizer)), None
+        found.append(_Asked(name, task, problem, room, thinking))
+    return found
+
+
+def _demonstrated_tokens(task: Task, problem: Problem, rng: Random, tokenizer: Tokenizer) -> int:
+    """Over all contexts of the demonstration, control tokens aside; 0 without one."""
+    if not isinstance(task, DemonstratedTask):
+        return 0
+    shown = task.demonstrate(problem, rng)
+    texts = [*(text for fold in shown.folds for text in (fold.thought, fold.state)), shown.reasoning, shown.answer]
+    return sum(len(tokenizer.encode(without_marks(text))) for text in texts)
+
+
+async def _answer(sampler: LocalSampler, asked: Sequence[_Asked]) -> list[bool]:
+    """Whether each problem was solved: greedy, all in one batch."""
+    tries = (
+        attempts(
+            sampler,
+            each.task,
+            each.problem,
+            samples=1,
+            params=SamplingParams(
+                max_tokens=each.max_tokens, temperature=0.0, thinking=ThinkingLimits(cap=each.thinking)
+            ),
+            seed="watch",
+        )
+        for each in asked
+    )
+    groups = await asyncio.gather(*tries)
+    await sampler.close()
+    return [attempt.grade.solved for (attempt,) in groups]
