@@ -1,62 +1,27 @@
-"""What holds for every test: those of the engine run on every kernel, those that need a GPU only where there is one.
-How engines are watched."""
+"""What holds for every test: torch computes on one thread, and a test that needs a GPU runs only where there is one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING
+import os
+import sys
+from collections.abc import Iterator
 
 import pytest
 
-if TYPE_CHECKING:
-    from ponder.model.transformer import Transformer
+os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is loaded, here and in every process that a test starts
 
 
-@pytest.fixture(params=["torch", "fused", pytest.param("cuda", marks=pytest.mark.cuda)])
-def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs a test of the engine once on each kernel: the tiny models that it makes are such that an engine chooses that
-    kernel by itself.
+@pytest.fixture(autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Torch computes on one thread, so that a result does not depend on the machine and tests can run side by side.
+    A test marked `threads(n)` computes on n threads; the next test is on one thread again."""
+    if marked := request.node.get_closest_marker("threads"):
+        import torch
 
-    In bfloat16 what stands beside a row may tip a token, in float32 hardly ever: engines over the fused step are
-    deterministic unless a test says otherwise.
-    """
-    import torch
-
-    from ponder.engine import Engine
-    from ponder.testing import tiny
-
-    if request.param == "torch":
-        return request.param
-    if request.param == "fused":
-        if why_not_fused():
-            pytest.skip(why_not_fused())
-        sizes, place = {"head_dim": 16}, {"dtype": torch.bfloat16}
-        monkeypatch.setitem(Engine.__init__.__kwdefaults__, "deterministic", True)
-    else:
-        sizes, place = {}, {"device": "cuda"}
-
-    def made(make: Callable[..., Transformer], **fixed: int) -> Callable[..., Transformer]:
-        return lambda *args, **options: make(*args, **fixed, **options).to(**place)
-
-    replaced = {"tiny_model": made(tiny.tiny_model, **sizes), "ParrotModel": made(tiny.ParrotModel)}
-    for module in (tiny, request.module):
-        for name in replaced.keys() & vars(module).keys():
-            monkeypatch.setattr(module, name, replaced[name])
-    return request.param
-
-
-@cache
-def why_not_fused() -> str:
-    """Why the fused step cannot run on this machine; "" if it can."""
-    import torch
-
-    from ponder.engine import Engine
-    from ponder.testing.tiny import tiny_model
-    from ponder.types import PhaseTokens
-
-    choice = Engine(tiny_model(head_dim=16).to(torch.bfloat16), PhaseTokens()).kernel
-    return choice.reason if choice.kernel == "torch" else ""
+        torch.set_num_threads(*marked.args)
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,23 +33,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in needing_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
-
-
-@pytest.fixture
-def watch_logits(monkeypatch):
-    """watch_logits(see): from now on each step of every engine calls `see(sequences that are ready, their logits_SV)`.
-    What is picked from these logits is picked by the torch rules."""
-    from ponder.engine.kernel import FusedRunner
-    from ponder.engine.runner import Runner
-    from ponder.engine.sampling import pick
-
-    def watch(see):
-        def run(runner, step):
-            logits_SV = runner.logits(step)
-            see(step.ready, logits_SV)
-            pick(logits_SV, [sequence.pick for sequence in step.ready])
-
-        for kind in (Runner, FusedRunner):
-            monkeypatch.setattr(kind, "run", run)
-
-    return watch

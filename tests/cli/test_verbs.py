@@ -27,7 +27,6 @@ from ponder.tokenizer import Tokenizer
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder as training leaves it."""
-    torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("models") / "tiny"
     tokenizer = ByteTokenizer()
     with atomic_folder(path) as temporary:

@@ -7,25 +7,15 @@ from collections import Counter
 from contextlib import aclosing
 
 import pytest
-import torch
 
 from ponder.dialogue import Message
 from ponder.sampler.protocol import Delta, NextTurn, Request
-from ponder.testing.tiny import tiny_sampler
 from ponder.types import Phase, SamplingParams, ThinkingLimits
 
 pytestmark = pytest.mark.fault
 
 CLIENTS, ROUNDS = 64, 20
 BACK_SECONDS = 1.0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def request(rng, client):
@@ -90,10 +80,9 @@ def watch_aborts(engine):
     return states
 
 
-@pytest.mark.usefixtures("kernel")
-def test_clients_that_leave_at_random_moments_leave_nothing_behind():
+def test_clients_that_leave_at_random_moments_leave_nothing_behind(kernel):
     rng = random.Random(5)
-    sampler = tiny_sampler(max_positions=512, max_batch=24, step_tokens=64)
+    sampler = kernel.sampler(max_positions=512, max_batch=24, step_tokens=64)
     states = watch_aborts(sampler.engine)
     total = sampler.engine.stats.pages_free
 
@@ -110,5 +99,5 @@ def test_clients_that_leave_at_random_moments_leave_nothing_behind():
 
     completions = asyncio.run(rounds())
     assert {"queued", "prefilling", "think", "answer"} <= set(states), states
-    alone = asyncio.run(tiny_sampler(max_positions=512).sample(request(random.Random(1), 1)))
+    alone = asyncio.run(kernel.sampler(max_positions=512).sample(request(random.Random(1), 1)))
     assert [c.segment.ids for c in completions] == [c.segment.ids for c in alone], "and it still answers right"

@@ -255,14 +255,6 @@ MODEL = tiny_model(vocab_size=32, num_layers=1)
 PAGE_BYTES = bytes_per_page(tiny_config(vocab_size=32, num_layers=1), 16, torch.float32)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Watched:
     """An engine under random use. After each step every page is accounted for; each page that a step writes has one
     owner and is not in the tree."""

@@ -41,14 +41,6 @@ each_kind = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def seen(watch_logits):
     """(ids before the token) → its logits, of everything that engines sample from while the test runs."""
@@ -209,13 +201,12 @@ def test_log_probabilities_of_a_large_vocabulary_do_not_depend_on_the_batch(thre
 # The training forward ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("step_tokens", [13, 2048])
-def test_log_probabilities_are_those_of_training(exact, step_tokens):
+def test_log_probabilities_are_those_of_training(kernel, exact, step_tokens):
     """With prefixes found in the tree, chunks, groups that share pages, and forks."""
-    model = tiny_model(seed=3, max_positions=512)
-    running = Engine(model, TOKENS, deterministic=exact, step_tokens=step_tokens)
+    model = kernel.tiny_model(seed=3, max_positions=512)
+    running = kernel.engine(model, TOKENS, deterministic=exact, step_tokens=step_tokens)
     prefix = [(3 * i * i) % 300 for i in range(150)]
     running.generate([prefix], params(n=2))
     requests = [running.submit([*prefix, *([i] * i), 7], params(i, n=12)) for i in range(9)]
@@ -233,11 +224,10 @@ def test_log_probabilities_are_those_of_training(exact, step_tokens):
         assert_logprobs_are_those_of_training(model, finish.segment)
 
 
-@pytest.mark.usefixtures("kernel")
-def test_log_probabilities_are_those_of_training_after_preemption():
-    model = tiny_model(seed=3)
+def test_log_probabilities_are_those_of_training_after_preemption(kernel):
+    model = kernel.tiny_model(seed=3)
     memory = 10 * bytes_per_page(model.config, 16, model.compute_dtype)
-    running = Engine(model, TOKENS, memory=memory, max_batch=10, window=160)
+    running = kernel.engine(model, TOKENS, memory=memory, max_batch=10, window=160)
     prompts = [[(7 * i * i + j) % 300 for j in range(4 + 3 * i)] for i in range(10)]
     finishes = running.generate(prompts, [params(i, n=50) for i in range(10)])
     assert running.stats.counters.preemptions > 5

@@ -8,9 +8,8 @@ from functools import partial
 
 import pytest
 
-from ponder.engine import COMPUTE_LOCK, Engine, FinishEvent
+from ponder.engine import COMPUTE_LOCK, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
-from ponder.testing.tiny import tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 
@@ -141,9 +140,8 @@ def test_no_command_is_lost_or_run_twice_while_the_thread_keeps_ending():
     assert len(starts) > 1, "the thread never ended, so nothing was tested"
 
 
-@pytest.mark.usefixtures("kernel")
-def test_an_engine_that_is_dropped_leaves_no_thread_behind():
-    engine = Engine(tiny_model(), PhaseTokens())
+def test_an_engine_that_is_dropped_leaves_no_thread_behind(kernel):
+    engine = kernel.engine(kernel.tiny_model(), PhaseTokens())
     thread = driven(engine, idle_seconds=0.05)
     thread.call(partial(engine.submit, [1, 2], SamplingParams(max_tokens=5))).result(5)
     assert thread.running
@@ -221,9 +219,8 @@ def test_two_busy_engines_take_turns():
     assert longest <= 2, "".join(both)
 
 
-@pytest.mark.usefixtures("kernel")
-def test_the_weights_change_between_two_steps_of_a_driven_engine():
-    engine = Engine(tiny_model(), PhaseTokens())
+def test_the_weights_change_between_two_steps_of_a_driven_engine(kernel):
+    engine = kernel.engine(kernel.tiny_model(), PhaseTokens())
     finished = []
     thread = driven(engine, lambda events: finished.extend(e for e in events if isinstance(e, FinishEvent)))
     with engine.update_weights():

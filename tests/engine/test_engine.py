@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ponder.engine import Engine, FinishEvent, TokenEvent
+from ponder.engine import FinishEvent, TokenEvent
 from ponder.testing.parity import TOLERANCE, assert_logprobs_are_those_of_training, training_logprobs
-from ponder.testing.tiny import tiny_model
 from ponder.types import (
     InvalidRequest,
     Origin,
@@ -24,20 +23,12 @@ OPEN, CLOSE, CALL, END_CALL, WAIT, END = 300, 301, 302, 303, 304, 305
 TOKENS = PhaseTokens(
     think_open=OPEN, think_close=CLOSE, call_open=CALL, call_close=END_CALL, continuation=(WAIT,), end=(END,)
 )
-pytestmark = pytest.mark.usefixtures("kernel")
 PROMPTS = [[(7 * i + j) % 290 for j in range(3 + 5 * i)] for i in range(9)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def engine(**options):
-    return Engine(tiny_model(), TOKENS, **options)
+@pytest.fixture
+def engine(kernel):
+    return lambda **options: kernel.engine(kernel.tiny_model(), TOKENS, **options)
 
 
 def sampled(n=12, seed=5, **fields):
@@ -48,7 +39,7 @@ GREEDY = SamplingParams(max_tokens=12, temperature=0.0)
 
 
 @pytest.mark.parametrize("params", [GREEDY, sampled(), sampled(top_k=20, top_p=0.9, min_p=0.01, temperature=0.7)])
-def test_batched_equals_single(params):
+def test_batched_equals_single(engine, params):
     alone = [engine().generate([prompt], params)[0].segment for prompt in PROMPTS]
     together = [finish.segment for finish in engine().generate(PROMPTS, params)]
     assert [s.ids for s in together] == [s.ids for s in alone]
@@ -56,19 +47,19 @@ def test_batched_equals_single(params):
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
 
 
-def test_a_batch_smaller_than_the_queue_changes_nothing():
+def test_a_batch_smaller_than_the_queue_changes_nothing(engine):
     whole = engine(max_batch=16).generate(PROMPTS, sampled())
     assert [f.segment.ids for f in engine(max_batch=2).generate(PROMPTS, sampled())] == [f.segment.ids for f in whole]
 
 
 @pytest.mark.parametrize("step_tokens", [1, 2, 7, 64])
-def test_chunked_prefill_changes_nothing(step_tokens):
+def test_chunked_prefill_changes_nothing(engine, step_tokens):
     whole = engine().generate(PROMPTS, sampled())
     chunked = engine(step_tokens=step_tokens).generate(PROMPTS, sampled())
     assert [f.segment.ids for f in chunked] == [f.segment.ids for f in whole]
 
 
-def test_the_same_seed_gives_the_same_tokens_whatever_the_neighbours():
+def test_the_same_seed_gives_the_same_tokens_whatever_the_neighbours(engine):
     alone = engine().generate([PROMPTS[2]], sampled(seed=11))[0].segment.ids
     for neighbours in ([GREEDY], [sampled(seed=1), sampled(top_k=3)], [sampled(temperature=2.0)] * 6):
         prompts = [PROMPTS[2], *PROMPTS[3 : 3 + len(neighbours)]]
@@ -77,14 +68,14 @@ def test_the_same_seed_gives_the_same_tokens_whatever_the_neighbours():
             assert results[0].segment.ids == alone
 
 
-def test_different_seeds_give_different_tokens_and_no_seed_is_drawn_anew():
+def test_different_seeds_give_different_tokens_and_no_seed_is_drawn_anew(engine):
     with_seeds = engine().generate([PROMPTS[3]] * 4, [sampled(seed=i) for i in range(4)])
     unseeded = engine().generate([PROMPTS[3]] * 4, sampled(seed=None))
     assert len({f.segment.ids for f in with_seeds}) == 4
     assert len({f.segment.ids for f in unseeded}) == 4
 
 
-def test_streamed_equals_whole():
+def test_streamed_equals_whole(engine):
     running = engine()
     requests = [running.submit(prompt, sampled(seed=i), start=Phase.THINK) for i, prompt in enumerate(PROMPTS)]
     streams = {request: [] for request in requests}
@@ -106,66 +97,66 @@ def test_streamed_equals_whole():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 1.7])
-def test_logprobs_equal_the_training_forward(temperature):
-    model = tiny_model(seed=3)
-    running = Engine(model, TOKENS)
+def test_logprobs_equal_the_training_forward(kernel, temperature):
+    model = kernel.tiny_model(seed=3)
+    running = kernel.engine(model, TOKENS)
     params = [sampled(seed=i, temperature=temperature, top_k=i) for i in range(len(PROMPTS))]
     for finish in running.generate(PROMPTS, params, start=Phase.THINK):
         assert_logprobs_are_those_of_training(model, finish.segment, temperature)
 
 
-def test_greedy_takes_the_most_likely_token_of_the_training_forward():
-    model = tiny_model(seed=4)
-    segment = Engine(model, TOKENS).generate([PROMPTS[4]], GREEDY)[0].segment
+def test_greedy_takes_the_most_likely_token_of_the_training_forward(kernel):
+    model = kernel.tiny_model(seed=4)
+    segment = kernel.engine(model, TOKENS).generate([PROMPTS[4]], GREEDY)[0].segment
     expected_TV = training_logprobs(model, segment)
     taken_T = expected_TV.gather(-1, torch.tensor(segment.ids)[:, None])[:, 0]
     torch.testing.assert_close(taken_T, expected_TV.amax(-1), atol=TOLERANCE[model.compute_dtype], rtol=0)
 
 
-def test_bfloat16_runs_in_the_models_own_precision():
-    model = tiny_model(seed=3).to(torch.bfloat16)
-    segment = Engine(model, TOKENS).generate([PROMPTS[4]], GREEDY)[0].segment
+def test_bfloat16_runs_in_the_models_own_precision(kernel):
+    model = kernel.tiny_model(seed=3).to(torch.bfloat16)
+    segment = kernel.engine(model, TOKENS).generate([PROMPTS[4]], GREEDY)[0].segment
     assert_logprobs_are_those_of_training(model, segment)
 
 
 # Ends --------------------------------------------------------------------------------------------------------------
 
 
-def whole_run(prompt=PROMPTS[3], **fields):
-    return engine().generate([prompt], sampled(30, seed=2, **fields))[0].segment.ids
+@pytest.fixture
+def whole_ids(engine):
+    """What a request generates when nothing stops it early."""
+    return engine().generate([PROMPTS[3]], sampled(30, seed=2))[0].segment.ids
 
 
-def test_max_tokens_ends_with_length():
+def test_max_tokens_ends_with_length(engine):
     for n in (1, 2, 5):
         finish = engine().generate([PROMPTS[0]], sampled(n))[0]
         assert finish.stop_reason is StopReason.LENGTH
         assert len(finish.segment.ids) == n
 
 
-def test_the_window_ends_with_length():
+def test_the_window_ends_with_length(engine):
     prompt = PROMPTS[4]
     finish = engine(window=len(prompt) + 6).generate([prompt], SamplingParams(temperature=0.0))[0]
     assert finish.stop_reason is StopReason.LENGTH
     assert len(finish.segment.ids) == 6
 
 
-def test_a_stop_id_ends_with_stop_and_is_kept():
-    ids = whole_run()
-    finish = engine().generate([PROMPTS[3]], sampled(30, seed=2, stop_ids=(ids[4],)))[0]
+def test_a_stop_id_ends_with_stop_and_is_kept(engine, whole_ids):
+    finish = engine().generate([PROMPTS[3]], sampled(30, seed=2, stop_ids=(whole_ids[4],)))[0]
     assert finish.stop_reason is StopReason.STOP
-    assert finish.segment.ids == ids[: ids.index(ids[4]) + 1]
+    assert finish.segment.ids == whole_ids[: whole_ids.index(whole_ids[4]) + 1]
 
 
-def test_the_end_token_ends_with_end_and_is_kept():
-    ids = whole_run()
-    ends = Engine(tiny_model(), replace(TOKENS, end=(ids[6],)))
-    finish = ends.generate([PROMPTS[3]], sampled(30, seed=2, stop_ids=(ids[6],)))[0]
+def test_the_end_token_ends_with_end_and_is_kept(kernel, whole_ids):
+    ends = kernel.engine(kernel.tiny_model(), replace(TOKENS, end=(whole_ids[6],)))
+    finish = ends.generate([PROMPTS[3]], sampled(30, seed=2, stop_ids=(whole_ids[6],)))[0]
     assert finish.stop_reason is StopReason.END
-    assert finish.segment.ids == ids[: ids.index(ids[6]) + 1]
+    assert finish.segment.ids == whole_ids[: whole_ids.index(whole_ids[6]) + 1]
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5])
-def test_abort_at_any_point_frees_the_slot_and_keeps_what_was_made(after):
+def test_abort_at_any_point_frees_the_slot_and_keeps_what_was_made(engine, after):
     running = engine(max_batch=2, step_tokens=16)
     requests = [running.submit(prompt, sampled()) for prompt in PROMPTS[3:8]]
     events = [event for _ in range(after) for event in running.step()]
@@ -181,16 +172,16 @@ def test_abort_at_any_point_frees_the_slot_and_keeps_what_was_made(after):
     assert after_aborts == [f.segment.ids for f in engine().generate(PROMPTS, sampled())]
 
 
-def test_usage_counts_every_token_once():
+def test_usage_counts_every_token_once(engine):
     finish = engine().generate([PROMPTS[2]], sampled(seed=1), start=Phase.THINK)[0]
     phases = finish.segment.phases
     assert finish.usage == Usage(len(PROMPTS[2]), len(phases), phases.count(Phase.THINK), 0)
     assert finish.segment.origins == (Origin.SAMPLED,) * len(phases)
 
 
-def test_a_broken_model_is_an_error_and_what_it_computed_is_gone():
-    model = tiny_model()
-    running = Engine(model, TOKENS)
+def test_a_broken_model_is_an_error_and_what_it_computed_is_gone(kernel, engine):
+    model = kernel.tiny_model()
+    running = kernel.engine(model, TOKENS)
     with running.update_weights(), torch.no_grad():
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(PonderError, match="not finite"):
@@ -204,11 +195,11 @@ def test_a_broken_model_is_an_error_and_what_it_computed_is_gone():
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("kernel", ["torch"], indirect=True)
-def test_a_gpu_gives_what_the_cpu_gives():
-    there = Engine(tiny_model().to("cuda"), TOKENS, max_batch=4, step_tokens=16)
+def test_a_gpu_gives_what_the_cpu_gives(kernel):
+    there = kernel.engine(kernel.tiny_model().to("cuda"), TOKENS, max_batch=4, step_tokens=16)
     params = [SamplingParams(max_tokens=12, temperature=0.0), sampled(), sampled(top_p=0.9)] * 3
     for finish in there.generate(PROMPTS, params):
-        assert_logprobs_are_those_of_training(tiny_model(), finish.segment, atol=1e-3)
+        assert_logprobs_are_those_of_training(kernel.tiny_model(), finish.segment, atol=1e-3)
 
 
 # Refusals ----------------------------------------------------------------------------------------------------------
@@ -233,43 +224,43 @@ def test_a_gpu_gives_what_the_cpu_gives():
         ({"answer_room": -1}, "answer_room is -1"),
     ],
 )
-def test_a_bad_parameter_is_refused_by_name_value_and_range(fields, text):
+def test_a_bad_parameter_is_refused_by_name_value_and_range(engine, fields, text):
     with pytest.raises(InvalidRequest) as refused:
         engine().submit([1], SamplingParams(**fields))
     assert text in str(refused.value)
 
 
-def test_a_bad_prompt_is_refused():
+def test_a_bad_prompt_is_refused(engine):
     for prompt, text in (([], "empty"), ([5, 320], r"prompt_ids\[1\] is 320"), ([1.0], r"prompt_ids\[0\] is 1.0")):
         with pytest.raises(InvalidRequest, match=text):
             engine().submit(prompt, GREEDY)
 
 
-def test_a_prompt_that_fills_the_window_is_refused_with_the_counts():
+def test_a_prompt_that_fills_the_window_is_refused_with_the_counts(engine):
     with pytest.raises(WindowExceeded, match="the prompt has 20 tokens and the window 20") as refused:
         engine(window=20).submit(list(range(20)), GREEDY)
     assert (refused.value.prompt_tokens, refused.value.window) == (20, 20)
 
 
 @pytest.mark.parametrize("options", [{"max_batch": 0}, {"window": 1}, {"window": 257}, {"step_tokens": 0}])
-def test_impossible_sizes_are_refused(options):
+def test_impossible_sizes_are_refused(engine, options):
     with pytest.raises(InvalidRequest, match=f"{next(iter(options))} is {next(iter(options.values()))}"):
         engine(**options)
 
 
-def test_phase_tokens_outside_the_vocabulary_are_refused():
+def test_phase_tokens_outside_the_vocabulary_are_refused(kernel):
     with pytest.raises(InvalidRequest, match="320"):
-        Engine(tiny_model(), replace(TOKENS, continuation=(320,)))
+        kernel.engine(kernel.tiny_model(), replace(TOKENS, continuation=(320,)))
 
 
-def test_generate_needs_an_idle_engine():
+def test_generate_needs_an_idle_engine(engine):
     running = engine()
     running.submit([1], GREEDY)
     with pytest.raises(InvalidRequest, match="idle engine"):
         running.generate([[1]], GREEDY)
 
 
-def test_a_refused_prompt_among_many_leaves_nothing_behind():
+def test_a_refused_prompt_among_many_leaves_nothing_behind(engine):
     running = engine()
     with pytest.raises(InvalidRequest):
         running.generate([[1], []], GREEDY)

@@ -8,7 +8,7 @@ from ponder.engine import Engine, FinishEvent, TokenEvent
 from ponder.engine.pages import bytes_per_page
 from ponder.model.transformer import Transformer
 from ponder.testing.parity import TOLERANCE, assert_logprobs_are_those_of_training, training_logprobs
-from ponder.testing.tiny import tiny_config, tiny_model
+from ponder.testing.tiny import tiny_config
 from ponder.types import Origin, Phase, PhaseTokens, SamplingParams, StopReason, ThinkingLimits, Usage
 
 OPEN, CLOSE, STATE, FOLD, WAIT, END = range(26, 32)
@@ -16,19 +16,11 @@ TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, state_open=STATE, fold=
 PROMPT = list(range(20))
 THINK, ANSWER = Phase.THINK, Phase.ANSWER
 PAGE = 16
-each_kernel = pytest.mark.usefixtures("kernel")  # `Scripted` runs in torch alone
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Scripted(Transformer):
-    """Says script[number of tokens in the context before it], `otherwise` where the script has nothing."""
+    """Says script[number of tokens in the context before it], `otherwise` where the script has nothing. Runs in
+    torch only."""
 
     def __init__(self, script, otherwise=1, max_positions=1024):
         super().__init__(tiny_config(vocab_size=32, max_positions=max_positions, num_layers=1))
@@ -59,12 +51,17 @@ def folds_often(seed, n=150, room=0, top=0, **limits):
     return SamplingParams(max_tokens=n, seed=seed, logit_bias=bias, thinking=limits, answer_room=room, top_logprobs=top)
 
 
-def babbling(**options):
-    return Engine(tiny_model(vocab_size=32, num_layers=2), TOKENS, **options)
+@pytest.fixture
+def babbling(kernel):
+    return lambda **options: kernel.engine(kernel.tiny_model(vocab_size=32, num_layers=2), TOKENS, **options)
 
 
-def run(params, prompt=PROMPT, **options):
-    return babbling(**options).generate([prompt], params, start=THINK)[0]
+@pytest.fixture
+def run(babbling):
+    def run(params, prompt=PROMPT, **options):
+        return babbling(**options).generate([prompt], params, start=THINK)[0]
+
+    return run
 
 
 def drain(engine, each=lambda event: None):
@@ -192,8 +189,7 @@ def test_a_stop_id_that_folds_stops():
     assert engine.stats.counters.folds == 0
 
 
-@each_kernel
-def test_tokens_are_streamed_with_one_count_over_all_contexts():
+def test_tokens_are_streamed_with_one_count_over_all_contexts(babbling):
     engine = babbling()
     request = engine.submit(PROMPT, folds_often(3), start=THINK)
     streamed = []
@@ -204,8 +200,7 @@ def test_tokens_are_streamed_with_one_count_over_all_contexts():
         assert [getattr(event, field) for event in streamed] == of_all(finish, "ids" if field == "id" else f"{field}s")
 
 
-@each_kernel
-def test_an_aborted_sequence_returns_every_context_so_far():
+def test_an_aborted_sequence_returns_every_context_so_far(babbling, run):
     whole = run(folds_often(3))
     for steps in range(1, 60, 7):
         engine = babbling()
@@ -222,8 +217,7 @@ def test_an_aborted_sequence_returns_every_context_so_far():
 
 
 @pytest.mark.parametrize("seed", range(3))
-@each_kernel
-def test_the_cap_counts_over_all_contexts(seed):
+def test_the_cap_counts_over_all_contexts(run, seed):
     for cap in range(1, 65, 9):
         finish = run(folds_often(seed, n=cap + 5, cap=cap))
         assert_exact(finish)
@@ -233,8 +227,7 @@ def test_the_cap_counts_over_all_contexts(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-@each_kernel
-def test_max_tokens_counts_over_all_contexts(seed):
+def test_max_tokens_counts_over_all_contexts(run, seed):
     whole = run(folds_often(seed))
     assert len(whole.segments) > 3
     for n in range(1, 80, 9):
@@ -245,8 +238,7 @@ def test_max_tokens_counts_over_all_contexts(seed):
 
 
 @pytest.mark.parametrize("room", [1, 7, 30])
-@each_kernel
-def test_the_answer_room_is_kept_over_all_contexts(room):
+def test_the_answer_room_is_kept_over_all_contexts(run, room):
     finish = run(folds_often(5, n=100, cap=None, room=room))
     assert of_all(finish, "phases") == [THINK] * (100 - room) + [ANSWER] * room
     assert len(finish.segments) > 3
@@ -286,10 +278,9 @@ def test_the_answer_room_within_the_window_is_that_of_the_last_context():
 
 
 @pytest.mark.parametrize("options", [{}, {"step_tokens": 3}, {"share_prefixes": False}, {"deterministic": True}])
-@each_kernel
-def test_each_contexts_log_probabilities_are_those_of_a_fresh_forward(options):
+def test_each_contexts_log_probabilities_are_those_of_a_fresh_forward(kernel, run, options):
     finish = run(folds_often(2, top=2), **options)
-    model = tiny_model(vocab_size=32, num_layers=2)
+    model = kernel.tiny_model(vocab_size=32, num_layers=2)
     assert len(finish.segments) > 3
     assert_exact(finish)
     for segment in finish.segments:
@@ -300,8 +291,7 @@ def test_each_contexts_log_probabilities_are_those_of_a_fresh_forward(options):
             assert value == pytest.approx(expected_V[best].item(), abs=near)
 
 
-@each_kernel
-def test_in_deterministic_mode_they_are_bitwise_those_of_a_fresh_prefill(watch_logits):
+def test_in_deterministic_mode_they_are_bitwise_those_of_a_fresh_prefill(babbling, run, watch_logits):
     seen = {}
 
     def see(ready, logits_SV):
@@ -321,12 +311,11 @@ def test_in_deterministic_mode_they_are_bitwise_those_of_a_fresh_prefill(watch_l
 # Beside preemption, forks and cached prefixes ----------------------------------------------------------------------
 
 
-@each_kernel
-def test_preemption_around_folds_changes_nothing():
+def test_preemption_around_folds_changes_nothing(kernel, babbling, run):
     prompts = [[i, *PROMPT[: 5 + i]] for i in range(9)]
     params = [folds_often(i) for i in range(9)]
     calm = [run(each, prompt, window=128) for prompt, each in zip(prompts, params, strict=True)]
-    model = tiny_model(vocab_size=32)
+    model = kernel.tiny_model(vocab_size=32)
     page = bytes_per_page(model.config, PAGE, model.compute_dtype)
     short = babbling(memory=8 * page, window=128, max_batch=6)
     finishes = short.generate(prompts, params, start=THINK)
@@ -339,8 +328,7 @@ def test_preemption_around_folds_changes_nothing():
 
 
 @pytest.mark.parametrize("options", [{}, {"share_prefixes": False}, {"max_batch": 2}])
-@each_kernel
-def test_forks_before_in_and_behind_a_state_go_on_exactly(options):
+def test_forks_before_in_and_behind_a_state_go_on_exactly(babbling, run, options):
     whole = run(folds_often(4))
     fold = whole.ids.index(FOLD)
     state = whole.ids.index(STATE)
@@ -387,8 +375,7 @@ def fold_ends(finish):
     return ends
 
 
-@each_kernel
-def test_samples_that_fold_at_different_times_share_the_prompts_pages():
+def test_samples_that_fold_at_different_times_share_the_prompts_pages(babbling, run):
     prompt = [(3 * i) % 26 for i in range(70)]
     engine = babbling()
     requests = [engine.submit(prompt, folds_often(i), start=THINK) for i in range(6)]

@@ -191,8 +191,7 @@ def everything():
 
 
 def outcome(threads):
-    """What becomes of everything, running together on so many threads."""
-    before = torch.get_num_threads()
+    """What becomes of everything, running together on this number of threads."""
     torch.set_num_threads(threads)
     running = Engine(MODEL, FORMAT, kernel="fused", deterministic=True)
     for (chosen, options), prompt in zip(everything(), PROMPTS, strict=False):
@@ -204,7 +203,6 @@ def outcome(threads):
                 ends.append((event.request, str(event.error), event.so_far))
             elif isinstance(event, FinishEvent):
                 ends.append((event.request, event.stop_reason, event))
-    torch.set_num_threads(before)
     return ends
 
 

@@ -25,14 +25,6 @@ CHOICE = Choice("torch", "")
 PROMPTS = [[(7 * i * i + 3 * j) % 300 for j in range(1 + i)] for i in range(50)]  # across three page boundaries
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def paged(model, num_pages, kind=PagedKV):
     return kind(model.config, num_pages, PAGE, model.compute_dtype, model.model.norm.weight.device)
 

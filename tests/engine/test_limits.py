@@ -6,9 +6,8 @@ import time
 import pytest
 import torch
 
-from ponder.engine import Engine, FinishEvent, TokenEvent
+from ponder.engine import FinishEvent, TokenEvent
 from ponder.testing.parity import TOLERANCE, assert_logprobs_are_those_of_training, training_logprobs
-from ponder.testing.tiny import tiny_model
 from ponder.types import (
     ConfidenceStop,
     InvalidRequest,
@@ -26,27 +25,20 @@ LEAD = (24, 25)
 WAIT = (20, 21)
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, continuation=WAIT, lead=LEAD, end=(END,))
-pytestmark = pytest.mark.usefixtures("kernel")
 NEVER_CLOSES = ((CLOSE, -60.0), (END, -60.0), (OPEN, -60.0))
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5]
 THINK, ANSWER = Phase.THINK, Phase.ANSWER
 CAPS = range(65)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture
+def model(kernel):
+    return kernel.tiny_model(vocab_size=32, num_layers=1)
 
 
-def model(seed=0):
-    return tiny_model(seed, vocab_size=32, num_layers=1)
-
-
-def engine(**options):
-    return Engine(model(), TOKENS, **options)
+@pytest.fixture
+def engine(kernel, model):
+    return lambda **options: kernel.engine(model, TOKENS, **options)
 
 
 class Number:
@@ -76,23 +68,29 @@ def drain(running):
     return finished
 
 
-def run_all(each, constraint=True, **options):
-    """One request per cap in one batch: cap → (segment, finish, constraint). A cap of 0 is a direct prompt."""
-    running = engine(**options)
-    requests = {}
-    for cap in CAPS:
-        params = each(cap)
-        number = Number() if constraint else None
-        start = ANSWER if cap == 0 else THINK
-        requests[cap] = running.submit(PROMPT, params, start=start, constraint=number), number
-    finished = drain(running)
-    return {cap: (finished[request].segment, finished[request], number) for cap, (request, number) in requests.items()}
+@pytest.fixture
+def run_all(engine):
+    """run_all(params of a cap): one request per cap in one batch. cap → (segment, finish, constraint). A cap of 0 is a
+    direct prompt."""
+
+    def run_all(each, constraint=True):
+        running = engine()
+        requests = {}
+        for cap in CAPS:
+            number = Number() if constraint else None
+            start = ANSWER if cap == 0 else THINK
+            requests[cap] = running.submit(PROMPT, each(cap), start=start, constraint=number), number
+        finished = drain(running)
+        ends = {cap: (finished[request], number) for cap, (request, number) in requests.items()}
+        return {cap: (finish.segment, finish, number) for cap, (finish, number) in ends.items()}
+
+    return run_all
 
 
 # Limits beside a grammar and stops ---------------------------------------------------------------------------------
 
 
-def test_a_grammar_begins_behind_the_cap_and_what_is_forced_there():
+def test_a_grammar_begins_behind_the_cap_and_what_is_forced_there(run_all):
     results = run_all(
         lambda cap: SamplingParams(
             max_tokens=200, seed=cap, thinking=ThinkingLimits(cap=cap), logit_bias=NEVER_CLOSES, stop_ids=(CLOSE + 1,)
@@ -112,7 +110,7 @@ def test_a_grammar_begins_behind_the_cap_and_what_is_forced_there():
         assert forced == ([cap - 1, cap, cap + 1] if cap else [])
 
 
-def test_stops_end_an_answer_under_a_grammar_and_a_thought_before_it():
+def test_stops_end_an_answer_under_a_grammar_and_a_thought_before_it(run_all):
     stops = (3, 7)
     results = run_all(
         lambda cap: SamplingParams(
@@ -133,7 +131,7 @@ def test_stops_end_an_answer_under_a_grammar_and_a_thought_before_it():
 
 
 @pytest.mark.parametrize("floor", [1, 5, 40])
-def test_floor_continuation_cap_and_grammar_together(floor):
+def test_floor_continuation_cap_and_grammar_together(run_all, floor):
     """A model that wants to close all the time."""
     eager = ((CLOSE, 60.0), (OPEN, -60.0))
     results = run_all(
@@ -154,7 +152,7 @@ def test_floor_continuation_cap_and_grammar_together(floor):
 
 
 @pytest.mark.parametrize("room", [1, 3, 9])
-def test_room_cap_and_grammar_together(room):
+def test_room_cap_and_grammar_together(run_all, room):
     results = run_all(
         lambda cap: SamplingParams(
             max_tokens=40, seed=cap, thinking=ThinkingLimits(cap=cap), answer_room=room, logit_bias=NEVER_CLOSES
@@ -171,7 +169,7 @@ def test_room_cap_and_grammar_together(room):
         assert list(segment.ids[thought + 2 * bool(cap) :]) == number.seen
 
 
-def test_without_a_grammar_nothing_is_put_before_the_answer():
+def test_without_a_grammar_nothing_is_put_before_the_answer(run_all):
     results = run_all(
         lambda cap: SamplingParams(max_tokens=90, seed=1, thinking=ThinkingLimits(cap=cap), logit_bias=NEVER_CLOSES),
         constraint=False,
@@ -181,15 +179,15 @@ def test_without_a_grammar_nothing_is_put_before_the_answer():
         assert [o is Origin.FORCED for o in segment.origins] == [at == cap - 1 for at in range(90)]
 
 
-def test_a_grammar_changes_no_log_probability_only_the_choice():
+def test_a_grammar_changes_no_log_probability_only_the_choice(model, engine):
     running = engine()
     request = running.submit(PROMPT, SamplingParams(max_tokens=9, seed=1), constraint=Number())
     segment = drain(running)[request].segment
-    assert_logprobs_are_those_of_training(model(), segment)
+    assert_logprobs_are_those_of_training(model, segment)
     assert min(segment.logprobs) < -3, "the model would hardly have said so by itself"
 
 
-def test_a_fork_takes_its_own_copy_of_the_grammar():
+def test_a_fork_takes_its_own_copy_of_the_grammar(engine):
     running = engine()
     number = Number(8)
     first = running.submit(PROMPT, SamplingParams(max_tokens=20, seed=1), constraint=number)
@@ -215,7 +213,7 @@ def means(segment, window):
 
 @pytest.mark.parametrize("window", [1, 4, 16])
 @pytest.mark.parametrize("floor", [0, 20])
-def test_thinking_closes_where_confidence_stays_low_exactly_by_the_rule(window, floor):
+def test_thinking_closes_where_confidence_stays_low_exactly_by_the_rule(engine, window, floor):
     free = SamplingParams(max_tokens=60, seed=2, top_logprobs=5, logit_bias=NEVER_CLOSES)
     segment = engine().generate([PROMPT], free, start=THINK)[0].segment
     before = means(segment, window)
@@ -238,7 +236,7 @@ def test_thinking_closes_where_confidence_stays_low_exactly_by_the_rule(window, 
     assert len(set(expected.values())) > 2, "the thresholds meet different places"
 
 
-def test_the_cap_wins_over_confidence_that_stays_high():
+def test_the_cap_wins_over_confidence_that_stays_high(engine):
     limits = ThinkingLimits(cap=7, confidence=ConfidenceStop(threshold=0.01, window=2, top=5))
     params = SamplingParams(max_tokens=20, seed=2, thinking=limits, logit_bias=NEVER_CLOSES)
     segment = engine().generate([PROMPT], params, start=THINK)[0].segment
@@ -249,20 +247,19 @@ def test_the_cap_wins_over_confidence_that_stays_high():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_a_bias_moves_the_choice_and_not_the_reported_log_probabilities(temperature):
+def test_a_bias_moves_the_choice_and_not_the_reported_log_probabilities(model, engine, temperature):
     plain = SamplingParams(max_tokens=20, seed=1, temperature=temperature)
     biased = SamplingParams(max_tokens=20, seed=1, temperature=temperature, logit_bias=((17, 100.0),))
     unlikely = engine().generate([PROMPT], plain)[0].segment
     segment = engine().generate([PROMPT], biased)[0].segment
     assert segment.ids == (17,) * 20 != unlikely.ids
-    assert_logprobs_are_those_of_training(model(), segment, temperature)
+    assert_logprobs_are_those_of_training(model, segment, temperature)
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_a_bias_is_added_to_the_logits_before_the_temperature(temperature):
-    weights = model()
+def test_a_bias_is_added_to_the_logits_before_the_temperature(model, engine, temperature):
     with torch.no_grad():
-        logits_V = weights(torch.tensor([PROMPT], device=weights.model.norm.weight.device))[0, -1].float()
+        logits_V = model(torch.tensor([PROMPT], device=model.model.norm.weight.device))[0, -1].float()
     unlikely = (logits_V.max() - 3 - logits_V).abs().argmin().item()
     bias = (logits_V.max() - logits_V[unlikely]).item()
     assert 2 < bias < 4
@@ -275,7 +272,7 @@ def test_a_bias_is_added_to_the_logits_before_the_temperature(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_top_log_probabilities_stand_beside_their_tokens(temperature):
+def test_top_log_probabilities_stand_beside_their_tokens(model, engine, temperature):
     running = engine()
     limits = ThinkingLimits(cap=6)
     asked = [
@@ -299,8 +296,8 @@ def test_top_log_probabilities_stand_beside_their_tokens(temperature):
             assert segment.top_logprobs == ()
             continue
         assert segment.top_logprobs == tuple(events[request])
-        expected_TV, near = training_logprobs(model(), segment, temperature), TOLERANCE[model().compute_dtype]
-        assert_logprobs_are_those_of_training(model(), segment, temperature)
+        expected_TV, near = training_logprobs(model, segment, temperature), TOLERANCE[model.compute_dtype]
+        assert_logprobs_are_those_of_training(model, segment, temperature)
         for id, logprob, top, expected_V in zip(
             segment.ids, segment.logprobs, segment.top_logprobs, expected_TV, strict=True
         ):
@@ -323,7 +320,7 @@ def clock(monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["queue", "prefill", "thinking", "answer"])
-def test_a_deadline_ends_a_request_wherever_it_is(place, clock):
+def test_a_deadline_ends_a_request_wherever_it_is(engine, place, clock):
     steps = {"queue": 3, "prefill": 2, "thinking": 8, "answer": 16}[place]
     running = engine(max_batch=1 if place == "queue" else 4, step_tokens=5)
     params = SamplingParams(max_tokens=50, seed=1, thinking=ThinkingLimits(cap=8), logit_bias=NEVER_CLOSES)
@@ -348,7 +345,7 @@ def test_a_deadline_ends_a_request_wherever_it_is(place, clock):
     assert running.stats.pages_used == 0
 
 
-def test_a_deadline_that_is_past_ends_a_request_before_it_begins(clock):
+def test_a_deadline_that_is_past_ends_a_request_before_it_begins(engine, clock):
     running = engine()
     request = running.submit(PROMPT, SamplingParams(max_tokens=5), deadline=99.0)
     (finish,) = running.step()
@@ -356,7 +353,7 @@ def test_a_deadline_that_is_past_ends_a_request_before_it_begins(clock):
     assert running.stats.counters.steps == 0
 
 
-def test_a_fork_has_the_deadline_of_what_it_was_forked_from(clock):
+def test_a_fork_has_the_deadline_of_what_it_was_forked_from(engine, clock):
     running = engine()
     request = running.submit(PROMPT, SamplingParams(max_tokens=50, logit_bias=NEVER_CLOSES), deadline=130.0)
     running.step()
@@ -368,7 +365,7 @@ def test_a_fork_has_the_deadline_of_what_it_was_forked_from(clock):
     assert not running.has_work
 
 
-def test_the_queue_is_limited_in_requests():
+def test_the_queue_is_limited_in_requests(engine):
     running = engine(max_batch=1, max_waiting=2)
     params = SamplingParams(max_tokens=30, logit_bias=NEVER_CLOSES)
     running.submit(PROMPT, params)
@@ -383,7 +380,7 @@ def test_the_queue_is_limited_in_requests():
     assert len(drain(running)) == 3
 
 
-def test_the_queue_is_limited_in_tokens():
+def test_the_queue_is_limited_in_tokens(engine):
     running = engine(max_batch=1, max_waiting_tokens=30)
     params = SamplingParams(max_tokens=30, logit_bias=NEVER_CLOSES)
     running.submit(PROMPT * 5, params)
@@ -396,7 +393,7 @@ def test_the_queue_is_limited_in_tokens():
     assert len(drain(running)) == 3
 
 
-def test_a_prompt_longer_than_the_queues_limit_is_served_when_nothing_waits():
+def test_a_prompt_longer_than_the_queues_limit_is_served_when_nothing_waits(engine):
     running = engine(max_waiting_tokens=30)
     running.submit(PROMPT * 5, SamplingParams(max_tokens=2))
     assert len(drain(running)) == 1
@@ -407,7 +404,7 @@ def test_a_prompt_longer_than_the_queues_limit_is_served_when_nothing_waits():
 
 @pytest.mark.parametrize("share_prefixes", [True, False])
 @pytest.mark.parametrize("steps", [0, 1, 2, 3, 9, 20])
-def test_a_fork_goes_on_from_the_same_text_with_its_own_seed_and_bill(steps, share_prefixes):
+def test_a_fork_goes_on_from_the_same_text_with_its_own_seed_and_bill(model, engine, steps, share_prefixes):
     """Taken in the queue, in prefill (three steps long), and while it is decoded."""
     params = SamplingParams(max_tokens=30, seed=1, logit_bias=NEVER_CLOSES, thinking=ThinkingLimits(cap=12))
     prompt = PROMPT * 5
@@ -427,12 +424,12 @@ def test_a_fork_goes_on_from_the_same_text_with_its_own_seed_and_bill(steps, sha
         bill = finish.usage
         assert (bill.prompt_tokens, bill.cached_tokens, bill.completion_tokens) == (0, 0, 30 - made)
         assert bill.reasoning_tokens == max(12 - made, 0)
-        assert_logprobs_are_those_of_training(model(), finish.segment)
+        assert_logprobs_are_those_of_training(model, finish.segment)
     assert finished[first].usage == whole.usage
     assert running.stats.pages_used == 0
 
 
-def test_forks_hold_their_common_pages_once():
+def test_forks_hold_their_common_pages_once(engine):
     running = engine()
     first = running.submit(PROMPT * 10, SamplingParams(max_tokens=60, seed=1, logit_bias=NEVER_CLOSES))
     running.step()
@@ -444,7 +441,7 @@ def test_forks_hold_their_common_pages_once():
     drain(running)
 
 
-def test_what_is_finished_cannot_be_forked():
+def test_what_is_finished_cannot_be_forked(engine):
     running = engine()
     request = running.submit(PROMPT, SamplingParams(max_tokens=1))
     drain(running)
@@ -489,7 +486,7 @@ def confidence(**fields):
         (confidence(top=0), "thinking.confidence.top is 0"),
     ],
 )
-def test_a_bad_value_is_refused_by_name(fields, text):
+def test_a_bad_value_is_refused_by_name(engine, fields, text):
     running = engine()
     with pytest.raises(InvalidRequest) as refused:
         running.submit(PROMPT, SamplingParams(**fields))
@@ -510,7 +507,7 @@ def test_a_bad_value_is_refused_by_name(fields, text):
         (lambda e: e.extend_shadow(e.open_shadow([1]), ["1"]), "ids[0] is '1'"),
     ],
 )
-def test_a_bad_call_is_refused_before_it_touches_anybody(call, text):
+def test_a_bad_call_is_refused_before_it_touches_anybody(engine, call, text):
     running = engine()
     running.submit(PROMPT, SamplingParams(max_tokens=5, seed=1))
     with pytest.raises(InvalidRequest) as refused:
@@ -520,7 +517,7 @@ def test_a_bad_call_is_refused_before_it_touches_anybody(call, text):
         running.step()
 
 
-def test_a_fork_that_would_wait_counts_as_waiting():
+def test_a_fork_that_would_wait_counts_as_waiting(engine):
     running = engine(max_batch=1, max_waiting=1)
     running.submit(PROMPT, SamplingParams(max_tokens=5, seed=1))
     running.step()
@@ -536,7 +533,7 @@ def test_unknown_fields_are_refused():
 
 
 @pytest.mark.parametrize("options", [{"max_waiting": 0}, {"max_waiting_tokens": 0}, {"max_waiting": 1.5}])
-def test_an_impossible_queue_is_refused(options):
+def test_an_impossible_queue_is_refused(engine, options):
     with pytest.raises(InvalidRequest, match=f"{next(iter(options))} is {next(iter(options.values()))}"):
         engine(**options)
 
@@ -544,12 +541,12 @@ def test_an_impossible_queue_is_refused(options):
 # Two models in one process -----------------------------------------------------------------------------------------
 
 
-def test_two_engines_with_two_models_take_turns_and_do_not_mix():
-    models = [model(0), model(1)]
+def test_two_engines_with_two_models_take_turns_and_do_not_mix(kernel):
+    models = [kernel.tiny_model(seed, vocab_size=32, num_layers=1) for seed in range(2)]
     params = [SamplingParams(max_tokens=25, seed=i) for i in range(5)]
     prompts = [PROMPT[: 3 + i] * 3 for i in range(5)]
-    expected = [Engine(each, TOKENS).generate(prompts, params) for each in models]
-    engines = [Engine(each, TOKENS) for each in models]
+    expected = [kernel.engine(each, TOKENS).generate(prompts, params) for each in models]
+    engines = [kernel.engine(each, TOKENS) for each in models]
     requests = [[running.submit(*each) for each in zip(prompts, params, strict=True)] for running in engines]
     finished = [{}, {}]
     while any(running.has_work for running in engines):

@@ -24,14 +24,6 @@ SLOW = torch.tensor([4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20])  # of the pl
 NATS_PER_BIT = 40.0
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def codes(count):
     """One ±1 code per number, (count, BITS)."""
     return ((torch.arange(count)[:, None] >> torch.arange(BITS)) & 1) * 2.0 - 1

@@ -1,30 +1,25 @@
 """Pages that run out: whoever came last gives way, waits with its tokens, and in the end nothing shows."""
 
 import pytest
-import torch
 
-from ponder.engine import Engine, FinishEvent, TokenEvent
+from ponder.engine import FinishEvent, TokenEvent
 from ponder.engine.pages import bytes_per_page
-from ponder.testing.tiny import tiny_model
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams, StopReason
 
 TOKENS = PhaseTokens(think_open=300, think_close=301, state_open=302, fold=303, end=(305,))
-pytestmark = pytest.mark.usefixtures("kernel")
 PROMPTS = [[(7 * i * i + 3 * j) % 290 for j in range(2 + i % 15)] for i in range(48)]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture
+def engine(kernel):
+    """engine(pages): one whose cache has this number of pages."""
 
+    def engine(pages, **options):
+        model = kernel.tiny_model(num_layers=1)
+        page = bytes_per_page(model.config, 16, model.compute_dtype)
+        return kernel.engine(model, TOKENS, memory=pages * page, window=128, **options)
 
-def engine(pages, **options):
-    model = tiny_model(num_layers=1)
-    page = bytes_per_page(model.config, 16, model.compute_dtype)
-    return Engine(model, TOKENS, memory=pages * page, window=128, **options)
+    return engine
 
 
 def greedy(n=75):
@@ -61,7 +56,7 @@ def assert_same(finish, expected):
         ({"top_p": 0.9}, {"step_tokens": 9}),
     ],
 )
-def test_a_hundred_preemptions_change_no_token(fields, options):
+def test_a_hundred_preemptions_change_no_token(engine, fields, options):
     params = [sampled(i, **fields) for i in range(len(PROMPTS))]
     calm = engine(1000)
     expected = calm.generate(PROMPTS, params)
@@ -74,7 +69,7 @@ def test_a_hundred_preemptions_change_no_token(fields, options):
         assert_same(finished[request], other)
 
 
-def test_who_came_first_is_never_preempted():
+def test_who_came_first_is_never_preempted(engine):
     running = engine(8, max_batch=12)
     requests = [running.submit(prompt, greedy()) for prompt in PROMPTS]
     finished = set()
@@ -86,7 +81,7 @@ def test_who_came_first_is_never_preempted():
     assert running.stats.counters.preemptions > 20
 
 
-def test_a_sequence_that_fills_the_whole_cache_finishes_whatever_waits_beside_it():
+def test_a_sequence_that_fills_the_whole_cache_finishes_whatever_waits_beside_it(engine):
     running = engine(8, max_batch=4)
     long = running.submit(PROMPTS[3], SamplingParams(temperature=0.0))
     others = [running.submit(prompt, sampled(i)) for i, prompt in enumerate(PROMPTS[4:8])]
@@ -103,7 +98,7 @@ def test_a_sequence_that_fills_the_whole_cache_finishes_whatever_waits_beside_it
         assert_same(finished[request], calm.generate([PROMPTS[4 + i]], sampled(i))[0])
 
 
-def test_forks_under_pressure_go_on_as_they_would_in_peace():
+def test_forks_under_pressure_go_on_as_they_would_in_peace(engine):
     """Forks of everything, taken at the same tokens with the same seeds, with plenty of pages and with few."""
 
     def run(pages):
@@ -134,7 +129,7 @@ def test_forks_under_pressure_go_on_as_they_would_in_peace():
         assert_same(finish, expected[name])
 
 
-def test_shadows_give_way_before_sequences_do():
+def test_shadows_give_way_before_sequences_do(engine):
     running = engine(8, max_batch=2)
     shadow = running.open_shadow([(3 * i) % 290 for i in range(64)])
     request = running.submit(PROMPTS[3], greedy(90))
@@ -153,7 +148,7 @@ def test_shadows_give_way_before_sequences_do():
         running.extend_shadow(shadow, [1, 2, 3])
 
 
-def test_what_is_only_cached_gives_way_before_shadows_do():
+def test_what_is_only_cached_gives_way_before_shadows_do(engine):
     running = engine(8, max_batch=2)
     running.generate([[(5 * i + 1) % 290 for i in range(64)]], greedy(1))
     assert running.stats.pages_cached == 4
@@ -171,7 +166,7 @@ def drain_until_finished(running):
     return finished
 
 
-def test_abort_and_fork_of_a_preempted_sequence():
+def test_abort_and_fork_of_a_preempted_sequence(engine):
     running = engine(8, max_batch=3)
     first, second = running.submit(PROMPTS[3], sampled(1, 110)), running.submit(PROMPTS[4], sampled(2, 90))
     third = running.submit(PROMPTS[5], sampled(3, 60))
@@ -194,7 +189,7 @@ def test_abort_and_fork_of_a_preempted_sequence():
         assert finished[request].ids == calm.generate([PROMPTS[prompt]], params)[0].ids
 
 
-def test_tokens_are_streamed_once_however_often_a_sequence_is_preempted():
+def test_tokens_are_streamed_once_however_often_a_sequence_is_preempted(engine):
     running = engine(8, max_batch=12)
     streams = {running.submit(prompt, sampled(i)): [] for i, prompt in enumerate(PROMPTS[:15])}
     while running.has_work:
@@ -207,6 +202,6 @@ def test_tokens_are_streamed_once_however_often_a_sequence_is_preempted():
     assert running.stats.counters.preemptions >= 20
 
 
-def test_memory_that_holds_less_than_the_window_is_refused():
+def test_memory_that_holds_less_than_the_window_is_refused(engine):
     with pytest.raises(InvalidRequest, match="fewer than the window of 128"):
         engine(7)

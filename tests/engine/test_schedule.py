@@ -1,19 +1,17 @@
 """Whatever the schedule of submitting, stepping and aborting: each sequence is what it would be alone."""
 
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ponder.engine import Engine, FinishEvent
-from ponder.testing.tiny import tiny_model
+from ponder.engine import FinishEvent
 from ponder.types import Origin, Phase, PhaseTokens, SamplingParams, StopReason, ThinkingLimits
 
 OPEN, CLOSE, CALL, END_CALL, END = range(8, 13)
 TOKENS = PhaseTokens(
     think_open=OPEN, think_close=CLOSE, call_open=CALL, call_close=END_CALL, continuation=(1, 2), end=(END,)
 )
-pytestmark = [pytest.mark.property, pytest.mark.usefixtures("kernel")]
+pytestmark = pytest.mark.property
 
 prompts = st.integers(0, 40).flatmap(
     lambda shared: st.lists(st.integers(0, 7), min_size=1, max_size=4).map(
@@ -39,14 +37,6 @@ actions = st.lists(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def assert_limits_kept(params, start, segment):
     thought = [i for i, phase in enumerate(segment.phases) if phase is Phase.THINK]
     cap, room = params.thinking.cap, params.answer_room
@@ -65,9 +55,9 @@ def assert_limits_kept(params, start, segment):
 # The fixture that hypothesis warns of chooses a kernel: for all examples the same.
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(actions, st.integers(1, 5), st.sampled_from([3, 16, 2048]))
-def test_every_schedule_gives_each_sequence_what_it_gets_alone(schedule, max_batch, step_tokens):
-    model = tiny_model(vocab_size=32, num_layers=1)
-    engine = Engine(model, TOKENS, max_batch=max_batch, step_tokens=step_tokens)
+def test_every_schedule_gives_each_sequence_what_it_gets_alone(kernel, schedule, max_batch, step_tokens):
+    model = kernel.tiny_model(vocab_size=32, num_layers=1)
+    engine = kernel.engine(model, TOKENS, max_batch=max_batch, step_tokens=step_tokens)
     submitted, finished = {}, {}
 
     def step():
@@ -93,7 +83,7 @@ def test_every_schedule_gives_each_sequence_what_it_gets_alone(schedule, max_bat
     assert set(finished) == set(submitted)
     for request, (prompt, params, start) in submitted.items():
         segment, usage = finished[request].segment, finished[request].usage
-        alone = Engine(model, TOKENS).generate([prompt], params, start=start)[0]
+        alone = kernel.engine(model, TOKENS).generate([prompt], params, start=start)[0]
         made = len(segment.ids)
         if finished[request].stop_reason is not StopReason.ABORTED:
             assert (made, finished[request].stop_reason) == (len(alone.segment.ids), alone.stop_reason)

@@ -4,14 +4,12 @@ everything it begins with in the cache. The shadow answer does that while the an
 import pytest
 import torch
 
-from ponder.engine import Engine, FinishEvent
+from ponder.engine import FinishEvent
 from ponder.engine.pages import bytes_per_page
-from ponder.testing.tiny import tiny_model
 from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, ThinkingLimits
 
 OPEN, CLOSE, END = 29, 30, 31
 TOKENS = PhaseTokens(think_open=OPEN, think_close=CLOSE, end=(END,))
-pytestmark = pytest.mark.usefixtures("kernel")
 NEVER_CLOSES = ((CLOSE, -60.0), (END, -60.0), (OPEN, -60.0))
 PAGE = 16
 HISTORY = [(5 * i * i + i) % 28 for i in range(43)]  # ends before the token that opens thinking
@@ -19,20 +17,14 @@ NEW_TURN = [7, 7, 2, 1, 7]
 THOUGHT = 50
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture
+def model(kernel):
+    return kernel.tiny_model(vocab_size=32, max_positions=512)
 
 
-def model(seed=0):
-    return tiny_model(seed, vocab_size=32, max_positions=512)
-
-
-def engine(**options):
-    return Engine(model(), TOKENS, **options)
+@pytest.fixture
+def engine(kernel, model):
+    return lambda **options: kernel.engine(model, TOKENS, **options)
 
 
 def thinks_then_answers(answer, seed=1):
@@ -95,10 +87,17 @@ def second(engine, turn, **key):
                 return event
 
 
-def assert_as_cold(finish, turn, weights=None):
-    cold = Engine(weights or model(), TOKENS).generate([turn.next_prompt()], SamplingParams(max_tokens=8, seed=9))[0]
-    assert finish.ids == cold.ids
-    assert finish.segment.logprobs == pytest.approx(cold.segment.logprobs, abs=1e-4)
+@pytest.fixture
+def assert_as_cold(kernel, model):
+    """assert_as_cold(finish, turn): the second turn is what an engine with an empty cache generates."""
+
+    def assert_as_cold(finish, turn):
+        params = SamplingParams(max_tokens=8, seed=9)
+        cold = kernel.engine(model, TOKENS).generate([turn.next_prompt()], params)[0]
+        assert finish.ids == cold.ids
+        assert finish.segment.logprobs == pytest.approx(cold.segment.logprobs, abs=1e-4)
+
+    return assert_as_cold
 
 
 # The second turn is warm -------------------------------------------------------------------------------------------
@@ -106,7 +105,7 @@ def assert_as_cold(finish, turn, weights=None):
 
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("answer", [0, 1, 4, 5, 6, 15, 31, 32, 33, 100, 200])
-def test_the_second_prompt_computes_its_new_turn_and_at_most_a_page(answer, early):
+def test_the_second_prompt_computes_its_new_turn_and_at_most_a_page(engine, assert_as_cold, answer, early):
     running = engine()
     turn = Turn(running, answer, early=early)
     turn.run()
@@ -128,10 +127,10 @@ def test_the_second_prompt_computes_its_new_turn_and_at_most_a_page(answer, earl
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_its_logits_are_bitwise_those_of_a_cold_engine(dtype, watch_logits):
+def test_its_logits_are_bitwise_those_of_a_cold_engine(kernel, model, dtype, watch_logits):
     seen = []
-    weights = model().to(dtype)
-    running = Engine(weights, TOKENS, deterministic=True)
+    weights = model.to(dtype)
+    running = kernel.engine(weights, TOKENS, deterministic=True)
     turn = Turn(running, 40)
     turn.run()
     turn.end()
@@ -140,14 +139,14 @@ def test_its_logits_are_bitwise_those_of_a_cold_engine(dtype, watch_logits):
     warm = second(running, turn)
     assert warm.usage.cached_tokens == 80
     logits, seen[:] = list(seen), []
-    cold = second(Engine(weights, TOKENS, deterministic=True, share_prefixes=False), turn)
+    cold = second(kernel.engine(weights, TOKENS, deterministic=True, share_prefixes=False), turn)
     assert cold.usage.cached_tokens == 0
     assert len(logits) == len(seen) == 8
     assert all(torch.equal(a, b) for a, b in zip(logits, seen, strict=True))
     assert warm.segment == cold.segment
 
 
-def test_a_conversation_of_many_turns_stays_warm():
+def test_a_conversation_of_many_turns_stays_warm(engine, assert_as_cold):
     running, history, seed = engine(), list(HISTORY), 0
     for answer in (20, 3, 47, 11, 64):
         turn = Turn(running, answer, history=history, seed=seed)
@@ -167,7 +166,7 @@ def test_a_conversation_of_many_turns_stays_warm():
 
 @pytest.mark.parametrize("wrong_from", [0, 1, 10, 30, 31, 60])
 @pytest.mark.parametrize("answer", [20, 70])
-def test_a_wrong_guess_is_harmless_and_leaves_nothing(answer, wrong_from):
+def test_a_wrong_guess_is_harmless_and_leaves_nothing(engine, assert_as_cold, answer, wrong_from):
     running = engine()
     count = iter(range(1000))
     turn = Turn(running, answer, guess=lambda id: id if next(count) < wrong_from else (id + 1) % 28)
@@ -182,7 +181,7 @@ def test_a_wrong_guess_is_harmless_and_leaves_nothing(answer, wrong_from):
 
 
 @pytest.mark.parametrize("length", [0, 10, 43, 44, 60, 80])
-def test_a_next_prompt_that_is_shorter_than_the_guess_is_cut_there(length):
+def test_a_next_prompt_that_is_shorter_than_the_guess_is_cut_there(engine, assert_as_cold, length):
     running = engine()
     turn = Turn(running, 64)
     turn.run()
@@ -196,7 +195,7 @@ def test_a_next_prompt_that_is_shorter_than_the_guess_is_cut_there(length):
     assert_as_cold(finish, turn)
 
 
-def test_given_up_a_shadow_leaves_what_it_computed_to_be_evicted_and_holds_nothing():
+def test_given_up_a_shadow_leaves_what_it_computed_to_be_evicted_and_holds_nothing(engine):
     running = engine()
     turn = Turn(running, 64)
     turn.run()
@@ -208,7 +207,7 @@ def test_given_up_a_shadow_leaves_what_it_computed_to_be_evicted_and_holds_nothi
 # Load and lack of room ---------------------------------------------------------------------------------------------
 
 
-def test_under_load_a_shadow_waits_and_catches_up_when_idle():
+def test_under_load_a_shadow_waits_and_catches_up_when_idle(engine, assert_as_cold):
     running = engine(max_batch=1)
     turn = Turn(running, 64)
     others = [
@@ -232,7 +231,7 @@ def test_under_load_a_shadow_waits_and_catches_up_when_idle():
     assert_as_cold(finish, turn)
 
 
-def test_beside_more_sequences_than_a_step_has_rows_a_shadow_waits_too():
+def test_beside_more_sequences_than_a_step_has_rows_a_shadow_waits_too(engine):
     running = engine(step_tokens=2)
     params = SamplingParams(max_tokens=30, seed=1, logit_bias=NEVER_CLOSES)
     requests = [running.submit([i], params) for i in range(2)]
@@ -250,8 +249,8 @@ def test_beside_more_sequences_than_a_step_has_rows_a_shadow_waits_too():
     assert running.stats.pages_used == 0
 
 
-def test_a_shadow_that_gave_way_for_pages_is_made_up_for_when_the_turn_is_over():
-    page = bytes_per_page(model().config, PAGE, model().compute_dtype)
+def test_a_shadow_that_gave_way_for_pages_is_made_up_for_when_the_turn_is_over(model, engine, assert_as_cold):
+    page = bytes_per_page(model.config, PAGE, model.compute_dtype)
     running = engine(memory=12 * page, window=12 * PAGE)
     turn = Turn(running, 64)
     other = None
@@ -272,7 +271,7 @@ def test_a_shadow_that_gave_way_for_pages_is_made_up_for_when_the_turn_is_over()
     assert running.stats.pages_used == 0
 
 
-def test_shadows_of_many_conversations_finish_and_leak_nothing():
+def test_shadows_of_many_conversations_finish_and_leak_nothing(engine, assert_as_cold):
     running = engine(max_batch=8)
     turns = [Turn(running, 10 * i, history=[*HISTORY[: 20 + i], i], seed=i) for i in range(8)]
     while any(turn.finish is None for turn in turns):
@@ -294,7 +293,7 @@ def test_shadows_of_many_conversations_finish_and_leak_nothing():
 # What is freed -----------------------------------------------------------------------------------------------------
 
 
-def test_the_end_of_a_turn_frees_the_thoughts_and_only_these():
+def test_the_end_of_a_turn_frees_the_thoughts_and_only_these(engine):
     running = engine()
     running.generate([[*HISTORY[:20], *[1] * 30]], SamplingParams(max_tokens=1))
     elsewhere = running.stats.pages_cached
@@ -311,7 +310,7 @@ def test_the_end_of_a_turn_frees_the_thoughts_and_only_these():
     assert cached == 48
 
 
-def test_thoughts_that_another_sequence_builds_on_stay():
+def test_thoughts_that_another_sequence_builds_on_stay(engine):
     running = engine()
     turn = Turn(running, 30)
     turn.run()
@@ -325,7 +324,7 @@ def test_thoughts_that_another_sequence_builds_on_stay():
                 assert event.usage.cached_tokens == (len(turn.spent) - 1) // PAGE * PAGE
 
 
-def test_pages_of_another_tenant_stay():
+def test_pages_of_another_tenant_stay(engine):
     running = engine()
     mine, other = Turn(running, 30, tenant="a"), Turn(running, 30, tenant="b")
     while mine.finish is None or other.finish is None:
@@ -348,16 +347,15 @@ def test_pages_of_another_tenant_stay():
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_shadow_does_not_outlive_the_weights(closed):
-    weights = model()
-    running = Engine(weights, TOKENS)
+def test_a_shadow_does_not_outlive_the_weights(kernel, model, assert_as_cold, closed):
+    running = kernel.engine(model, TOKENS)
     turn = Turn(running, 50)
     turn.run()
     if closed:
         turn.end()
         assert running.has_work
     with running.update_weights(), torch.no_grad():
-        weights.model.layers[0].mlp.up_proj.weight.mul_(0.5)
+        model.model.layers[0].mlp.up_proj.weight.mul_(0.5)
     assert not running.has_work
     if not closed:
         with pytest.raises(InvalidRequest, match="is closed, or never was"):
@@ -367,4 +365,4 @@ def test_a_shadow_does_not_outlive_the_weights(closed):
     assert (running.has_work, stats.shadows, stats.pages_used, stats.pages_cached) == (False, 0, 0, 0)
     finish = second(running, turn)
     assert finish.usage.cached_tokens == 0
-    assert_as_cold(finish, turn, weights)
+    assert_as_cold(finish, turn)

@@ -80,14 +80,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def opened(file: Path, *, window: int = 512, **options: Any) -> Any:
     """A model in llama.cpp on one thread, keys and values in float32. Without the buffers that repack weights for a
     CPU's special instructions: those for Q8_0 on AMX end the process (llama-cpp-python 0.3.36, its own files too)."""

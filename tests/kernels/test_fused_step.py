@@ -81,17 +81,13 @@ def runs_here(target, path):
 
 
 HERE = [kernel for kernel in KERNELS if runs_here(*kernel)]
-pytestmark = [pytest.mark.parity, pytest.mark.skipif(not HERE, reason="the fused step cannot be built here")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.threads(2),
+    pytest.mark.skipif(not HERE, reason="the fused step cannot be built here"),
+]
 each_kernel = pytest.mark.parametrize("kernel", HERE, ids="-".join)
 each_config = pytest.mark.parametrize("name", CONFIGS)
-
-
-@pytest.fixture(autouse=True)
-def _two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @dataclass

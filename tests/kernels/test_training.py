@@ -1,7 +1,5 @@
 """The training kernels against the model as written: losses, gradients of every weight, documents, families."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -31,14 +29,6 @@ FAMILIES = {
     "llama": {"family": Family.LLAMA, "qk_norm": False, "attention_bias": True},
 }
 LENGTHS = {"one": [200], "many": [70, 3, 1, 62, 64], "single tokens": [1] * 40 + [160]}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make(dtype: torch.dtype | None = torch.bfloat16, **changes: object) -> Transformer:

@@ -12,14 +12,6 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def random_model(**changes) -> Transformer:
     fields = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
     model = Transformer(ModelConfig(**(fields | changes)), seed=3)

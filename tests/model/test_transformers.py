@@ -57,14 +57,6 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def reference_model(case: str):
     kind, options = CASES[case]
     config = transformers.AutoConfig.for_model(kind, **(SIZES | json.loads(json.dumps(options))))

@@ -5,7 +5,6 @@ import json
 from contextlib import aclosing
 
 import pytest
-import torch
 
 from ponder.dialogue import Arguments, Message, Start, Text, Tool, ToolCall, load_format
 from ponder.sampler.local import LocalSampler
@@ -39,14 +38,6 @@ SCHEMA = {"type": "object", "properties": XY, "required": ["x", "y"], "additiona
 MULTIPLY = Tool("multiply", "Multiplies.", json.dumps(SCHEMA))
 NOW = Tool("now", "", '{"type": "object", "additionalProperties": false}')
 TOOLS = (MULTIPLY, NOW)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def made(name, model=None, **options):

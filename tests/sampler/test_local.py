@@ -39,14 +39,6 @@ OPEN, CLOSE, END = FORMAT.phase_tokens.think_open, FORMAT.phase_tokens.think_clo
 DIRECT = ThinkingLimits(cap=0)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def ids_of(*pieces):
     """Ids of texts and control ids, in order."""
     return [id for piece in pieces for id in (TOKENIZER.encode(piece) if isinstance(piece, str) else [piece])]

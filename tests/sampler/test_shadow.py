@@ -6,7 +6,6 @@ from contextlib import aclosing
 from dataclasses import replace
 
 import pytest
-import torch
 
 from ponder.dialogue import (
     CONTROL_TOKENS,
@@ -36,14 +35,6 @@ SURE = Message.user("Are you sure?")
 # What is sampled is text, but seldom the ids with which that text is encoded.
 LETTERS = {id for id in range(TOKENIZER.vocab_size) if set(TOKENIZER.token_bytes(id)) <= set(b"the answer")}
 SPELLING = tuple((id, -1e6) for id in range(TOKENIZER.vocab_size) if id not in LETTERS)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def babbler(**options):

@@ -76,14 +76,6 @@ MODELS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @contextmanager
 def _watched(live: Live, caplog: pytest.LogCaptureFixture) -> Iterator[httpx.Client]:
     """A client; in the end metrics and log are looked at, too."""

@@ -8,10 +8,8 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
-import torch
 from live import Live, serving
 
 from ponder.serve import Served, Settings
@@ -21,14 +19,6 @@ pytestmark = pytest.mark.fault
 
 LIVENESS = 60.0  # seconds, on any machine
 BACK_SECONDS = 1.0  # of the processor
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def chat(rng: random.Random, stream: bool) -> tuple[str, dict]:

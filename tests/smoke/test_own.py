@@ -6,7 +6,6 @@ import shlex
 from pathlib import Path
 
 import pytest
-import torch
 
 from ponder.cli.main import main
 from ponder.train.loop.display import read_metrics
@@ -35,7 +34,6 @@ def test_the_walk_leads_to_a_model_that_answers(
 ) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(1)
     said = {}
     for command in COMMANDS:
         _, *arguments = shlex.split(command)

@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-import torch
 
 from ponder.cli.main import build_parser
 from ponder.model.checkpoint import atomic_folder, write_model
@@ -23,7 +22,6 @@ BUNDLED = Path(str(files("ponder") / "mini"))
 
 
 def test_the_snippet_runs_on_any_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.set_num_threads(1)
     tokenizer = ByteTokenizer()
     with atomic_folder(tmp_path / "tiny") as folder:
         write_model(tiny_model(vocab_size=tokenizer.vocab_size), folder)

@@ -34,14 +34,6 @@ FORMAT = PonderFormat(TOKENIZER)
 HERE = resolve(SPEC)()  # its grade and its steps in this process
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def hidden(number, level=0.25):
     """The problem whose answer is `number`, of 1 to 7."""
     drawn = (HERE.sample(Random(seed), level) for seed in range(200))

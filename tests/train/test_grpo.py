@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -40,14 +39,6 @@ from ponder.train.recipe.sections import (
     Weighting,
 )
 from ponder.types import GraderError, Origin, Phase, RecipeError, Segment, Trajectory
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Even:

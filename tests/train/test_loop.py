@@ -23,14 +23,6 @@ from ponder.train.recipe.sections import Optimizer, OptimRecipe, Precision, RunR
 OPTIM = OptimRecipe(lr=3e-3, muon_lr=3e-3, warmup=0.1)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def batch_of(step: int, *, rows: int = 2, sequence: int = 12) -> Batch:
     """Rows that count upwards, two documents each: easily learned."""
     rng = np.random.default_rng([7, step])
