@@ -2,12 +2,13 @@
 
 A first turn thinks for exactly `--think` tokens, then answers; the second turn's prompt holds the answer, not the
 thoughts. Three ways to it:
-  shadow      while the answer streams its ids also run as a shadow answer; at the end of the turn that is closed, the
-              thoughts are freed, and the engine runs until it is idle.
-  re-prefill  no shadow: the second turn computes the answer once more.
+  prefilled   while the answer streams, its ids also run as the next turn's prefix; at the end of the turn it is
+              closed, the thoughts are freed, and the engine runs until it is idle.
+  re-prefill  no such prefix: the second turn computes the answer once more.
   control     a history of the same ids that never held thoughts, cached by an ordinary turn.
-First turns with and without shadow alternate; so do the second turns of the three ways, several of each in a round,
-each with a new message. Inter-token latency is taken from one answer token to the next, calls of the shadow included.
+First turns with and without that prefix alternate; so do the second turns of the three ways, several of each in a
+round, each with a new message. Inter-token latency is taken from one answer token to the next, calls of the prefix
+included.
 At a small size, in deterministic mode, the second turn's log-probabilities are held against those of a cold engine.
 
     python bench/next_turn.py
@@ -33,13 +34,13 @@ from ponder.types import Phase, PhaseTokens, SamplingParams, ThinkingLimits
 
 THINK, CLOSE = 0, 1
 TOKENS = PhaseTokens(think_open=THINK, think_close=CLOSE)
-WAYS = ("shadow", "re-prefill", "control")
-WITHIN = 0.10  # of the control's time to first token; what a shadow may add to the mean inter-token latency
+WAYS = ("prefilled", "re-prefill", "control")
+WITHIN = 0.10  # of the control's time to first token; what a prefix may add to the mean inter-token latency
 
 
 @dataclass
 class Turn:
-    """A first turn. latency: seconds from each answer token to the next. catch_up: of the shadow, after the end."""
+    """A first turn. latency: seconds from each answer token to the next. catch_up: of the prefix, after the end."""
 
     answer: list[int]
     latency: list[float]
@@ -59,13 +60,13 @@ class Figures:
     catch_up: list[float] = field(default_factory=list)
 
 
-def first_turn(engine: Engine, base: Sequence[int], think: int, answer: int, tenant: str, *, shadowed: bool) -> Turn:
+def first_turn(engine: Engine, base: Sequence[int], think: int, answer: int, tenant: str, *, prefilled: bool) -> Turn:
     """Think and answer behind `base`; then the thoughts go."""
     prompt = [*base, THINK]
     limits = ThinkingLimits(cap=think, floor=think)
     params = SamplingParams(max_tokens=think + answer, seed=0, thinking=limits, logit_bias=((THINK, -1e9),))
     engine.submit(prompt, params, start=Phase.THINK, tenant=tenant)
-    shadow: int | None = None
+    number: int | None = None
     times: list[float] = []
     ids: list[int] = []
     spent: list[int] = []
@@ -76,17 +77,17 @@ def first_turn(engine: Engine, base: Sequence[int], think: int, answer: int, ten
             elif event.phase is Phase.ANSWER:
                 times.append(time.perf_counter())
                 ids.append(event.id)
-                if not shadowed:
+                if not prefilled:
                     continue
-                if shadow is None:  # not before: by now the prompt is cached, and need not be computed twice
-                    shadow = engine.open_shadow([*base, event.id], tenant=tenant)
+                if number is None:  # not before: by now the prompt is cached, and need not be computed twice
+                    number = engine.open_next_turn([*base, event.id], tenant=tenant)
                 else:
-                    engine.extend_shadow(shadow, [event.id])
+                    engine.extend_next_turn(number, [event.id])
     assert len(ids) == answer
     assert len(spent) == len(prompt) + think + answer
     ended = time.perf_counter()
-    if shadow is not None:
-        engine.close_shadow(shadow, [*base, *ids])
+    if number is not None:
+        engine.close_next_turn(number, [*base, *ids])
     engine.end_turn(spent, [*base, *ids], tenant=tenant)
     while engine.has_work:
         engine.step()
@@ -120,21 +121,21 @@ def second_turn(engine: Engine, prompt: Sequence[int], keep: Sequence[int], tena
 
 
 def run_round(engine: Engine, args: argparse.Namespace, answer: int, number: int, figures: Figures) -> None:
-    """First turns with and without a shadow, then the second turns of all ways, one after the other."""
+    """First turns with and without a next-turn prefix, then the second turns of all ways, one after the other."""
     generator = torch.Generator().manual_seed(number)
     base = random_ids(args.prompt - 1, args.vocab, generator)
     history: dict[str, list[int]] = {}
-    for way in ("shadow", "re-prefill") if number % 2 else ("re-prefill", "shadow"):
-        turn = first_turn(engine, base, args.think, answer, way, shadowed=way == "shadow")
+    for way in ("prefilled", "re-prefill") if number % 2 else ("re-prefill", "prefilled"):
+        turn = first_turn(engine, base, args.think, answer, way, prefilled=way == "prefilled")
         history[way] = [*base, *turn.answer]
         means, tails = (
-            (figures.mean_with, figures.p99_with) if way == "shadow" else (figures.mean_without, figures.p99_without)
+            (figures.mean_with, figures.p99_with) if way == "prefilled" else (figures.mean_without, figures.p99_without)
         )
         means.append(statistics.mean(turn.latency))
         tails.append(percentile(turn.latency, 0.99))
-        if way == "shadow":
+        if way == "prefilled":
             figures.catch_up.append(turn.catch_up)
-    history["control"] = history["shadow"]
+    history["control"] = history["prefilled"]
     ordinary_turn(engine, history["control"], "control")
     for repetition in range(args.turns):
         message = random_ids(args.message, args.vocab, generator)
@@ -149,21 +150,21 @@ def run_round(engine: Engine, args: argparse.Namespace, answer: int, number: int
 
 
 def largest_difference(args: argparse.Namespace, dtype: torch.dtype) -> tuple[float, int]:
-    """(largest difference of a log-probability, how many were compared) between a second turn behind a shadow and the
+    """(largest difference of a log-probability, how many were compared) between a second turn after a prefix and the
     same prompt in a cold engine, both deterministic: the 20 likeliest ids at each of 8 tokens."""
     think, answer = min(args.think, 48), min(min(args.answers), 100)
     generator = torch.Generator().manual_seed(0)
     base, message = (random_ids(count, args.vocab, generator) for count in (args.prompt - 1, args.message))
     model = random_model(args.shape, args.vocab, args.prompt + think + answer + args.message + 8, dtype)
-    # max_batch decides the memory: there is room for the shadow beside the turn
+    # max_batch decides the memory: there is room for the prefix beside the turn
     engines = [Engine(model, TOKENS, max_batch=2, deterministic=True) for _ in range(2)]
-    history = [*base, *first_turn(engines[0], base, think, answer, "", shadowed=True).answer]
+    history = [*base, *first_turn(engines[0], base, think, answer, "", prefilled=True).answer]
     params = SamplingParams(max_tokens=8, temperature=0, top_logprobs=20)
     warm, cold = (engine.generate([[*history, *message]], params)[0] for engine in engines)
     assert warm.usage.cached_tokens >= len(history) // 16 * 16
     assert cold.usage.cached_tokens == 0
     if warm.ids != cold.ids:
-        raise SystemExit(f"a second turn behind a shadow gives other tokens: {warm.ids} against {cold.ids}")
+        raise SystemExit(f"a second turn after a prefix gives other tokens: {warm.ids} against {cold.ids}")
     pairs = [
         (dict(ours)[id], logprob)
         for ours, theirs in zip(warm.segment.top_logprobs, cold.segment.top_logprobs, strict=True)
@@ -189,12 +190,14 @@ def measure(args: argparse.Namespace, model: Transformer) -> dict[str, Any]:
             run_round(engine, args, answer, number, figures)
         print(f"answers of {answer}: {args.rounds} rounds done")
     assert engine.stats.pages_used == 0
-    assert engine.stats.evictions == engine.stats.counters.shadows_dropped == 0
+    assert engine.stats.evictions == engine.stats.counters.next_turns_dropped == 0
     return {
         "arguments": vars(args),
         **environment(),
         "largest_logprob_difference": differences,
-        "counters": {name: getattr(engine.stats.counters, name) for name in ("shadow_tokens", "shadows_finished")},
+        "counters": {
+            name: getattr(engine.stats.counters, name) for name in ("next_turn_tokens", "next_turns_finished")
+        },
         "answers": {answer: vars(figures) for answer, figures in all_figures.items()},
     }
 
@@ -231,11 +234,11 @@ def report(result: dict[str, Any], args: argparse.Namespace) -> str:
         table(
             [
                 "answer",
-                "inter-token mean, ms, no shadow",
-                "with shadow",
+                "inter-token mean, ms, no prefill",
+                "with prefill",
                 "added",
-                "p99, ms, no shadow",
-                "with shadow",
+                "p99, ms, no prefill",
+                "with prefill",
                 "warm after the end, ms",
             ],
             first,

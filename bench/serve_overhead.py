@@ -159,7 +159,7 @@ class Bench:
     @contextmanager
     def measured(self) -> Iterator[Cost]:
         cost: Cost = {}
-        shadows = self.sampler.engine.stats.counters.shadow_tokens
+        next_turns = self.sampler.engine.stats.counters.next_turn_tokens
         self.steps.seconds = self.steps.next_turns = 0.0
         began, cpu = time.perf_counter(), time.process_time()
         yield cost
@@ -167,7 +167,7 @@ class Bench:
         cost["cpu"] = time.process_time() - cpu - self.steps.next_turns
         cost["next_turns_cpu"] = self.steps.next_turns
         cost["step_cpu"] = self.steps.seconds
-        cost["shadow_tokens"] = self.sampler.engine.stats.counters.shadow_tokens - shadows
+        cost["next_turn_tokens"] = self.sampler.engine.stats.counters.next_turn_tokens - next_turns
         cost["tokens"] = self.args.streams * self.args.new
 
     def refusals(self, port: int) -> dict[str, Any]:

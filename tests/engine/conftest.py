@@ -12,7 +12,7 @@ import torch
 from ponder.engine import Engine
 from ponder.engine.kernel import FusedRunner
 from ponder.engine.runner import Runner
-from ponder.engine.sampling import pick
+from ponder.engine.sampling import pick_with_torch
 from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
 from ponder.testing.tiny import ParrotModel, tiny_model, tiny_sampler
@@ -95,7 +95,7 @@ def watch_logits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Non
         def run(runner: Runner, step: object) -> None:
             logits_SV = runner.logits(step)
             see(step.ready, logits_SV)
-            pick(logits_SV, [sequence.pick for sequence in step.ready])
+            pick_with_torch(logits_SV, [sequence.pick for sequence in step.ready])
 
         for kind in (Runner, FusedRunner):
             monkeypatch.setattr(kind, "run", run)

@@ -19,7 +19,7 @@ BACK_SECONDS = 1.0
 
 
 def request(rng, client):
-    """A prompt of several prefill steps, a short thought, an answer long enough for a shadow."""
+    """A prompt of several prefill steps, a short thought, an answer long enough for a next-turn prefix."""
     prompt = (Message.user(f"{client} " * 40 + "?" * rng.randrange(40)),)
     params = SamplingParams(
         temperature=1.0, seed=rng.randrange(2**32), max_tokens=90, thinking=ThinkingLimits(cap=rng.randrange(1, 30))
@@ -56,8 +56,8 @@ async def leftovers(sampler):
         "pages": stats.pages_used,
         "running": stats.running,
         "waiting": stats.waiting,
-        "shadows": stats.shadows,
-        "jobs": sampler.num_jobs,
+        "next_turns": stats.next_turns,
+        "generations": sampler.num_generations,
         "commands": sampler._driver.num_commands,
         "tasks": len(asyncio.all_tasks()) - 1,
     }

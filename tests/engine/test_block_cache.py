@@ -263,7 +263,7 @@ class Watched:
         self.random = random.Random(seed)
         self.engine = Engine(MODEL, TOKENS, window=128, **options)
         self.prompts, self.expected, self.unfinished = {}, {}, []
-        self.shadows = []
+        self.next_turns = []
         self.spent = []
         self.seen = Counter()
         self.checked = 0
@@ -287,7 +287,7 @@ class Watched:
 
     def check_pages(self):
         scheduler, blocks, stats = self.engine._scheduler, self.engine._blocks, self.engine.stats
-        contexts = [*scheduler.running, *scheduler.shadows.values()]
+        contexts = [*scheduler.running, *scheduler.next_turns.values()]
         held = Counter(page for context in contexts for page in context.pages)
         assert not any(sequence.pages for sequence in scheduler.waiting)
         assert blocks._references == [held[page] for page in range(blocks.num_pages)]
@@ -329,24 +329,24 @@ class Watched:
             assert self.engine.abort(request) is not None
             self.unfinished.remove(request)
 
-    def open_shadow(self):
+    def open_next_turn(self):
         prompt = self.random.choice([*self.prompts.values()])[0] if self.prompts else [3, 1, 4, 1] * 8
-        self.shadows.append((self.engine.open_shadow(prompt), list(prompt)))
+        self.next_turns.append((self.engine.open_next_turn(prompt), list(prompt)))
 
-    def extend_shadow(self):
-        if self.shadows:
-            shadow, ids = self.random.choice(self.shadows)
+    def extend_next_turn(self):
+        if self.next_turns:
+            number, ids = self.random.choice(self.next_turns)
             more = [self.random.randrange(8) for _ in range(self.random.randrange(1, 20))]
             if len(ids) + len(more) < 128:
-                self.engine.extend_shadow(shadow, more)
+                self.engine.extend_next_turn(number, more)
                 ids += more
 
-    def close_shadow(self):
-        if self.shadows:
-            shadow, ids = self.shadows.pop(self.random.randrange(len(self.shadows)))
+    def close_next_turn(self):
+        if self.next_turns:
+            number, ids = self.next_turns.pop(self.random.randrange(len(self.next_turns)))
             right = self.random.randrange(len(ids) + 1)
             choices = (None, ids, ids[:right], ids[:right] + [5] * self.random.randrange(20))
-            self.engine.close_shadow(shadow, self.random.choice(choices))
+            self.engine.close_next_turn(number, self.random.choice(choices))
 
     def end_turn(self):
         if self.spent:
@@ -384,9 +384,9 @@ def test_an_engine_writes_only_pages_that_are_one_sequences_own(options, monkeyp
         watched.submit: 5,
         watched.fork: 3,
         watched.abort: 1,
-        watched.open_shadow: 2,
-        watched.extend_shadow: 3,
-        watched.close_shadow: 2,
+        watched.open_next_turn: 2,
+        watched.extend_next_turn: 3,
+        watched.close_next_turn: 2,
         watched.end_turn: 1,
         watched.step: 30,
         watched.rest: 0.7,
@@ -394,16 +394,16 @@ def test_an_engine_writes_only_pages_that_are_one_sequences_own(options, monkeyp
     for act in watched.random.choices([*acts], acts.values(), k=1500):
         if act != watched.submit or watched.engine.num_waiting < 6:
             act()
-    while watched.shadows:
-        watched.close_shadow()
+    while watched.next_turns:
+        watched.close_next_turn()
     while watched.engine.has_work:
         watched.step()
     watched.check_pages()
     assert watched.engine.stats.pages_used == 0
     counters = watched.engine.stats.counters
     assert watched.checked >= 800
-    assert min(counters.preemptions, counters.folds, counters.shadows_finished) > 5, counters
-    assert counters.shadows_dropped
+    assert min(counters.preemptions, counters.folds, counters.next_turns_finished) > 5, counters
+    assert counters.next_turns_dropped
     assert min(watched.seen[situation] for situation in ("copies", "forks", "shared pages")) > 5, watched.seen
     if options.get("step_tokens") == 8:
         assert watched.seen["forks in prefill"]

@@ -8,12 +8,12 @@ import torch
 
 import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
-from ponder.engine.graphs import GraphRunner, rounded
+from ponder.engine.graphs import GraphRunner, round_up
 from ponder.engine.pages import Chunk, PagedKV, bytes_per_page
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
 from ponder.engine.sequence import Context
-from ponder.kernels.fused import Choice
+from ponder.kernels.fused import KernelChoice
 from ponder.model.lora import add_lora, merge_lora
 from ponder.testing.parity import TOLERANCE
 from ponder.testing.tiny import ParrotModel, tiny_model
@@ -21,7 +21,7 @@ from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 PAGE = 16
 TOKENS = PhaseTokens()
-CHOICE = Choice("torch", "")
+CHOICE = KernelChoice("torch", "")
 PROMPTS = [[(7 * i * i + 3 * j) % 300 for j in range(1 + i)] for i in range(50)]  # across three page boundaries
 
 
@@ -110,7 +110,7 @@ def test_contexts_of_every_length_at_every_size(batch, opened):
     runner.assert_same_pages()
     assert runner.decoded > 10
     rows, pages = zip(*runner._passes, strict=True)
-    assert rounded(batch) in rows
+    assert round_up(batch) in rows
     assert {1, 2, 3} <= set(pages) if batch == 1 else max(pages) >= 3
 
 
@@ -125,18 +125,18 @@ def test_an_engine_gives_the_ids_that_it_gives_on_the_plain_runner(opened, monke
         assert a.segment.logprobs == pytest.approx(b.segment.logprobs, abs=1e-4)
 
 
-def test_forks_shadows_chunks_and_preemptions(opened):
+def test_forks_next_turns_chunks_and_preemptions(opened):
     """Pages are shared, copied, freed and written by others, and steps that only decode come between mixed ones."""
     model = tiny_model()
     memory = 22 * bytes_per_page(model.config, PAGE, model.compute_dtype)
     running = Engine(model, TOKENS, memory=memory, window=96, max_batch=9, step_tokens=24)
     requests = [running.submit(PROMPTS[30 + i], params(i, 40)) for i in range(3)]
-    shadow = running.open_shadow(PROMPTS[49])
+    next_turn = running.open_next_turn(PROMPTS[49])
     for _ in range(14):
         running.step()
     requests += [running.fork(requests[i], seed=50 + i) for i in (0, 0, 2)]
     requests += [running.submit(PROMPTS[33 + i], params(i, 40)) for i in range(3)]
-    running.close_shadow(shadow, PROMPTS[49])
+    running.close_next_turn(next_turn, PROMPTS[49])
     requests += [running.submit(PROMPTS[i], params(i)) for i in (49, 48, 2)]
     finished = drain(running)
     assert finished.keys() == set(requests)
@@ -146,7 +146,7 @@ def test_forks_shadows_chunks_and_preemptions(opened):
     assert runner.mixed > 3
     counters = running.stats.counters
     assert counters.preemptions > 0
-    assert counters.shadow_tokens > 0
+    assert counters.next_turn_tokens > 0
     assert running.stats.pages_used == 0
 
 
@@ -184,10 +184,10 @@ def test_bfloat16(opened):
 
 
 def test_sizes_grow_by_a_third_or_a_half():
-    sizes = sorted({rounded(count) for count in range(1, 2000)})
+    sizes = sorted({round_up(count) for count in range(1, 2000)})
     assert sizes[:9] == [1, 2, 3, 4, 6, 8, 12, 16, 24]
-    assert all(rounded(size) == size for size in sizes)
-    assert all(count <= rounded(count) < 1.5 * count for count in range(3, 2000))
+    assert all(round_up(size) == size for size in sizes)
+    assert all(count <= round_up(count) < 1.5 * count for count in range(3, 2000))
 
 
 # Weights -----------------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ def test_another_model_or_another_choice_needs_another_runner():
     model = tiny_model()
     runner = GraphRunner(model, paged(model, 4), CHOICE, capture=False)
     assert not runner.fits(tiny_model(), CHOICE)
-    assert not runner.fits(model, Choice("torch", "for another reason"))
+    assert not runner.fits(model, KernelChoice("torch", "for another reason"))
 
 
 def test_weights_that_moved_are_found_by_the_next_runner(opened):

@@ -502,9 +502,9 @@ def test_a_bad_value_is_refused_by_name(engine, fields, text):
         (lambda e: e.submit(PROMPT, SamplingParams(), deadline=float("nan")), "deadline is nan"),
         (lambda e: e.fork(0, seed=-1), "seed is -1"),
         (lambda e: e.fork(7), "request 7 cannot be forked"),
-        (lambda e: e.open_shadow([3, 99_999]), "ids[1] is 99999"),
-        (lambda e: e.open_shadow([1] * 500), "500 tokens does not fit"),
-        (lambda e: e.extend_shadow(e.open_shadow([1]), ["1"]), "ids[0] is '1'"),
+        (lambda e: e.open_next_turn([3, 99_999]), "ids[1] is 99999"),
+        (lambda e: e.open_next_turn([1] * 500), "500 tokens does not fit"),
+        (lambda e: e.extend_next_turn(e.open_next_turn([1]), ["1"]), "ids[0] is '1'"),
     ],
 )
 def test_a_bad_call_is_refused_before_it_touches_anybody(engine, call, text):

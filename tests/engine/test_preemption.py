@@ -129,33 +129,33 @@ def test_forks_under_pressure_go_on_as_they_would_in_peace(engine):
         assert_same(finish, expected[name])
 
 
-def test_shadows_give_way_before_sequences_do(engine):
+def test_next_turn_prefixes_are_evicted_before_sequences_are_preempted(engine):
     running = engine(8, max_batch=2)
-    shadow = running.open_shadow([(3 * i) % 290 for i in range(64)])
+    number = running.open_next_turn([(3 * i) % 290 for i in range(64)])
     request = running.submit(PROMPTS[3], greedy(90))
     for _ in range(3):
         running.step()
-    assert running.stats.pages_used >= 5, "four of the shadow"
+    assert running.stats.pages_used >= 5, "four of the next-turn prefix"
     finished = drain(running, pages=8)
-    assert running.stats.counters.shadows_dropped == 1
+    assert running.stats.counters.next_turns_dropped == 1
     assert running.stats.counters.preemptions == 0
     assert running.stats.pages_used == 0
-    running.close_shadow(shadow, [(3 * i) % 290 for i in range(64)])
+    running.close_next_turn(number, [(3 * i) % 290 for i in range(64)])
     drain(running, pages=8)
-    assert (running.stats.shadows, running.stats.counters.shadows_finished) == (0, 1), "there is room now"
+    assert (running.stats.next_turns, running.stats.counters.next_turns_finished) == (0, 1), "there is room now"
     assert_same(finished[request], engine(1000).generate([PROMPTS[3]], greedy(90))[0])
-    with pytest.raises(InvalidRequest, match=f"shadow {shadow} is closed"):
-        running.extend_shadow(shadow, [1, 2, 3])
+    with pytest.raises(InvalidRequest, match=f"next turn {number} is closed"):
+        running.extend_next_turn(number, [1, 2, 3])
 
 
-def test_what_is_only_cached_gives_way_before_shadows_do(engine):
+def test_what_is_only_cached_is_evicted_before_next_turn_prefixes(engine):
     running = engine(8, max_batch=2)
     running.generate([[(5 * i + 1) % 290 for i in range(64)]], greedy(1))
     assert running.stats.pages_cached == 4
-    running.open_shadow([(3 * i) % 290 for i in range(32)])
+    running.open_next_turn([(3 * i) % 290 for i in range(32)])
     request = running.submit(PROMPTS[3], greedy(70))
     finished = drain_until_finished(running)
-    assert (running.stats.evictions, running.stats.counters.shadows_dropped, running.stats.shadows) == (3, 0, 1)
+    assert (running.stats.evictions, running.stats.counters.next_turns_dropped, running.stats.next_turns) == (3, 0, 1)
     assert_same(finished[request], engine(1000).generate([PROMPTS[3]], greedy(70))[0])
 
 

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.property, pytest.mark.skipif(not TARGETS, reason="the 
 
 
 def compiled(logits_SV, picks, target="native"):
-    fused.pick(logits_SV, picks, target=target)
+    fused.pick_compiled(logits_SV, picks, target=target)
 
 
 def kept(scores_V, params):
@@ -119,10 +119,10 @@ def test_the_same_seed_draws_the_same_id(source, params, seed, index, steps, dat
         return
     picks = [Pick(params, seed) for _ in (*TARGETS, "torch")]
     for pick in picks:
-        pick.ask(index, Rule(banned=banned), allowed_V)
+        pick.constrain(index, Rule(banned=banned), allowed_V)
     for pick, target in zip(picks, TARGETS, strict=False):
         compiled(logits_V[None], [pick], target)
-    sampling.pick(logits_V[None], picks[-1:])
+    sampling.pick_with_torch(logits_V[None], picks[-1:])
     if params.temperature:
         expected = drawn(scores_V, params, float(uniforms([seed], [index])))
     else:
@@ -153,7 +153,7 @@ def test_a_large_vocabulary_is_drawn_from_by_the_same_rules(fields, spread):
     for seed in range(8):
         logits_V = made(seed, 151_936, spread, steps=64 if seed % 2 else 0)
         pick = Pick(params, seed)
-        pick.ask(seed)
+        pick.constrain(seed)
         compiled(logits_V[None], [pick])
         scores_V = logits_V / torch.tensor(0.8)
         expected = large(scores_V, params, float(uniforms([seed], [seed])))
@@ -193,7 +193,7 @@ def test_frequencies_pass_a_chi_square_test(fields):
     pick = Pick(params, 9)
     counts = torch.zeros(V, dtype=torch.float64)
     for index in range(draws):
-        pick.ask(index)
+        pick.constrain(index)
         compiled(logits_V[None], [pick])
         counts[pick.id] += 1
     pairs = kept(logits_V / params.temperature, params)
@@ -214,7 +214,7 @@ def test_the_uniform_number_is_that_of_the_torch_rules(seed, index):
     """Two thirds of the way through V equal weights stands what two thirds says."""
     V = 4096
     pick = Pick(SamplingParams(), seed)
-    pick.ask(index)
+    pick.constrain(index)
     compiled(torch.zeros(1, V), [pick])
     assert pick.id == int(float(uniforms([seed], [index])) * V)
 
@@ -231,7 +231,7 @@ def test_what_is_forced_or_replaced_is_reported_with_the_probability_the_model_g
         (Rule(banned=(0, 2, 3), closing=(0, 2), instead=3), 1, 0),
         (Rule(), None, 0),
     ):
-        pick.ask(0, rule)
+        pick.constrain(0, rule)
         compiled(logits_V[None], [pick], target)
         assert id in (None, pick.id)
         assert pick.put_in == put_in
@@ -248,7 +248,7 @@ def test_logits_that_are_not_finite_are_refused(row, target):
     with pytest.raises(NotFinite):
         compiled(torch.stack([good, torch.tensor(row)]), picks, target)
     with pytest.raises(NotFinite):
-        sampling.pick(torch.stack([good, torch.tensor(row)]), picks)
+        sampling.pick_with_torch(torch.stack([good, torch.tensor(row)]), picks)
 
 
 @pytest.mark.parametrize("rules", [*TARGETS, "torch"])
@@ -257,9 +257,9 @@ def test_top_p_ends_with_the_id_that_reaches_it(rules, top_p, kept):
     ids = set()
     for seed in range(60):
         pick = Pick(SamplingParams(top_p=top_p), seed)
-        pick.ask(0)
+        pick.constrain(0)
         if rules == "torch":
-            sampling.pick(torch.ones(1, 4), [pick])
+            sampling.pick_with_torch(torch.ones(1, 4), [pick])
         else:
             compiled(torch.ones(1, 4), [pick], rules)
         ids.add(pick.id)
@@ -268,7 +268,7 @@ def test_top_p_ends_with_the_id_that_reaches_it(rules, top_p, kept):
 
 def test_a_mask_of_another_vocabulary_is_refused():
     pick = Pick(SamplingParams(), 0)
-    pick.ask(0, allowed_V=torch.ones(7, dtype=torch.bool))
+    pick.constrain(0, allowed_V=torch.ones(7, dtype=torch.bool))
     with pytest.raises(ValueError, match="a mask of 7 ids for a vocabulary of 8"):
         compiled(torch.zeros(1, 8), [pick])
 
@@ -280,7 +280,7 @@ def test_what_the_model_gives_no_chance_is_never_drawn(target):
     for fields in ({}, {"top_k": 30}, {"top_p": 0.99}, {"min_p": 1e-9}):
         for seed in range(20):
             pick = Pick(SamplingParams(top_logprobs=4, **fields), seed)
-            pick.ask(seed)
+            pick.constrain(seed)
             compiled(logits_V[None], [pick], target)
             assert pick.id in (7, 31)
             assert [id for id, _ in pick.likeliest()] == [7, 31, 0, 1]
@@ -299,10 +299,10 @@ def test_what_the_model_gives_no_chance_is_never_drawn(target):
 )
 def test_extreme_values_overflow_nothing(params, rules):
     pick = Pick(params, 3)
-    pick.ask(0)
+    pick.constrain(0)
     rows_SV = torch.tensor([[3.0, 2.0, 90.0, -90.0]])
     if rules == "torch":
-        sampling.pick(rows_SV, [pick])
+        sampling.pick_with_torch(rows_SV, [pick])
     else:
         compiled(rows_SV, [pick], rules)
     assert pick.id == 2

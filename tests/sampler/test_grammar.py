@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from ponder.dialogue import CONTROL_TOKENS, load_format
-from ponder.engine.constraint import Constraint
-from ponder.sampler.grammar import compile_grammar
-from ponder.sampler.grammar_limits import MAX_COMBINED, MAX_PATTERN, MAX_SCHEMA
+from ponder.engine.sequence import Constraint
+from ponder.sampler.grammar import MAX_COMBINED, MAX_PATTERN, MAX_SCHEMA, compile_grammar
 from ponder.sampler.protocol import JsonSchema, Regex
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer

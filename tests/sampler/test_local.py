@@ -64,7 +64,7 @@ def idle(sampler, seconds=1.0):
     """Whether everything is back within so many seconds: no job, no page in use."""
 
     def left():
-        return sampler.num_jobs or sampler.engine.has_work or sampler.engine.stats.pages_used
+        return sampler.num_generations or sampler.engine.has_work or sampler.engine.stats.pages_used
 
     end = time.monotonic() + seconds
     while sampler._driver.call(left).result():
@@ -454,7 +454,7 @@ def test_a_full_queue_is_an_error_and_nothing_of_the_request_is_kept():
             await asyncio.sleep(0.001)
         with pytest.raises(Overloaded, match="max_waiting"):
             await sampler.sample(asked(n=3))
-        assert sampler.num_jobs == 1
+        assert sampler.num_generations == 1
         accepted = await sampler.sample(asked(n=2))
         return sampler, await first, accepted
 

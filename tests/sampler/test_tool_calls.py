@@ -18,10 +18,9 @@ from ponder.engine.blocks import CacheKey
 from ponder.engine.phases import Phases
 from ponder.engine.sequence import Sequence
 from ponder.kernels import Pick
-from ponder.sampler.call_text import CallText
 from ponder.sampler.calling import compile_calling
 from ponder.sampler.protocol import JsonSchema, NamedTool, ParallelCalls, Request, ToolChoice
-from ponder.sampler.visible import VisibleText, cut_at_stop
+from ponder.sampler.visible import CallText, VisibleText, cut_at_stop
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer
 from ponder.types import Origin, Phase, SamplingParams

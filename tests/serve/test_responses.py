@@ -594,10 +594,10 @@ def test_the_engine_works_for_nobody_who_left(live: Live, client: openai.OpenAI)
             with contextlib.suppress(openai.APITimeoutError):
                 hasty.responses.create(model="tiny", input="x")
     for _ in range(400):
-        if tiny.num_jobs == 0 and live.state.idle:
+        if tiny.num_generations == 0 and live.state.idle:
             break
         time.sleep(0.05)
-    assert tiny.num_jobs == 0
+    assert tiny.num_generations == 0
     assert live.state.idle
 
 

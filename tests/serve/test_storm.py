@@ -118,8 +118,8 @@ async def held(live: Live) -> dict[str, int]:
     return {
         "pages": stats.pages_used,
         "sequences": stats.running + stats.waiting,
-        "shadows": stats.shadows,
-        "jobs": local.num_jobs,
+        "next_turns": stats.next_turns,
+        "generations": local.num_generations,
         "commands": local._driver.num_commands,
         "running": admission.num_running,
         "waiting": admission.num_waiting,

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from ponder.engine.engine import COMPUTE_LOCK, Engine
-from ponder.engine.events import Event
+from ponder.engine.sequence import Event
 from ponder.types import InvalidRequest
 
 T = TypeVar("T")

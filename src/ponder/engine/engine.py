@@ -1,4 +1,4 @@
-"""Ids in, ids out. `step()` is schedule → ask → run → emit."""
+"""The engine: ids in, ids out, many requests at once; `step()` is schedule → constrain → run → emit."""
 
 from __future__ import annotations
 
@@ -10,30 +10,27 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ponder.engine.blocks import BlockCache, CacheKey
-from ponder.engine.choosing import ask, heed
-from ponder.engine.constraint import Constraint
-from ponder.engine.events import Event, FailEvent, FinishEvent
+from ponder.engine.blocks import BlockCache, CacheKey, num_pages
 from ponder.engine.kernel import Kernel, StepRunner, open_runner
-from ponder.engine.memory import num_pages
 from ponder.engine.pages import bytes_per_page
 from ponder.engine.phases import Phases
 from ponder.engine.requests import (
     check_deadline,
     check_ids,
+    check_num_waiting,
     check_params,
     check_prompt,
     check_seed,
     check_sizes,
     check_thinking,
+    check_waiting_tokens,
 )
-from ponder.engine.scheduler import Scheduler, common_prefix
-from ponder.engine.sequence import Sequence, Shadow
-from ponder.engine.stats import Counters, EngineStats
-from ponder.kernels.fused import Choice, Quantize
+from ponder.engine.scheduler import Counters, EngineStats, Scheduler, common_prefix
+from ponder.engine.sequence import Constraint, Event, FailEvent, FinishEvent, NextTurnPrefix, Sequence
+from ponder.kernels.fused import KernelChoice, Quantize
 from ponder.kernels.sampling import NotFinite, Pick
 from ponder.model.transformer import Transformer
-from ponder.types import InvalidRequest, Overloaded, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
+from ponder.types import InvalidRequest, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
 
 COMPUTE_LOCK = threading.RLock()  # one model computes at a time in a process: two would only share the same cores
 PAGE_SIZE = 16
@@ -59,18 +56,20 @@ class Engine:
         kernel: Kernel = "auto",
         quantize: Quantize | None = None,
     ) -> None:
-        """max_batch: sequences that run at once. window: tokens of one context, prompt and answer together; None: the
-        longest that the model was made for and the memory holds.
-        memory: of the cache, in bytes (int) or as a fraction of what is free (float); None: enough for max_batch
-        windows, but at most a quarter of what is free. It is never exceeded, and taken as it is used.
+        """max_batch: sequences that run at once.
+        window: tokens of one context, prompt and answer together. None: as many as the model was made for and the
+            memory holds.
+        memory: of the cache, in bytes (int) or as a fraction of what is free (float). None: enough for max_batch
+            windows, but at most a quarter of what is free. It is never exceeded, and taken as it is used.
         step_tokens: rows of one step, at most (but every running sequence may decode).
-        max_waiting, max_waiting_tokens: more requests, or more tokens of theirs, are refused while so many wait.
+        max_waiting: requests that may wait; further ones are refused.
+        max_waiting_tokens: tokens of the requests that wait; a request that would exceed it is refused.
         deterministic: logits do not depend on batch, chunking or cache, bit for bit; slower.
-        share_prefixes: False computes every prompt anew.
+        share_prefixes: False computes every prompt from its first token.
         kernel: "fused" is compiled for bfloat16 on this processor; "auto" takes it where it covers model and machine,
-        CUDA graphs for decoding on a GPU, else "torch". `Engine.kernel` says what runs and why.
+            CUDA graphs for decoding on a GPU, else "torch". `Engine.kernel` says what runs and why.
         quantize: "int8" has the fused kernel compute with weights rounded to 8 bits: half the memory to read, at a
-        little loss (bench/results/int8_quality.md). The model's own weights stay as they are.
+            little loss (bench/results/int8_quality.md). The model's own weights stay as they are.
 
         Raises InvalidRequest for sizes that are impossible, and for kernel "fused" or int8 weights where that kernel
         cannot run.
@@ -101,8 +100,8 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether a request, or the warming of a next turn, is unfinished."""
-        return bool(self._sequences) or any(shadow.closed for shadow in self._scheduler.shadows.values())
+        """Whether a request, or the prefill of a next turn, is unfinished."""
+        return bool(self._sequences) or any(prefix.closed for prefix in self._scheduler.next_turns.values())
 
     @property
     def max_batch(self) -> int:
@@ -120,11 +119,11 @@ class Engine:
 
     @property
     def loaded(self) -> bool:
-        """Whether there is too much else to do to make next turns warm."""
+        """Whether requests leave no time to prefill next turns."""
         return self._scheduler.loaded
 
     @property
-    def kernel(self) -> Choice:
+    def kernel(self) -> KernelChoice:
         """What computes the steps, and why nothing faster does."""
         return self._runner.choice
 
@@ -136,7 +135,7 @@ class Engine:
             running=self.num_running,
             waiting=self.num_waiting,
             waiting_tokens=self._waiting_tokens(),
-            shadows=len(self._scheduler.shadows),
+            next_turns=len(self._scheduler.next_turns),
             page_size=PAGE_SIZE,
             pages_used=self._blocks.num_used,
             pages_cached=self._blocks.num_cached,
@@ -228,7 +227,7 @@ class Engine:
                 return events
             self._counters.steps += 1
             for sequence in step.ready:
-                ask(sequence, self._phases)
+                self._phases.constrain(sequence)
             try:
                 self._runner.run(step)
             except NotFinite:
@@ -242,7 +241,7 @@ class Engine:
         self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams], *, start: Phase = Phase.ANSWER
     ) -> list[FinishEvent]:
         """Run prompts to their ends and return the results in their order. params: one for all, or one per prompt."""
-        with COMPUTE_LOCK:  # all of it: nobody else may step, and take the events
+        with COMPUTE_LOCK:  # all of it: no other thread may step, and take the events
             if self._sequences:
                 raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
             each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
@@ -260,36 +259,40 @@ class Engine:
 
     # Next turns -------------------------------------------------------------------------------------------------------
 
-    def open_shadow(self, ids: Seq[int], *, tenant: str = "", adapter: str = "") -> int:
-        """Begin to make a later prompt warm: `ids` are what it will begin with, as far as is known. They run through
-        the model beside other work, in chunks, sharing every page that is cached. Returns the shadow's number."""
+    def open_next_turn(self, ids: Seq[int], *, tenant: str = "", adapter: str = "") -> int:
+        """Begin to prefill the next turn's prompt: `ids` are what it will begin with, as far as is known.
+
+        They run through the model beside other work, in chunks, sharing every page that is cached. Returns a number.
+        """
         self._check_open()
-        self._check_shadow(len(ids), ids)
+        self._check_next_turn(len(ids), ids)
         number = self._number()
         key = CacheKey(self.weights_version, adapter, tenant)
-        self._scheduler.shadows[number] = Shadow(key=key, tokens=list(ids), number=number)
+        self._scheduler.next_turns[number] = NextTurnPrefix(key=key, tokens=list(ids), number=number)
         return number
 
-    def extend_shadow(self, shadow: int, ids: Seq[int]) -> None:
-        """`ids` come next. Raises InvalidRequest behind `close_shadow`, and beyond the window."""
-        known = self._scheduler.shadows.get(shadow)
+    def extend_next_turn(self, number: int, ids: Seq[int]) -> None:
+        """`ids` come next. Raises InvalidRequest after `close_next_turn`, and beyond the window."""
+        known = self._scheduler.next_turns.get(number)
         if known is None or known.closed:
-            raise InvalidRequest(f"shadow {shadow} is closed, or never was: open another")
-        self._check_shadow(len(known.tokens) + len(ids), ids)
+            raise InvalidRequest(f"next turn {number} is closed, or never was: open another")
+        self._check_next_turn(len(known.tokens) + len(ids), ids)
         known.tokens += ids
 
-    def close_shadow(self, shadow: int, ids: Seq[int] | None) -> None:
-        """The turn is over. `ids`: exactly what the next prompt will begin with; what is missing runs as soon as there
-        is time (`has_work`), then the pages stay cached. None: there is no next turn."""
+    def close_next_turn(self, number: int, ids: Seq[int] | None) -> None:
+        """The turn is over. What is missing runs as soon as there is time (`has_work`), then the pages stay cached.
+
+        ids: exactly what the next prompt will begin with. None: there is no next turn.
+        """
         with COMPUTE_LOCK:
-            known = self._scheduler.shadows.get(shadow)
+            known = self._scheduler.next_turns.get(number)
             if known is None:
                 return
             if ids is None:
-                self._scheduler.drop_shadow(known)
+                self._scheduler.drop_next_turn(known)
             else:
-                self._check_shadow(len(ids), ids)
-                self._scheduler.close_shadow(known, ids)
+                self._check_next_turn(len(ids), ids)
+                self._scheduler.close_next_turn(known, ids)
 
     def end_turn(self, spent_ids: Seq[int], next_ids: Seq[int], *, tenant: str = "", adapter: str = "") -> int:
         """Free what the cache holds of `spent_ids` (a prompt and all that was generated) beyond what `next_ids`, the
@@ -340,7 +343,7 @@ class Engine:
 
     def _emit(self, sequence: Sequence, events: list[Event]) -> None:
         """The sequence has its next token: it goes on, folds or ends."""
-        heed(sequence, self._phases)
+        self._phases.follow(sequence)
         if sequence.error is not None:
             events.append(FailEvent(sequence.error, self._finish(sequence, StopReason.ABORTED)))
             return
@@ -368,7 +371,7 @@ class Engine:
         late = [each for each in self._sequences.values() if each.deadline is not None and each.deadline <= now]
         return [self._finish(sequence, StopReason.DEADLINE) for sequence in late]
 
-    def _check_shadow(self, length: int, ids: Seq[int]) -> None:
+    def _check_next_turn(self, length: int, ids: Seq[int]) -> None:
         check_ids(ids, self.model.config.vocab_size)
         if length > self.window:
             raise InvalidRequest(f"a prompt that begins with {length} tokens does not fit the window of {self.window}")
@@ -387,8 +390,8 @@ class Engine:
         return sequence.state_at is not None and id == self._phases.tokens.fold
 
     def _fold(self, sequence: Sequence) -> None:
-        """The context becomes what stood before the thinking, and the state; the state's keys and values are computed
-        anew behind it, so that what follows equals a fresh prefill."""
+        """The context becomes what stood before the thinking, and the state. The state's keys and values are computed
+        again after it, so that what follows equals a fresh prefill."""
         assert sequence.state_at is not None
         before, state = sequence.tokens[: sequence.think_at], sequence.tokens[sequence.state_at :]
         sequence.end_segment()
@@ -404,14 +407,12 @@ class Engine:
         page_bytes = bytes_per_page(config, PAGE_SIZE, self.model.compute_dtype)
         longest = window or config.max_positions
         pages = num_pages(memory, page_bytes, PAGE_SIZE, (max_batch + 1) * (longest + PAGE_SIZE), weight.device)
-        if pages * PAGE_SIZE >= longest:
-            return pages, longest
-        if window is not None:
+        if window is not None and pages * PAGE_SIZE < window:
             raise InvalidRequest(
                 f"the cache holds {pages * PAGE_SIZE} tokens, fewer than the window of {window}: give memory of at "
                 f"least {-(-window // PAGE_SIZE) * page_bytes} bytes, or a smaller window"
             )
-        return pages, pages * PAGE_SIZE
+        return pages, min(longest, pages * PAGE_SIZE)
 
     def _forget(self, before: StepRunner | None = None) -> None:
         """Start from an empty cache, with the weights and in the dtype that the model has now."""
@@ -449,17 +450,10 @@ class Engine:
         return sum(len(sequence.tokens) for sequence in self._scheduler.waiting)
 
     def _check_load(self, num_tokens: int) -> None:
-        max_batch, *_ = self._options
-        waiting = self.num_waiting - max(0, max_batch - self.num_running)  # those that the next step takes do not count
-        if waiting < 0:
+        """Raises Overloaded where a request of `num_tokens` would wait among too many."""
+        free = max(0, self.max_batch - self.num_running)  # requests that the next step takes do not count
+        if self.num_waiting < free:
             return
-        if self._max_waiting is not None and waiting >= self._max_waiting:
-            raise Overloaded(f"{waiting} requests are waiting, the limit of max_waiting: try again later")
-        if self._max_waiting_tokens is None or not self.num_waiting:
-            return
-        waiting = self._waiting_tokens()
-        if waiting + num_tokens > self._max_waiting_tokens:
-            raise Overloaded(
-                f"requests of {waiting} tokens are waiting, and this one has {num_tokens}: with max_waiting_tokens of "
-                f"{self._max_waiting_tokens} that is too many, try again later"
-            )
+        check_num_waiting(self.num_waiting - free, self._max_waiting)
+        if self._max_waiting_tokens is not None and self.num_waiting:
+            check_waiting_tokens(self._waiting_tokens(), num_tokens, self._max_waiting_tokens)

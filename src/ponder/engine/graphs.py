@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ponder.engine.pages import PagedKV
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
-from ponder.kernels.fused import Choice
+from ponder.kernels.fused import KernelChoice
 from ponder.model.transformer import Transformer
 
 MOST_PAGES = 1 << 14  # of a pass, padding included; with more to read, it is not the launches that take the time
@@ -32,7 +32,7 @@ class GraphRunner(Runner):
     pages: their last page is not the scheduler's: padding is written there.
     """
 
-    def __init__(self, model: Transformer, pages: PagedKV, choice: Choice, *, capture: bool = True) -> None:
+    def __init__(self, model: Transformer, pages: PagedKV, choice: KernelChoice, *, capture: bool = True) -> None:
         """capture False: the same passes, launched kernel by kernel (where there is no GPU)."""
         super().__init__(model, pages, choice, deterministic=False)
         self._capture = capture
@@ -41,7 +41,7 @@ class GraphRunner(Runner):
         self._pool = torch.cuda.graph_pool_handle() if capture else None
         self._where = layout(model)
 
-    def fits(self, model: Transformer, choice: Choice) -> bool:
+    def fits(self, model: Transformer, choice: KernelChoice) -> bool:
         """Whether what was recorded still computes `model`: its weights may have changed, but not moved."""
         return choice == self.choice and model is self._model and layout(model) == self._where
 
@@ -54,7 +54,7 @@ class GraphRunner(Runner):
     def logits(self, step: Step) -> Tensor:
         """logits_SV of the sequences that are ready, in their order. They hold until the next run."""
         longest = max(chunk.start // self.pages.page_size + 1 for chunk in step.chunks)
-        size = (rounded(len(step.chunks)), rounded(longest))
+        size = (round_up(len(step.chunks)), round_up(longest))
         # In a pass every context is padded to the longest.
         if size[0] * size[1] > MOST_PAGES or any(chunk.length > 1 for chunk in step.chunks):
             return super().logits(step)
@@ -152,7 +152,7 @@ class _Attend:
         return o_BKGd.reshape(B, H, d).transpose(0, 1)[None]
 
 
-def rounded(count: int) -> int:
+def round_up(count: int) -> int:
     """The next of 1, 2, 3, 4, 6, 8, 12, 16, …: at most half as much again."""
     power = 1 << max(0, count.bit_length() - 1)
     return next(size for size in (power, power + power // 2, 2 * power) if size >= count)

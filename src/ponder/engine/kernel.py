@@ -13,7 +13,7 @@ from ponder.engine.graphs import GraphRunner
 from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
-from ponder.kernels.fused import PAGE_SIZE, Choice, FusedStep, Quantize, choose_kernel
+from ponder.kernels.fused import PAGE_SIZE, FusedStep, KernelChoice, Quantize, choose_kernel
 from ponder.model.shape import step_shape
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
@@ -28,7 +28,7 @@ class StepRunner(Protocol):
     """Runs steps over pages that it owns. choice: what it is, and why nothing faster."""
 
     @property
-    def choice(self) -> Choice: ...
+    def choice(self) -> KernelChoice: ...
     @property
     def pages(self) -> Pages: ...
     def run(self, step: Step) -> None:
@@ -40,7 +40,13 @@ class StepRunner(Protocol):
 
 class FusedRunner:
     def __init__(
-        self, model: Transformer, num_pages: int, choice: Choice, *, deterministic: bool, quantize: Quantize | None
+        self,
+        model: Transformer,
+        num_pages: int,
+        choice: KernelChoice,
+        *,
+        deterministic: bool,
+        quantize: Quantize | None,
     ) -> None:
         self.choice = choice
         self.pages = FusedStep(
@@ -53,7 +59,7 @@ class FusedRunner:
             quantize=quantize,
         )
 
-    def fits(self, model: Transformer, choice: Choice) -> bool:
+    def fits(self, model: Transformer, choice: KernelChoice) -> bool:
         """Whether `forget` is enough to run `model` as it is now."""
         return choice == self.choice and self.pages.fits(step_shape(model), _weights(model))
 
@@ -106,20 +112,20 @@ def open_runner(
     return FusedRunner(model, num_pages, choice, deterministic=deterministic, quantize=quantize)
 
 
-def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: bool) -> Choice:
+def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: bool) -> KernelChoice:
     if kernel not in ("auto", "torch", "fused"):
         raise InvalidRequest(f"kernel is {kernel!r}: choose from 'auto', 'torch', 'fused'")
     if kernel == "torch":
-        return Choice("torch", "as asked")
+        return KernelChoice("torch", "as asked")
     choice = _covered(model, page_size)
     if kernel == "auto" and _on_gpu(model) and type(model) is Transformer and not deterministic:
-        return Choice(GRAPHS, "")
+        return KernelChoice(GRAPHS, "")
     if kernel == "fused" and choice.kernel == "torch":
         raise InvalidRequest(f"kernel 'fused' cannot run: {choice.reason}; choose 'auto' or 'torch'")
     return choice
 
 
-def _check_quantize(quantize: str | None, choice: Choice) -> None:
+def _check_quantize(quantize: str | None, choice: KernelChoice) -> None:
     if quantize not in (None, *get_args(Quantize)):
         raise InvalidRequest(f"quantize is {quantize!r}: choose 'int8', or None for the weights as they are")
     if quantize and choice.kernel in ("torch", GRAPHS):
@@ -129,11 +135,11 @@ def _check_quantize(quantize: str | None, choice: Choice) -> None:
         )
 
 
-def _covered(model: Transformer, page_size: int) -> Choice:
+def _covered(model: Transformer, page_size: int) -> KernelChoice:
     if type(model) is not Transformer:
-        return Choice("torch", f"the model is a {type(model).__name__}, which may compute something of its own")
+        return KernelChoice("torch", f"the model is a {type(model).__name__}, which may compute something of its own")
     if any(getattr(module, "adapter_pending", False) for module in model.modules()):
-        return Choice("torch", "a LoRA adapter is not merged into the weights")
+        return KernelChoice("torch", "a LoRA adapter is not merged into the weights")
     assert page_size == PAGE_SIZE
     return choose_kernel(step_shape(model), _weights(model), model.compute_dtype)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ponder.engine.sequence import Sequence
 from ponder.kernels.sampling import NO_RULE, Rule
-from ponder.types import Phase, PhaseTokens
+from ponder.types import Phase, PhaseTokens, PonderError
 
 
 class Phases:
@@ -64,7 +64,35 @@ class Phases:
             return False
         return sum(confidences) / stop.window < stop.threshold
 
-    def put_in(self, sequence: Sequence, rule: Rule) -> None:
+    def constrain(self, sequence: Sequence) -> None:
+        """Before the step: give the pick of a sequence that is ready what may come next, by phase, bias and grammar.
+        An error of its grammar is kept in `error`."""
+        rule, allowed_V = self.rule(sequence), None
+        if sequence.constraint is not None and sequence.phase is not Phase.THINK and rule.forced is None:
+            try:
+                allowed_V = sequence.constraint.allowed()
+            except PonderError as error:
+                sequence.error = error
+        sequence.pick.constrain(sequence.num_generated, rule, allowed_V)
+
+    def follow(self, sequence: Sequence) -> None:
+        """After the step: move the forced ids, the grammar and the confidence on. The phase is still that of before."""
+        pick = sequence.pick
+        if pick.put_in:
+            self._put_in(sequence, pick.rule)
+        if pick.allowed_V is not None:
+            assert sequence.constraint is not None
+            try:
+                sequence.constraint.advance(pick.id)
+            except PonderError as error:
+                sequence.error = error
+        stop = sequence.params.thinking.confidence
+        if stop is not None and sequence.phase is Phase.THINK:
+            sequence.confidences.append(pick.confidence)
+            if len(sequence.confidences) > stop.window:
+                sequence.confidences.popleft()
+
+    def _put_in(self, sequence: Sequence, rule: Rule) -> None:
         """An id was forced, or took the place of what was sampled, by this rule."""
         if rule.forced is None:
             sequence.pending.extend(self.tokens.continuation[1:])

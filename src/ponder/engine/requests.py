@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from ponder.model.config import ModelConfig
-from ponder.types import InvalidRequest, Phase, PhaseTokens, SamplingParams, ThinkingLimits, WindowExceeded
+from ponder.types import InvalidRequest, Overloaded, Phase, PhaseTokens, SamplingParams, ThinkingLimits, WindowExceeded
 
 MAX_SEED = 2**64 - 1
 MAX_TOP_LOGPROBS = 20
@@ -75,6 +75,21 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
         _number("thinking.confidence.threshold", confidence.threshold, "a number above 0", lambda value: value > 0)
         _integer("thinking.confidence.window", confidence.window, 1)
         _integer("thinking.confidence.top", confidence.top, 1)
+
+
+def check_num_waiting(waiting: int, most: int | None) -> None:
+    """Raises Overloaded. most: None where the number of waiting requests is not limited."""
+    if most is not None and waiting >= most:
+        raise Overloaded(f"{waiting} requests are waiting, the limit of max_waiting: try again later")
+
+
+def check_waiting_tokens(waiting: int, num_tokens: int, most: int) -> None:
+    """Raises Overloaded. waiting: tokens of all requests that wait; num_tokens: of the one to be added."""
+    if waiting + num_tokens > most:
+        raise Overloaded(
+            f"requests of {waiting} tokens are waiting, and this one has {num_tokens}: with max_waiting_tokens of "
+            f"{most} that is too many, try again later"
+        )
 
 
 def check_sizes(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ponder.engine.pages import Chunk, PagedKV
-from ponder.engine.sampling import pick
+from ponder.engine.sampling import pick_with_torch
 from ponder.engine.scheduler import Step
-from ponder.kernels.fused import Choice
+from ponder.kernels.fused import KernelChoice
 from ponder.model.transformer import Attend, Transformer
+from ponder.types import TopLogprobs
 
 _TILE = 32  # rows of a deterministic pass
+_MOST_LOGITS = 1 << 25  # of a prompt, that exist at once: 128 MB of float32
 
 
 class Runner:
@@ -25,7 +27,7 @@ class Runner:
     itself. Slower, and bit for bit the same for any batch, any chunking, prefill or decode.
     """
 
-    def __init__(self, model: Transformer, pages: PagedKV, choice: Choice, *, deterministic: bool) -> None:
+    def __init__(self, model: Transformer, pages: PagedKV, choice: KernelChoice, *, deterministic: bool) -> None:
         self.choice = choice
         self.pages = pages
         self._model = model
@@ -34,7 +36,7 @@ class Runner:
     @torch.inference_mode()
     def run(self, step: Step) -> None:
         """The sequences that are ready have their picks. Raises NotFinite."""
-        pick(self.logits(step), [sequence.pick for sequence in step.ready])
+        pick_with_torch(self.logits(step), [sequence.pick for sequence in step.ready])
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
@@ -69,6 +71,28 @@ class Runner:
         h_SD = torch.cat(hidden)[rows]
         logits = [self._model.unembed(F.pad(h_D, (0, 0, 0, _TILE - len(h_D))))[: len(h_D)] for h_D in h_SD.split(_TILE)]
         return torch.cat(logits)
+
+
+def prompt_logprobs(model: Transformer, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
+    """For each id but the first: its natural log-probability after those before it, at temperature 1, and the `top`
+    likeliest ids at its place.
+
+    By the training forward, once through the whole prompt: a step keeps the logits of last tokens only. The caller
+    holds `COMPUTE_LOCK` and has checked the ids.
+    """
+    logprobs: list[float] = []
+    likeliest: list[TopLogprobs] = []
+    with torch.inference_mode():
+        ids_T = torch.tensor(ids, device=model.model.embed_tokens.weight.device)
+        h_TD = model.hidden(ids_T[None])[0, :-1]
+        num_rows = max(1, _MOST_LOGITS // model.config.vocab_size)
+        for h_ND, ids_N in zip(h_TD.split(num_rows), ids_T[1:].split(num_rows), strict=True):
+            logprobs_NV = model.unembed(h_ND).float().log_softmax(-1)
+            logprobs += logprobs_NV.gather(1, ids_N[:, None])[:, 0].tolist()
+            values, places = logprobs_NV.topk(top)
+            rows = zip(places.tolist(), values.tolist(), strict=True)
+            likeliest += [tuple(zip(row, values, strict=True)) for row, values in rows]
+    return logprobs, likeliest
 
 
 class _Padded:

@@ -20,7 +20,7 @@ Rules = SamplingParams | Pick
 _CANDIDATES = 128  # ids that truncation looks at first: sorting them all costs as much as a small model's step
 
 
-def pick(logits_SV: Tensor, picks: Sequence[Pick]) -> None:
+def pick_with_torch(logits_SV: Tensor, picks: Sequence[Pick]) -> None:
     """Make each pick from its row of logits. Log-probabilities are the model's, before rule, bias and grammar.
 
     Raises NotFinite.

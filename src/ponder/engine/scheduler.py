@@ -1,8 +1,8 @@
-"""Who runs next, on which tokens, in which pages.
+"""The order in which sequences run, and the pages that each step needs.
 
-First come, first served. Every running sequence decodes one token a step; prompts ride along in chunks; shadows take
-what is left. When pages run out, shadows give way first, then the sequence that came last: it waits with its tokens,
-and what is no longer cached is computed again.
+First come, first served. Every running sequence decodes one token a step, prompts join in chunks, and next-turn
+prefixes take what is left. When pages run out, next-turn prefixes are evicted first; then the sequence that came last
+is preempted: it waits with its tokens, and what is no longer cached is computed again.
 """
 
 from __future__ import annotations
@@ -14,11 +14,51 @@ from dataclasses import dataclass, field
 
 from ponder.engine.blocks import BlockCache
 from ponder.engine.pages import Chunk, Pages
-from ponder.engine.sequence import Context, Sequence, Shadow
-from ponder.engine.stats import Counters
+from ponder.engine.sequence import Context, NextTurnPrefix, Sequence
 
-SHADOW_CHUNK = 32  # tokens; a shadow that is still growing runs so many at a time
+NEXT_TURN_CHUNK = 32  # tokens that a growing next-turn prefix runs at a time
 _BLOCK = 64  # ids compared at once
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts since the engine was made. Tokens are rows that went through the model, except `cached_tokens`.
+
+    recomputed_tokens: run once more, after a preemption or a fold.
+    cached_tokens: of prompts, found in the tree.
+    next_turn_tokens: of next-turn prefixes.
+    next_turns_finished: next-turn prefixes that are cached whole.
+    next_turns_deferred: steps in which next-turn prefixes waited because of load.
+    next_turns_dropped: evictions of next-turn prefixes, because pages were short or too many waited.
+    """
+
+    steps: int = 0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+    recomputed_tokens: int = 0
+    cached_tokens: int = 0
+    next_turn_tokens: int = 0
+    next_turns_finished: int = 0
+    next_turns_deferred: int = 0
+    next_turns_dropped: int = 0
+    preemptions: int = 0
+    folds: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """A snapshot of an engine. pages_used + pages_cached + pages_free is the whole cache."""
+
+    counters: Counters
+    running: int
+    waiting: int
+    waiting_tokens: int
+    next_turns: int
+    page_size: int
+    pages_used: int
+    pages_cached: int
+    pages_free: int
+    evictions: int
 
 
 @dataclass(slots=True)
@@ -57,7 +97,7 @@ class Scheduler:
         self._share = share
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self.shadows: dict[int, Shadow] = {}
+        self.next_turns: dict[int, NextTurnPrefix] = {}
 
     # Sequences in and out ---------------------------------------------------------------------------------------------
 
@@ -65,8 +105,8 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def add_fork(self, parent: Sequence, fork: Sequence) -> None:
-        """The fork shares its parent's pages where it can run at once; else it waits, and finds them in the tree. So it
-        does beside a parent in prefill, whose pages are still to be written: by one of them only."""
+        """The fork shares its parent's pages where it can run at once. Otherwise it waits, and finds them in the tree.
+        It also waits while its parent is in prefill, because only one of the two may write those pages."""
         if parent in self.running and parent.num_pending == 1 and len(self.running) < self._max_batch:
             fork.pages, fork.nodes, fork.computed = array("i", parent.pages), list(parent.nodes), parent.computed
             self._blocks.retain(fork.pages)
@@ -83,35 +123,35 @@ class Scheduler:
             self.waiting.remove(sequence)
 
     def fold(self, sequence: Sequence, keep: int) -> None:
-        """The context is replaced from token `keep` on: the pages behind it are freed at once."""
+        """Replace the context from token `keep` on: the pages after it are freed at once."""
         whole = keep // self._blocks.page_size
         self._blocks.release(sequence.pages[whole:], forget=True)
         del sequence.pages[whole:], sequence.nodes[whole:]
         sequence.computed = whole * self._blocks.page_size
 
-    def drop_shadow(self, shadow: Shadow) -> None:
-        del self.shadows[shadow.number]
-        self._release(shadow)
+    def drop_next_turn(self, prefix: NextTurnPrefix) -> None:
+        del self.next_turns[prefix.number]
+        self._release(prefix)
 
-    def close_shadow(self, shadow: Shadow, ids: Seq[int]) -> None:
-        """`ids` is what the next prompt begins with: whatever else the shadow holds goes, what is missing will run."""
+    def close_next_turn(self, prefix: NextTurnPrefix, ids: Seq[int]) -> None:
+        """`ids` is what the next prompt begins with: what else the prefix holds is freed, what is missing will run."""
         size = self._blocks.page_size
-        same = common_prefix(shadow.tokens, ids, len(ids))
-        if shadow.computed > same:
+        same = common_prefix(prefix.tokens, ids, len(ids))
+        if prefix.computed > same:
             whole = same // size
-            self._blocks.release(shadow.pages[whole:], forget=True)
-            del shadow.pages[whole:], shadow.nodes[whole:]
-            shadow.computed = whole * size
-        # A page that is not whole cannot be found again, so its tokens are left out.
-        shadow.tokens, shadow.closed = list(ids[: len(ids) // size * size]), True
-        if not self._finish_shadow(shadow):
-            closed = [each for each in self.shadows.values() if each.closed]
-            if len(closed) > self._max_batch:  # idle time does not come: the oldest gives up
-                self._give_way(closed[0])
+            self._blocks.release(prefix.pages[whole:], forget=True)
+            del prefix.pages[whole:], prefix.nodes[whole:]
+            prefix.computed = whole * size
+        # A partial page cannot be found again, so its tokens are left out.
+        prefix.tokens, prefix.closed = list(ids[: len(ids) // size * size]), True
+        if not self._finish_next_turn(prefix):
+            closed = [each for each in self.next_turns.values() if each.closed]
+            if len(closed) > self._max_batch:  # the engine is never idle: drop the oldest
+                self._evict(closed[0])
 
     @property
     def loaded(self) -> bool:
-        """More than half of the places are taken, or somebody waits: next turns are not made warm now."""
+        """Whether a request waits, or more than half of the places are taken: then next turns are not prefilled."""
         return bool(self.waiting) or 2 * len(self.running) > max(2, self._max_batch)
 
     # One step ---------------------------------------------------------------------------------------------------------
@@ -121,7 +161,7 @@ class Scheduler:
         step = Step()
         budget = self._step_tokens
         at = 0
-        while at < len(self.running):  # it grows shorter when sequences at its end have to give way
+        while at < len(self.running):  # it shrinks when sequences at its end are preempted
             sequence = self.running[at]
             at += 1
             length = sequence.num_pending
@@ -133,8 +173,8 @@ class Scheduler:
             step.add(sequence, length)
         if self.waiting:
             budget = self._admit(step, max(budget, 0))
-        if self.shadows:
-            self._add_shadows(step, max(budget, 0))
+        if self.next_turns:
+            self._add_next_turns(step, max(budget, 0))
         return step if step.chunks else None
 
     def computed(self, step: Step) -> None:
@@ -144,13 +184,13 @@ class Scheduler:
             context.computed += chunk.length
             if self._share:
                 self._store(context)
-            if isinstance(context, Shadow):
-                self._finish_shadow(context)
+            if isinstance(context, NextTurnPrefix):
+                self._finish_next_turn(context)
 
     def _count(self, context: Context, length: int) -> None:
         counters = self._counters
         if not isinstance(context, Sequence):
-            counters.shadow_tokens += length
+            counters.next_turn_tokens += length
         elif not context.num_generated:
             counters.prefill_tokens += length
         elif length == 1:
@@ -194,7 +234,7 @@ class Scheduler:
         sequence.pages = array("i", (node.page for node in sequence.nodes))
         sequence.computed = len(sequence.pages) * size
         needed = -(-len(sequence.tokens) // size) - len(sequence.pages)
-        while needed > self._blocks.num_available and self._give_way_shadow():
+        while needed > self._blocks.num_available and self._evict_largest():
             pass
         if needed > self._blocks.num_available:
             self._release(sequence)
@@ -209,9 +249,9 @@ class Scheduler:
     # Pages ------------------------------------------------------------------------------------------------------------
 
     def _make_room(self, sequence: Sequence, length: int) -> bool:
-        """Pages for the next `length` tokens of a running sequence. False: it had to give way itself."""
+        """Pages for the next `length` tokens of a running sequence. False: it was preempted itself."""
         while not self._extend(sequence, sequence.computed + length):
-            if self._give_way_shadow():
+            if self._evict_largest():
                 continue
             victim = self.running[-1]
             self._preempt(victim)
@@ -220,7 +260,7 @@ class Scheduler:
         return True
 
     def _extend(self, context: Context, end: int) -> bool:
-        """Own pages for the tokens up to `end`, and the first that is written into for oneself alone."""
+        """Pages for the tokens up to `end`. A shared page that would be written into is copied first."""
         size = self._blocks.page_size
         at = context.computed // size
         if at < len(context.pages) and not self._blocks.is_writable(context.pages[at]):
@@ -258,59 +298,59 @@ class Scheduler:
             context.pages[at] = node.page
             context.nodes.append(node)
 
-    # Shadows ----------------------------------------------------------------------------------------------------------
+    # Next-turn prefixes -----------------------------------------------------------------------------------------------
 
-    def _add_shadows(self, step: Step, budget: int) -> None:
-        if self.loaded:  # whoever runs or waits comes first, and idle time will come
-            self._counters.shadows_deferred += 1
+    def _add_next_turns(self, step: Step, budget: int) -> None:
+        if self.loaded:  # requests come first, and idle time will come
+            self._counters.next_turns_deferred += 1
             return
-        for shadow in list(self.shadows.values()):
-            if not shadow.started and not self._start_shadow(shadow):
+        for prefix in list(self.next_turns.values()):
+            if not prefix.started and not self._start_next_turn(prefix):
                 continue
-            # Beside other work a shadow goes by small steps, so that nobody's next token waits for it.
-            length = min(shadow.num_pending, budget, SHADOW_CHUNK if step.chunks else budget)
-            if length <= 0 or not (shadow.closed or length >= SHADOW_CHUNK):
+            # Beside other work a prefix runs in small chunks, so that no next token waits for it.
+            length = min(prefix.num_pending, budget, NEXT_TURN_CHUNK if step.chunks else budget)
+            if length <= 0 or not (prefix.closed or length >= NEXT_TURN_CHUNK):
                 continue
-            if not self._extend(shadow, shadow.computed + length):
-                self._give_way(shadow)
+            if not self._extend(prefix, prefix.computed + length):
+                self._evict(prefix)
                 continue
             budget -= length
-            step.add(shadow, length)
+            step.add(prefix, length)
 
-    def _start_shadow(self, shadow: Shadow) -> bool:
-        """Find what is cached of it. False: it is too early, or it was all there."""
-        if not shadow.closed and (shadow.gave_way or shadow.num_pending < SHADOW_CHUNK):
+    def _start_next_turn(self, prefix: NextTurnPrefix) -> bool:
+        """Take the pages of it that are cached. False: it is too early, or all of it was cached."""
+        if not prefix.closed and (prefix.evicted or prefix.num_pending < NEXT_TURN_CHUNK):
             return False
-        if self._share and self._computed_soon(shadow) > self._num_cached(shadow):
+        if self._share and self._computed_soon(prefix) > self._num_cached(prefix):
             return False
-        shadow.started = True
-        shadow.nodes = self._blocks.match(shadow.key, shadow.tokens)
-        shadow.pages = array("i", (node.page for node in shadow.nodes))
-        shadow.computed = len(shadow.pages) * self._blocks.page_size
-        return not self._finish_shadow(shadow)
+        prefix.started = True
+        prefix.nodes = self._blocks.match(prefix.key, prefix.tokens)
+        prefix.pages = array("i", (node.page for node in prefix.nodes))
+        prefix.computed = len(prefix.pages) * self._blocks.page_size
+        return not self._finish_next_turn(prefix)
 
-    def _finish_shadow(self, shadow: Shadow) -> bool:
-        """A closed shadow that is computed gives its pages to the tree."""
-        if not shadow.closed or shadow.num_pending > 0 or not shadow.started:
+    def _finish_next_turn(self, prefix: NextTurnPrefix) -> bool:
+        """A closed prefix that is computed gives its pages to the tree."""
+        if not prefix.closed or prefix.num_pending > 0 or not prefix.started:
             return False
-        self._counters.shadows_finished += 1
-        self.drop_shadow(shadow)
+        self._counters.next_turns_finished += 1
+        self.drop_next_turn(prefix)
         return True
 
-    def _give_way_shadow(self) -> bool:
-        """The shadow that holds most pages gives them back. False: none holds any."""
-        holding = [shadow for shadow in self.shadows.values() if shadow.pages]
+    def _evict_largest(self) -> bool:
+        """Evict the next-turn prefix that holds the most pages. False: none holds any."""
+        holding = [prefix for prefix in self.next_turns.values() if prefix.pages]
         if holding:
-            self._give_way(max(holding, key=lambda shadow: len(shadow.pages)))
+            self._evict(max(holding, key=lambda prefix: len(prefix.pages)))
         return bool(holding)
 
-    def _give_way(self, shadow: Shadow) -> None:
-        self._counters.shadows_dropped += 1
-        if shadow.closed:
-            self.drop_shadow(shadow)
+    def _evict(self, prefix: NextTurnPrefix) -> None:
+        self._counters.next_turns_dropped += 1
+        if prefix.closed:
+            self.drop_next_turn(prefix)
         else:
-            self._release(shadow)
-            shadow.started, shadow.gave_way = False, True
+            self._release(prefix)
+            prefix.started, prefix.evicted = False, True
 
 
 def common_prefix(a: Seq[int], b: Seq[int], limit: int) -> int:

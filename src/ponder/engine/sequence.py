@@ -1,16 +1,89 @@
-"""One request on its way through the engine, and the context that its tokens stand in."""
+"""One request on its way through the engine: its constraint, its context, and the events it emits."""
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor
 
 from ponder.engine.blocks import CacheKey, Node
-from ponder.engine.constraint import Constraint
-from ponder.engine.events import FinishEvent, TokenEvent
 from ponder.kernels.sampling import Pick
 from ponder.types import Origin, Phase, PonderError, SamplingParams, Segment, StopReason, TopLogprobs, Usage
+
+
+class Constraint(Protocol):
+    """The state of one sequence's answer under a grammar: which ids it accepts next. `sampler` makes them.
+
+    The engine uses it in the ANSWER and TOOL phases. Thinking, the token that closes it and whatever is forced before
+    the answer never reach a constraint. A token that opens thinking or a call does, if it is accepted. While a sequence
+    with a constraint thinks, its turn cannot end. A method that raises a PonderError ends its own request, with a
+    FailEvent.
+    """
+
+    def allowed(self) -> Tensor:
+        """allowed_V: True for each id that may come next, on the CPU. The format's end ids are among them where the
+        text may end here; at least one id always is."""
+        ...
+
+    def advance(self, id: int) -> None:
+        """Token `id`, one of the accepted ids, was produced. End ids included."""
+        ...
+
+    def fork(self) -> Constraint:
+        """An independent copy at the same place."""
+        ...
+
+
+@dataclass(slots=True)  # not frozen: that would make it three times as slow to make
+class TokenEvent:
+    """Token number `index` (from 0) of a request, as it was produced. `logprob` and `top_logprobs` as in `Segment`."""
+
+    request: int
+    index: int
+    id: int
+    phase: Phase
+    origin: Origin
+    logprob: float
+    top_logprobs: TopLogprobs = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FinishEvent:
+    """The end of a request: every token it emitted, why it ended and the bill. It has more than one segment where
+    thoughts were folded."""
+
+    request: int
+    segments: tuple[Segment, ...]
+    stop_reason: StopReason
+    usage: Usage
+
+    @property
+    def segment(self) -> Segment:
+        """The last segment; the only one unless thoughts were folded."""
+        return self.segments[-1]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every token, of all segments."""
+        return tuple(id for segment in self.segments for id in segment.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class FailEvent:
+    """The end of a request that cannot go on (its grammar became too costly): what it has is in `so_far`."""
+
+    error: PonderError
+    so_far: FinishEvent
+
+    @property
+    def request(self) -> int:
+        return self.so_far.request
+
+
+Event = TokenEvent | FinishEvent | FailEvent
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -33,28 +106,37 @@ class Context:
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Shadow(Context):
-    """What a later prompt will begin with: computed beside other work, never sampled.
+class NextTurnPrefix(Context):
+    """What the next turn's prompt will begin with: computed beside other work, never sampled.
 
-    closed: nothing more will be appended. started: looked up in the tree. gave_way: lost its pages to others; it starts
-    anew when it is closed.
+    closed: nothing more will be appended.
+    started: it was looked up in the tree.
+    evicted: it lost its pages to others and starts again when it is closed.
     """
 
     number: int
     closed: bool = False
     started: bool = False
-    gave_way: bool = False
+    evicted: bool = False
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sequence(Context):
-    """tokens: of the present context, prompt and generated. num_prompt: how many of them are its prompt.
+    """One request's tokens, and what decides the next one.
 
-    limit: generate at most this many in all. pick: of the next token. phase: of that token. pending: ids still to be
-    put in. error: why the sequence cannot go on. deadline: on the monotonic clock. num_generated, num_think: over all
-    contexts. think_at: where in `tokens` the present thinking begins, behind its open token. state_at: where an open
-    state does. logprobs, phases, …: of the present context's generated tokens. unbilled: tokens (and THINK tokens) that
-    were generated before this sequence was forked off.
+    tokens: of the present context, prompt and generated.
+    pick: of the next token.
+    limit: generate at most this many tokens in all.
+    phase: of the next token.
+    error: why the sequence cannot go on.
+    deadline: on the monotonic clock.
+    num_prompt: how many of `tokens` are the prompt.
+    num_generated, num_think: over all contexts.
+    unbilled: tokens (and THINK tokens) that were generated before this sequence was forked off.
+    think_at: where in `tokens` the present thinking begins, after its open token.
+    state_at: where an open state begins.
+    pending: ids still to be forced.
+    logprobs, top_logprobs, phases, origins: of the present context's generated tokens.
     """
 
     request: int
@@ -83,7 +165,7 @@ class Sequence(Context):
     origins: list[Origin] = field(default_factory=list)
 
     def append(self, phase: Phase) -> TokenEvent:
-        """What was picked is the next token, of this phase."""
+        """Append what was picked as the next token, of this phase."""
         pick, index = self.pick, self.num_generated
         id, logprob, origin = pick.id, pick.logprob, Origin.FORCED if pick.put_in else Origin.SAMPLED
         top: TopLogprobs = ()
@@ -100,7 +182,7 @@ class Sequence(Context):
         return TokenEvent(self.request, index, id, phase, origin, logprob, top)
 
     def end_segment(self) -> None:
-        """The present context is over: what was generated in it becomes a segment."""
+        """End the present context: what was generated in it becomes a segment."""
         segment = Segment(
             prompt_ids=tuple(self.tokens[: self.num_prompt]),
             ids=tuple(self.tokens[self.num_prompt :]),
@@ -126,7 +208,7 @@ class Sequence(Context):
         return FinishEvent(self.request, tuple(self.segments), reason, usage)
 
     def fork(self, request: int, seed: int) -> Sequence:
-        """A copy that goes on by itself; it holds no pages yet."""
+        """A copy that continues independently; it holds no pages yet."""
         return Sequence(
             key=self.key,
             tokens=list(self.tokens),

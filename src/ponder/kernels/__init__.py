@@ -4,7 +4,17 @@ Tensors, sizes and picks in, logits or ids out: kernels know nothing of models o
 """
 
 from ponder.kernels.build import BuildError
-from ponder.kernels.fused import Choice, FusedStep, Quantize, StepShape, choose_kernel
+from ponder.kernels.fused import FusedStep, KernelChoice, Quantize, StepShape, choose_kernel
 from ponder.kernels.sampling import NotFinite, Pick, Rule
 
-__all__ = ["BuildError", "Choice", "FusedStep", "NotFinite", "Pick", "Quantize", "Rule", "StepShape", "choose_kernel"]
+__all__ = [
+    "BuildError",
+    "FusedStep",
+    "KernelChoice",
+    "NotFinite",
+    "Pick",
+    "Quantize",
+    "Rule",
+    "StepShape",
+    "choose_kernel",
+]

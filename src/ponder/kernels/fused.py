@@ -61,7 +61,7 @@ class StepShape:
     rms_norm_eps: float
 
 
-class Choice(NamedTuple):
+class KernelChoice(NamedTuple):
     """kernel: "amx", "avx512" or "portable" of the fused step, "torch", or what an engine has beside them.
     reason: why no faster one; "" if none is."""
 
@@ -80,25 +80,25 @@ class _Shape(ctypes.Structure):
 
 def choose_kernel(
     shape: StepShape, weights: Weights, compute_dtype: torch.dtype, *, target: str | None = None
-) -> Choice:
+) -> KernelChoice:
     """The fastest path that this model and this machine allow, and what stands in the way of a faster one.
 
     target: what to compile for, as g++'s `-march`; None: $PONDER_MARCH, or else this machine.
     """
     reason = _uncovered(shape, weights, compute_dtype)
     if reason:
-        return Choice("torch", reason)
+        return KernelChoice("torch", reason)
     try:
         found = _open_library(target).ponder_kernels()
     except BuildError as error:
-        return Choice("torch", str(error))
+        return KernelChoice("torch", str(error))
     best = max(at for at in range(len(_PATHS)) if found >> at & 1)
     if best == len(_PATHS) - 1:
-        return Choice(_PATHS[best], "")
+        return KernelChoice(_PATHS[best], "")
     if found & _FORBIDDEN:
-        return Choice(_PATHS[best], "the system does not permit this process to use AMX")
+        return KernelChoice(_PATHS[best], "the system does not permit this process to use AMX")
     lacking = "AMX tiles" if _PATHS[best] == "avx512" else "bfloat16 instructions (AVX-512 BF16, AMX)"
-    return Choice(_PATHS[best], f"the processor, or what was compiled for, has no {lacking}")
+    return KernelChoice(_PATHS[best], f"the processor, or what was compiled for, has no {lacking}")
 
 
 def _uncovered(shape: StepShape, weights: Weights, compute_dtype: torch.dtype) -> str:
@@ -242,7 +242,7 @@ class FusedStep:
         self._packed = tensors  # the embedding is read in place
 
 
-def pick(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None) -> None:
+def pick_compiled(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None) -> None:
     """What `FusedStep.pick` does with logits that are there: float32, on the CPU. target: as `choose_kernel` has it.
 
     Raises NotFinite, BuildError, MemoryError.

@@ -1,4 +1,4 @@
-"""A pick: what the next token of one sequence is drawn by, and what came of it.
+"""A pick: how the next token of one sequence is drawn, and the result.
 
 One for each sequence, made once. The compiled step reads and fills it where it lies; the torch rules of
 `engine.sampling` do the same from here.
@@ -44,7 +44,7 @@ NO_RULE = Rule()
 class Pick(ctypes.Structure):
     """`Pick` of cpu/sampling.h: the same fields in the same order.
 
-    logit_bias: (id, bias divided by the temperature). allowed_V: as `ask` takes it.
+    logit_bias: (id, bias divided by the temperature). allowed_V: as `constrain` takes it.
     """
 
     seed: int
@@ -99,13 +99,13 @@ class Pick(ctypes.Structure):
             self._bias_ids, self._biases = (ctypes.addressof(room) for room in self._bias_room)
             self._num_biases = len(ids)
         self.allowed_V: Tensor | None = None
-        self._follow(NO_RULE)
+        self._use(NO_RULE)
 
-    def ask(self, index: int, rule: Rule = NO_RULE, allowed_V: Tensor | None = None) -> None:
-        """Have token number `index` picked. allowed_V: bool, True for each id that may come; None: all may."""
+    def constrain(self, index: int, rule: Rule = NO_RULE, allowed_V: Tensor | None = None) -> None:
+        """Prepare the pick of token number `index`. allowed_V: bool, True for each id that is accepted; None: all."""
         self.index = index
         if rule is not self.rule:
-            self._follow(rule)
+            self._use(rule)
         if allowed_V is not self.allowed_V:
             self.allowed_V = None if allowed_V is None else allowed_V.to("cpu", torch.bool).contiguous()
             self._allowed = None if self.allowed_V is None else self.allowed_V.data_ptr()
@@ -115,7 +115,7 @@ class Pick(ctypes.Structure):
         count = self.num_top
         return tuple(zip(self.top_ids[:count], self.top_logprobs[:count], strict=True))
 
-    def _follow(self, rule: Rule) -> None:
+    def _use(self, rule: Rule) -> None:
         self.rule = rule
         self._rule_room = _integers(rule.banned), _integers(rule.closing)
         self._banned, self._closing = (ctypes.addressof(room) for room in self._rule_room)

@@ -1,4 +1,4 @@
-"""Which tools an answer calls: what of it a request may ask for, and the constraint that holds a generation to it."""
+"""Tool choice: what a request may demand, and the constraint that keeps an answer to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ponder.dialogue import Arguments, Format
 from ponder.dialogue.calls import CallSyntax, declared_call
-from ponder.engine.constraint import Constraint
+from ponder.engine.sequence import Constraint
 from ponder.sampler.protocol import NamedTool, ParallelCalls, Request, ToolChoice
 from ponder.tokenizer import Tokenizer
 from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
@@ -18,7 +18,7 @@ ANY_ARGUMENTS = '{"type": "object"}'  # of tools that are not strict, beside one
 NEVER = -1e30  # a bias, in nats
 
 
-def check_tools(request: Request) -> None:
+def check_tool_choice(request: Request) -> None:
     """Raises InvalidRequest for choices among tools that are not declared."""
     names = [tool.name for tool in request.tools]
     choice = request.tool_choice
@@ -84,7 +84,7 @@ def compile_calling(request: Request, tokenizer: Tokenizer, format: Format, *, v
 
 
 class CallConstraint:
-    """See `ponder.engine.constraint.Constraint`. The answer is calls (`demanded`), or calls or what `outside` allows,
+    """See `ponder.engine.sequence.Constraint`. The answer is calls (`demanded`), or calls or what `outside` allows,
     or text and calls as they come.
 
     one: the turn ends behind the first call. body: what a call holds, at its beginning, up to the close token; None: as

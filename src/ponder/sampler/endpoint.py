@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint behind the `Sampler` protocol, on the standard library alone."""
+"""A `Sampler` over an OpenAI-compatible endpoint, on the standard library alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from ponder.sampler import http
-from ponder.sampler.calling import check_tools
+from ponder.sampler.calling import check_tool_choice
 from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.protocol import Completion, Done, Request, Streamed
 from ponder.sampler.replies import Replies, check_seconds, until
@@ -47,7 +47,7 @@ class EndpointSampler:
     while nothing of it was passed on. concurrency: requests under way at once, per event loop.
     """
 
-    window: int | None = None  # the wire does not tell
+    window: int | None = None  # the wire does not say
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class EndpointSampler:
                 return
             except (Retry, OSError, TimeoutError) as error:
                 if passed_on:
-                    raise SamplerError(f"{self._where}: the stream broke off: {self._told(error)}") from error
+                    raise SamplerError(f"{self._where}: the stream broke off: {self._explained(error)}") from error
                 await self._pause(error, tried)
                 tried += 1
 
@@ -182,17 +182,17 @@ class EndpointSampler:
         wait = error.wait if isinstance(error, Retry) else None
         attempts = f"{tried + 1} attempt{'s' if tried else ''}"
         if tried >= self._retries:
-            raise SamplerError(f"{self._where} failed after {attempts}: {self._told(error)}") from error
+            raise SamplerError(f"{self._where} failed after {attempts}: {self._explained(error)}") from error
         if wait is not None and wait > self._max_wait:
             raise SamplerError(
                 f"{self._where} asks to wait {wait:.0f} s, longer than max_wait ({self._max_wait:g} s): "
-                f"{self._told(error)}"
+                f"{self._explained(error)}"
             ) from error
         doubled = min(self._max_wait, self._backoff * 2**tried)
         await asyncio.sleep(wait if wait is not None else doubled * random.uniform(0.5, 1.0))
 
     @asynccontextmanager
-    async def _sent(self, method: str, path: str, body: dict[str, Any] | None) -> AsyncIterator[http.Response]:
+    async def _sent(self, method: str, path: str, body: dict[str, Any] | None) -> AsyncIterator[http.HttpResponse]:
         """A successful response, within the concurrency limit; every other status is an error of its kind."""
         headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
         if self._key is not None:
@@ -205,7 +205,7 @@ class EndpointSampler:
                 self._refuse(response, await response.body())
             yield response
 
-    def _refuse(self, response: http.Response, body: bytes) -> None:
+    def _refuse(self, response: http.HttpResponse, body: bytes) -> None:
         status, said = response.status, self._scrubbed(_complaint(body))
         if status in RETRIED:
             raise Retry(f"status {status}: {said}", _retry_after(response.headers.get("retry-after")))
@@ -239,9 +239,9 @@ class EndpointSampler:
         if not request.prompt:
             raise InvalidRequest("prompt is empty: give at least one message")
         check_seconds(request.seconds)
-        check_tools(request)
+        check_tool_choice(request)
 
-    def _told(self, error: Exception) -> str:
+    def _explained(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):
             return f"nothing came for {self._timeout:g} s"
         return self._scrubbed(str(error) or type(error).__name__)

@@ -44,7 +44,7 @@ class Url:
         return cls(secure, parts.hostname, port or (443 if secure else 80), parts.path.rstrip("/"))
 
 
-class Response:
+class HttpResponse:
     """Status and headers (names in lower case); `chunks` gives the body as it comes."""
 
     def __init__(self, status: int, headers: Mapping[str, str], reader: asyncio.StreamReader, timeout: float) -> None:
@@ -129,7 +129,7 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
 @contextlib.asynccontextmanager
 async def request(
     url: Url, method: str, path: str, headers: Mapping[str, str], body: bytes, timeout: float
-) -> AsyncIterator[Response]:
+) -> AsyncIterator[HttpResponse]:
     """Send one request and hand out the response while the connection is open.
 
     timeout: seconds for connecting, and then for every wait for more bytes. Raises TimeoutError, OSError and its
@@ -145,7 +145,7 @@ async def request(
         async with asyncio.timeout(timeout):
             await writer.drain()
             status, received = await _read_head(reader)
-        yield Response(status, received, reader, timeout)
+        yield HttpResponse(status, received, reader, timeout)
     finally:
         writer.close()
         with contextlib.suppress(OSError, asyncio.CancelledError):

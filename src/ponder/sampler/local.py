@@ -1,4 +1,4 @@
-"""The local engine behind the `Sampler` protocol: conversations in, messages out, many at a time."""
+"""A `Sampler` over an engine in this process: conversations in, messages out, many at a time."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ponder.dialogue import Conversation, Format, Start, fit, load_format
 from ponder.engine import Engine, Event, FailEvent, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
 from ponder.engine.requests import check_prompt
-from ponder.engine.scoring import score
-from ponder.engine.stats import EngineStats
+from ponder.engine.runner import prompt_logprobs
+from ponder.engine.scheduler import EngineStats
 from ponder.model.checkpoint import load_model
 from ponder.model.lora import load_lora, merge_lora, remove_lora
 from ponder.model.transformer import Transformer
-from ponder.sampler.calling import check_tools, compile_calling, params_of
-from ponder.sampler.inbox import Inbox
-from ponder.sampler.job import Item, Job, Mail, Order, Outlet, Prompt
+from ponder.sampler.calling import check_tool_choice, compile_calling, params_of
+from ponder.sampler.generation import Delivered, Generation, RenderedPrompt, Submission
+from ponder.sampler.mailbox import DeliveryQueue, Mailbox, Sink
+from ponder.sampler.next_turn import NextTurnCounts, NextTurnPrefill, next_turn_prefill
 from ponder.sampler.protocol import Completion, Done, Request, Streamed, Truncation
 from ponder.sampler.replies import check_seconds
-from ponder.sampler.shadow import Shadow, ShadowCounts, shadow_of
 from ponder.tokenizer import LONG_TEXT, Tokenizer
 from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, TopLogprobs, WindowExceeded
 
@@ -71,16 +71,16 @@ class LocalSampler:
         self.engine = Engine(model, format.phase_tokens, **options)
         self.tokenizer = tokenizer
         self.format = format
-        self.shadows = ShadowCounts()
+        self.next_turns = NextTurnCounts()
         self.workers: Executor | None = None  # render long prompts, where there are some; else the caller's loop does
         self._name = name
         self._driver = EngineThread(self.engine, self._on_events, self._on_error)
         # The rest belongs to the engine thread.
         self._closed = False
-        self._jobs: dict[int, Job] = {}
-        self._mail = Mail()
+        self._generations: dict[int, Generation] = {}
+        self._deliveries: DeliveryQueue[Delivered] = DeliveryQueue()
         self._gathering = 0
-        self._gathered: list[Order] = []
+        self._gathered: list[Submission] = []
 
     @property
     def name(self) -> str:
@@ -96,9 +96,9 @@ class LocalSampler:
         return self.engine.model.config.thinking_tokens
 
     @property
-    def num_jobs(self) -> int:
+    def num_generations(self) -> int:
         """Completions under way, waiting ones included."""
-        return len(self._jobs)
+        return len(self._generations)
 
     async def stats(self) -> EngineStats:
         """The engine's counters and its cache, read between two steps."""
@@ -126,7 +126,7 @@ class LocalSampler:
     ) -> AsyncGenerator[list[Streamed], None]:
         """`stream`, gathered: the first item at once, each later one at most `seconds` after it came, a Done at once.
 
-        over: called in the loop once the engine is done with the request, whoever has not taken all of it yet.
+        over: called in the loop once the engine is done with the request, before all of it need be taken.
         """
         return self._run(request, streamed=True, seconds=seconds, over=over)
 
@@ -136,12 +136,14 @@ class LocalSampler:
         if self.engine.quantize is not None:
             raise InvalidRequest(f"log-probabilities of a prompt are not computed with {self.engine.quantize} weights")
         check_prompt(ids, self.engine.model.config.vocab_size, self.engine.window)
-        return await asyncio.wrap_future(self._driver.call(lambda: score(self.engine.model, ids, top)))
+        return await asyncio.wrap_future(self._driver.call(lambda: prompt_logprobs(self.engine.model, ids, top)))
 
     def gather(self, requests: int) -> None:
-        """Hold back what comes from now on until it is so many requests; then they begin together, in the order in
-        which they came. 0: hold back nothing any more. What runs beside what no longer hangs on the timing of threads,
-        and so the same requests give the same samples, to the last bit of a log-probability."""
+        """Hold back what comes from now on until that many requests are there; then they begin together, in order.
+
+        0: hold back nothing any more. Which requests share a step then no longer depends on the timing of threads, so
+        the same requests give the same samples, to the last bit of a log-probability.
+        """
         self._driver.post(partial(self._gather, requests))
 
     async def close(self) -> None:
@@ -153,80 +155,81 @@ class LocalSampler:
         self, request: Request, *, streamed: bool, seconds: float = 0.0, over: Callable[[], object] = lambda: None
     ) -> AsyncGenerator[list[Streamed], None]:
         check_lock()
-        inbox: Inbox[Item] = Inbox(seconds)
+        mailbox: Mailbox[Delivered] = Mailbox(seconds)
         unfinished = request.n
 
-        def put(item: Item) -> None:
+        def put(item: Delivered) -> None:
             nonlocal unfinished
             if not isinstance(item, Done | BaseException):
-                inbox.put(item)
+                mailbox.put(item)
                 return
-            inbox.end(item)
+            mailbox.end(item)
             unfinished = unfinished - 1 if isinstance(item, Done) else 0
             if not unfinished:
                 over()
 
-        order = await self._order(request, Outlet(asyncio.get_running_loop(), put), streamed=streamed)
-        self._driver.post(partial(self._submit, order))
+        submission = await self._prepare(request, Sink(asyncio.get_running_loop(), put), streamed=streamed)
+        self._driver.post(partial(self._submit, submission))
         left = request.n
         try:
             while left:
-                batch = await inbox.take()
-                if not inbox.ends:
+                batch = await mailbox.take()
+                if not mailbox.ends:
                     yield cast("list[Streamed]", batch)
                     continue
                 error = next((item for item in batch if isinstance(item, BaseException)), None)
-                told = [item for item in batch if not isinstance(item, BaseException)]
-                left = 0 if error else left - inbox.ends
-                if told:
-                    yield told
+                items = [item for item in batch if not isinstance(item, BaseException)]
+                left = 0 if error else left - mailbox.ends
+                if items:
+                    yield items
                 if error is not None:
                     raise error
         finally:
             if left:
-                self._driver.post(partial(self._abort, order))
+                self._driver.post(partial(self._abort, submission))
 
     # Requests in, on the caller's loop ------------------------------------------------------------------------------
 
-    async def _order(self, request: Request, outlet: Outlet, *, streamed: bool) -> Order:
+    async def _prepare(self, request: Request, sink: Sink[Delivered], *, streamed: bool) -> Submission:
         check_request(request)
         began = time.monotonic()
         request = replace(request, params=params_of(request, self.format.phase_tokens))
         if self.workers is not None and is_long(request.prompt):
             rendered = asyncio.get_running_loop().run_in_executor(self.workers, self._render, request)
-            prompt, shadow = await rendered
+            prompt, prefill = await rendered
         else:
-            prompt, shadow = self._render(request)
-        order = Order(
+            prompt, prefill = self._render(request)
+        submission = Submission(
             request=request,
             prompt=prompt,
-            outlet=outlet,
+            sink=sink,
             streamed=streamed,
             deadline=None if request.seconds is None else began + request.seconds,
-            shadow=shadow,
+            prefill=prefill,
         )
         if request.grammar is not None or request.tools:
             size = self.engine.model.config.vocab_size
-            order.constraint = await asyncio.to_thread(
+            submission.constraint = await asyncio.to_thread(
                 compile_calling, request, self.tokenizer, self.format, vocab_size=size
             )
-        return order
+        return submission
 
-    def _render(self, request: Request) -> tuple[Prompt, Shadow | None]:
+    def _render(self, request: Request) -> tuple[RenderedPrompt, NextTurnPrefill | None]:
         prompt = self._prompt(request)
-        return prompt, shadow_of(self.engine, self.tokenizer, self.format, request, prompt.messages, self.shadows)
+        prefill = next_turn_prefill(self.engine, self.tokenizer, self.format, request, prompt.messages, self.next_turns)
+        return prompt, prefill
 
-    def _prompt(self, request: Request) -> Prompt:
+    def _prompt(self, request: Request) -> RenderedPrompt:
         if isinstance(request.prompt[0], int):
             ids = cast(tuple[int, ...], request.prompt)
-            return Prompt(ids, Start.THINK if request.start is Phase.THINK else Start.DIRECT)
+            return RenderedPrompt(ids, Start.THINK if request.start is Phase.THINK else Start.DIRECT)
         messages = cast(Conversation, request.prompt)
         thinks = request.params.thinking.cap != 0 and self.format.phase_tokens.think_close is not None
         start, window = Start.THINK if thinks else Start.DIRECT, self.engine.window
         fitting = partial(fit, messages, self.format, window, policy=request.policy, start=start, tools=request.tools)
         if request.truncation is Truncation.DISABLED:
             fitted = fitting(1)
-            return Prompt(fitted.rendered.ids, start, fitted.messages)
+            return RenderedPrompt(fitted.rendered.ids, start, fitted.messages)
         # Turns are dropped until max_tokens (or a quarter of the window, never more than half) is free for the answer;
         # where the last turn leaves less than that, for whatever it leaves.
         room = min(request.params.max_tokens or window // 4, window // 2)
@@ -237,7 +240,7 @@ class LocalSampler:
             if room < 1:
                 raise
             fitted = fitting(room, drop_oldest=True)
-        return Prompt(fitted.rendered.ids, start, fitted.messages, len(fitted.dropped))
+        return RenderedPrompt(fitted.rendered.ids, start, fitted.messages, len(fitted.dropped))
 
     # On the engine thread -------------------------------------------------------------------------------------------
 
@@ -248,96 +251,98 @@ class LocalSampler:
     def _release(self) -> None:
         if len(self._gathered) >= self._gathering:
             self._gathering, gathered, self._gathered = 0, self._gathered, []
-            for order in gathered:
-                self._submit_now(order)
+            for submission in gathered:
+                self._submit_now(submission)
 
-    def _submit(self, order: Order) -> None:
-        self._gathered.append(order)
+    def _submit(self, submission: Submission) -> None:
+        self._gathered.append(submission)
         self._release()
 
-    def _submit_now(self, order: Order) -> None:
+    def _submit_now(self, submission: Submission) -> None:
         try:
             if self._closed:
                 raise SamplerError(f"sampler '{self._name}' is closed: make a new one")
-            for index in range(order.request.n):
-                self._submit_one(order, index)
+            for index in range(submission.request.n):
+                self._submit_one(submission, index)
         except Exception as error:
-            self._abort(order)
-            self._mail.add(order.outlet, error)
+            self._abort(submission)
+            self._deliveries.add(submission.sink, error)
             self._deliver()
 
-    def _submit_one(self, order: Order, index: int) -> None:
-        request, constraint = order.request, order.constraint
+    def _submit_one(self, submission: Submission, index: int) -> None:
+        request, constraint = submission.request, submission.constraint
         seed = request.params.seed
         number = self.engine.submit(
-            order.prompt.ids,
+            submission.prompt.ids,
             replace(request.params, seed=None if seed is None else seed + index),
-            start=order.start,
+            start=submission.start,
             constraint=constraint.fork() if constraint is not None and index else constraint,
             tenant=request.tenant,
-            deadline=order.deadline,
+            deadline=submission.deadline,
         )
-        job = Job(self.tokenizer, self.format, self._mail, order, index, number)
-        self._jobs[number] = job
-        order.open.add(job)
+        generation = Generation(self.tokenizer, self.format, self._deliveries, submission, index, number)
+        self._generations[number] = generation
+        submission.open.add(generation)
 
     def _on_events(self, events: Sequence[Event]) -> None:
-        ended: list[tuple[Job, FinishEvent, Completion]] = []
+        ended: list[tuple[Generation, FinishEvent, Completion]] = []
         for event in events:
-            job = self._jobs.get(event.request)
-            if job is None:
+            generation = self._generations.get(event.request)
+            if generation is None:
                 continue  # it met a stop string in this very step
             try:
-                finish = self._follow(job, event)
+                finish = self._follow(generation, event)
                 if finish is not None:
-                    ended.append((job, finish, job.finish(finish)))
-                    self._forget(job)
+                    ended.append((generation, finish, generation.finish(finish)))
+                    self._forget(generation)
             except Exception as error:
-                self._mail.add(job.order.outlet, error)
-                self._abort(job.order)
+                self._deliveries.add(generation.submission.sink, error)
+                self._abort(generation.submission)
         self._deliver()
-        for job, finish, completion in ended:  # the completions are out: this keeps nobody waiting
-            if job.order.shadow is not None:
-                job.order.shadow.end(finish, completion.message)
+        for generation, finish, completion in ended:  # after the completions are out, so that no caller waits for it
+            if generation.submission.prefill is not None:
+                generation.submission.prefill.end(finish, completion.message)
 
-    def _follow(self, job: Job, event: Event) -> FinishEvent | None:
-        """What ends the job, when this event does. Raises what made the request fail."""
+    def _follow(self, generation: Generation, event: Event) -> FinishEvent | None:
+        """What ends the generation, when this event does. Raises what made the request fail."""
         if isinstance(event, FailEvent):
             raise event.error
         if isinstance(event, FinishEvent):
             return event
-        return self.engine.abort(job.number) if job.feed(event) else None
+        return self.engine.abort(generation.number) if generation.feed(event) else None
 
     def _on_error(self, error: BaseException) -> None:
-        orders = {*(job.order for job in self._jobs.values()), *self._gathered}
-        for order in orders:
-            self._mail.add(order.outlet, error)
+        submissions = {*(generation.submission for generation in self._generations.values()), *self._gathered}
+        for submission in submissions:
+            self._deliveries.add(submission.sink, error)
         self._deliver()
-        for order in orders:
-            self._abort(order)
+        for submission in submissions:
+            self._abort(submission)
 
     def _shut(self) -> None:
         self._closed = True
         self._on_error(SamplerError(f"sampler '{self._name}' was closed"))
 
     def _deliver(self) -> None:
-        closed = self._mail.deliver()
-        for order in {job.order for job in self._jobs.values() if job.order.outlet.loop in closed}:
-            self._abort(order)
+        closed = self._deliveries.deliver()
+        submissions = {generation.submission for generation in self._generations.values()}
+        for submission in submissions:
+            if submission.sink.loop in closed:
+                self._abort(submission)
 
-    def _abort(self, order: Order) -> None:
-        if order in self._gathered:
-            self._gathered.remove(order)
+    def _abort(self, submission: Submission) -> None:
+        if submission in self._gathered:
+            self._gathered.remove(submission)
             self._gathering -= 1
-        if order.open and order.shadow is not None:
-            order.shadow.give_up()
-        for job in list(order.open):
-            self._forget(job)
-            self.engine.abort(job.number)
+        if submission.open and submission.prefill is not None:
+            submission.prefill.give_up()
+        for generation in list(submission.open):
+            self._forget(generation)
+            self.engine.abort(generation.number)
 
-    def _forget(self, job: Job) -> None:
-        del self._jobs[job.number]
-        job.order.open.discard(job)
+    def _forget(self, generation: Generation) -> None:
+        del self._generations[generation.number]
+        generation.submission.open.discard(generation)
 
 
 def is_long(prompt: Conversation | tuple[int, ...]) -> bool:
@@ -362,7 +367,7 @@ def check_request(request: Request) -> None:
         if not isinstance(stop, str) or not stop:
             raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
     check_seconds(request.seconds)
-    check_tools(request)
+    check_tool_choice(request)
     if request.effort is not None:
         raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
     if not request.prompt:

@@ -21,7 +21,7 @@ FINISHES = {
 
 
 @dataclass(slots=True)
-class Call:
+class PartialCall:
     """A tool call in the making. shown: whether its name is, behind which it cannot change."""
 
     name: str = ""
@@ -31,7 +31,7 @@ class Call:
 
 
 @dataclass(slots=True)
-class Choice:
+class PartialChoice:
     """One completion in the making."""
 
     index: int
@@ -39,7 +39,7 @@ class Choice:
     reasoning: str = ""
     finish: str | None = None
     met_stop: bool = False
-    calls: dict[int, Call] = field(default_factory=dict)  # by the server's index, in the order of their coming
+    calls: dict[int, PartialCall] = field(default_factory=dict)  # by the server's index, in the order of their coming
 
     def take(self, piece: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A `message` or a streamed `delta`, under any of the reasoning fields."""
@@ -55,9 +55,9 @@ class Choice:
             key = call.get("index", place)
             if key not in self.calls:
                 yield from self._show_names()  # the calls before it are over
-            yield from self._take_call(self.calls.setdefault(key, Call()), call, list(self.calls).index(key))
+            yield from self._take_call(self.calls.setdefault(key, PartialCall()), call, list(self.calls).index(key))
 
-    def _take_call(self, made: Call, call: dict[str, Any], number: int) -> Iterator[CallDelta]:
+    def _take_call(self, made: PartialCall, call: dict[str, Any], number: int) -> Iterator[CallDelta]:
         function = call.get("function") or {}
         name, arguments = function.get("name") or "", function.get("arguments") or ""
         made.id = made.id or call.get("id") or None
@@ -102,7 +102,7 @@ class Replies:
     """Gathers the choices and the usage of one response."""
 
     def __init__(self, n: int) -> None:
-        self.choices = {index: Choice(index) for index in range(n)}
+        self.choices = {index: PartialChoice(index) for index in range(n)}
         self._usage: dict[str, Any] | None = None
 
     def take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
@@ -152,7 +152,7 @@ async def until(
 ) -> AsyncGenerator[Streamed, None]:
     """`events` up to `deadline` (the loop's time; None: all). Then each of the n completions that are not done ends as
     it stands, with StopReason.DEADLINE and no bill."""
-    open_choices = {index: Choice(index) for index in range(n)}
+    open_choices = {index: PartialChoice(index) for index in range(n)}
     while open_choices:
         timeout = asyncio.timeout_at(deadline)
         try:
@@ -167,7 +167,7 @@ async def until(
         if isinstance(event, Done):
             del open_choices[event.index]
         elif isinstance(event, CallDelta):
-            call = open_choices[event.index].calls.setdefault(event.call, Call(event.name or "", id=event.id))
+            call = open_choices[event.index].calls.setdefault(event.call, PartialCall(event.name or "", id=event.id))
             call.arguments += event.arguments
         elif event.phase is Phase.THINK:
             open_choices[event.index].reasoning += event.text
@@ -181,7 +181,7 @@ async def until(
         yield Done(index, completion)
 
 
-def share_out(usage: dict[str, Any] | None, choices: Sequence[Choice]) -> tuple[list[Usage], bool]:
+def share_out(usage: dict[str, Any] | None, choices: Sequence[PartialChoice]) -> tuple[list[Usage], bool]:
     """The server's bill, one part per choice, and whether every part is as the server counted.
 
     The prompt goes to the first. The server counts all choices together, so several are weighed by their characters

@@ -1,19 +1,23 @@
-"""Generated ids as the text of their phases, piece by piece, with stop strings found in the visible answer.
+"""Generated ids as pieces of text, of tool calls and of tokens, while they are sampled.
 
-Joined by phase, the pieces equal the texts of the message that the format parses from the whole.
+Joined, the pieces equal the texts and calls of the message that the format parses from the whole, given the same tools.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from ponder.dialogue import Message, Part, Text
+from ponder.dialogue import Message, Part, Text, ToolCall
+from ponder.dialogue.calls import CallReader, CallSyntax
 from ponder.engine import TokenEvent
+from ponder.sampler.protocol import SampledToken
 from ponder.tokenizer import StreamDecoder, Tokenizer
 from ponder.types import Phase, PhaseTokens
 
 Piece = tuple[Phase, str]
+CallPiece = tuple[int, str | None, str]  # the call's number, its name with its first piece, some of its arguments
 
 
 def cut_at_stop(message: Message, stops: Sequence[str]) -> Message | None:
@@ -41,12 +45,12 @@ def first_stop(text: str, stops: Sequence[str]) -> int | None:
 
 
 class VisibleText:
-    """Follows one generation, token by token.
+    """The text of one generation, token by token, with stop strings found in the visible answer.
 
-    Held back is whatever may not be shown after all: the beginning of a stop string, an unfinished character, and
-    white space at the edge of a stretch of text, of which the format's parser decides whether it belongs to the text
-    or to the format. A state of folded thinking comes as a whole with its fold; without one it is none, and the token
-    that opened it is text. Tool calls are no text: they come with the message.
+    What may turn out not to be text is held back: the beginning of a stop string, an unfinished character, and white
+    space at the edge of a stretch of text, which the format's parser gives to the text or to the format. A state of
+    folded thinking comes as a whole with its fold; without a fold it is not a state, and the token that opened it is
+    text. Tool calls are not text: they come with the message.
     """
 
     def __init__(
@@ -172,3 +176,80 @@ class VisibleText:
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of `text` that begins `stop`."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class CallText:
+    """The tool calls of one generation, token by token.
+
+    A call of a declared tool is shown from its name on, because it stays a call whatever follows. Any other is shown
+    when it is closed and read, because until then it may turn out to be text.
+    """
+
+    def __init__(self, tokens: PhaseTokens, syntax: CallSyntax, declared: Collection[str]) -> None:
+        self._tokens, self._syntax, self._declared = tokens, syntax, declared
+        self._number = 0  # of the next call, or of the one that is open and shown
+        self._reader: CallReader | None = None  # of the call that is open
+        self._ids: list[int] = []
+        self._shown: int | None = None  # characters of the open call's arguments; None while its name is not shown
+
+    def feed(self, event: TokenEvent) -> list[CallPiece]:
+        """The pieces that this token lets out."""
+        if event.phase is not Phase.TOOL or event.id in self._tokens.end:
+            return []
+        if self._reader is None:
+            self._reader, self._ids = self._syntax.reader(), []
+            return []
+        if event.id == self._tokens.call_close:
+            return self._close()
+        self._ids.append(event.id)
+        arguments = self._reader.feed(event.id)
+        if self._reader.name is None or self._reader.name not in self._declared:
+            return []
+        return self._show(self._reader.name, arguments)
+
+    def finish(self, message: Message) -> list[CallPiece]:
+        """The pieces still owed, given the whole message."""
+        calls = [part for part in message.parts if isinstance(part, ToolCall)]
+        if self._number == len(calls):
+            return []
+        call = calls[self._number]  # cut off: at most this one is not shown whole
+        return self._show(call.name, call.arguments[self._shown or 0 :])
+
+    def _close(self) -> list[CallPiece]:
+        assert self._reader is not None
+        pieces: list[CallPiece] = []
+        if self._shown is not None:
+            pieces = self._show(self._reader.name, self._reader.finish())
+        elif (call := self._syntax.read(self._ids)) is not None:
+            pieces = self._show(call.name, call.arguments)
+        self._number += self._shown is not None
+        self._reader, self._shown = None, None
+        return pieces
+
+    def _show(self, name: str | None, arguments: str) -> list[CallPiece]:
+        first = self._shown is None
+        self._shown = (self._shown or 0) + len(arguments)
+        return [(self._number, name if first else None, arguments)] if first or arguments else []
+
+
+class AnswerTokens:
+    """The tokens of an answer, each given out with the piece of text in which it begins."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._waiting: deque[tuple[int, SampledToken]] = deque()  # with the byte at which each begins
+        self._sampled = 0  # bytes
+        self._shown = 0
+
+    def feed(self, token: SampledToken, phase: Phase) -> None:
+        if phase is Phase.ANSWER and not self._tokenizer.is_control(token.id):
+            self._waiting.append((self._sampled, token))
+            self._sampled += len(self._tokenizer.token_bytes(token.id))
+
+    def begun(self, text: str) -> tuple[SampledToken, ...]:
+        """The tokens that begin in the next piece of the answer."""
+        self._shown += len(text.encode())
+        begun = []
+        while self._waiting and self._waiting[0][0] < self._shown:
+            begun.append(self._waiting.popleft()[1])
+        return tuple(begun)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ponder.engine.stats import EngineStats
+from ponder.engine.scheduler import EngineStats
 from ponder.serve.admission import Bound
 from ponder.serve.models import Models
 from ponder.types import Usage

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ponder.sampler.inbox import Inbox
+from ponder.sampler.mailbox import Mailbox
 from ponder.serve.errors import ApiError, logged, shutting_down
 
 T = TypeVar("T")
@@ -157,21 +157,21 @@ async def coalesced(
     """Items in lists: the first at once, each later one at most `seconds` after it came, and at once where it `ends`
     something. An error of `items` comes behind what came before it.
     """
-    inbox: Inbox[T | _Over] = Inbox(seconds)
+    mailbox: Mailbox[T | _Over] = Mailbox(seconds)
 
     async def gather() -> None:
         try:
             async with aclosing(items) as stream:
                 async for item in stream:
-                    (inbox.end if ends(item) else inbox.put)(item)
+                    (mailbox.end if ends(item) else mailbox.put)(item)
         finally:
-            inbox.end(_Over())
+            mailbox.end(_Over())
 
     gathering = asyncio.ensure_future(gather())
     try:
         over = False
         while not over:
-            taken = await inbox.take()
+            taken = await mailbox.take()
             over = isinstance(taken[-1], _Over)
             batch = [item for item in taken if not isinstance(item, _Over)]
             if batch:

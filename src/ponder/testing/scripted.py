@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import cast
 
 from ponder.dialogue.messages import Conversation
-from ponder.sampler.calling import check_tools
+from ponder.sampler.calling import check_tool_choice
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, Streamed
 from ponder.sampler.replies import check_seconds, until
 from ponder.testing.script import Prompter, Script, Spoken, check_calls, count_prompt, speak, words
@@ -86,7 +86,7 @@ class ScriptedSampler:
         if not request.prompt or isinstance(request.prompt[0], int):
             raise InvalidRequest("a scripted sampler needs a conversation of at least one message")
         check_seconds(request.seconds)
-        check_tools(request)
+        check_tool_choice(request)
         refused = {
             "a floor on thinking": request.params.thinking.floor,
             "a confidence at which thinking stops": request.params.thinking.confidence,

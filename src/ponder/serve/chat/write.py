@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ponder.dialogue import ToolCall
-from ponder.sampler.answer_tokens import AnswerTokens
 from ponder.sampler.protocol import Completion, SampledToken
+from ponder.sampler.visible import AnswerTokens
 from ponder.serve.chat.schema import ChatRequest
 from ponder.serve.models import Served
 from ponder.tokenizer import Tokenizer

@@ -1,5 +1,5 @@
 """Discard without delay: when a turn is over its thoughts are freed, and the next prompt, which never held them, finds
-everything it begins with in the cache. The shadow answer does that while the answer is still being made."""
+everything it begins with in the cache. After-turn prefill does that while the answer is still being made."""
 
 import pytest
 import torch
@@ -33,13 +33,13 @@ def thinks_then_answers(answer, seed=1):
 
 
 class Turn:
-    """A first turn with thinking, its answer followed by a shadow as a sampler does it."""
+    """A first turn with thinking, its answer followed by a next-turn prefix as a sampler does it."""
 
     def __init__(self, engine, answer, *, history=HISTORY, guess=lambda id: id, seed=1, early=False, **key):
         self.engine, self.key, self.guess = engine, key, guess
         self.prompt, self.visible = [*history, OPEN], list(history)
         self.spent = list(self.prompt)
-        self.shadow = engine.open_shadow(history, **key) if early else None
+        self.prefix = engine.open_next_turn(history, **key) if early else None
         self.request = engine.submit(self.prompt, thinks_then_answers(answer, seed), start=Phase.THINK, **key)
         self.finish = None
 
@@ -50,11 +50,11 @@ class Turn:
             self.finish = event
             return
         self.spent.append(event.id)
-        if self.shadow is None:
-            self.shadow = self.engine.open_shadow(self.visible, **self.key)
+        if self.prefix is None:
+            self.prefix = self.engine.open_next_turn(self.visible, **self.key)
         if event.phase is Phase.ANSWER:
             self.visible.append(event.id)
-            self.engine.extend_shadow(self.shadow, [self.guess(event.id)])
+            self.engine.extend_next_turn(self.prefix, [self.guess(event.id)])
 
     def run(self):
         while self.finish is None:
@@ -63,7 +63,7 @@ class Turn:
 
     def end(self):
         """What a sampler does when the turn is over. Returns the pages that were freed."""
-        self.engine.close_shadow(self.shadow, self.visible)
+        self.engine.close_next_turn(self.prefix, self.visible)
         return self.engine.end_turn(self.spent, self.visible, **self.key)
 
     def next_prompt(self):
@@ -111,12 +111,12 @@ def test_the_second_prompt_computes_its_new_turn_and_at_most_a_page(engine, asse
     turn.run()
     assert turn.finish.usage.reasoning_tokens == THOUGHT
     assert len(turn.visible) == len(HISTORY) + answer
-    before = running.stats.counters.shadow_tokens
+    before = running.stats.counters.next_turn_tokens
     turn.end()
     idle(running)
-    behind = running.stats.counters.shadow_tokens - before
+    behind = running.stats.counters.next_turn_tokens - before
     assert behind < 32 + PAGE, "most of it ran while the answer was made"
-    assert running.stats.counters.shadow_tokens < answer + PAGE, "the history is found, not computed again"
+    assert running.stats.counters.next_turn_tokens < answer + PAGE, "the history is found, not computed again"
     assert running.stats.pages_used == 0
     finish = second(running, turn)
     computed = len(turn.next_prompt()) - finish.usage.cached_tokens
@@ -185,7 +185,7 @@ def test_a_next_prompt_that_is_shorter_than_the_guess_is_cut_there(engine, asser
     running = engine()
     turn = Turn(running, 64)
     turn.run()
-    running.close_shadow(turn.shadow, turn.visible[:length])
+    running.close_next_turn(turn.prefix, turn.visible[:length])
     running.end_turn(turn.spent, turn.visible[:length])
     idle(running)
     turn.visible = turn.visible[:length]
@@ -195,19 +195,19 @@ def test_a_next_prompt_that_is_shorter_than_the_guess_is_cut_there(engine, asser
     assert_as_cold(finish, turn)
 
 
-def test_given_up_a_shadow_leaves_what_it_computed_to_be_evicted_and_holds_nothing(engine):
+def test_given_up_a_prefix_leaves_what_it_computed_to_be_evicted_and_holds_nothing(engine):
     running = engine()
     turn = Turn(running, 64)
     turn.run()
     assert running.stats.pages_used > 0
-    running.close_shadow(turn.shadow, None)
-    assert (running.stats.pages_used, running.stats.shadows, running.has_work) == (0, 0, False)
+    running.close_next_turn(turn.prefix, None)
+    assert (running.stats.pages_used, running.stats.next_turns, running.has_work) == (0, 0, False)
 
 
 # Load and lack of room ---------------------------------------------------------------------------------------------
 
 
-def test_under_load_a_shadow_waits_and_catches_up_when_idle(engine, assert_as_cold):
+def test_under_load_a_prefix_waits_and_catches_up_when_idle(engine, assert_as_cold):
     running = engine(max_batch=1)
     turn = Turn(running, 64)
     others = [
@@ -217,39 +217,39 @@ def test_under_load_a_shadow_waits_and_catches_up_when_idle(engine, assert_as_co
     turn.end()
     finished = 0
     while running.num_waiting:
-        assert (running.stats.counters.shadow_tokens, running.stats.shadows) == (0, 1)
+        assert (running.stats.counters.next_turn_tokens, running.stats.next_turns) == (0, 1)
         finished += sum(isinstance(event, FinishEvent) for event in running.step())
-    assert running.stats.counters.shadows_deferred >= THOUGHT + 64 + 20
+    assert running.stats.counters.next_turns_deferred >= THOUGHT + 64 + 20
     while running.num_running:
         finished += sum(isinstance(event, FinishEvent) for event in running.step())
     idle(running)
     assert finished == len(others)
-    assert running.stats.counters.shadows_finished == 1
-    assert running.stats.counters.shadow_tokens >= 48
+    assert running.stats.counters.next_turns_finished == 1
+    assert running.stats.counters.next_turn_tokens >= 48
     finish = second(running, turn)
     assert finish.usage.cached_tokens == len(turn.visible) // PAGE * PAGE
     assert_as_cold(finish, turn)
 
 
-def test_beside_more_sequences_than_a_step_has_rows_a_shadow_waits_too(engine):
+def test_beside_more_sequences_than_a_step_has_rows_a_prefix_waits_too(engine):
     running = engine(step_tokens=2)
     params = SamplingParams(max_tokens=30, seed=1, logit_bias=NEVER_CLOSES)
     requests = [running.submit([i], params) for i in range(2)]
     running.step()
     for request in (*requests, *requests):
         running.fork(request)
-    running.close_shadow(running.open_shadow(HISTORY), HISTORY)
+    running.close_next_turn(running.open_next_turn(HISTORY), HISTORY)
     while running.num_running > 1:
         assert running.num_waiting == 0
-        assert running.stats.counters.shadow_tokens == 0
+        assert running.stats.counters.next_turn_tokens == 0
         running.step()
     idle(running)
-    assert running.stats.counters.shadows_finished == 1
-    assert running.stats.counters.shadow_tokens == len(HISTORY) // PAGE * PAGE
+    assert running.stats.counters.next_turns_finished == 1
+    assert running.stats.counters.next_turn_tokens == len(HISTORY) // PAGE * PAGE
     assert running.stats.pages_used == 0
 
 
-def test_a_shadow_that_gave_way_for_pages_is_made_up_for_when_the_turn_is_over(model, engine, assert_as_cold):
+def test_a_prefix_evicted_for_pages_is_computed_when_the_turn_is_over(model, engine, assert_as_cold):
     page = bytes_per_page(model.config, PAGE, model.compute_dtype)
     running = engine(memory=12 * page, window=12 * PAGE)
     turn = Turn(running, 64)
@@ -257,21 +257,21 @@ def test_a_shadow_that_gave_way_for_pages_is_made_up_for_when_the_turn_is_over(m
     while turn.finish is None:
         for event in running.step():
             turn.see(event)
-        if other is None and running.stats.counters.shadow_tokens:
+        if other is None and running.stats.counters.next_turn_tokens:
             other = running.submit([3] * 10, SamplingParams(max_tokens=60, seed=3, logit_bias=NEVER_CLOSES))
     assert other is not None
-    assert running.stats.counters.shadows_dropped == 1
+    assert running.stats.counters.next_turns_dropped == 1
     turn.end()
     while running.has_work:
         running.step()
-    assert running.stats.counters.shadows_finished == 1
+    assert running.stats.counters.next_turns_finished == 1
     finish = second(running, turn)
     assert finish.usage.cached_tokens == len(turn.visible) // PAGE * PAGE
     assert_as_cold(finish, turn)
     assert running.stats.pages_used == 0
 
 
-def test_shadows_of_many_conversations_finish_and_leak_nothing(engine, assert_as_cold):
+def test_prefixes_of_many_conversations_finish_and_leak_nothing(engine, assert_as_cold):
     running = engine(max_batch=8)
     turns = [Turn(running, 10 * i, history=[*HISTORY[: 20 + i], i], seed=i) for i in range(8)]
     while any(turn.finish is None for turn in turns):
@@ -282,7 +282,7 @@ def test_shadows_of_many_conversations_finish_and_leak_nothing(engine, assert_as
         turn.end()
     idle(running)
     counters = running.stats.counters
-    assert (counters.shadows_finished, counters.shadows_dropped, running.stats.shadows) == (8, 0, 0)
+    assert (counters.next_turns_finished, counters.next_turns_dropped, running.stats.next_turns) == (8, 0, 0)
     assert running.stats.pages_used == 0
     for turn in turns:
         finish = second(running, turn)
@@ -347,7 +347,7 @@ def test_pages_of_another_tenant_stay(engine):
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_shadow_does_not_outlive_the_weights(kernel, model, assert_as_cold, closed):
+def test_a_prefix_does_not_outlive_the_weights(kernel, model, assert_as_cold, closed):
     running = kernel.engine(model, TOKENS)
     turn = Turn(running, 50)
     turn.run()
@@ -359,10 +359,10 @@ def test_a_shadow_does_not_outlive_the_weights(kernel, model, assert_as_cold, cl
     assert not running.has_work
     if not closed:
         with pytest.raises(InvalidRequest, match="is closed, or never was"):
-            running.extend_shadow(turn.shadow, [1, 2, 3])
+            running.extend_next_turn(turn.prefix, [1, 2, 3])
         assert turn.end() == 0
     stats = running.stats
-    assert (running.has_work, stats.shadows, stats.pages_used, stats.pages_cached) == (False, 0, 0, 0)
+    assert (running.has_work, stats.next_turns, stats.pages_used, stats.pages_cached) == (False, 0, 0, 0)
     finish = second(running, turn)
     assert finish.usage.cached_tokens == 0
     assert_as_cold(finish, turn)

@@ -1,9 +1,8 @@
-"""Discard without delay: while an answer streams, the engine learns what the next turn's prompt will begin with.
+"""After-turn prefill: while an answer streams, the engine computes what the next turn's prompt will begin with.
 
-A conversation goes on without the thoughts of this turn, so its next prompt is no continuation of what the engine has
-computed. What it will be is asked of the format itself, by rendering the conversation with one more turn; the tokens
-of the answer are guessed as they come, and the render at the end puts right what the guess got wrong. A wrong guess
-costs compute, never an answer.
+A conversation goes on without the thoughts of this turn, so its next prompt does not continue what the engine has
+computed. The format itself says what the prompt will be, by rendering the conversation with one more turn. The tokens
+of the answer are guessed as they come, and the render at the end corrects a wrong guess, which costs compute only.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ _USER = Message.user("x")
 
 
 @dataclass(slots=True)
-class ShadowCounts:
-    """What became of the turns that were said to have a next one.
+class NextTurnCounts:
+    """How many turns were prefilled for a next one, of those that were said to have one.
 
-    kept: the next prompt's beginning is in the engine, or will be once it is idle. given_up: nothing was said, the
-    request was aborted, or a tool was called (then the thoughts stay). skipped: the format cannot render the next turn,
-    or the engine has no room for it.
+    kept: the next prompt's beginning is in the engine, or will be once it is idle.
+    given_up: nothing was said, the request was aborted, or a tool was called (then the thoughts stay).
+    skipped: the format cannot render the next turn, or the engine has no room for it.
     """
 
     kept: int = 0
@@ -48,8 +47,8 @@ class ShadowCounts:
     skipped: int = 0
 
 
-class Shadow:
-    """The answer of one turn, on its way into the prompt of the next."""
+class NextTurnPrefill:
+    """The answer of one turn, prefilled as the prompt of the next will hold it."""
 
     def __init__(
         self,
@@ -58,9 +57,9 @@ class Shadow:
         format: Format,
         request: Request,
         messages: Conversation,
-        counts: ShadowCounts,
+        counts: NextTurnCounts,
     ) -> None:
-        """messages: those that the prompt rendered. Raises FormatError where the format refuses the probe."""
+        """messages: those that the prompt renders. Raises FormatError where the format refuses the probe."""
         self._engine = engine
         self._tokenizer = tokenizer
         self._format = format
@@ -69,12 +68,12 @@ class Shadow:
         self._counts = counts
         self._number: int | None = None
         self._over = False
-        self._lead: list[int] | None = []  # answer ids before the first visible character; None behind it
+        self._lead: list[int] | None = []  # answer ids before the first visible character; None after it
         self._thought = False
         self._growing = GrowingText(tokenizer)
         self._prefix, verbatim = self._before_answer()
         self._length = len(self._prefix)
-        # Whether the answer is followed as text. Where not, its ids stand in the next prompt as they were sampled.
+        # Whether the answer is followed as text. Otherwise its ids stand in the next prompt as they were sampled.
         self.reads_text = request.next_turn is NextTurn.TEXT or not verbatim
 
     def feed(self, event: TokenEvent, text: str) -> None:
@@ -83,10 +82,10 @@ class Shadow:
         if self._over:
             return
         if event.phase is Phase.TOOL:
-            self._over = True  # a call that is none after all becomes text: the last render knows
+            self._over = True  # a broken call becomes text: the last render knows
             return
         if self._engine.loaded:
-            self._over = True  # nothing would be computed of it now; the last render says all of it
+            self._over = True  # nothing of it would be computed now; the last render says all of it
             return
         try:
             if self.reads_text:
@@ -98,7 +97,7 @@ class Shadow:
             self._close()  # the render at the end is the last word
 
     def end(self, event: FinishEvent, message: Message) -> None:
-        """The turn is over. Keeps what the next prompt begins with, frees the rest of this turn."""
+        """The turn is over. Keep what the next prompt begins with, free the rest of this turn."""
         if not event.ids or any(isinstance(part, ToolCall) for part in message.parts):
             self.give_up()
             return
@@ -108,8 +107,8 @@ class Shadow:
             ids = self._before_user(message)
             check_prompt(ids, self._engine.model.config.vocab_size, self._engine.window)
             if self._number is None:
-                self._number = self._engine.open_shadow(ids, tenant=self._request.tenant)
-            self._engine.close_shadow(self._number, ids)
+                self._number = self._engine.open_next_turn(ids, tenant=self._request.tenant)
+            self._engine.close_next_turn(self._number, ids)
             self._number, self._over = None, True
         except PonderError:
             self._close()
@@ -128,7 +127,7 @@ class Shadow:
         self._over = True
         if self._number is not None:
             number, self._number = self._number, None
-            self._engine.close_shadow(number, None)
+            self._engine.close_next_turn(number, None)
 
     def _extend(self, ids: Sequence[int]) -> None:
         if not ids:
@@ -137,9 +136,9 @@ class Shadow:
         if self._length >= self._engine.window:
             self._close()  # a prompt that begins like this has no room
         elif self._number is None:
-            self._number = self._engine.open_shadow((*self._prefix, *ids), tenant=self._request.tenant)
+            self._number = self._engine.open_next_turn((*self._prefix, *ids), tenant=self._request.tenant)
         else:
-            self._engine.extend_shadow(self._number, ids)
+            self._engine.extend_next_turn(self._number, ids)
 
     def _visible(self, id: int) -> list[int]:
         """The ids of the answer that are settled with this one: none while it is not known which of the first ones
@@ -177,20 +176,20 @@ class Shadow:
         return self._format.render((*self._messages, message, _USER), policy=request.policy, tools=request.tools)
 
 
-def shadow_of(
+def next_turn_prefill(
     engine: Engine,
     tokenizer: Tokenizer,
     format: Format,
     request: Request,
     messages: Conversation,
-    counts: ShadowCounts,
-) -> Shadow | None:
-    """The shadow of a request's one answer. None: the prompt after it is not known, or goes on from this one."""
+    counts: NextTurnCounts,
+) -> NextTurnPrefill | None:
+    """The prefill of a request's one answer. None: the prompt after it is not known, or continues this one."""
     known = request.next_turn is not NextTurn.NONE and messages and request.n == 1
     if not known or request.policy is ReasoningPolicy.ALL_TURNS:
         return None
     try:
-        return Shadow(engine, tokenizer, format, request, messages, counts)
+        return NextTurnPrefill(engine, tokenizer, format, request, messages, counts)
     except PonderError:
         counts.skipped += 1
         return None

@@ -58,7 +58,7 @@ def sample(sampler, request):
 def rest(sampler, seconds=2.0):
     """Wait until the engine is idle."""
     end = time.monotonic() + seconds
-    while sampler._driver.call(lambda: sampler.num_jobs or sampler.engine.has_work).result():
+    while sampler._driver.call(lambda: sampler.num_generations or sampler.engine.has_work).result():
         assert time.monotonic() < end
         time.sleep(0.001)
 
@@ -76,14 +76,14 @@ def watched(sampler):
 
         setattr(engine, name, call)
 
-    for name, at in (("open_shadow", 0), ("extend_shadow", 1), ("close_shadow", 1), ("end_turn", 1)):
+    for name, at in (("open_next_turn", 0), ("extend_next_turn", 1), ("close_next_turn", 1), ("end_turn", 1)):
         watch(name, at)
     return calls
 
 
 def guessed(calls):
     """The ids that the engine was given before the turn was over."""
-    return [id for name, ids in calls if name in ("open_shadow", "extend_shadow") for id in ids]
+    return [id for name, ids in calls if name in ("open_next_turn", "extend_next_turn") for id in ids]
 
 
 def carried_on(completion, next_turn, prompt=OPENING):
@@ -115,7 +115,7 @@ def test_the_next_turn_finds_all_but_itself_and_its_answer_is_that_of_a_cold_eng
     assert cold.usage.cached_tokens == 0
     assert second.segment.ids == cold.segment.ids
     assert second.segment.logprobs == pytest.approx(cold.segment.logprobs, abs=1e-4)
-    assert sampler.shadows.kept == 2
+    assert sampler.next_turns.kept == 2
 
 
 @pytest.mark.parametrize("next_turn", [NextTurn.VERBATIM, NextTurn.TEXT])
@@ -124,12 +124,12 @@ def test_of_a_long_answer_most_is_computed_while_it_streams(next_turn):
     calls = watched(sampler)
     first = sample(sampler, asked(tokens=400, next_turn=next_turn))
     rest(sampler)
-    exact = next(ids for name, ids in calls if name == "close_shadow")
+    exact = next(ids for name, ids in calls if name == "close_next_turn")
     guess = guessed(calls)
     assert tuple(guess) == tuple(exact[: len(guess)]), "a right guess"
     assert len(exact) - len(guess) < 24
     counters = sampler.engine.stats.counters
-    assert counters.shadow_tokens <= len(exact), "nothing is computed twice"
+    assert counters.next_turn_tokens <= len(exact), "nothing is computed twice"
     assert exact == FORMAT.render(carried_on(first, next_turn), start=Start.NONE).ids[: len(exact)]
 
 
@@ -196,7 +196,7 @@ def test_a_conversation_says_of_its_second_turn_that_only_the_new_is_computed():
         turn = chat.account[-1]
         assert turn.cached_tokens > before_the_new_turn(chat.messages[:-1]) - PAGE
         assert turn.cached_tokens < turn.prompt_tokens
-    assert sampler.shadows.kept == 3
+    assert sampler.next_turns.kept == 3
 
 
 def test_a_question_that_is_asked_once_has_no_next_turn():
@@ -237,10 +237,10 @@ def test_the_guess_is_right_in_every_format(family, next_turn, answer):
     first = sample(sampler, Request(prompt=OPENING, params=params, next_turn=next_turn))
     assert first.text.strip() == answer.strip()
     rest(sampler)
-    exact = next(ids for name, ids in calls if name == "close_shadow")
+    exact = next(ids for name, ids in calls if name == "close_next_turn")
     guess = guessed(calls)
     assert tuple(guess) == tuple(exact[: len(guess)])
-    assert sampler.engine.stats.counters.shadow_tokens <= len(exact)
+    assert sampler.engine.stats.counters.next_turn_tokens <= len(exact)
     rendered = sampler.format.render(carried_on(first, next_turn), start=Start.THINK).ids
     assert rendered[: len(exact)] == exact
 
@@ -259,7 +259,7 @@ def test_a_template_that_knows_no_ids_is_fed_with_text():
     assert first.message.parts == (Text(first.text, tuple(script)),)
     assert tokenizer.encode(first.text) != script
     rest(sampler)
-    exact, guess = next(ids for name, ids in calls if name == "close_shadow"), guessed(calls)
+    exact, guess = next(ids for name, ids in calls if name == "close_next_turn"), guessed(calls)
     assert 30 < len(guess) < len(exact)
     assert tuple(guess) == exact[: len(guess)]
 
@@ -286,7 +286,7 @@ def test_a_format_that_cannot_render_the_next_turn_costs_a_count_and_nothing_els
         first = sample(sampler, asked(tokens=100))
         assert first.segment.ids == sample(babbler(), asked(tokens=100)).segment.ids
         rest(sampler)
-        assert (sampler.shadows.skipped, sampler.shadows.kept, sampler.engine.stats.shadows) == (count, 0, 0)
+        assert (sampler.next_turns.skipped, sampler.next_turns.kept, sampler.engine.stats.next_turns) == (count, 0, 0)
 
 
 # Where nothing is discarded ----------------------------------------------------------------------------------------
@@ -314,8 +314,8 @@ def test_between_the_steps_of_a_tool_loop_nothing_is_dropped():
     step = sample(sampler, Request(prompt=OPENING, params=params, next_turn=NextTurn.VERBATIM))
     rest(sampler)
     assert "end_turn" not in [name for name, _ in calls]
-    assert [ids for name, ids in calls if name == "close_shadow"] in ([], [None])
-    assert sampler.shadows.given_up == 1
+    assert [ids for name, ids in calls if name == "close_next_turn"] in ([], [None])
+    assert sampler.next_turns.given_up == 1
     result = Message(Role.TOOL, (ToolResult("add", "42"),))
     second = Request(prompt=(*OPENING, step.message, result), params=params, next_turn=NextTurn.VERBATIM)
     assert sample(sampler, second).usage.cached_tokens >= (len(prompt) + len(script) - 1) // PAGE * PAGE
@@ -328,7 +328,7 @@ def test_between_the_steps_of_a_tool_loop_nothing_is_dropped():
         replace(asked(), prompt=FORMAT.render(OPENING, start=Start.THINK).ids),
     ],
 )
-def test_without_a_known_next_turn_there_is_no_shadow(request_):
+def test_without_a_known_next_turn_nothing_is_prefilled(request_):
     sampler = babbler()
     calls = watched(sampler)
     sample(sampler, request_)
@@ -337,7 +337,7 @@ def test_without_a_known_next_turn_there_is_no_shadow(request_):
 
 
 @pytest.mark.parametrize("tokens", [5, 300])
-def test_an_answer_that_is_aborted_leaves_no_shadow(tokens):
+def test_an_answer_that_is_aborted_leaves_no_prefix(tokens):
     sampler = babbler()
     calls = watched(sampler)
 
@@ -352,5 +352,5 @@ def test_an_answer_that_is_aborted_leaves_no_shadow(tokens):
     asyncio.run(leave())
     rest(sampler)
     stats = sampler.engine.stats
-    assert (stats.shadows, stats.pages_used, sampler.shadows.given_up) == (0, 0, 1)
+    assert (stats.next_turns, stats.pages_used, sampler.next_turns.given_up) == (0, 0, 1)
     assert "end_turn" not in [name for name, _ in calls]
