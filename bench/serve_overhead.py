@@ -33,7 +33,7 @@ from common import environment, options, parse, percentile, random_model, ratio,
 import ponder
 from ponder.dialogue import Message, PonderFormat
 from ponder.sampler.local import LocalSampler
-from ponder.sampler.protocol import Request
+from ponder.sampler.protocol import Delivery, Request
 from ponder.serve import Served, Settings, create_app
 from ponder.serve.run import server
 from ponder.tokenizer import Tokenizer
@@ -124,8 +124,8 @@ class Bench:
 
     def sampler_alone(self, number: int) -> Cost:
         async def follow(request: Request) -> None:
-            async with aclosing(self.sampler.batches(request, self.args.coalesce / 1000)) as batches:
-                async for _ in batches:
+            async with aclosing(self.sampler.stream(request, Delivery(gather=self.args.coalesce / 1000))) as items:
+                async for _ in items:
                     pass
 
         async def run() -> None:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from ponder.front import load as load
     from ponder.sampler.protocol import JsonSchema as JsonSchema
     from ponder.sampler.protocol import Regex as Regex
+    from ponder.think import Answer as Answer
+    from ponder.think import Ask as Ask
     from ponder.think import Conversation as Conversation
     from ponder.think import Reasoner as Reasoner
     from ponder.think import consensus as consensus
     from ponder.think import direct as direct
-    from ponder.types import Answer as Answer
     from ponder.types import Budget as Budget
     from ponder.types import Effort as Effort
     from ponder.types import PonderError as PonderError
@@ -36,11 +37,12 @@ _HOMES = {
     "load": "ponder.front",
     "JsonSchema": "ponder.sampler.protocol",
     "Regex": "ponder.sampler.protocol",
+    "Answer": "ponder.think",
+    "Ask": "ponder.think",
     "Conversation": "ponder.think",
     "Reasoner": "ponder.think",
     "consensus": "ponder.think",
     "direct": "ponder.think",
-    "Answer": "ponder.types",
     "Budget": "ponder.types",
     "Effort": "ponder.types",
     "PonderError": "ponder.types",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -183,17 +182,6 @@ class Budget:
     tokens: int | None = None
     samples: int | None = None
     seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a strategy gives back: the visible text, the reasoning behind it, the whole bill, and how it came about."""
-
-    text: str
-    reasoning: str = ""
-    stop_reason: StopReason = StopReason.END
-    usage: Usage = Usage()
-    trace: Mapping[str, object] = field(default_factory=dict)
 
 
 class PonderError(Exception):

@@ -43,7 +43,7 @@ from ponder.think import consensus, direct
 from ponder.train.data.examples import question_number
 from ponder.train.loop.stage import add_questions
 from ponder.train.recipe.toml import load_recipe
-from ponder.types import DataError, InvalidRequest, SamplerError
+from ponder.types import DataError, InvalidRequest, SamplerError, ThinkingLimits
 
 
 class Doubling:
@@ -171,7 +171,7 @@ def test_recorded_hashes_are_read(tmp_path):
 
 def test_a_result_adds_up():
     problems = held_out(TASK, 40)
-    result = measure(ScriptedSampler(liar), TASK, problems, direct("high"))
+    result = measure(ScriptedSampler(liar), TASK, problems, direct(effort="high"))
     even = sum(int(problem.question.split()[1]) % 2 == 0 for problem in problems)
     assert (result.n, result.solved) == (40, even)
     assert result.mean_score == result.accuracy == even / 40
@@ -186,7 +186,7 @@ def test_a_result_adds_up():
 
 
 def test_what_was_cut_off_is_told():
-    result = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 4), direct("high", max_tokens=3))
+    result = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 4), direct(effort="high", max_tokens=3))
     assert result.truncation_rate == 1.0
     vote = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 4), consensus(2, max_tokens=3))
     assert vote.truncation_rate == 1.0
@@ -212,10 +212,10 @@ def test_many_problems_run_at_once():
     class Watched(ScriptedSampler):
         under_way = most = 0
 
-        async def stream(self, request):
+        async def stream(self, request, delivery):
             self.under_way += 1
             self.most = max(self.most, self.under_way)
-            async for event in super().stream(request):
+            async for event in super().stream(request, delivery):
                 yield event
             self.under_way -= 1
 
@@ -406,8 +406,9 @@ def test_the_modes_wanted_and_no_others():
     assert list(standard_modes(["consensus", "direct"], samples=4)) == ["direct", "consensus@4"]
     assert standard_modes([]) == {}
     capped = standard_modes(["thinking", "consensus"], thinking=64, answer_room=8, temperature=0.5)
-    settings = [mode.sampling for mode in capped.values()]
-    assert [(each.thinking.cap, each.answer_room, each.temperature) for each in settings] == [(64, 8, 0), (64, 8, 0.5)]
+    thinking, vote = (mode.settings for mode in capped.values())
+    assert thinking == {"thinking": ThinkingLimits(cap=64), "answer_room": 8}
+    assert vote == {**thinking, "temperature": 0.5, "seed": 0}
     for wrong, why in (({"modes": ["dirct"]}, "'dirct'"), ({"modes": ["consensus"], "samples": 1}, "samples of 2")):
         with pytest.raises(InvalidRequest, match=why):
             standard_modes(**wrong)
@@ -440,7 +441,7 @@ def test_published_configs_stand_beside_published_scores_and_others_do_not():
     default, shaped = GymTask("gcd"), GymTask("products", {"max_digits": 2})
     gold = {p.question: p.answer for task in (default, shaped) for p in held_out(task, 3)}
     sampler = ScriptedSampler(lambda conversation, _: gold[conversation[-1].text])
-    report = evaluate(sampler, [default, shaped], 3, modes={"direct": direct("none")})
+    report = evaluate(sampler, [default, shaped], 3, modes={"direct": direct(effort="none")})
     gcd, products = report.summary()["results"]
     assert gcd["published"]["o3-mini"] == 1.0
     assert products["published"] == {}
@@ -450,7 +451,7 @@ def test_published_configs_stand_beside_published_scores_and_others_do_not():
 
 def test_hard_configs_stand_beside_the_scores_published_for_them():
     tasks = load_suite("gym:products@hard")
-    report = evaluate(ScriptedSampler(lambda *_: "1 2 3"), tasks, 2, modes={"direct": direct("none")})
+    report = evaluate(ScriptedSampler(lambda *_: "1 2 3"), tasks, 2, modes={"direct": direct(effort="none")})
     assert "| gym:products@hard | **0.000** (4) |" in report.markdown()
     assert "| 0.260 (" in report.markdown()
 
@@ -484,7 +485,7 @@ def test_caps_count_all_thinking_over_folds():
     """A model that folds for ever in a window of 256: a cap beyond the window is reached, and no token more."""
     task, (problem,) = TASK, held_out(TASK, 1)
     tokens = PonderFormat(ByteTokenizer()).phase_tokens
-    prompt = measure(tiny_sampler(), task, [problem], direct("minimal", max_tokens=4)).usage.prompt_tokens
+    prompt = measure(tiny_sampler(), task, [problem], direct(effort="minimal", max_tokens=4)).usage.prompt_tokens
     state, fold = tokens.state_open, tokens.fold
     script = [65, 65, state, 66, fold, state, 66, fold]  # the second fold leaves the context as the first did
     sampler = tiny_sampler(model=ParrotModel(script, prompt))

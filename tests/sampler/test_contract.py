@@ -10,7 +10,7 @@ import pytest
 from ponder.dialogue.messages import Message, Role, ToolCall
 from ponder.dialogue.tools import Tool
 from ponder.sampler.endpoint import EndpointSampler
-from ponder.sampler.protocol import CallDelta, Delta, Done, NamedTool, Request, Sampler, ToolChoice
+from ponder.sampler.protocol import CallDelta, Delivery, Delta, Done, NamedTool, Request, Sampler, ToolChoice
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
@@ -81,7 +81,46 @@ async def streamed(sampler, request):
 def test_is_a_sampler(sampler):
     assert isinstance(sampler, Sampler)
     assert sampler.name
-    assert sampler.window is None or sampler.window > 0
+    window = sampler.capabilities.window
+    assert sampler.capabilities.exact == (window is not None)
+    assert window is None or window > 0
+
+
+def test_only_the_ends_of_completions_come_where_no_text_is_wanted(sampler):
+    ended = []
+
+    async def gathered():
+        delivery = Delivery(deltas=False, ended=lambda: ended.append(asyncio.get_running_loop()))
+        async with aclosing(sampler.stream(ask(sampler, n=2), delivery)) as stream:
+            return [event async for event in stream]
+
+    events = asyncio.run(gathered())
+    assert sorted(event.index for event in events if isinstance(event, Done)) == [0, 1]
+    assert len(events) == len(ended) == 2
+    assert events[0].completion.text or events[0].completion.reasoning
+
+
+def test_pieces_that_are_held_back_join_to_the_same_texts(sampler):
+    async def texts(delivery):
+        found = defaultdict(str)
+        async with aclosing(sampler.stream(ask(sampler), delivery)) as stream:
+            async for event in stream:
+                if isinstance(event, Delta):
+                    found[event.phase] += event.text
+        return found
+
+    assert asyncio.run(texts(Delivery(gather=0.02))) == asyncio.run(texts(Delivery()))
+
+
+def test_what_a_sampler_cannot_do_it_declares(sampler):
+    if sampler.capabilities.scores:
+        logprobs, _ = asyncio.run(sampler.score([1, 2, 3]))
+        assert len(logprobs) == 2
+    else:
+        with pytest.raises(InvalidRequest, match="log-probabilities"):
+            asyncio.run(sampler.score([1, 2, 3]))
+    assert asyncio.run(sampler.count(QUESTION)) > 0
+    assert (asyncio.run(sampler.stats()) is None) == (sampler.kind != "local")
 
 
 def test_a_completion_is_an_assistant_message_with_its_bill(sampler):

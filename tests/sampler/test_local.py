@@ -563,7 +563,7 @@ def test_a_sampler_is_loaded_from_a_folder(tmp_path):
     save_model(tiny_model(seed=5), tmp_path / "sage")
     TOKENIZER.save(tmp_path / "sage")
     sampler = load_sampler(tmp_path / "sage", window=128, deterministic=True)
-    assert (sampler.name, sampler.window) == ("sage", 128)
+    assert (sampler.name, sampler.capabilities.window) == ("sage", 128)
     assert sample(sampler, asked())[0].segment.ids == sample(tiny_sampler(seed=5), asked())[0].segment.ids
 
 

@@ -77,7 +77,7 @@ def test_both_kinds_of_task_run(lm_eval: Any, tasks: Path, tmp_path: Path, optio
                 "tokenizer": str(tmp_path / "tokenizer"),
                 "tokenizer_backend": "huggingface",
                 "tokenized_requests": False,
-                "max_length": sampler.window,
+                "max_length": sampler.capabilities.window,
                 **options,
             },
             tasks=list(TASKS),

@@ -73,7 +73,7 @@ def test_an_adapter_is_a_model_of_its_own(base: Path, adapter: Path, how: str) -
         }
     assert listed["tuned"].parent == ("base" if how in ("folder", "said") else "plain")
     assert listed["plain"].parent is None
-    assert listed["plain"].max_model_len == listed["tuned"].max_model_len == models[0].sampler.window
+    assert listed["plain"].max_model_len == listed["tuned"].max_model_len == models[0].sampler.capabilities.window
     assert str(base) not in str(listed)
     assert told["plain"] != told["tuned"]
 

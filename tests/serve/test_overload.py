@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ import pytest
 from live import Live, serving
 from talk import CHAT, Answer, ask, request
 
-from ponder.sampler.protocol import Delta, Done, Request
+from ponder.sampler.protocol import AT_ONCE, Delivery, Request, Streamed
 from ponder.serve import Served, Settings
 from ponder.serve.admission import Admission
 from ponder.serve.auth import Keys
@@ -38,10 +38,10 @@ class Gated(ScriptedSampler):
         super().__init__(script, **options)  # type: ignore[arg-type]
         self.open = threading.Event()
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta | Done]:
+    async def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]:
         while not self.open.is_set():
             await asyncio.sleep(0.005)
-        async with aclosing(super().stream(request)) as stream:  # type: ignore[type-var]
+        async with aclosing(super().stream(request, delivery)) as stream:
             async for item in stream:
                 yield item
 

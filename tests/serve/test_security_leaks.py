@@ -21,6 +21,7 @@ from live import Live, serving
 
 from ponder.model.transformer import Transformer
 from ponder.sampler.endpoint import EndpointSampler
+from ponder.sampler.protocol import AT_ONCE
 from ponder.serve import Served, Settings
 from ponder.testing.endpoint import Fault, StubEndpoint
 from ponder.testing.script import Say
@@ -254,9 +255,9 @@ class _Fails(ScriptedSampler):
         super().__init__(lambda _, index: Say("one two three", reasoning="four five"))
         self._error, self._after = error, after
 
-    async def stream(self, request: Any) -> Any:
+    async def stream(self, request: Any, delivery: Any = AT_ONCE) -> Any:
         count = 0
-        async for item in super().stream(request):
+        async for item in super().stream(request, delivery):
             if count == self._after:
                 raise self._error
             count += 1

@@ -32,7 +32,10 @@ def post(live: Live, path: str, **body: Any) -> httpx.Response:
 def test_text_and_back(live: Live, base: str) -> None:
     text = "Grüße \N{GRINNING FACE} <|think|><|end|>"
     told = post(live, f"{base}/tokenize", prompt=text, return_token_strs=True).json()
-    tokenizer, window = live.state.models.get("tiny").tokenizer, live.state.models.get("tiny").sampler.window
+    tokenizer, window = (
+        live.state.models.get("tiny").tokenizer,
+        live.state.models.get("tiny").sampler.capabilities.window,
+    )
     assert told["tokens"] == tokenizer.encode(text)
     assert told["count"] == len(told["tokens"]) == len(told["token_strs"])
     assert told["max_model_len"] == window

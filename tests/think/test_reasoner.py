@@ -51,11 +51,11 @@ def test_a_cap_on_thinking_reaches_the_strategy():
         Reasoner(sampler).ask("x", thinking=2, effort="low")
 
 
-def test_a_ready_made_strategy_brings_its_own_settings():
-    reasoner = Reasoner(ScriptedSampler(echo))
-    assert reasoner.ask("x", strategy=consensus(2)).trace["samples"] == 2
-    with pytest.raises(InvalidRequest, match="effort, seed cannot be set beside a ready-made strategy"):
-        reasoner.ask("x", strategy=consensus(2), effort="low", seed=1)
+def test_a_ready_made_strategy_and_the_settings_of_the_ask_go_together():
+    sampler = ScriptedSampler(echo)
+    answer = Reasoner(sampler).ask("x", strategy=consensus(2, temperature=0.5), temperature=0.9, seed=1)
+    assert len(answer.completions) == 2
+    assert (sampler.requests[0].params.temperature, sampler.requests[0].params.seed) == (0.5, 1)
 
 
 def test_unknown_settings_are_an_error():
@@ -67,10 +67,10 @@ def test_many_questions_keep_their_order_and_the_limit():
     class Watched(ScriptedSampler):
         under_way = most = 0
 
-        async def stream(self, request):
+        async def stream(self, request, delivery):
             self.under_way += 1
             self.most = max(self.most, self.under_way)
-            async for event in super().stream(request):
+            async for event in super().stream(request, delivery):
                 yield event
             self.under_way -= 1
 
@@ -115,7 +115,7 @@ def test_streamed_pieces_join_to_the_answer():
 def test_a_vote_is_streamed_when_it_is_decided():
     stream = Reasoner(ScriptedSampler(["1", "2", "2"])).stream("x", strategy="consensus(samples=3)")
     assert [piece.text for piece in stream] == ["2"]
-    assert stream.answer.trace["margin"] == pytest.approx(1 / 3)
+    assert stream.answer.margin == pytest.approx(1 / 3)
 
 
 def test_the_answer_can_be_read_without_iterating():

@@ -4,20 +4,23 @@ import asyncio
 
 import pytest
 
-from ponder.dialogue.messages import Message
 from ponder.sampler.protocol import Truncation
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
-from ponder.think import Question, Strategy, consensus, direct, limits, parse_strategy
+from ponder.think import Ask, Ledger, Strategy, answer_of, consensus, direct, limits, parse_strategy
 from ponder.think.effort import answer_room
+from ponder.think.events import Cut, Vote
 from ponder.types import Budget, Effort, InvalidRequest, StopReason, ThinkingLimits
 
-QUESTION = Question(conversation=[Message.user("What is 6 times 7?")])
+ASK = Ask.of("What is 6 times 7?")
 THOUGHT = Say(text="The answer is 42.", reasoning="Let me think about it for a while, then.")
 
 
-def run(strategy, sampler, budget=None, question=QUESTION):
-    return asyncio.run(strategy(question, sampler, budget or Budget()))
+def run(strategy, sampler, budget=None, ask=ASK):
+    async def answer():
+        return await answer_of(strategy, ask, sampler, Ledger(budget))
+
+    return asyncio.run(answer())
 
 
 # Effort ---------------------------------------------------------------------------------------------------------------
@@ -35,9 +38,8 @@ def test_any_effort_but_none_can_close_its_thinking():
 
 def test_a_model_that_folds_may_think_for_longer_than_its_window():
     assert [limits(effort, 1024, 32768).cap for effort in Effort] == [0, 1024, 4096, 16384, 32768]
-    sampler = ScriptedSampler([THOUGHT])
-    sampler.thinking_tokens = 32768
-    run(direct("high"), sampler)
+    sampler = ScriptedSampler([THOUGHT], thinking_tokens=32768)
+    run(direct(effort="high"), sampler)
     params = sampler.requests[0].params
     assert params.thinking.cap == 32768
     assert params.max_tokens == 32768 + answer_room(4096)
@@ -57,18 +59,18 @@ def test_the_answer_s_room_is_at_most_half_of_max_tokens():
 
 
 def test_direct_gives_answer_reasoning_and_bill():
-    answer = run(direct("high"), ScriptedSampler([THOUGHT]))
+    answer = run(direct(effort="high"), ScriptedSampler([THOUGHT]))
     assert answer.text == THOUGHT.text
     assert answer.reasoning == THOUGHT.reasoning
     assert answer.stop_reason is StopReason.END
     assert answer.usage.reasoning_tokens == 10
     assert answer.usage.completion_tokens == 15
-    assert answer.trace["message"].reasoning == THOUGHT.reasoning
+    assert answer.message.reasoning == THOUGHT.reasoning
 
 
 def test_effort_none_answers_at_once():
     sampler = ScriptedSampler([THOUGHT])
-    answer = run(direct("none"), sampler)
+    answer = run(direct(effort="none"), sampler)
     assert answer.reasoning == ""
     assert answer.usage.reasoning_tokens == 0
     assert sampler.requests[0].params.thinking == ThinkingLimits(cap=0)
@@ -90,7 +92,7 @@ def test_a_cap_in_tokens_is_kept_exactly_and_leaves_the_answer_its_room(strategy
     answer = run(strategy(thinking=thinking), sampler)
     assert answer.usage.reasoning_tokens == 4
     assert answer.text == THOUGHT.text
-    assert sampler.requests[0].params.answer_room == answer_room(sampler.window)
+    assert sampler.requests[0].params.answer_room == answer_room(sampler.capabilities.window)
 
 
 def test_a_cap_beyond_the_window_is_for_folded_thoughts():
@@ -114,15 +116,15 @@ def test_how_long_to_think_is_said_once(strategy):
         strategy(effort="high", thinking=4)
 
 
-def test_the_question_s_policy_and_truncation_reach_the_sampler():
+def test_the_ask_s_policy_and_truncation_reach_the_sampler():
     sampler = ScriptedSampler([THOUGHT])
-    run(direct(), sampler, question=Question(conversation=QUESTION.conversation, truncation=Truncation.AUTO))
+    run(direct(), sampler, ask=ASK.override(truncation=Truncation.AUTO))
     assert sampler.requests[0].truncation is Truncation.AUTO
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5, 9, 10, 14, 15, 99])
 def test_a_token_budget_is_kept_exactly(tokens):
-    answer = run(direct("high"), ScriptedSampler([THOUGHT]), Budget(tokens=tokens))
+    answer = run(direct(effort="high"), ScriptedSampler([THOUGHT]), Budget(tokens=tokens))
     assert answer.usage.completion_tokens <= tokens
 
 
@@ -138,9 +140,9 @@ def test_out_of_time_direct_gives_what_it_has_said():
     answer = run(direct(), ScriptedSampler([slow]), Budget(seconds=0.8))
     assert slow.text.startswith(answer.text)
     assert answer.text != slow.text
-    assert answer.stop_reason is StopReason.ABORTED
-    assert answer.trace["cut"] == "seconds"
-    assert answer.trace["unbilled"] == 1
+    assert answer.stop_reason is StopReason.DEADLINE
+    assert answer.cut is Cut.SECONDS
+    assert answer.usage_estimated
 
 
 # Consensus ------------------------------------------------------------------------------------------------------------
@@ -153,24 +155,20 @@ def vote(*texts, **options):
 def test_the_majority_wins():
     answer = vote("41", "42", "42.0", "7")
     assert answer.text == "42"
-    assert answer.trace["votes"] == [
-        {"answer": "42", "count": 2},
-        {"answer": "41", "count": 1},
-        {"answer": "7", "count": 1},
-    ]
-    assert answer.trace["margin"] == 0.25
-    assert answer.trace["samples"] == answer.trace["asked"] == 4
+    assert answer.votes == (Vote("42", (1, 2)), Vote("41", (0,)), Vote("7", (3,)))
+    assert answer.margin == 0.25
+    assert [each.text for each in answer.completions] == ["41", "42", "42.0", "7"]
 
 
 def test_a_tie_goes_to_the_earliest_sample():
     assert vote("b", "a", "a", "b").text == "b"
     assert vote("a", "b").text == "a"
-    assert vote("a", "b").trace["margin"] == 0
+    assert vote("a", "b").margin == 0
 
 
-def test_the_question_says_what_agrees():
-    lenient = Question(conversation=QUESTION.conversation, same=lambda a, b: a[0] == b[0])
-    answer = run(consensus(3), ScriptedSampler(["bat", "apple", "avocado"]), question=lenient)
+def test_the_ask_says_what_agrees():
+    lenient = ASK.override(same=lambda a, b: a[0] == b[0])
+    answer = run(consensus(3), ScriptedSampler(["bat", "apple", "avocado"]), ask=lenient)
     assert answer.text == "apple"
 
 
@@ -184,15 +182,15 @@ def test_answers_that_were_cut_off_or_are_empty_do_not_vote():
     sampler = ScriptedSampler(["1 2 3 4 5 6", "1 2 3 4 5 6", "", "", "", "7"])
     answer = run(consensus(6, max_tokens=3, effort="none"), sampler)
     assert answer.text == "7"
-    assert answer.trace["truncated"] == 2
-    assert answer.trace["margin"] == 1.0
+    assert [each.stop_reason is StopReason.LENGTH for each in answer.completions].count(True) == 2
+    assert answer.margin == 1.0
 
 
 def test_where_nobody_votes_the_first_sample_speaks_with_margin_zero():
     answer = run(consensus(2, max_tokens=2, effort="none"), ScriptedSampler(["a b c d", "e f g h"]))
     assert answer.text == "a b"
-    assert answer.trace["votes"] == []
-    assert answer.trace["margin"] == 0
+    assert answer.votes == ()
+    assert answer.margin == 0
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 4, 7, 40])
@@ -205,33 +203,34 @@ def test_consensus_keeps_a_token_budget_over_all_samples(tokens):
 
 def test_consensus_keeps_a_sample_budget():
     sampler = ScriptedSampler(lambda *_: "1")
-    assert run(consensus(8), sampler, Budget(samples=3)).trace["samples"] == 3
+    assert len(run(consensus(8), sampler, Budget(samples=3)).completions) == 3
 
 
 def test_out_of_time_the_best_so_far_wins():
     lines = [Say(text="1"), Say(text="2"), Say(text="2"), Say(text="3", seconds=60)]
     answer = run(consensus(4), ScriptedSampler(lines), Budget(seconds=0.3))
     assert answer.text == "2"
-    assert answer.trace["cut"] == "seconds"
-    assert (answer.trace["samples"], answer.trace["asked"], answer.trace["unbilled"]) == (3, 4, 1)
+    assert answer.cut is Cut.SECONDS
+    assert [each.stop_reason for each in answer.completions] == [StopReason.END] * 3 + [StopReason.DEADLINE]
 
 
 def test_cancelled_with_votes_in_hand_it_answers():
     async def cancelled():
         lines = [Say(text="1"), Say(text="2", seconds=60)]
-        task = asyncio.ensure_future(consensus(2)(QUESTION, ScriptedSampler(lines), Budget()))
+        task = asyncio.ensure_future(answer_of(consensus(2), ASK, ScriptedSampler(lines)))
         await asyncio.sleep(0.1)
         task.cancel()
         return await task
 
     answer = asyncio.run(cancelled())
     assert answer.text == "1"
-    assert answer.trace["cut"] == "cancelled"
+    assert answer.cut is Cut.CANCELLED
+    assert answer.unbilled == 1
 
 
 def test_cancelled_with_nothing_in_hand_it_is_cancelled():
     async def cancelled():
-        task = asyncio.ensure_future(consensus(2)(QUESTION, ScriptedSampler([Say(text="1", seconds=60)]), Budget()))
+        task = asyncio.ensure_future(answer_of(consensus(2), ASK, ScriptedSampler([Say(text="1", seconds=60)])))
         await asyncio.sleep(0.1)
         task.cancel()
         await task
@@ -256,19 +255,23 @@ def test_strategies_by_text():
     assert parse_strategy("consensus(samples=4, temperature=0.7)").name == "consensus@4"
     assert parse_strategy(" consensus( samples = 4 ) ").name == "consensus@4"
     assert isinstance(parse_strategy("direct(effort='low')"), Strategy)
-    assert parse_strategy("consensus(thinking=64)").sampling.thinking == ThinkingLimits(cap=64)
+    assert parse_strategy("consensus(thinking=64)").settings == {"thinking": ThinkingLimits(cap=64)}
 
 
-def test_defaults_fill_what_the_text_leaves_out():
-    assert parse_strategy("consensus(samples=4)", effort=Effort.LOW, seed=None).sampling.effort is Effort.LOW
-    assert parse_strategy("direct(effort='low')", effort=Effort.HIGH).sampling.effort is Effort.LOW
+def test_what_a_strategy_says_itself_holds_before_the_ask():
+    sampler = ScriptedSampler(lambda *_: "1")
+    run(parse_strategy("consensus(samples=2, temperature=0.7)"), sampler, ask=ASK.override(temperature=0.2, seed=5))
+    run(parse_strategy("direct(effort='none')"), sampler, ask=ASK.override(thinking=64))
+    first, second = (request.params for request in sampler.requests)
+    assert (first.temperature, first.seed) == (0.7, 5)
+    assert second.thinking == ThinkingLimits(cap=0)
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("concensus", "did you mean 'consensus'"),
-        ("oracle()", "there are: direct, consensus"),
+        ("oracle()", "there are: consensus, direct"),
         ("consensus(sample=8)", "did you mean 'samples'"),
         ("consensus(samples='8')", "samples must be int, not '8'"),
         ("consensus(samples=2.5)", "samples must be int"),

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_asking, load, settings
 from ponder.cli.terminal import DIM, Screen, bill
-from ponder.types import Answer, InvalidRequest, StopReason
+from ponder.types import InvalidRequest, StopReason
 
 if TYPE_CHECKING:
-    from ponder.think import Reasoner
+    from ponder.think import Answer, Reasoner
 
 NAME = "ask"
 HELP = "ask one question and print the answer"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_asking, load, settings
 from ponder.cli.terminal import DIM, Screen
 from ponder.types import Effort, PonderError, StopReason
 
 if TYPE_CHECKING:
-    from ponder.think import Reasoner
+    from ponder.think import Reasoner, RunSettings
     from ponder.think.conversation import TurnAccount
 
 NAME = "chat"
@@ -30,9 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from ponder.think import parse_strategy
 
     choices = settings(args)
-    parse_strategy(
-        args.strategy, **{key: value for key, value in choices.items() if key not in ("strategy", "grammar")}
-    )
+    choices["strategy"] = parse_strategy(args.strategy)  # a mistake in it is told before the model is loaded
     with load(args.model, args.quantize) as reasoner:
         chat = Chat(reasoner, Screen(show_reasoning=not args.hide_reasoning), args.system, choices)
         chat.screen.line(f"{reasoner.name}: {COMMANDS}", DIM)
@@ -48,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 class Chat:
     """A conversation with a person, and what they chose for it."""
 
-    def __init__(self, reasoner: Reasoner, screen: Screen, system: str | None, choices: dict[str, Any]) -> None:
+    def __init__(self, reasoner: Reasoner, screen: Screen, system: str | None, choices: RunSettings) -> None:
         self.reasoner, self.screen, self.system, self.choices = reasoner, screen, system, choices
         self.conversation = reasoner.conversation(system=system)
 
@@ -60,7 +58,7 @@ class Chat:
             self.conversation = self.reasoner.conversation(system=self.system)
             self.screen.line("forgotten: the next turn starts afresh", DIM)
         elif command == "/effort" and len(values) == 1 and values[0] in list(Effort):
-            self.choices |= {"effort": Effort(values[0]), "thinking": None}
+            self.choices["effort"], self.choices["thinking"] = values[0], None
             self.screen.line(f"effort: {values[0]}", DIM)
         else:
             self.screen.line(f"commands: {COMMANDS}", DIM)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from ponder.cli.options import MODEL_HELP, load, positive
 from ponder.cli.terminal import BOLD, DIM, GREEN, RED, Screen, bill
-from ponder.types import Answer, Effort, Usage
+from ponder.types import Effort, Usage
 
 if TYPE_CHECKING:
     from ponder.tasks.gym import GymTask
     from ponder.tasks.protocol import Problem
-    from ponder.think import Reasoner
+    from ponder.think import Answer, Reasoner
 
 NAME = "demo"
 HELP = "watch a model think: held-out problems by reasoning-gym, with and without thinking"

@@ -11,7 +11,7 @@ from ponder.types import Effort, InvalidRequest
 
 if TYPE_CHECKING:
     from ponder.sampler.protocol import Grammar
-    from ponder.think import Reasoner
+    from ponder.think import Reasoner, RunSettings
 
 MODEL_HELP = (
     "a bundled model's name, a model folder, or an OpenAI-compatible endpoint as URL#MODEL, with its dialect in front "
@@ -42,7 +42,10 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     add_quantize(parser)
     add_thinking(parser, effort="how long to think")
     parser.add_argument(
-        "--strategy", default="direct", metavar="S", help='direct, or such as "consensus(samples=8)" (default: direct)'
+        "--strategy",
+        default="direct",
+        metavar="S",
+        help='direct, one such as "consensus(samples=8)", or a function of yours as FILE.py:NAME (default: direct)',
     )
     parser.add_argument("--max-tokens", type=positive, metavar="N", help="of each completion, thinking included")
     parser.add_argument("--temperature", type=float, metavar="T", help="0 is greedy, the default for one answer")
@@ -70,10 +73,10 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings(args: argparse.Namespace) -> dict[str, Any]:
+def settings(args: argparse.Namespace) -> RunSettings:
     """The settings of `Reasoner.ask` that the options of `add_asking` describe."""
     return {
-        "effort": Effort(args.effort) if args.effort else None,
+        "effort": args.effort,
         "thinking": args.thinking,
         "strategy": args.strategy,
         "max_tokens": args.max_tokens,

@@ -64,7 +64,7 @@ def curve(
 ) -> Curve:
     """Measure under each cap. Beyond it, and in the window, `answer_tokens` are left for the answer, so that only
     thinking is scarce. Raises InvalidRequest without exact limits, or on caps that do not rise."""
-    if sampler.window is None:
+    if not sampler.capabilities.exact:
         raise InvalidRequest(f"{sampler.name} does not keep exact limits on thinking, so it has no curve")
     if not caps or list(caps) != sorted(set(caps)) or caps[0] < 0:
         raise InvalidRequest(f"caps are {list(caps)}: give rising numbers of tokens from 0 up")

@@ -6,13 +6,11 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from ponder.dialogue.messages import Message
 from ponder.evaluate.acting import Acting
 from ponder.evaluate.intervals import Interval, wilson
 from ponder.evaluate.problems import overlap
-from ponder.sampler.protocol import Completion, Sampler
+from ponder.sampler.protocol import Delivery, Sampler
 from ponder.sampler.sync import run_sync
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.gym import GymTask, question_hash
@@ -26,8 +24,8 @@ from ponder.tasks.protocol import (
     Task,
     Try,
 )
-from ponder.think.protocol import Question, Strategy
-from ponder.types import Answer, Budget, InvalidRequest, StopReason, Usage
+from ponder.think import Answer, Ask, Ledger, Strategy, answer_of
+from ponder.types import InvalidRequest, StopReason, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +164,13 @@ async def measure_async(
 
     async def one(problem: Problem, seen_in_training: bool | None) -> Item:
         async with gate:
-            question = Question(conversation=[Message.user(problem.question)], same=task.same)
+            ask, ledger = Ask.of(problem.question, same=task.same), Ledger(delivery=Delivery(deltas=False))
             if isinstance(task, EnvironmentTask):
                 acting = Acting(sampler, task, problem)
-                answer = await mode(question, acting, Budget())
+                answer = await answer_of(mode, ask, acting, ledger)
                 played = tuple(Sample(attempt.grade.solved) for attempt in acting.attempts)
                 return item_of(problem, answer, acting.grade(answer), seen_in_training, played)
-            answer = await mode(question, sampler, Budget())
+            answer = await answer_of(mode, ask, sampler, ledger)
         grade = await grade_async(task, problem, answer.text)
         drawn = await samples_of(task, problem, answer, grade)
         return item_of(problem, answer, grade, seen_in_training, drawn)
@@ -195,7 +193,7 @@ async def grade_async(task: Task, problem: Problem, answer: str) -> Grade:
 
 async def samples_of(task: Task, problem: Problem, answer: Answer, grade: Grade) -> tuple[Sample, ...]:
     """Every sample behind an answer; the same text is graded once. `grade`: of the answer itself."""
-    completions = cast("Sequence[Completion | Answer]", answer.trace.get("completions", (answer,)))
+    completions = answer.completions
     others = list({each.text for each in completions} - {answer.text})
     grades = await asyncio.gather(*(grade_async(task, problem, text) for text in others))
     solved = {answer.text: grade.solved} | {text: each.solved for text, each in zip(others, grades, strict=True)}
@@ -216,8 +214,8 @@ def item_of(
     problem: Problem, answer: Answer, grade: Grade, seen_in_training: bool | None, drawn: tuple[Sample, ...]
 ) -> Item:
     """One line of a result."""
-    samples = cast(int, answer.trace.get("samples", 1))
-    truncated = cast(int, answer.trace.get("truncated", int(answer.stop_reason is StopReason.LENGTH)))
+    samples = len(answer.completions)
+    truncated = sum(each.stop_reason is StopReason.LENGTH for each in answer.completions)
     return Item(
         question=problem.question,
         gold=problem.answer,
@@ -227,7 +225,7 @@ def item_of(
         stop_reason=answer.stop_reason,
         truncated=truncated / samples,
         samples=samples,
-        margin=cast("float | None", answer.trace.get("margin")),
+        margin=answer.margin,
         seen_in_training=seen_in_training,
         drawn=drawn,
     )

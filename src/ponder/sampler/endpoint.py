@@ -7,19 +7,29 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from ponder.dialogue.messages import Conversation
 from ponder.sampler import http
 from ponder.sampler.calling import check_tool_choice
 from ponder.sampler.dialect import Dialect, request_body
-from ponder.sampler.protocol import Completion, Done, Request, Streamed
+from ponder.sampler.protocol import (
+    AT_ONCE,
+    Capabilities,
+    Completion,
+    Delivery,
+    Done,
+    Request,
+    Streamed,
+    estimated_tokens,
+)
 from ponder.sampler.replies import Replies, check_seconds, until
-from ponder.types import InvalidRequest, RefusedByEndpoint, SamplerError
+from ponder.types import InvalidRequest, RefusedByEndpoint, SamplerError, TopLogprobs
 
 T = TypeVar("T")
 
@@ -46,8 +56,6 @@ class EndpointSampler:
     jitter) up to `max_wait`, or are what Retry-After says; a longer one is an error. A stream is only tried again
     while nothing of it was passed on. concurrency: requests under way at once, per event loop.
     """
-
-    window: int | None = None  # the wire does not say
 
     def __init__(
         self,
@@ -85,6 +93,11 @@ class EndpointSampler:
         return self._model or self._where
 
     @property
+    def capabilities(self) -> Capabilities:
+        """The wire tells none of them."""
+        return Capabilities()
+
+    @property
     def _where(self) -> str:
         return f"http{'s' if self._url.secure else ''}://{self._url.host}:{self._url.port}{self._url.path}"
 
@@ -105,15 +118,32 @@ class EndpointSampler:
                     each.cancel()
         return await self._whole(request)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Streamed, None]:
-        """Text and calls as they come; all Dones at the end, when the server has sent its bill. Raises as `sample`."""
+    async def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]:
+        """Text and calls as they come; all Dones at the end, when the server has sent its bill. Raises as `sample`.
+        Nothing is held back: `delivery.gather` is 0 here."""
         self._check(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
         singles = _one_by_one(request) if self.dialect is Dialect.DEEPSEEK else [request]
         for offset, each in enumerate(singles):
             async with aclosing(self._streamed(each)) as whole, aclosing(until(whole, each.n, deadline)) as events:
                 async for event in events:
+                    if isinstance(event, Done):
+                        delivery.end()
+                    elif not delivery.deltas:
+                        continue
                     yield replace(event, index=event.index + offset)
+
+    async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
+        raise InvalidRequest(f"{self.name} does not give log-probabilities of a prompt: a local model does")
+
+    def gather(self, requests: int) -> None:
+        """Nothing is held back here."""
+
+    async def count(self, prompt: Conversation | tuple[int, ...]) -> int:
+        return estimated_tokens(prompt)
+
+    async def stats(self) -> None:
+        return None
 
     async def close(self) -> None:
         """Accept nothing more. Connections live no longer than their requests."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -27,10 +27,24 @@ from ponder.sampler.calling import check_tool_choice, compile_calling, params_of
 from ponder.sampler.generation import Delivered, Generation, RenderedPrompt, Submission
 from ponder.sampler.mailbox import DeliveryQueue, Mailbox, Sink
 from ponder.sampler.next_turn import NextTurnCounts, NextTurnPrefill, next_turn_prefill
-from ponder.sampler.protocol import Completion, Done, Request, Streamed, Truncation
+from ponder.sampler.protocol import (
+    AT_ONCE,
+    Capabilities,
+    Completion,
+    Delivery,
+    Delta,
+    Done,
+    Request,
+    Streamed,
+    Truncation,
+    texts_of,
+)
 from ponder.sampler.replies import check_seconds
 from ponder.tokenizer import LONG_TEXT, Tokenizer
 from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, TopLogprobs, WindowExceeded
+
+RENDERERS = 2  # threads that render long prompts, beside the event loop
+ENDS = Delivery(deltas=False)
 
 
 def load_sampler(
@@ -72,7 +86,7 @@ class LocalSampler:
         self.tokenizer = tokenizer
         self.format = format
         self.next_turns = NextTurnCounts()
-        self.workers: Executor | None = None  # render long prompts, where there are some; else the caller's loop does
+        self._renderers = ThreadPoolExecutor(RENDERERS, "ponder-render")  # of long prompts; starts no thread before one
         self._name = name
         self._driver = EngineThread(self.engine, self._on_events, self._on_error)
         # The rest belongs to the engine thread.
@@ -87,48 +101,45 @@ class LocalSampler:
         return self._name
 
     @property
-    def window(self) -> int:
-        return self.engine.window
-
-    @property
-    def thinking_tokens(self) -> int | None:
-        """How long the model was made to think about one answer, if it folds its thoughts; None: for a window."""
-        return self.engine.model.config.thinking_tokens
+    def capabilities(self) -> Capabilities:
+        engine = self.engine
+        return Capabilities(
+            window=engine.window,
+            thinking_tokens=engine.model.config.thinking_tokens,
+            max_sequences=engine.max_batch,
+            tokenizer=self.tokenizer,
+            format=self.format,
+            scores=engine.quantize is None,
+            gathers=True,
+            computation=(
+                ("kernel", engine.kernel),
+                ("quantize", engine.quantize),
+                ("weights", engine.weights_version),
+            ),
+        )
 
     @property
     def num_generations(self) -> int:
         """Completions under way, waiting ones included."""
         return len(self._generations)
 
-    async def stats(self) -> EngineStats:
+    async def stats(self) -> EngineStats | None:
         """The engine's counters and its cache, read between two steps."""
         return await asyncio.wrap_future(self._driver.call(lambda: self.engine.stats))
 
     async def sample(self, request: Request) -> list[Completion]:
         """Raises InvalidRequest for what cannot be served as asked, WindowExceeded with the counts, Overloaded when too
         much is waiting."""
-        done: dict[int, Completion] = {}
-        async with aclosing(self._run(request, streamed=False)) as batches:
-            async for batch in batches:
-                done.update((item.index, item.completion) for item in batch if isinstance(item, Done))
+        done = {item.index: item.completion async for item in self.stream(request, ENDS) if isinstance(item, Done)}
         return [done[index] for index in range(request.n)]
 
-    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
+    async def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]:
         """Text and calls as they come, each completion ending in its Done. A call of a tool that is not declared comes
         as a whole. Raises as `sample`."""
-        async with aclosing(self._run(request, streamed=True)) as batches:
+        async with aclosing(self._batches(request, delivery)) as batches:
             async for batch in batches:
-                for item in batch:
+                for item in joined(batch) if delivery.gather and len(batch) > 1 else batch:
                     yield item
-
-    def batches(
-        self, request: Request, seconds: float, over: Callable[[], object] = lambda: None
-    ) -> AsyncGenerator[list[Streamed], None]:
-        """`stream`, gathered: the first item at once, each later one at most `seconds` after it came, a Done at once.
-
-        over: called in the loop once the engine is done with the request, before all of it need be taken.
-        """
-        return self._run(request, streamed=True, seconds=seconds, over=over)
 
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         """The log-probability of each id but the first after those before it, and the `top` likeliest there. Runs
@@ -146,16 +157,26 @@ class LocalSampler:
         """
         self._driver.post(partial(self._gather, requests))
 
+    async def count(self, prompt: Conversation | tuple[int, ...]) -> int:
+        """Encoded on a thread of its own where it is long."""
+        texts = texts_of(prompt)
+        if not texts:
+            return len(prompt)
+        if is_long(prompt):
+            loop = asyncio.get_running_loop()
+            return sum(map(len, await loop.run_in_executor(self._renderers, self.tokenizer.encode_batch, texts)))
+        return sum(map(len, self.tokenizer.encode_batch(texts)))
+
     async def close(self) -> None:
         """Abort what runs and accept nothing more."""
         await asyncio.wrap_future(self._driver.call(self._shut))
         self._driver.close()
+        self._renderers.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(
-        self, request: Request, *, streamed: bool, seconds: float = 0.0, over: Callable[[], object] = lambda: None
-    ) -> AsyncGenerator[list[Streamed], None]:
+    async def _batches(self, request: Request, delivery: Delivery) -> AsyncGenerator[list[Streamed], None]:
+        """The first item at once, each later one at most `delivery.gather` seconds after it came, a Done at once."""
         check_lock()
-        mailbox: Mailbox[Delivered] = Mailbox(seconds)
+        mailbox: Mailbox[Delivered] = Mailbox(delivery.gather)
         unfinished = request.n
 
         def put(item: Delivered) -> None:
@@ -164,11 +185,12 @@ class LocalSampler:
                 mailbox.put(item)
                 return
             mailbox.end(item)
-            unfinished = unfinished - 1 if isinstance(item, Done) else 0
-            if not unfinished:
-                over()
+            over = 1 if isinstance(item, Done) else unfinished  # an error ends all of them
+            unfinished -= over
+            delivery.end(over)
 
-        submission = await self._prepare(request, Sink(asyncio.get_running_loop(), put), streamed=streamed)
+        sink = Sink(asyncio.get_running_loop(), put)
+        submission = await self._prepare(request, sink, streamed=delivery.deltas)
         self._driver.post(partial(self._submit, submission))
         left = request.n
         try:
@@ -194,9 +216,9 @@ class LocalSampler:
         check_request(request)
         began = time.monotonic()
         request = replace(request, params=params_of(request, self.format.phase_tokens))
-        if self.workers is not None and is_long(request.prompt):
-            rendered = asyncio.get_running_loop().run_in_executor(self.workers, self._render, request)
-            prompt, prefill = await rendered
+        if is_long(request.prompt):
+            rendering = asyncio.get_running_loop().run_in_executor(self._renderers, self._render, request)
+            prompt, prefill = await rendering
         else:
             prompt, prefill = self._render(request)
         submission = Submission(
@@ -350,13 +372,16 @@ def is_long(prompt: Conversation | tuple[int, ...]) -> bool:
     return sum(map(len, texts_of(prompt))) > LONG_TEXT
 
 
-def texts_of(prompt: Conversation | tuple[int, ...]) -> list[str]:
-    """What is encoded to render it. Nothing, where it is ids."""
-    if prompt and isinstance(prompt[0], int):
-        return []
-    fields = ("text", "arguments", "content")
-    parts = (part for message in cast(Conversation, prompt) for part in message.parts)
-    return [text for part in parts for field in fields if (text := getattr(part, field, ""))]
+def joined(batch: list[Streamed]) -> list[Streamed]:
+    """Neighbouring texts of one phase of one completion as one piece."""
+    items: list[Streamed] = []
+    for item in batch:
+        last = items[-1] if items else None
+        if type(item) is Delta and type(last) is Delta and (last.index, last.phase) == (item.index, item.phase):
+            items[-1] = Delta(item.index, item.phase, last.text + item.text, (*last.tokens, *item.tokens))
+        else:
+            items.append(item)
+    return items
 
 
 def check_request(request: Request) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
 from ponder.dialogue.tools import Tool
 from ponder.types import Effort, Phase, SamplingParams, Segment, StopReason, TopLogprobs, Usage
+
+if TYPE_CHECKING:
+    from ponder.dialogue.format import Format
+    from ponder.engine.scheduler import EngineStats
+    from ponder.tokenizer import Tokenizer
 
 
 class Truncation(StrEnum):
@@ -185,6 +190,56 @@ class Done:
 Streamed = Delta | CallDelta | Done
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What a sampler can do, and within which limits.
+
+    window: the tokens that prompt and completion share. None: not known, and thinking is asked for by `effort`.
+    thinking_tokens: how long the model was made to think about one answer, if it folds its thoughts; None: a window.
+    max_sequences: how many completions it computes at once; more wait. None: not known.
+    tokenizer, format: by which conversations become ids; None where that happens elsewhere.
+    scores: whether `score` works. gathers: whether `gather` holds requests back.
+    computation: what the answers are computed with, as (name, value) pairs; changes when the answers may.
+    """
+
+    window: int | None = None
+    thinking_tokens: int | None = None
+    max_sequences: int | None = None
+    tokenizer: Tokenizer | None = None
+    format: Format | None = None
+    scores: bool = False
+    gathers: bool = False
+    computation: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether limits on thinking are kept to the token."""
+        return self.window is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """How the pieces of a stream reach the caller.
+
+    deltas: whether text comes piece by piece; False: only the `Done` of each completion.
+    gather: seconds for which a piece may be held back. Pieces of one phase that were held back come joined.
+    ended: called in the caller's event loop each time the sampler is done with a completion, taken or not.
+    """
+
+    deltas: bool = True
+    gather: float = 0.0
+    ended: Callable[[], object] | None = None
+
+    def end(self, completions: int = 1) -> None:
+        """Call `ended` once for each completion."""
+        if self.ended is not None:
+            for _ in range(completions):
+                self.ended()
+
+
+AT_ONCE = Delivery()
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """Conversation or ids in, completions with phases, usage and (where known) log-probabilities out.
@@ -197,12 +252,47 @@ class Sampler(Protocol):
     def name(self) -> str: ...
 
     @property
-    def window(self) -> int | None:
-        """The tokens that prompt and completion share. None: not known, and thinking is asked for by `effort`."""
-        ...
+    def capabilities(self) -> Capabilities: ...
 
     async def sample(self, request: Request) -> list[Completion]: ...
 
-    def stream(self, request: Request) -> AsyncIterator[Streamed]: ...
+    def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]: ...
+
+    async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
+        """The log-probability of each id but the first after those before it, and the `top` likeliest there. Raises
+        InvalidRequest where `capabilities.scores` is False."""
+        ...
+
+    def gather(self, requests: int) -> None:
+        """Hold back what comes from now on until it is the given number of requests; then they begin together. 0: hold
+        back nothing any more. Does nothing where `capabilities.gathers` is False."""
+        ...
+
+    async def count(self, prompt: Conversation | tuple[int, ...]) -> int:
+        """The tokens of a prompt, control tokens left out; an estimate where the tokenizer is not here."""
+        ...
+
+    async def stats(self) -> EngineStats | None:
+        """The counters of the engine; None where there is no engine in this process."""
+        ...
 
     async def close(self) -> None: ...
+
+
+BYTES_PER_TOKEN = 4  # of text whose tokenizer is not here
+
+
+def texts_of(prompt: Conversation | tuple[int, ...]) -> list[str]:
+    """What is encoded to render a prompt. Empty for ids."""
+    if prompt and isinstance(prompt[0], int):
+        return []
+    fields = ("text", "arguments", "content")
+    parts = (part for message in cast(Conversation, prompt) for part in message.parts)
+    return [text for part in parts for field in fields if (text := getattr(part, field, ""))]
+
+
+def estimated_tokens(prompt: Conversation | tuple[int, ...]) -> int:
+    """How long a prompt is, by the bytes of its text."""
+    if prompt and isinstance(prompt[0], int):
+        return len(prompt)
+    return sum(len(text.encode()) for text in texts_of(prompt)) // BYTES_PER_TOKEN

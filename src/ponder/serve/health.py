@@ -57,7 +57,7 @@ async def ready(request: Request) -> Status:
 async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
     state = state_of(request)
-    engines = {each.name: await each.local.stats() for each in state.models if each.local is not None}
+    engines = {each.name: stats for each in state.models if (stats := await each.sampler.stats()) is not None}
     return Response(state.metrics.page(engines), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -78,6 +78,6 @@ def _model(served: Served) -> ModelObject:
         id=served.name,
         created=served.created,
         owned_by=served.owned_by,
-        max_model_len=served.sampler.window,
+        max_model_len=served.sampler.capabilities.window,
         parent=served.parent,
     )

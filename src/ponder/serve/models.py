@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +17,6 @@ from ponder.serve.settings import Settings
 from ponder.tokenizer import Tokenizer
 from ponder.types import InvalidRequest
 
-RENDERERS = 2  # threads that render long prompts, beside the event loop
 REMOTE_RUNNING = 256  # requests at once to a model behind another server, which has a queue of its own
 
 
@@ -69,10 +67,6 @@ class Models:
             )
             for name, one in self._served.items()
         }
-        self._workers = ThreadPoolExecutor(RENDERERS, "ponder-render")
-        for one in self._served.values():
-            if one.local is not None:
-                one.local.workers = self._workers
 
     def __iter__(self) -> Iterator[Served]:
         return iter(self._served.values())
@@ -90,6 +84,5 @@ class Models:
         return self._served[name]
 
     async def close(self) -> None:
-        self._workers.shutdown(wait=False, cancel_futures=True)
         for each in self._served.values():
             await each.sampler.close()

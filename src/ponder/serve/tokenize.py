@@ -64,7 +64,7 @@ def tokenize(body: TokenizeRequest, http: HttpRequest) -> Tokens:
     else:
         ids = list(sampler.format.render(read_messages(body.messages or ()), start=_start(body, sampler)).ids)
     names = [sampler.tokenizer.decode([id]) for id in ids] if body.return_token_strs else None
-    return Tokens(count=len(ids), max_model_len=sampler.window, tokens=ids, token_strs=names)
+    return Tokens(count=len(ids), max_model_len=sampler.engine.window, tokens=ids, token_strs=names)
 
 
 @router.post("/v1/detokenize")

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
 
-from ponder.dialogue import Message
-from ponder.sampler.local import LocalSampler, is_long, texts_of
-from ponder.sampler.protocol import Completion, Delta, Done, Request, Streamed
+from ponder.sampler.local import LocalSampler
+from ponder.sampler.protocol import Completion, Delivery, Delta, Done, Request, Streamed
 from ponder.serve.admission import Admission
 from ponder.serve.errors import ApiError, unsupported
 from ponder.serve.models import Models, Served
 from ponder.serve.settings import Settings
 from ponder.serve.streaming import coalesced
-from ponder.think.parse import parse_strategy
-from ponder.think.protocol import Question, Strategy
-from ponder.types import Answer, Budget, InvalidRequest, Phase, SamplingParams
+from ponder.think.ask import Ask
+from ponder.think.events import completion_of
+from ponder.think.registry import parse_strategy
+from ponder.think.strategy import NotTaken, Strategy, answer_of
+from ponder.types import InvalidRequest, Phase
 
 Items = AsyncGenerator[Streamed, None]
 Batches = AsyncGenerator[list[Streamed], None]
 Begin = Callable[[], Awaitable[None]]
-BYTES_PER_TOKEN = 4  # of a model behind another server, whose tokens cannot be counted here
 LEAST_SECONDS = 1e-3  # what a request is given that got its place just in time
 
 
@@ -42,7 +40,11 @@ class Work:
     @property
     def sequences(self) -> int:
         """How many run at once."""
-        return self.request.n if self.strategy is None else getattr(self.strategy, "samples", 1)
+        return self.request.n if self.strategy is None else self.strategy.demand(self.ask).at_once
+
+    @property
+    def ask(self) -> Ask:
+        return ask_of(self.request, self.deadline)
 
     @property
     def deadline(self) -> float | None:
@@ -55,16 +57,7 @@ class Work:
 
     async def prompt_tokens(self) -> int:
         """The prompt's length as the queue counts it, control tokens left out."""
-        prompt, tokenizer, local = self.request.prompt, self.served.tokenizer, self.served.local
-        if prompt and isinstance(prompt[0], int):
-            return len(prompt)
-        texts = texts_of(prompt)
-        if tokenizer is None:
-            return sum(len(text.encode()) for text in texts) // BYTES_PER_TOKEN
-        if local is not None and local.workers is not None and is_long(prompt):
-            encoded = asyncio.get_running_loop().run_in_executor(local.workers, tokenizer.encode_batch, texts)
-            return sum(map(len, await encoded))
-        return sum(map(len, tokenizer.encode_batch(texts)))
+        return await self.served.sampler.count(self.request.prompt)
 
 
 def begun(request: Request, began: float) -> Request:
@@ -83,30 +76,19 @@ def strategy_of(text: str | None, request: Request, effort: str | None, settings
         ("n", request.n == 1),
         ("stop", not request.stop),
         ("tools", not request.tools),
-        *((name, getattr(request.params, name) == getattr(SamplingParams(), name)) for name in UNTAKEN),
     ):
         if not taken:
             raise unsupported(name, "cannot be set beside a strategy")
-    params = request.params
     try:
-        strategy = parse_strategy(
-            text,
-            temperature=params.temperature or None,
-            seed=params.seed,
-            max_tokens=params.max_tokens,
-            thinking=None if effort is not None else params.thinking,
-            effort=effort,
-            answer_room=params.answer_room or None,
-        )
+        strategy = parse_strategy(text, files=False)
+        samples = strategy.demand(ask_of(request)).in_all
+    except NotTaken as error:
+        raise ApiError(400, str(error), param=error.field, code="unsupported_parameter") from None
     except InvalidRequest as error:
         raise ApiError(400, str(error), param="strategy", code="invalid_value") from None
-    samples = getattr(strategy, "samples", 1)
     if samples > settings.samples:
         raise ApiError(400, f"strategy asks for {samples} samples: allowed are {settings.samples}", param="strategy")
     return strategy
-
-
-UNTAKEN = ("top_p", "top_k", "min_p", "stop_ids", "logit_bias", "top_logprobs")
 
 
 async def _at_once() -> None:
@@ -126,7 +108,7 @@ async def items(models: Models, work: Work, begin: Begin = _at_once) -> Items:
     async with admitted(models, work):
         await begin()
         if work.strategy is None:
-            async with aclosing(cast(Items, work.served.sampler.stream(work.begun))) as stream:
+            async with aclosing(work.served.sampler.stream(work.begun)) as stream:
                 async for item in stream:
                     yield item
             return
@@ -150,11 +132,19 @@ async def _local_batches(
     admission: Admission, local: LocalSampler, work: Work, seconds: float, begin: Begin
 ) -> Batches:
     place = await admission.enter(work.owner, work.prompt_tokens, work.sequences, work.deadline)
+    left = work.request.n
+
+    def ended() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            place.leave()
+
     try:
         await begin()
-        async with aclosing(local.batches(work.begun, seconds, place.leave)) as stream:
-            async for batch in stream:
-                yield batch
+        async with aclosing(local.stream(work.begun, Delivery(gather=seconds, ended=ended))) as stream:
+            async for item in stream:
+                yield [item]
     finally:
         place.leave()
 
@@ -167,26 +157,31 @@ def admitted(models: Models, work: Work) -> AbstractAsyncContextManager[None]:
 
 async def _by_strategy(work: Work) -> Completion:
     assert work.strategy is not None
-    request = work.begun
-    question = Question(
-        conversation=cast(Any, request.prompt),
+    return completion_of(await answer_of(work.strategy, work.ask, work.served.sampler))
+
+
+def ask_of(request: Request, deadline: float | None = None) -> Ask:
+    """A request as a strategy takes it."""
+    params = request.params
+    return Ask(
+        prompt=request.prompt,
+        n=request.n,
+        thinking=params.thinking if request.effort is None else None,
+        effort=request.effort,
+        answer_room=params.answer_room or None,
+        max_tokens=params.max_tokens,
+        temperature=params.temperature or None,
+        top_p=params.top_p,
+        top_k=params.top_k,
+        min_p=params.min_p,
+        seed=params.seed,
+        stop=request.stop,
+        stop_ids=params.stop_ids,
+        logit_bias=params.logit_bias,
+        top_logprobs=params.top_logprobs,
+        logprobs=request.logprobs,
+        grammar=request.grammar,
         policy=request.policy,
         truncation=request.truncation,
-        grammar=request.grammar,
-    )
-    answer = await work.strategy(question, work.served.sampler, Budget(seconds=request.seconds))
-    return completion_of(answer)
-
-
-def completion_of(answer: Answer) -> Completion:
-    """An answer as a completion, with the whole bill of what was spent on it."""
-    message = answer.trace.get("message")
-    if not isinstance(message, Message):
-        message = Message.assistant(answer.text, answer.reasoning)
-    dropped = answer.trace.get("dropped_turns", 0)
-    return Completion(
-        message=message,
-        stop_reason=answer.stop_reason,
-        usage=answer.usage,
-        dropped_turns=dropped if isinstance(dropped, int) else 0,
+        deadline=deadline,
     )

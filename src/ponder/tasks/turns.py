@@ -7,9 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Protocol, runtime_checkable
 
-from ponder.dialogue.format import Format
 from ponder.dialogue.messages import Message, Role, ToolCall, ToolResult
 from ponder.dialogue.rendered import Start
 from ponder.sampler.protocol import Completion, Request, Sampler
@@ -40,14 +38,6 @@ class Attempt:
         return self.completion.stop_reason is StopReason.LENGTH
 
 
-@runtime_checkable
-class _Renders(Sampler, Protocol):
-    """A sampler whose dialogue format is at hand."""
-
-    @property
-    def format(self) -> Format: ...
-
-
 async def play(
     sampler: Sampler, task: EnvironmentTask, problem: Problem, first: Completion, *, params: SamplingParams, seed: str
 ) -> Attempt:
@@ -69,8 +59,10 @@ class _Turns:
         params: SamplingParams,
         seed: str,
     ) -> None:
-        if not isinstance(sampler, _Renders):
+        capabilities = sampler.capabilities
+        if capabilities.format is None:
             raise InvalidRequest(f"{sampler.name} does not say how it renders results: environments need a local model")
+        self.format, self.window = capabilities.format, capabilities.window
         self.sampler, self.problem, self.params = sampler, problem, params
         self.env, self.max_turns = task.start(problem), task.max_turns
         self.random = Random(seed)
@@ -95,7 +87,7 @@ class _Turns:
 
     async def _turn(self) -> None:
         """The next turn of the model, behind the results; none where there is no room for it."""
-        format, params, so_far = self.sampler.format, self.params, self.completion
+        format, params, so_far = self.format, self.params, self.completion
         thinks = params.thinking.cap != 0 and format.phase_tokens.think_close is not None
         prompt = format.render(self.messages, start=Start.THINK if thinks else Start.DIRECT).ids
         last = so_far.segments[-1]
@@ -107,8 +99,7 @@ class _Turns:
             spent = sum(len(segment.ids) for segment in so_far.segments) + len(brought or ())
             longest = len(so_far.segments[0].prompt_ids) + params.max_tokens  # of any one context
             left = min(params.max_tokens - spent, longest - len(prompt))
-        window = self.sampler.window
-        room = None if window is None else window - len(prompt)
+        room = None if self.window is None else self.window - len(prompt)
         free = min((each for each in (left, room) if each is not None), default=None)
         if free is not None and free < 1:
             self.completion = replace(so_far, stop_reason=StopReason.LENGTH)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import cast
 
 from ponder.dialogue.messages import Conversation
 from ponder.sampler.calling import check_tool_choice
-from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, Streamed
+from ponder.sampler.protocol import (
+    AT_ONCE,
+    CallDelta,
+    Capabilities,
+    Completion,
+    Delivery,
+    Delta,
+    Done,
+    Request,
+    Streamed,
+    estimated_tokens,
+)
 from ponder.sampler.replies import check_seconds, until
 from ponder.testing.script import Prompter, Script, Spoken, check_calls, count_prompt, speak, words
-from ponder.types import InvalidRequest, Phase, SamplerError, Usage
+from ponder.types import InvalidRequest, Phase, SamplerError, TopLogprobs, Usage
 
 
 class ScriptedSampler:
@@ -25,11 +36,14 @@ class ScriptedSampler:
     not keep `tool_choice` or `parallel_calls` is a SamplerError.
     """
 
-    def __init__(self, script: Script, *, name: str = "scripted", window: int = 4096) -> None:
+    def __init__(
+        self, script: Script, *, name: str = "scripted", window: int = 4096, thinking_tokens: int | None = None
+    ) -> None:
+        """thinking_tokens: see `Capabilities`."""
         self.requests: list[Request] = []
         self._prompter = Prompter(script)
         self._name = name
-        self._window = window
+        self._capabilities = Capabilities(window=window, thinking_tokens=thinking_tokens)
         self._closed = False
 
     @property
@@ -37,19 +51,23 @@ class ScriptedSampler:
         return self._name
 
     @property
-    def window(self) -> int:
-        return self._window
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
 
     async def sample(self, request: Request) -> list[Completion]:
         done = {each.index: each.completion async for each in self.stream(request) if isinstance(each, Done)}
         return [done[index] for index in range(request.n)]
 
-    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
+    async def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]:
         self._check(request)
         self.requests.append(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
         async with aclosing(self._said(request)) as said, aclosing(until(said, request.n, deadline)) as events:
             async for event in events:
+                if isinstance(event, Done):
+                    delivery.end()
+                elif not delivery.deltas:
+                    continue
                 yield event
 
     async def _said(self, request: Request) -> AsyncGenerator[Streamed, None]:
@@ -74,6 +92,18 @@ class ScriptedSampler:
                 for word in words(call.arguments):
                     yield CallDelta(index, number, None, word)
             yield Done(index, _completion(spoken, count_prompt(conversation) if index == 0 else 0))
+
+    async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
+        raise InvalidRequest("a scripted sampler has no log-probabilities")
+
+    def gather(self, requests: int) -> None:
+        """Nothing is held back here."""
+
+    async def count(self, prompt: Conversation | tuple[int, ...]) -> int:
+        return estimated_tokens(prompt)
+
+    async def stats(self) -> None:
+        return None
 
     async def close(self) -> None:
         self._closed = True

@@ -1,17 +1,40 @@
-"""Test-time compute: strategies that turn a question, a sampler and a budget into an answer.
+"""Test-time compute: strategies that turn an ask, a sampler and a budget into an answer.
 
+ask         what is asked, and how
 effort      words to exact limits
-direct      one answer
-consensus   several answers, the majority
-parse       strategies by their text
-reasoner    what `ponder.load` returns: ask, ask_many, stream, conversation
+events      what a strategy streams, and the answer that it ends in
+strategy    what a strategy is: its demand, its ledger, its samples, and how it is run
+strategies/ the strategies, one file each
+registry    strategies by their text
+reasoner    what `ponder.load` returns: ask, ask_many, stream, events, conversation
 """
 
-from ponder.think.consensus import consensus
-from ponder.think.direct import direct
+from ponder.think.ask import Ask, AskSettings
+from ponder.think.conversation import Conversation
 from ponder.think.effort import limits
-from ponder.think.parse import parse_strategy
-from ponder.think.protocol import Question, Strategy
-from ponder.think.reasoner import Conversation, Reasoner
+from ponder.think.events import Answer, Event
+from ponder.think.reasoner import Reasoner
+from ponder.think.registry import parse_strategy
+from ponder.think.strategies.consensus import consensus
+from ponder.think.strategies.direct import direct
+from ponder.think.strategy import Demand, Ledger, RunSettings, Samples, Strategy, answer_of, events_of
 
-__all__ = ["Conversation", "Question", "Reasoner", "Strategy", "consensus", "direct", "limits", "parse_strategy"]
+__all__ = [
+    "Answer",
+    "Ask",
+    "AskSettings",
+    "Conversation",
+    "Demand",
+    "Event",
+    "Ledger",
+    "Reasoner",
+    "RunSettings",
+    "Samples",
+    "Strategy",
+    "answer_of",
+    "consensus",
+    "direct",
+    "events_of",
+    "limits",
+    "parse_strategy",
+]

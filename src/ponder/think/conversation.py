@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Protocol, Unpack
 
 from ponder.dialogue.messages import Message, ReasoningPolicy
-from ponder.sampler.protocol import NextTurn, Truncation
-from ponder.types import Answer
-
-if TYPE_CHECKING:
-    from ponder.think.reasoner import Reasoner
+from ponder.sampler.protocol import NextTurn
+from ponder.think.ask import Asked
+from ponder.think.events import Answer
+from ponder.think.strategy import RunSettings
+from ponder.think.streaming import AnswerStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,53 +33,54 @@ class TurnAccount:
     reasoning_discarded: bool
 
 
+class Asking(Protocol):
+    """What a conversation asks: a `Reasoner`."""
+
+    def ask(self, asked: Asked, **settings: Unpack[RunSettings]) -> Answer: ...
+
+    async def ask_async(self, asked: Asked, **settings: Unpack[RunSettings]) -> Answer: ...
+
+    def stream(
+        self, asked: Asked, *, on_answer: Callable[[Answer], None] | None = None, **settings: Unpack[RunSettings]
+    ) -> AnswerStream: ...
+
+
 class Conversation:
     """Made by `Reasoner.conversation`. `say` adds a turn; a turn that fails leaves the conversation as it was."""
 
-    def __init__(
-        self,
-        reasoner: Reasoner,
-        *,
-        system: str | None = None,
-        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
-        truncation: Truncation = Truncation.DISABLED,
-        settings: dict[str, Any],
-    ) -> None:
+    def __init__(self, reasoner: Asking, *, system: str | None = None, settings: RunSettings) -> None:
         self.messages: list[Message] = [] if system is None else [Message.system(system)]
-        self.policy = policy
-        self.truncation = truncation
         self._reasoner = reasoner
-        self._settings = settings
+        self._settings: RunSettings = {"next_turn": NextTurn.VERBATIM, **settings}
         self._turns: list[Answer] = []
 
-    def say(self, text: str, **settings: Any) -> Answer:
+    def say(self, text: str, **settings: Unpack[RunSettings]) -> Answer:
         """Ask the next thing. `settings` are those of `Reasoner.ask`, for this turn."""
         answer = self._reasoner.ask(self._with(text), **self._call(settings))
         self.record(text, answer)
         return answer
 
-    async def say_async(self, text: str, **settings: Any) -> Answer:
+    async def say_async(self, text: str, **settings: Unpack[RunSettings]) -> Answer:
         """`say`, awaited."""
         answer = await self._reasoner.ask_async(self._with(text), **self._call(settings))
         self.record(text, answer)
         return answer
 
-    def stream(self, text: str, **settings: Any) -> Any:
+    def stream(self, text: str, **settings: Unpack[RunSettings]) -> AnswerStream:
         """`say`, streamed: see `Reasoner.stream`. The turn counts once the stream has ended."""
         return self._reasoner.stream(
-            self._with(text), **self._call(settings), on_answer=lambda answer: self.record(text, answer)
+            self._with(text), on_answer=lambda answer: self.record(text, answer), **self._call(settings)
         )
 
     def record(self, text: str, answer: Answer) -> None:
         """Add a turn that was answered elsewhere."""
-        message = answer.trace.get("message", Message.assistant(answer.text, answer.reasoning))
-        self.messages = [*self._with(text), cast(Message, message)]
+        self.messages = [*self._with(text), answer.message]
         self._turns.append(answer)
 
     @property
     def account(self) -> tuple[TurnAccount, ...]:
         """The turns so far, in tokens."""
-        keeps = self.policy is ReasoningPolicy.ALL_TURNS
+        keeps = self._settings.get("policy") is ReasoningPolicy.ALL_TURNS
         return tuple(
             TurnAccount(
                 turn=number,
@@ -86,7 +88,7 @@ class Conversation:
                 cached_tokens=answer.usage.cached_tokens,
                 reasoning_tokens=answer.usage.reasoning_tokens,
                 answer_tokens=answer.usage.completion_tokens - answer.usage.reasoning_tokens,
-                dropped_messages=cast(int, answer.trace.get("dropped_turns", 0)),
+                dropped_messages=answer.dropped_turns,
                 reasoning_discarded=not keeps and number < len(self._turns),
             )
             for number, answer in enumerate(self._turns, 1)
@@ -95,6 +97,11 @@ class Conversation:
     def _with(self, text: str) -> list[Message]:
         return [*self.messages, Message.user(text)]
 
-    def _call(self, settings: dict[str, Any]) -> dict[str, Any]:
-        ours = {"policy": self.policy, "truncation": self.truncation, "next_turn": NextTurn.VERBATIM}
-        return {**ours, **self._settings, **settings}
+    def _call(self, settings: RunSettings) -> RunSettings:
+        """The conversation's settings and the turn's. An effort of the turn's replaces a cap of the conversation's, and
+        the other way round."""
+        ours = self._settings.copy()
+        if settings.get("effort") is not None or settings.get("thinking") is not None:
+            ours.pop("effort", None)
+            ours.pop("thinking", None)
+        return {**ours, **settings}

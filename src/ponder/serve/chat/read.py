@@ -91,8 +91,9 @@ def _params(body: ChatRequest, served: Served) -> SamplingParams:
     if local is None or not cap or params.max_tokens is not None:
         return params
     # Nothing bounds the whole: then a long thought must not eat the answer's part of the window.
-    room = efforts.answer_room(local.window) if body.answer_room is None else body.answer_room
-    return replace(params, answer_room=room, max_tokens=max(cap + room, local.window))
+    window = local.engine.window
+    room = efforts.answer_room(window) if body.answer_room is None else body.answer_room
+    return replace(params, answer_room=room, max_tokens=max(cap + room, window))
 
 
 def sampling(body: Sampled) -> SamplingParams:
@@ -120,7 +121,8 @@ def _thinking(body: ChatRequest, served: Served) -> ThinkingLimits:
     local = served.local
     if local is None:
         return ThinkingLimits()
-    return efforts.limits(body.reasoning_effort or Effort.MEDIUM, local.window, local.thinking_tokens)
+    longest = local.capabilities.thinking_tokens
+    return efforts.limits(body.reasoning_effort or Effort.MEDIUM, local.engine.window, longest)
 
 
 def _grammar(body: ChatRequest) -> Grammar | None:

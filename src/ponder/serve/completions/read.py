@@ -45,7 +45,7 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
                 400, f"{where} ends inside thinking, which is hidden: ask /v1/chat/completions", param="prompt"
             )
         try:
-            check_prompt(ids, sampler.engine.model.config.vocab_size, sampler.window)
+            check_prompt(ids, sampler.engine.model.config.vocab_size, sampler.engine.window)
         except InvalidRequest as error:
             code = "context_length_exceeded" if isinstance(error, WindowExceeded) else "invalid_value"
             raise ApiError(400, f"{where}: {error}", param="prompt", code=code) from None

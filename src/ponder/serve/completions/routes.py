@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from ponder.dialogue import Message
 from ponder.sampler.local import LocalSampler
-from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
+from ponder.sampler.protocol import CallDelta, Completion, Delta, Done
 from ponder.serve.chat.write import usage
 from ponder.serve.completions.answer import ANSWERS
 from ponder.serve.completions.read import Prompt, read_prompts
@@ -158,7 +158,7 @@ async def _items(work: Work) -> AsyncGenerator[Item, None]:
                 inbox.put_nowait((first + index, prompt, scores, Done(index, completion)))
             return
         request = begun(prompt.request, work.began)
-        async with aclosing(cast(AsyncGenerator[Streamed, None], work.sampler.stream(request))) as stream:
+        async with aclosing(work.sampler.stream(request)) as stream:
             async for item in stream:
                 assert not isinstance(item, CallDelta)  # ToolChoice.NONE: no call can begin
                 inbox.put_nowait((first + item.index, prompt, scores, item))

@@ -55,8 +55,7 @@ async def roll_out(
             "logit_bias"
         )
 
-    gather = sampler.gather if isinstance(sampler, LocalSampler) else lambda requests: None
-    gather(len(problems))
+    sampler.gather(len(problems))
     try:
         async with asyncio.TaskGroup() as groups:
             running = [
@@ -66,7 +65,7 @@ async def roll_out(
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None  # typed, and told by its own text
     finally:
-        gather(0)  # those that failed before they were sampled are not waited for
+        sampler.gather(0)  # those that failed before they were sampled are not waited for
     return [each.result() for each in running]
 
 

@@ -1,0 +1,234 @@
+"""What is asked, and how: the one request that every front end builds and every strategy takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict, Unpack, cast
+
+from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
+from ponder.dialogue.tools import Tool
+from ponder.sampler.protocol import (
+    Capabilities,
+    Grammar,
+    NamedTool,
+    NextTurn,
+    ParallelCalls,
+    Request,
+    ToolChoice,
+    Truncation,
+)
+from ponder.tasks.protocol import Grade
+from ponder.think import effort as efforts
+from ponder.types import Effort, InvalidRequest, Phase, SamplingParams, ThinkingLimits
+
+Verifier = Callable[[str], Grade]
+Same = Callable[[str, str], bool]
+Asked = str | Message | Sequence[Message]
+
+LEAST_SECONDS = 1e-3  # what a request is given whose deadline is now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One question and how to answer it. It never holds the gold answer.
+
+    prompt: a conversation, or ids that are rendered already.
+    n: how many answers the caller wants to see; only a strategy whose answer is one sample takes more than 1.
+    effort: how long to think, as a word; None: medium, or an endpoint's own default.
+    thinking: the same as limits in tokens, over all contexts of a folded thought.
+    answer_room: tokens kept for the answer; None: an eighth of the window, at most half of `max_tokens`.
+    max_tokens: of each completion, thinking included; None: as many as the window holds.
+    temperature: None: the strategy's own.
+    top_p, top_k, min_p, logit_bias, stop_ids, top_logprobs: see `SamplingParams`.
+    seed: of the first sample; sample i uses seed + i. None: drawn from the operating system.
+    stop: strings at which a visible answer ends.
+    logprobs: whether the pieces of a streamed answer come with their tokens.
+    grammar: what every visible answer must match; thinking is free.
+    tools, tool_choice, parallel_calls: see `ponder.sampler.protocol.Request`.
+    policy, truncation: how the conversation becomes a prompt.
+    deadline: on the clock of `time.monotonic`; what is there then is the answer.
+    next_turn: what is known of the prompt after this one.
+    tenant: whose cached prefixes may be shared.
+    start: the phase in which a prompt of ids ends.
+    same: whether two answers agree, for strategies that vote; None: the same text but for white space, or one number.
+    verifier: grades an answer, for strategies that choose by a check.
+    """
+
+    prompt: Conversation | tuple[int, ...]
+    n: int = 1
+    effort: Effort | None = None
+    thinking: ThinkingLimits | None = None
+    answer_room: int | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    top_logprobs: int = 0
+    logprobs: bool = False
+    grammar: Grammar | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | NamedTool = ToolChoice.AUTO
+    parallel_calls: ParallelCalls = ParallelCalls.MANY
+    policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN
+    truncation: Truncation = Truncation.DISABLED
+    deadline: float | None = None
+    next_turn: NextTurn = NextTurn.NONE
+    tenant: str = ""
+    start: Phase = Phase.THINK
+    same: Same | None = None
+    verifier: Verifier | None = None
+
+    @classmethod
+    def of(cls, asked: Asked, **settings: Unpack[AskSettings]) -> Ask:
+        """An ask in the words of the public calls: a text, a message or messages; an effort by its name; a cap by its
+        number; one stop string without a tuple around it. Raises InvalidRequest."""
+        return cls(prompt=_conversation(asked), **_typed(settings))
+
+    def override(self, **settings: Unpack[AskSettings]) -> Ask:
+        """This ask with other settings. A new effort replaces limits in tokens, and the other way round."""
+        typed = _typed(settings)
+        if typed.keys() & {"effort", "thinking"}:
+            typed = {"effort": None, "thinking": None} | typed
+        return replace(self, **typed)
+
+    def request(
+        self,
+        capabilities: Capabilities,
+        *,
+        n: int,
+        temperature: float,
+        max_tokens: int | None = None,
+        deadline: float | None = None,
+    ) -> Request:
+        """What a sampler is asked for `n` samples.
+
+        temperature: where the ask leaves it open. max_tokens: the share of a budget, beside the ask's own limit.
+        deadline: the earlier of the ask's and a budget's.
+        """
+        max_tokens = min((each for each in (self.max_tokens, max_tokens) if each is not None), default=None)
+        thinking, room, max_tokens = self._limits(capabilities, max_tokens)
+        return Request(
+            prompt=self.prompt,
+            params=SamplingParams(
+                max_tokens=max_tokens,
+                temperature=temperature if self.temperature is None else self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                min_p=self.min_p,
+                seed=self.seed,
+                stop_ids=self.stop_ids,
+                thinking=thinking,
+                answer_room=room,
+                logit_bias=self.logit_bias,
+                top_logprobs=self.top_logprobs,
+            ),
+            n=n,
+            stop=self.stop,
+            policy=self.policy,
+            truncation=self.truncation,
+            start=self.start,
+            effort=None if capabilities.exact or self.thinking is not None else self.effort,
+            grammar=self.grammar,
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            parallel_calls=self.parallel_calls,
+            logprobs=self.logprobs,
+            seconds=None if deadline is None else max(LEAST_SECONDS, deadline - time.monotonic()),
+            next_turn=self.next_turn if n == 1 else NextTurn.NONE,
+            tenant=self.tenant,
+        )
+
+    def _limits(self, capabilities: Capabilities, max_tokens: int | None) -> tuple[ThinkingLimits, int, int | None]:
+        """(limits on thinking, room for the answer, max_tokens). Only the effort's word goes to a sampler that keeps no
+        exact limits. Thoughts that fold may be longer than the window, so then it is no longer the limit."""
+        window, longest = capabilities.window, capabilities.thinking_tokens
+        thinking = self.thinking
+        if thinking is None:
+            thinking = (
+                ThinkingLimits() if window is None else efforts.limits(self.effort or Effort.MEDIUM, window, longest)
+            )
+        room = self.answer_room
+        if room is None:
+            room = 0 if thinking.cap == 0 or window is None else efforts.answer_room(window, max_tokens)
+        folds = self.thinking is not None or longest is not None
+        if folds and thinking.cap and max_tokens is None and window is not None:
+            max_tokens = max(thinking.cap + room, window)
+        return thinking, room, max_tokens
+
+
+class AskSettings(TypedDict, total=False):
+    """The fields of `Ask` as the public calls take them; `None` says nothing."""
+
+    n: int
+    effort: Effort | str | None
+    thinking: ThinkingLimits | int | None
+    answer_room: int | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int | None
+    stop: str | Sequence[str]
+    stop_ids: Sequence[int]
+    logit_bias: Sequence[tuple[int, float]]
+    top_logprobs: int
+    logprobs: bool
+    grammar: Grammar | None
+    tools: Sequence[Tool]
+    tool_choice: ToolChoice | NamedTool
+    parallel_calls: ParallelCalls
+    policy: ReasoningPolicy
+    truncation: Truncation
+    deadline: float | None
+    next_turn: NextTurn
+    tenant: str
+    start: Phase
+    same: Same | None
+    verifier: Verifier | None
+
+
+def checked(settings: AskSettings) -> AskSettings:
+    """Settings in the types of `Ask`, for a strategy to keep. Raises InvalidRequest."""
+    return cast(AskSettings, _typed(settings))
+
+
+def _typed(settings: AskSettings) -> dict[str, Any]:
+    """Settings as fields of `Ask`. Raises InvalidRequest, TypeError for a name that is not a setting."""
+    typed: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    unknown = typed.keys() - _NAMES
+    if unknown:
+        raise TypeError(f"there is no setting {min(unknown)!r}: there are {', '.join(sorted(_NAMES))}")
+    if {"effort", "thinking"} <= typed.keys():
+        raise InvalidRequest("effort and thinking both say how long to think: give an effort, or thinking in tokens")
+    if "effort" in typed:
+        typed["effort"] = efforts.parse_effort(typed["effort"])
+    if isinstance(typed.get("thinking"), int):
+        typed["thinking"] = ThinkingLimits(cap=typed["thinking"])
+    if isinstance(typed.get("stop"), str):
+        typed["stop"] = (typed["stop"],)
+    for name in ("stop", "stop_ids", "logit_bias", "tools"):
+        if name in typed:
+            typed[name] = tuple(typed[name])
+    return typed
+
+
+_NAMES = frozenset(field.name for field in fields(Ask)) - {"prompt"}
+
+
+def _conversation(asked: Asked) -> Conversation:
+    if isinstance(asked, str):
+        return (Message.user(asked),)
+    if isinstance(asked, Message):
+        return (asked,)
+    messages = tuple(asked)
+    if not messages or not all(isinstance(each, Message) for each in messages):
+        raise InvalidRequest(f"a question is a text, a Message or a list of Messages with at least one, not {asked!r}")
+    return messages

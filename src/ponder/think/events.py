@@ -1,0 +1,168 @@
+"""What a strategy streams: typed events, the last of which holds the `Answer`; and views of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from ponder.dialogue.messages import Message
+from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
+from ponder.tasks.protocol import Grade
+from ponder.think.ask import Ask
+from ponder.types import Phase, StopReason, Usage
+
+NOTHING = Usage()
+
+
+class Cut(StrEnum):
+    """Why an answer was given before its strategy was done."""
+
+    SECONDS = "seconds"  # the deadline, or the budget's seconds
+    CANCELLED = "cancelled"  # the caller
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """An answer, and the samples that agree on it, the earliest first."""
+
+    answer: str
+    samples: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.samples)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a strategy gives back.
+
+    message: what the next turn carries over: the visible text with the ids it was sampled as, the reasoning, calls.
+    usage: the whole bill, over every sample.
+    completions: those that the answer was chosen from, or, for `n` above 1, the answers; in the order of their samples.
+    votes, margin: of a vote, the largest first; (first - second) / voters. None: there was no vote.
+    cut: set where the strategy was ended early; the answer is then the best there was.
+    dropped_turns: how many messages were left out of the prompt, because the window is full.
+    usage_estimated: some of the usage is not as a server counted it, or missing.
+    events: all events but the pieces of text: the trace.
+    """
+
+    message: Message
+    stop_reason: StopReason = StopReason.END
+    usage: Usage = NOTHING
+    completions: tuple[Completion, ...] = ()
+    votes: tuple[Vote, ...] = ()
+    margin: float | None = None
+    cut: Cut | None = None
+    dropped_turns: int = 0
+    usage_estimated: bool = False
+    events: tuple[Event, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return self.message.text
+
+    @property
+    def reasoning(self) -> str:
+        return self.message.reasoning
+
+    @property
+    def unbilled(self) -> int:
+        """Samples that began and never came to an end: what they cost is not in `usage`."""
+        return sum((type(each) is Started) - (type(each) is Done) for each in self.events)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The strategy begins."""
+
+    ask: Ask
+    strategy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Sample number `sample` of the run begins.
+
+    choice: which of the answer's choices it is, where that is known beforehand; None: it is a candidate.
+    """
+
+    sample: int
+    choice: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graded:
+    """What a verifier made of a sample."""
+
+    sample: int
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True)
+class Voted:
+    """How the samples agree, the largest group first."""
+
+    votes: tuple[Vote, ...]
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The strategy was ended early."""
+
+    cut: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The end of the stream."""
+
+    answer: Answer
+
+
+# A sampler's pieces are events as they are: their `index` is the number of the sample.
+PIECES = (Delta, CallDelta, Done)
+Event = Asked | Started | Delta | CallDelta | Done | Graded | Voted | Stopped | Answered
+
+
+def bill(events: Iterable[Event]) -> Usage:
+    """What all samples cost together."""
+    return sum((event.completion.usage for event in events if type(event) is Done), Usage())
+
+
+async def pieces(events: AsyncIterator[Event]) -> AsyncGenerator[Streamed, None]:
+    """The answer's choices, as a sampler streams them: live where it is known beforehand which sample is which choice;
+    at the end, as a whole, where the strategy has to choose. The last completion of a chosen answer holds its bill."""
+    choices: dict[int, int] = {}
+    async for event in events:
+        if isinstance(event, PIECES):
+            choice = choices.get(event.index)
+            if choice is not None:
+                yield event if choice == event.index else replace(event, index=choice)
+        elif isinstance(event, Started):
+            if event.choice is not None:
+                choices[event.sample] = event.choice
+        elif isinstance(event, Answered) and not choices:
+            for piece in as_pieces(event.answer):
+                yield piece
+
+
+def as_pieces(answer: Answer) -> Iterable[Streamed]:
+    """A whole answer, as a sampler would stream its one choice."""
+    for phase, text in ((Phase.THINK, answer.reasoning), (Phase.ANSWER, answer.text)):
+        if text:
+            yield Delta(0, phase, text)
+    yield Done(0, completion_of(answer))
+
+
+def completion_of(answer: Answer) -> Completion:
+    """An answer as a completion, with the whole bill of what was spent on it."""
+    return Completion(
+        message=answer.message,
+        stop_reason=answer.stop_reason,
+        usage=answer.usage,
+        dropped_turns=answer.dropped_turns,
+        usage_estimated=answer.usage_estimated,
+    )

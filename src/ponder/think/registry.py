@@ -1,0 +1,113 @@
+"""Strategies by name: "direct", "consensus(samples=8, temperature=0.7)", or a function of yours, "file.py:make"."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from importlib import import_module
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+from ponder.tasks.loading import resolve
+from ponder.think import strategies
+from ponder.think.ask import AskSettings
+from ponder.think.strategy import Strategy
+from ponder.types import InvalidRequest
+
+# Where a function of another file is named: "path/to/file.py:make" or "module:make", and what it is called with.
+OUTSIDE = re.compile(r"(?P<where>[^()]+?:[A-Za-z_][A-Za-z0-9_.]*)\s*(?P<call>\(.*\))?", re.DOTALL)
+
+
+def strategy_names() -> list[str]:
+    """The strategies of the package: a file each in `ponder.think.strategies`."""
+    return sorted(module.name for module in pkgutil.iter_modules(strategies.__path__))
+
+
+def parse_strategy(text: str, *, files: bool = True) -> Strategy:
+    """The strategy that `text` calls for. Any setting of an ask may stand in it, and then holds for its samples.
+
+    files: whether functions outside the package may be named; not where the text comes from someone else.
+    Raises InvalidRequest on an unknown strategy or argument (with a suggestion), a wrong type, or text that is no call.
+    """
+    outside = OUTSIDE.fullmatch(text.strip())
+    if outside is not None and files:
+        name, arguments = outside["where"], _call("make" + (outside["call"] or "()"), text)[1]
+        make = resolve(name)
+        if not callable(make):
+            raise InvalidRequest(f"{name!r} is not a function that makes a strategy")
+    else:
+        name, arguments = _call(text.strip(), text)
+        if name not in strategy_names():
+            raise InvalidRequest(f"there is no strategy {name!r}: {_hint(name, strategy_names())}")
+        make = getattr(import_module(f"{strategies.__name__}.{name}"), name)
+    made = make(**_checked(name, make, arguments))
+    if not isinstance(made, Strategy):
+        raise InvalidRequest(f"{name!r} made {made!r}, which is not a strategy: it needs name, demand and stream")
+    return made
+
+
+def _call(text: str, whole: str) -> tuple[str, dict[str, Any]]:
+    """The name and the keyword arguments of a call that holds plain values only."""
+    complaint = f"{whole!r} is no strategy: write it like 'direct' or 'consensus(samples=8)'"
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InvalidRequest(complaint) from None
+    if isinstance(tree, ast.Name):
+        return tree.id, {}
+    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
+        raise InvalidRequest(complaint)
+    arguments = {}
+    for keyword in tree.keywords:
+        if keyword.arg is None:
+            raise InvalidRequest(complaint)
+        try:
+            arguments[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            raise InvalidRequest(f"{whole!r}: the value of {keyword.arg!r} must be a plain number or string") from None
+    return tree.func.id, arguments
+
+
+def _checked(name: str, make: Callable[..., object], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, each of the type that the function says, or the ask's setting of its name."""
+    signature = inspect.signature(make).parameters
+    known = {key: hint for key, hint in get_type_hints(make).items() if key in signature}
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.values()):
+        known |= {key: hint for key, hint in SETTINGS.items() if key not in known}
+    for key, value in arguments.items():
+        if key not in known:
+            raise InvalidRequest(f"{name} takes no {key!r}: {_hint(key, known)}")
+        kinds = _plain(known[key])
+        if isinstance(value, bool) != (kinds == (bool,)) or not isinstance(value, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds if kind is not int or float not in kinds)
+            raise InvalidRequest(f"{name}: {key} must be {names}, not {value!r}")
+    return arguments
+
+
+def _plain(hint: object) -> tuple[type, ...]:
+    """The types of which a value of this type can be written in a text."""
+    if get_origin(hint) in (Union, UnionType):
+        return tuple(dict.fromkeys(kind for each in get_args(hint) for kind in _plain(each)))
+    if hint is float:
+        return (int, float)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return (str,)
+    return (cast(type, hint),) if hint in (bool, int, str) else ()
+
+
+SETTINGS: Mapping[str, object] = {
+    key: hint
+    for key, hint in get_type_hints(AskSettings).items()
+    if key not in ("n", "tenant", "start") and _plain(hint)
+}
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"

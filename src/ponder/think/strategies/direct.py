@@ -1,0 +1,54 @@
+"""One answer, thought about as long as the effort allows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Unpack
+
+from ponder.sampler.protocol import Sampler
+from ponder.think.ask import Ask, AskSettings, checked
+from ponder.think.events import Answer, Answered, Event, Stopped
+from ponder.think.strategy import Demand, Ledger, Samples
+
+TEMPERATURE = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """See `direct`."""
+
+    settings: AskSettings
+    name: str = "direct"
+
+    def demand(self, ask: Ask) -> Demand:
+        n = ask.override(**self.settings).n
+        return Demand(n, n)
+
+    async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
+        ask = ask.override(**self.settings)
+        samples = Samples(ask, sampler, ledger, ask.n, temperature=TEMPERATURE, are_choices=True)
+        async for event in samples:
+            yield event
+        if samples.cut is not None:
+            yield Stopped(samples.cut)
+        completions = samples.completions or (samples.unfinished(),)
+        yield Answered(
+            Answer(
+                message=completions[0].message,
+                stop_reason=completions[0].stop_reason,
+                completions=completions,
+                cut=samples.cut,
+                dropped_turns=completions[0].dropped_turns,
+                usage_estimated=any(each.usage_estimated for each in completions),
+            )
+        )
+
+
+def direct(**settings: Unpack[AskSettings]) -> Direct:
+    """One sample (`n` of them for an ask of more), greedy unless told otherwise.
+
+    settings: hold for its samples, whatever the ask says. Raises InvalidRequest for both an effort and
+    `thinking`.
+    """
+    return Direct(checked(settings))
