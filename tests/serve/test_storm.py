@@ -139,7 +139,7 @@ async def storm(live: Live, clients: int, rounds: int, seconds: float) -> tuple[
     await client(live, random.Random(1), seen)
     await asyncio.sleep(0.5)
     before, longest = await held(live), 0.0
-    assert before["pages"] == before["jobs"] == before["places"] == 0
+    assert before["pages"] == before["generations"] == before["places"] == 0
     for _ in range(rounds):
         await asyncio.gather(*(client(live, rng, seen) for _ in range(clients)))
         began, spent = time.monotonic(), time.process_time()
