@@ -21,7 +21,6 @@ from ponder.evaluate.pass_at import doublings
 from ponder.sampler.local import load_sampler
 from ponder.tasks.registry import load_task
 from ponder.think import consensus, direct
-from ponder.train.recipe.sections import Stage
 
 
 def main() -> None:
@@ -88,8 +87,7 @@ def model_of(folder: Path) -> Path:
 
 def compute_of(run: Path) -> float | None:
     """Tokens through the model over all stages of a run; None for a folder that is no run."""
-    told = [run / stage / "metrics.jsonl" for stage in Stage]
-    lines = [json.loads(file.read_text().splitlines()[-1]) for file in told if file.is_file()]
+    lines = [json.loads(file.read_text().splitlines()[-1]) for file in run.glob("*/metrics.jsonl")]
     return sum(line["compute"] for line in lines) if lines else None
 
 

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,9 +53,12 @@ def ponder(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -
     from ponder.sampler.local import LocalSampler
     from ponder.tasks.protocol import Grade, Problem
     from ponder.tokenizer import Tokenizer
-    from ponder.train.algorithms.grpo import Grpo
+    from ponder.train.algorithms.grpo import Grpo, GrpoRecipe
     from ponder.train.loop.fit import Job, fit
-    from ponder.train.recipe.sections import Baseline, GrpoRecipe, MixRecipe, OptimRecipe, RunRecipe, Schedule
+    from ponder.train.loop.stage import Start
+    from ponder.train.policy.losses import Baseline
+    from ponder.train.policy.stage import RolloutLearner
+    from ponder.train.recipe.sections import MixRecipe, OptimRecipe, Recipe, RunRecipe, Schedule
     from ponder.types import PhaseTokens
 
     torch.set_num_threads(args.threads)
@@ -78,7 +82,7 @@ def ponder(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -
             super().__init__(tokenizer)
             self.phase_tokens = PhaseTokens()
 
-    class Measured(Grpo):
+    class Measured(RolloutLearner):
         began = 0.0
 
         def batches(self, step: int) -> Generator[Any, None, None]:
@@ -119,8 +123,17 @@ def ponder(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -
     )
     model, tokenizer = load_model(args.model, dtype=torch.float32), Tokenizer.load(args.model)
     with tempfile.TemporaryDirectory() as folder:
-        learner = Measured(recipe, model, tokenizer, folder=Path(folder), seed=0)
         run = RunRecipe(folder=folder, device="cpu", checkpoint_minutes=1e9)
+        start = Start(
+            recipe=Recipe(run=run, sections=(recipe,)),
+            stage=recipe,
+            folder=Path(folder),
+            model=model,
+            tokenizer=tokenizer,
+            tokenizer_folder=Path(args.model),
+        )
+        grpo = Grpo()
+        learner = Measured(start, partial(grpo.lessons, recipe), grpo.gradient(recipe, model))
         job = Job(
             name="grpo",
             folder=Path(folder),

@@ -46,7 +46,7 @@ class _FusedAttention(torch.autograd.Function):
 
 
 def adapted_on_meta(config: ModelConfig, rank: int) -> Transformer:
-    """As `train.stages.begin` makes it, without a byte of weights; rank 0: all weights train."""
+    """As `train.loop.stage.begin` makes it, without a byte of weights; rank 0: all weights train."""
     model = Transformer(config).to("meta")
     model.compute_dtype = torch.bfloat16
     if rank:

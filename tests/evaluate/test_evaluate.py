@@ -40,9 +40,10 @@ from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 from ponder.think import consensus, direct
+from ponder.train.algorithms.sft import SftRecipe
 from ponder.train.data.examples import question_number
-from ponder.train.loop.stage import add_questions
-from ponder.train.recipe.toml import load_recipe
+from ponder.train.loop.folder import add_questions
+from ponder.train.pipeline import load_recipe
 from ponder.types import DataError, InvalidRequest, SamplerError, ThinkingLimits
 
 
@@ -139,8 +140,8 @@ def test_suites():
 
 
 def test_the_suites_of_families_are_what_mini_s_recipe_trains_for_and_have_published_scores():
-    recipe = load_recipe("recipes/mini/all.toml")
-    assert {f"gym:{entry.task}" for entry in recipe.sft.mix} == set(SUITES["families"])
+    recipe = load_recipe("recipes/mini/all.toml").section(SftRecipe)
+    assert {f"gym:{entry.task}" for entry in recipe.mix} == set(SUITES["families"])
     assert all(published(name) for name in SUITES["families"] + SUITES["families-hard"])
 
 

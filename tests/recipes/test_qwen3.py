@@ -7,8 +7,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from ponder.train.data.examples import check_mix
-from ponder.train.recipe.toml import load_recipe
+from ponder.train.algorithms.grpo import GrpoRecipe
+from ponder.train.algorithms.sft import SftRecipe
+from ponder.train.pipeline import load_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "qwen3"
 
@@ -26,13 +27,14 @@ def memory() -> ModuleType:
 @pytest.mark.parametrize("name", ["1_sft", "2_grpo", "lora"])
 def test_the_recipes_resolve_and_are_those_of_the_table(name: str, memory: ModuleType) -> None:
     recipe = load_recipe(FOLDER / f"{name}.toml")
-    check_mix(recipe.sft.mix)
-    assert recipe.sft.batch * recipe.sft.sequence == memory.MICRO_BATCH
+    sft, grpo = recipe.section(SftRecipe), recipe.section(GrpoRecipe)
+    sft.check_data()
+    assert sft.batch * sft.sequence == memory.MICRO_BATCH
     if name != "1_sft":
-        assert recipe.grpo.batch * recipe.grpo.sequence == memory.MICRO_BATCH
-        assert recipe.grpo.prompts * recipe.grpo.samples == memory.ROLLOUTS
-        assert recipe.grpo.sequence == memory.LENGTH
-    ranks = {recipe.sft.lora.rank, recipe.grpo.lora.rank}
+        assert grpo.batch * grpo.sequence == memory.MICRO_BATCH
+        assert grpo.prompts * grpo.samples == memory.ROLLOUTS
+        assert grpo.sequence == memory.LENGTH
+    ranks = {sft.lora.rank, grpo.lora.rank}
     assert ranks == ({memory.RANK} if name == "lora" else {0})
 
 

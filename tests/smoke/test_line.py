@@ -16,7 +16,7 @@ from ponder.sampler.protocol import Request
 from ponder.sampler.sync import run_sync
 from ponder.train import Outcome, RunResult, run
 from ponder.train.loop.display import read_metrics
-from ponder.train.loop.stage import read_questions
+from ponder.train.loop.folder import read_questions
 from ponder.types import SamplingParams, ThinkingLimits
 
 pytestmark = pytest.mark.smoke

@@ -8,8 +8,8 @@ import pytest
 
 from ponder.testing.tiny import ByteTokenizer
 from ponder.train import run
-from ponder.train.data.feed import Feed
-from ponder.train.recipe.sections import MixRecipe, SftRecipe
+from ponder.train.data.feed import DialogueRecipe, Feed
+from ponder.train.recipe.sections import MixRecipe
 from ponder.types import CheckpointError, DataError, PonderError, RecipeError
 
 pytestmark = pytest.mark.fault
@@ -191,7 +191,7 @@ def test_a_task_that_breaks_in_the_worker_ends_the_feed_with_an_error(
     )
     tokenizer = ByteTokenizer()
     tokenizer.save(tmp_path / "tokenizer")
-    sft = SftRecipe(mix=(MixRecipe(task=f"{code}:Broken", direct=0.0),), sequence=64, batch=2, chunk_steps=2)
+    sft = DialogueRecipe(mix=(MixRecipe(task=f"{code}:Broken", direct=0.0),), sequence=64, batch=2, chunk_steps=2)
     with (
         Feed(sft, tmp_path / "tokenizer", seed=0, pad=0) as feed,
         pytest.raises(DataError, match="the worker that draws"),
@@ -210,7 +210,7 @@ def test_what_a_task_prints_does_not_enter_the_data(tmp_path: Path) -> None:
         "    def demonstrate(self, problem, rng):\n        return Demonstration(reasoning='r', answer='1')\n"
     )
     ByteTokenizer().save(tmp_path / "tokenizer")
-    sft = SftRecipe(mix=(MixRecipe(task=f"{code}:Noisy", direct=0.0),), sequence=64, batch=2, chunk_steps=2)
+    sft = DialogueRecipe(mix=(MixRecipe(task=f"{code}:Noisy", direct=0.0),), sequence=64, batch=2, chunk_steps=2)
     with Feed(sft, tmp_path / "tokenizer", seed=0, pad=0) as feed:
         assert feed.next()[0].ids_BT.shape == (2, 64)
 
@@ -220,7 +220,7 @@ def test_any_number_of_workers_and_any_start_give_the_same_batches(tmp_path: Pat
 
     def rows(workers: int, start: int, steps: int) -> list[list[list[int]]]:
         mix = (MixRecipe(task="products", max_level=0.1, direct=0.5),)
-        sft = SftRecipe(mix=mix, sequence=256, batch=2, accumulate=2, chunk_steps=2, workers=workers)
+        sft = DialogueRecipe(mix=mix, sequence=256, batch=2, accumulate=2, chunk_steps=2, workers=workers)
         with Feed(sft, tmp_path / "tokenizer", seed=3, pad=0, start=start) as feed:
             return [[batch.ids_BT.tolist() for batch in feed.next()] for _ in range(steps)]  # type: ignore[misc]
 

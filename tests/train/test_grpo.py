@@ -15,29 +15,19 @@ from ponder.model.loss import Backend, next_token_loss
 from ponder.sampler.local import LocalSampler
 from ponder.tasks.protocol import Grade, GradeStatus, Problem
 from ponder.testing.tiny import ByteTokenizer, tiny_model
-from ponder.train.algorithms import grpo as stage_module
-from ponder.train.algorithms.grpo import Grpo, grpo, policy_lessons, rejection_lessons
+from ponder.train.algorithms import ALGORITHMS
+from ponder.train.algorithms.grpo import Grpo, GrpoRecipe
+from ponder.train.algorithms.rejection import Rejection, RejectionRecipe
 from ponder.train.loop import state
 from ponder.train.loop.display import read_metrics
-from ponder.train.loop.stage import RunFolder
-from ponder.train.policy import rollout as watch_module
-from ponder.train.policy.curriculum import Curriculum
+from ponder.train.loop.folder import RunFolder
+from ponder.train.policy import rollout, stage
+from ponder.train.policy.curriculum import Curriculum, Levels
 from ponder.train.policy.gradient import PolicyGradient
 from ponder.train.policy.lessons import Lesson, lay_out
-from ponder.train.recipe.resolve import resolve
-from ponder.train.recipe.sections import (
-    GrpoRecipe,
-    Levels,
-    MixRecipe,
-    Objective,
-    OptimRecipe,
-    Precision,
-    Ratio,
-    Recipe,
-    RunRecipe,
-    Stage,
-    Weighting,
-)
+from ponder.train.policy.losses import Ratio, Weighting
+from ponder.train.policy.stage import RolloutLearner, RolloutRecipe
+from ponder.train.recipe.sections import MixRecipe, OptimRecipe, Precision, Recipe, RunRecipe, resolve
 from ponder.types import GraderError, Origin, Phase, RecipeError, Segment, Trajectory
 
 
@@ -75,30 +65,36 @@ def start(tmp_path: Path) -> Path:
 @pytest.fixture
 def even(monkeypatch: pytest.MonkeyPatch) -> Even:
     task = Even()
-    for module in (stage_module, watch_module):
+    for module in (stage, rollout):
         monkeypatch.setattr(module, "load_task", lambda spec: task)
     return task
 
 
-def recipe(start: Path, folder: Path, **grpo_keys: object) -> Recipe:
+def recipe(start: Path, folder: Path, kind: type[RolloutRecipe] = GrpoRecipe, **keys: object) -> Recipe:
     settings: dict[str, object] = {"steps": 4, "prompts": 3, "samples": 4, "max_tokens": 10, "sequence": 64, "batch": 2}
     optim = OptimRecipe(lr=3e-3, weight_decay=0.0)
     settings |= {"start": str(start), "mix": (MixRecipe(task="even"),), "thinking": 0, "optim": optim}
     run = RunRecipe(
         folder=str(folder),
-        stages=(Stage.GRPO,),
+        stages=(kind.name,),
         device="cpu",
         compile=False,
         precision=Precision.FP32,
         checkpoint_minutes=60,
     )
-    return resolve(Recipe(run=run, grpo=GrpoRecipe(**{**settings, **grpo_keys})))  # type: ignore[arg-type]
+    return resolve(Recipe(run=run, sections=(kind(**{**settings, **keys}),)))  # type: ignore[arg-type]
 
 
-def trained(start: Path, folder: Path, **keys: object) -> list[dict[str, float]]:
-    whole = recipe(start, folder, **keys)
-    grpo(whole, RunFolder(folder))
-    return read_metrics(folder / "grpo" / "metrics.jsonl")
+def train(whole: Recipe) -> None:
+    (name,) = whole.run.stages
+    ALGORITHMS[name].run(whole, RunFolder(Path(whole.run.folder)), None)
+
+
+def trained(
+    start: Path, folder: Path, kind: type[RolloutRecipe] = GrpoRecipe, **keys: object
+) -> list[dict[str, float]]:
+    train(recipe(start, folder, kind, **keys))
+    return read_metrics(folder / kind.name / "metrics.jsonl")
 
 
 def unclocked(records: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -148,7 +144,7 @@ def test_a_step_makes_what_was_rewarded_likelier_and_the_other_less_likely(ratio
     old = [
         tuple(logprob(model, ids[: n + 1]) - logprob(model, ids[:n]) for n in range(len(ids))) for ids in (GOOD, BAD)
     ]
-    learner = PolicyGradient(GrpoRecipe(ratio=ratio), model)
+    learner = Grpo().gradient(GrpoRecipe(ratio=ratio), model)
     lessons = [
         Lesson(Trajectory(segments=(segment(ids, logprobs),)), advantage, 0.2)
         for ids, logprobs, advantage in zip((GOOD, BAD), old, (1.0, -1.0), strict=True)
@@ -165,7 +161,7 @@ def test_a_step_makes_what_was_rewarded_likelier_and_the_other_less_likely(ratio
 
 def test_rejection_has_the_gradient_of_the_next_token_loss():
     model, other = tiny_model(), tiny_model()
-    learner = PolicyGradient(GrpoRecipe(objective=Objective.REJECTION), model)
+    learner = Rejection().gradient(RejectionRecipe(), model)
     gradients = update(model, learner, [Lesson(Trajectory(segments=(segment(GOOD),)), 1.0, 1 / 3)])
     ids = torch.tensor([[1, 2, 3, *GOOD]])
     next_token_loss(other, ids[:, :-1], ids[:, 1:], torch.tensor([[0.0, 0, 1, 1, 1]])).backward()
@@ -179,7 +175,7 @@ def test_the_gradient_is_that_of_the_loss_written_out():
     model, other = tiny_model(), tiny_model()
     rules = GrpoRecipe(temperature=0.7, clip_low=0.1, clip_high=0.1)
     old = tuple((torch.randn(3) * 0.2 - 3).tolist())
-    update(model, PolicyGradient(rules, model), [Lesson(Trajectory(segments=(segment(GOOD, old),)), -1.5, 0.5)])
+    update(model, Grpo().gradient(rules, model), [Lesson(Trajectory(segments=(segment(GOOD, old),)), -1.5, 0.5)])
     ids = torch.tensor([[1, 2, 3, *GOOD]])
     logits = other.unembed(other.hidden(ids[:, :-1]))[0, 2:] / 0.7
     new = logits.float().log_softmax(-1).gather(1, torch.tensor(GOOD)[:, None])[:, 0]
@@ -191,7 +187,7 @@ def test_the_gradient_is_that_of_the_loss_written_out():
 
 def test_a_penalty_draws_back_to_the_reference():
     model = tiny_model()
-    learner = PolicyGradient(GrpoRecipe(kl=1.0, temperature=0.5), model)
+    learner = Grpo().gradient(GrpoRecipe(kl=1.0, temperature=0.5), model)
     lessons = [Lesson(Trajectory(segments=(segment(GOOD),)), 0.0, 0.2)]
     assert all(float(each.abs().max()) < 1e-6 for each in update(model, learner, lessons))  # it is there already
     assert learner.metrics()["reference_kl"] == pytest.approx(0, abs=1e-6)
@@ -206,7 +202,7 @@ def test_a_penalty_draws_back_to_the_reference():
 def test_shares_are_those_of_the_tokens_that_were_learned_from():
     """Whatever the weights of an update add up to: less than 1 where answers without advantage are left out."""
     model = tiny_model()
-    learner = PolicyGradient(GrpoRecipe(), model)
+    learner = Grpo().gradient(GrpoRecipe(), model)
     too_likely = tuple(logprob(model, GOOD[: n + 1]) - logprob(model, GOOD[:n]) - 1 for n in range(3))
     update(model, learner, [Lesson(Trajectory(segments=(segment(GOOD, too_likely),)), 1.0, 0.1)])
     told = learner.metrics()
@@ -218,14 +214,14 @@ def test_answers_without_advantage_are_left_out_but_count_in_the_weights():
     rules = GrpoRecipe(weighting=Weighting.TRAJECTORY)
     groups = [[attempt(1.0), attempt(0.0)], [attempt(0.0), attempt(0.0)]]
     rewards = torch.tensor([[each.grade.score for each in group] for group in groups])
-    lessons = policy_lessons(groups, rewards, rules)
+    lessons = Grpo().lessons(rules, groups, rewards)
     assert [each.weight for each in lessons] == pytest.approx([1 / 12, 1 / 12])
-    assert len(policy_lessons(groups, rewards, replace(rules, kl=0.1))) == 4
+    assert len(Grpo().lessons(replace(rules, kl=0.1), groups, rewards)) == 4
 
 
 def test_rejection_keeps_so_many_solved_answers_of_each_prompt():
     groups = [[attempt(1.0)] * 3, [attempt(0.9), attempt(1.0)], [attempt(0.0)] * 2]
-    lessons = rejection_lessons(groups, per_prompt=2)
+    lessons = Rejection().lessons(RejectionRecipe(per_prompt=2), groups, torch.empty(0))
     assert [(each.advantage, each.weight) for each in lessons] == [(1.0, pytest.approx(1 / 9))] * 3
 
 
@@ -240,12 +236,12 @@ def attempt(score: float):
 # The stage ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", Objective)
-def test_the_reward_rises(start: Path, even: Even, tmp_path: Path, objective: Objective) -> None:
-    if objective is Objective.REJECTION:
+@pytest.mark.parametrize("kind", [GrpoRecipe, RejectionRecipe])
+def test_the_reward_rises(start: Path, even: Even, tmp_path: Path, kind: type[RolloutRecipe]) -> None:
+    if kind is RejectionRecipe:
         even.spoil = lambda number, grade: replace(grade, score=float(grade.score > 0.6))
     optim = OptimRecipe(lr=1e-2, weight_decay=0.0)
-    records = trained(start, tmp_path / "run", steps=12, samples=8, batch=8, objective=objective, optim=optim)
+    records = trained(start, tmp_path / "run", kind, steps=12, samples=8, batch=8, optim=optim)
     first, last = (sum(each["reward"] for each in part) / 3 for part in (records[:3], records[-3:]))
     assert last > first + 0.1
     assert max(each["engine_difference"] for each in records) < 1e-4
@@ -294,42 +290,47 @@ def test_a_step_says_what_it_computed_and_the_stage_adds_it_up(start: Path, even
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("kind", "keys"),
     [
-        {"levels": Levels.ADAPTIVE, "redraws": 1},
-        {"minibatches": 3, "epochs": 2, "kl": 0.1},
-        {"objective": Objective.REJECTION},
+        (GrpoRecipe, {"levels": Levels.ADAPTIVE, "redraws": 1}),
+        (GrpoRecipe, {"minibatches": 3, "epochs": 2, "kl": 0.1}),
+        (RejectionRecipe, {}),
     ],
 )
 def test_cut_off_and_resumed_equals_uninterrupted_bit_for_bit(
-    start: Path, even: Even, tmp_path: Path, keys: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    start: Path,
+    even: Even,
+    tmp_path: Path,
+    kind: type[RolloutRecipe],
+    keys: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     even.spoil = lambda number, grade: replace(grade, score=float(grade.score > 0.5))
-    whole = trained(start, tmp_path / "whole", **keys)
-    lessons = Grpo._lessons
+    whole = trained(start, tmp_path / "whole", kind, **keys)
+    lessons = RolloutLearner._lessons
 
     def power_cut(self, rollout):
         if rollout.step == 2:
             raise RuntimeError("power cut")
         return lessons(self, rollout)
 
-    parts = recipe(start, tmp_path / "parts", **keys)
+    parts = recipe(start, tmp_path / "parts", kind, **keys)
     parts = replace(parts, run=replace(parts.run, checkpoint_minutes=0.0))
     with monkeypatch.context() as broken:
-        broken.setattr(Grpo, "_lessons", power_cut)
+        broken.setattr(RolloutLearner, "_lessons", power_cut)
         with pytest.raises(RuntimeError, match="power cut"):
-            grpo(parts, RunFolder(tmp_path / "parts"))
-    with (tmp_path / "parts" / "grpo" / "grades.jsonl").open("a") as journal:
+            train(parts)
+    with (tmp_path / "parts" / kind.name / "grades.jsonl").open("a") as journal:
         journal.write('{"step": 2, "rou')
     even.spoil = lambda number, grade: Grade(score=Random(number).random())  # only the journal knows the old grades
     with monkeypatch.context() as stopped:
-        stopped.setattr(Grpo, "_draw", stop_behind(2))
+        stopped.setattr(RolloutLearner, "_draw", stop_behind(2))
         with pytest.raises(RuntimeError, match="enough"):
-            grpo(parts, RunFolder(tmp_path / "parts"))
+            train(parts)
     even.spoil = lambda number, grade: replace(grade, score=float(grade.score > 0.5))
-    grpo(parts, RunFolder(tmp_path / "parts"))
-    assert unclocked(read_metrics(tmp_path / "parts" / "grpo" / "metrics.jsonl")) == unclocked(whole)
-    for name in ("grpo/model/model.safetensors", "grpo/questions.bin"):
+    train(parts)
+    assert unclocked(read_metrics(tmp_path / "parts" / kind.name / "metrics.jsonl")) == unclocked(whole)
+    for name in (f"{kind.name}/model/model.safetensors", f"{kind.name}/questions.bin"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
@@ -348,7 +349,7 @@ def test_ctrl_c_in_a_rollout_finishes_the_step_and_resume_is_exact(start: Path, 
 
 
 def stop_behind(last: int):
-    draw = Grpo._draw
+    draw = RolloutLearner._draw
 
     def stopping(self, step, index):
         if step > last:
@@ -446,7 +447,6 @@ def test_a_grader_that_never_works_stops_the_run(start: Path, even: Even, tmp_pa
         ({"minibatches": 4}, "must not exceed"),
         ({"mix": (MixRecipe(task="even", direct=0.5),)}, "grpo.thinking = 0"),
         ({"mix": (MixRecipe(messages="a.jsonl"),)}, "messages have no grade"),
-        ({"objective": Objective.REJECTION, "kl": 0.1}, "kl does not apply"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, keys: dict[str, object], said: str) -> None:

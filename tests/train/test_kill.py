@@ -17,7 +17,6 @@ import pytest
 
 from ponder.train.loop import state
 from ponder.train.loop.display import read_metrics
-from ponder.train.recipe.sections import Stage
 
 pytestmark = pytest.mark.fault
 
@@ -60,7 +59,7 @@ weighting = "trajectory"
 overlong = 11
 mix = [{{ task = "products", max_level = 0.0 }}]
 """
-STAGES = (Stage.PRETRAIN, Stage.SFT, Stage.GRPO)
+STAGES = ("pretrain", "sft", "grpo")
 TIMINGS = {"seconds", "tokens_per_second", "rollout_seconds", "update_seconds"}
 
 # Imports once and forks for every life, so that a kill costs a fraction of a second.
@@ -135,7 +134,7 @@ class Home:
         for stage in STAGES:
             saved = state.checkpoints(self.run / stage / "checkpoints")
             if saved and not (self.run / stage / "done.json").exists():
-                found[str(stage)] = int(saved[-1].name.removeprefix("step_"))
+                found[stage] = int(saved[-1].name.removeprefix("step_"))
         return found
 
     def kill_at_random(self, rng: Random, steps: int) -> bool:
@@ -164,10 +163,10 @@ class Home:
         for stage in STAGES:
             self.check_metrics(stage)
         if code:
-            self.hits[next((str(s) for s in reversed(STAGES) if (self.run / s).exists()), "before")] += 1
+            self.hits[next((s for s in reversed(STAGES) if (self.run / s).exists()), "before")] += 1
         return code != 0
 
-    def check_metrics(self, stage: Stage) -> None:
+    def check_metrics(self, stage: str) -> None:
         """Every step once, in order, at least up to the newest checkpoint."""
         steps = [record["step"] for record in read_metrics(self.run / stage / "metrics.jsonl")]
         assert steps == list(range(1, len(steps) + 1))

@@ -18,6 +18,7 @@ from ponder.train.data.packing import Batch
 from ponder.train.loop import state
 from ponder.train.loop.display import read_metrics
 from ponder.train.loop.fit import Job, Outcome, TrainingDiverged, fit
+from ponder.train.loop.folder import sweep
 from ponder.train.recipe.sections import Optimizer, OptimRecipe, Precision, RunRecipe, StageRecipe
 
 OPTIM = OptimRecipe(lr=3e-3, muon_lr=3e-3, warmup=0.1)
@@ -254,7 +255,7 @@ def test_only_what_was_half_written_is_swept_away(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / ".step_00000004.abc_12.tmp").mkdir(parents=True)
     for name in (".done.json.123.tmp", ".model.x8y.old", ".mine.tmp", ".notes.old", "plain.1.tmp"):
         (tmp_path / name).write_text("")
-    state.sweep(tmp_path)
+    sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         ".mine.tmp",
         ".notes.old",

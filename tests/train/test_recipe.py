@@ -4,8 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ponder.train.recipe.sections import Optimizer, Recipe, Schedule, Stage
-from ponder.train.recipe.toml import dump_recipe, load_recipe
+from ponder.train.algorithms import ALGORITHMS
+from ponder.train.algorithms.sft import SftRecipe
+from ponder.train.algorithms.tokenizer import TokenizerRecipe
+from ponder.train.pipeline import load_recipe
+from ponder.train.recipe.sections import Optimizer, Recipe, Schedule
+from ponder.train.recipe.toml import dump_recipe
 from ponder.types import RecipeError
 
 MINIMAL = """
@@ -32,7 +36,7 @@ def test_one_dial_derives_the_shape_where_nothing_is_said(tmp_path: Path) -> Non
 
 
 def test_a_larger_model_learns_in_smaller_steps(tmp_path: Path) -> None:
-    small, large = (load(tmp_path, MINIMAL, f"model.size={size}").sft.optim.lr for size in (256, 1024))
+    small, large = (load(tmp_path, MINIMAL, f"model.size={size}").section(SftRecipe).optim.lr for size in (256, 1024))
     assert small is not None
     assert large == pytest.approx(small / 2)
 
@@ -79,10 +83,10 @@ def test_overrides_are_toml_values_or_bare_words(tmp_path: Path) -> None:
     recipe = load(
         tmp_path, MINIMAL, "sft.optim.schedule=linear", "sft.optim.name='muon'", "run.seed=7", "sft.minutes=2"
     )
-    assert recipe.sft.optim.schedule is Schedule.LINEAR
-    assert recipe.sft.optim.name is Optimizer.MUON
+    assert recipe.section(SftRecipe).optim.schedule is Schedule.LINEAR
+    assert recipe.section(SftRecipe).optim.name is Optimizer.MUON
     assert recipe.run.seed == 7
-    assert recipe.sft.minutes == 2.0
+    assert recipe.section(SftRecipe).minutes == 2.0
 
 
 def test_an_include_is_overlaid_table_by_table_and_list_by_list(tmp_path: Path) -> None:
@@ -91,7 +95,7 @@ def test_an_include_is_overlaid_table_by_table_and_list_by_list(tmp_path: Path) 
     assert (recipe.model.size, recipe.model.layers) == (128, 2)
     assert (recipe.run.folder, recipe.run.seed) == ("runs/x", 5)
     replaced = load(tmp_path, 'include = "base.toml"\n[tokenizer]\ntext = [{ source = "b.txt" }]\n')
-    assert [text.source for text in replaced.tokenizer.text] == ["b.txt"]
+    assert [text.source for text in replaced.section(TokenizerRecipe).text] == ["b.txt"]
 
 
 def test_a_recipe_that_includes_itself_is_refused(tmp_path: Path) -> None:
@@ -103,30 +107,32 @@ def test_data_beside_the_recipe_is_found_from_anywhere_but_stage_names_are_no_pa
     (tmp_path / "a.txt").write_text("x")
     (tmp_path / "pretrain").mkdir()
     recipe = load(tmp_path, MINIMAL + '[sft]\nstart = "pretrain"\n')
-    assert recipe.tokenizer.text[0].source == str(tmp_path / "a.txt")
-    assert recipe.sft.start == "pretrain"
+    assert recipe.section(TokenizerRecipe).text[0].source == str(tmp_path / "a.txt")
+    assert recipe.section(SftRecipe).start == "pretrain"
 
 
 def test_a_task_in_a_file_beside_the_recipe_is_found_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("")
     recipe = load(tmp_path, MINIMAL, "tokenizer.text=[{source='task:own.py:Own'}]")
-    assert recipe.tokenizer.text[0].source == "task:own.py:Own"  # an override's paths are of the working directory
+    assert (
+        recipe.section(TokenizerRecipe).text[0].source == "task:own.py:Own"
+    )  # an override's paths are of the working directory
     recipe = load(
         tmp_path,
         '[run]\nfolder = "x"\n[tokenizer]\ntext = [{ source = "task:own.py:Own" }]\n'
         '[pretrain]\ntext = [{ source = "a.txt" }]\n[sft]\nmix = [{ task = "own.py:Own" }, { task = "gcd" }]\n',
     )
-    assert recipe.tokenizer.text[0].source == f"task:{tmp_path}/own.py:Own"
-    assert [entry.task for entry in recipe.sft.mix] == [f"{tmp_path}/own.py:Own", "gcd"]
+    assert recipe.section(TokenizerRecipe).text[0].source == f"task:{tmp_path}/own.py:Own"
+    assert [entry.task for entry in recipe.section(SftRecipe).mix] == [f"{tmp_path}/own.py:Own", "gcd"]
 
 
 def test_direct_of_the_stage_holds_where_the_mix_says_nothing(tmp_path: Path) -> None:
     recipe = load(tmp_path, MINIMAL, "sft.direct=0.3", "sft.mix=[{task='a'}, {task='b', direct=0.0}]")
-    assert [entry.direct for entry in recipe.sft.mix] == [0.3, 0.0]
+    assert [entry.direct for entry in recipe.section(SftRecipe).mix] == [0.3, 0.0]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_shipped_recipe_loads_and_its_resolved_form_reads_back_equal(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert load(tmp_path, dump_recipe(recipe)) == recipe
-    assert set(recipe.run.stages) <= set(Stage)
+    assert set(recipe.run.stages) <= ALGORITHMS.keys()

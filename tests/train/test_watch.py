@@ -8,7 +8,7 @@ from ponder.tasks.registry import load_task
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train.policy import rollout
 from ponder.train.policy.rollout import solved
-from ponder.train.recipe.sections import GrpoRecipe, MixRecipe, SftRecipe
+from ponder.train.recipe.sections import MixRecipe
 
 FOLDING = """
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
@@ -31,7 +31,7 @@ class Folding:
 """
 
 
-def asked(monkeypatch, mix, stage=SftRecipe, **keys):
+def asked(monkeypatch, mix, **limits):
     """What is asked at two evaluations of a tiny model."""
     seen = []
 
@@ -41,8 +41,7 @@ def asked(monkeypatch, mix, stage=SftRecipe, **keys):
         return [True] * len(asked)
 
     monkeypatch.setattr(rollout, "_answer", answer)
-    recipe = stage(mix=mix, sequence=128, eval_every=1, watch_problems=5, **keys)
-    watcher = solved(recipe, ByteTokenizer(), seed=1)
+    watcher = solved(mix, ByteTokenizer(), problems=5, sequence=128, seed=1, **limits)
     for step in (1, 2):
         watcher(step, tiny_model(vocab_size=320))
     assert seen[0] == seen[1]
@@ -58,7 +57,7 @@ def test_answers_have_room_for_twice_their_demonstration_and_at_least_a_row(monk
 
 
 def test_reinforcement_learning_is_watched_under_its_own_limits(monkeypatch):
-    found = asked(monkeypatch, (MixRecipe(task="products"),), GrpoRecipe, max_tokens=77, thinking=0)
+    found = asked(monkeypatch, (MixRecipe(task="products"),), max_tokens=77, thinking=0)
     assert [(each.max_tokens, each.thinking) for each in found] == [(77, 0)] * 5
 
 
@@ -69,8 +68,7 @@ def test_levels_are_spread_evenly(monkeypatch):
 
 @pytest.mark.parametrize("task", ["products", "recipes/smoke/hidden_number.py:HiddenNumber"])
 def test_tasks_and_environments_are_answered_and_graded(task):
-    stage = SftRecipe(mix=(MixRecipe(task=task),), sequence=128, eval_every=1, watch_problems=3)
-    watcher = solved(stage, ByteTokenizer(), seed=1)
+    watcher = solved((MixRecipe(task=task),), ByteTokenizer(), problems=3, sequence=128, seed=1)
     assert watcher(1, tiny_model(vocab_size=320)) == {f"solved/{load_task(task).name}": 0.0}
 
 
@@ -80,4 +78,5 @@ def test_every_entry_of_the_mix_is_watched_under_a_name_of_its_own(monkeypatch):
 
 
 def test_nothing_to_watch():
-    assert solved(SftRecipe(mix=(MixRecipe(task="products"),)), ByteTokenizer(), seed=1) is None
+    for mix, problems in (((MixRecipe(task="products"),), 0), ((MixRecipe(messages="unused.jsonl"),), 5)):
+        assert solved(mix, ByteTokenizer(), problems=problems, sequence=128, seed=1) is None

@@ -3,122 +3,121 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ponder.dialogue.load import train_tokenizer
-from ponder.model.checkpoint import atomic_folder
-from ponder.train.algorithms.grpo import grpo
-from ponder.train.algorithms.pretrain import pretrain
-from ponder.train.algorithms.sft import sft
-from ponder.train.data.examples import check_mix
-from ponder.train.data.sources import documents
+from ponder.train.algorithms import ALGORITHMS
+from ponder.train.algorithms.rejection import RejectionRecipe
 from ponder.train.loop.fit import Outcome, Result, Watch
-from ponder.train.loop.stage import RunFolder
-from ponder.train.loop.state import sweep, write_atomically
-from ponder.train.recipe.sections import Recipe, Stage
-from ponder.train.recipe.toml import dump_recipe, load_recipe
+from ponder.train.loop.folder import RunFolder, sweep, write_atomically
+from ponder.train.recipe.sections import Recipe, resolve
+from ponder.train.recipe.toml import dump_recipe, read_recipe
 from ponder.types import RecipeError
 
-# What may change between a run and its resumption: none of it bears on the weights that come out, apart from the
-# last bits (the loop says so when it resumes).
-_FREE = {
-    "run": {"folder", "stages", "device", "threads", "compile", "checkpoint_minutes", "keep"},
-    "pretrain": {"eval_every", "neighbours", "minutes"},
-    "sft": {"eval_every", "workers", "watch_problems", "minutes"},
-    "grpo": {"eval_every", "watch_problems", "minutes", "patience"},
-}
-_SECTIONS = {
-    Stage.TOKENIZER: ("run", "tokenizer"),
-    Stage.PRETRAIN: ("run", "tokenizer", "model", "pretrain"),
-    Stage.SFT: ("run", "tokenizer", "model", "sft"),
-    Stage.GRPO: ("run", "tokenizer", "model", "grpo"),
-}
+_SECTIONS = [algorithm.section for algorithm in ALGORITHMS.values()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended. model: the exported folder, if a training stage is complete. stages: those run this time."""
+    """How a run ended.
+
+    model: the exported folder, if a training stage is complete.
+    stages: the training stages that ran this time.
+    """
 
     outcome: Outcome
     folder: Path
     model: Path | None
-    stages: Mapping[Stage, Result] = field(default_factory=dict)
+    stages: Mapping[str, Result] = field(default_factory=dict)
 
 
 def run(
     recipe_path: str | Path, overrides: Sequence[str] = (), resume: bool = False, *, watch: Watch | None = None
 ) -> RunResult:
-    """Run the recipe at `recipe_path`. overrides: `section.key=value`. watch: called during SFT and GRPO (see
-    `loop.Job`).
+    """Run the recipe at `recipe_path`.
 
-    resume: go on where the run folder stands; without it, a stage that has begun is an error. Raises RecipeError and
-    DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder.
+    overrides: `section.key=value`.
+    resume: continue from what the run folder holds; without it, a stage that has begun is an error.
+    watch: called during tuning and reinforcement learning instead of their own watchers (see `loop.fit.Job`).
+    Raises RecipeError and DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder.
     """
     recipe = load_recipe(recipe_path, overrides)
     folder = RunFolder(Path(recipe.run.folder))
     _check_folder(recipe, folder, resume=resume)
-    if Stage.SFT in recipe.run.stages and not folder.done(Stage.SFT):
-        check_mix(recipe.sft.mix)
+    chosen = [algorithm for name, algorithm in ALGORITHMS.items() if name in recipe.run.stages]
+    for algorithm in chosen:
+        if not algorithm.complete(folder):
+            recipe.section(algorithm.section).check_data()
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
     folder.path.mkdir(parents=True, exist_ok=True)
     sweep(folder.path)
     write_atomically(folder.recipe, dump_recipe(recipe).encode())
-    results: dict[Stage, Result] = {}
+    results: dict[str, Result] = {}
     outcome = Outcome.COMPLETE
-    for stage in sorted(recipe.run.stages, key=list(Stage).index):
-        if folder.done(stage):
-            print(f"{stage}: complete already, in {folder.stage(stage)}")
-        elif stage is Stage.TOKENIZER:
-            learn_tokenizer(recipe, folder)
-        else:
-            results[stage] = _train(stage, recipe, folder, watch)
-            outcome = results[stage].outcome
-            if outcome is Outcome.INTERRUPTED:
-                break
+    for algorithm in chosen:
+        if algorithm.complete(folder):
+            print(f"{algorithm.name}: complete already, in {folder.stage(algorithm.name)}")
+            continue
+        result = algorithm.run(recipe, folder, watch)
+        if result is None:
+            continue
+        results[algorithm.name], outcome = result, result.outcome
+        if outcome is Outcome.INTERRUPTED:
+            break
     model = folder.model if folder.model.is_dir() else None
     return RunResult(outcome=outcome, folder=folder.path, model=model, stages=results)
 
 
-def _train(stage: Stage, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> Result:
-    if stage is Stage.PRETRAIN:
-        return pretrain(recipe, folder)
-    return (sft if stage is Stage.SFT else grpo)(recipe, folder, watch=watch)
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The resolved recipe at `path`. overrides: see `read_recipe`, which also says what is raised."""
+    return resolve(read_recipe(path, _SECTIONS, overrides))
 
 
-def learn_tokenizer(recipe: Recipe, folder: RunFolder) -> None:
-    """Learn the vocabulary from the recipe's texts, each source as often as it says, into the run folder."""
-    texts = (
-        text
-        for source in recipe.tokenizer.text
-        for text in documents(source, seed=recipe.run.seed)
-        for _ in range(source.repeat)
-    )
-    tokenizer = train_tokenizer(texts, recipe.tokenizer.vocab_size)
-    with atomic_folder(folder.tokenizer, replace=True) as temporary:
-        tokenizer.save(temporary)
-    print(f"tokenizer: {tokenizer.vocab_size:,} tokens, in {folder.tokenizer}")
+def _stored_recipe(folder: RunFolder) -> Recipe | None:
+    """The recipe that the folder was run with, if it holds one. A folder of an older version is upgraded."""
+
+    def upgrade(version: int, tables: dict[str, Any]) -> None:
+        if version < 1 and _rejection_apart(tables) and folder.begun("grpo"):
+            folder.stage("grpo").rename(folder.stage("rejection"))
+
+    return resolve(read_recipe(folder.recipe, _SECTIONS, upgrade=upgrade)) if folder.recipe.is_file() else None
+
+
+def _rejection_apart(tables: dict[str, Any]) -> bool:
+    """From version 0, where rejection sampling was an objective of the stage `grpo`. Gives whether it was that."""
+    grpo = tables.get("grpo", {})
+    per_prompt = grpo.pop("per_prompt", RejectionRecipe.per_prompt)
+    if grpo.pop("objective", "policy") != "rejection":
+        return False
+    known = {field.name for field in fields(RejectionRecipe)}
+    shared = {key: value for key, value in tables.pop("grpo").items() if key in known}
+    tables["rejection"] = {**shared, "per_prompt": per_prompt}
+    tables["run"]["stages"] = ["rejection" if name == "grpo" else name for name in tables["run"]["stages"]]
+    return True
 
 
 def _check_folder(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
-    """Refuse to overwrite what was run, or to go on under another recipe."""
-    begun = [stage for stage in Stage if folder.begun(stage)]
-    again = [stage for stage in begun if stage in recipe.run.stages]
+    """Refuse to overwrite what was run, or to continue under another recipe."""
+    before = _stored_recipe(folder)
+    begun = [name for name in ALGORITHMS if folder.begun(name)]
+    again = [name for name in begun if name in recipe.run.stages]
     if again and not resume:
         raise RecipeError(
             f"{folder.path} holds {', '.join(again)} already: go on with --resume, or choose another run.folder"
         )
-    if not begun or not folder.recipe.is_file():
+    if before is None:
         return
-    before, now = _flat(asdict(load_recipe(folder.recipe))), _flat(asdict(recipe))
-    sections = {section for stage in begun for section in _SECTIONS[stage]}
+    tables = recipe.tables
+    concerned = {table for name in begun for table in (name, *ALGORITHMS[name].depends)}
+    was, now = _settings(before, concerned), _settings(recipe, concerned)
     changed = [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if _section(key) in sections and not _is_free(key) and before.get(key) != now.get(key)
+        f"{table}.{key} was {was.get((table, key))!r}, is {now.get((table, key))!r}"
+        for table, key in sorted(was.keys() | now.keys())
+        if key not in tables[table].free and was.get((table, key)) != now.get((table, key))
     ]
     if changed:
         raise RecipeError(
@@ -127,17 +126,13 @@ def _check_folder(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
         )
 
 
-def _section(key: str) -> str:
-    return key.partition(".")[0]
-
-
-def _is_free(key: str) -> bool:
-    section, _, name = key.partition(".")
-    return name in _FREE.get(section, ())
+def _settings(recipe: Recipe, tables: set[str]) -> dict[tuple[str, str], object]:
+    """{("pretrain", "optim.lr"): …} of the tables named."""
+    return {(name, key): value for name in tables for key, value in _flat(asdict(recipe.tables[name])).items()}
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, object]:
-    """{"pretrain.optim.lr": …} of nested dictionaries."""
+    """{"optim.lr": …} of nested dictionaries."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, object] = {}

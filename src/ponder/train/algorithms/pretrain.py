@@ -1,8 +1,9 @@
-"""Self-supervised pre-training: predict the next token of raw text."""
+"""The stage `pretrain`: self-supervised, predict the next token of raw text."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,53 +13,77 @@ from ponder.model.transformer import Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.train.data.corpus import Corpus, build_corpus
 from ponder.train.data.packing import Batch
-from ponder.train.loop.fit import Job, Outcome, Result, Watch, fit
-from ponder.train.loop.stage import RunFolder, begin, finish
-from ponder.train.loop.state import write_atomically
-from ponder.train.recipe.sections import Recipe, Stage
+from ponder.train.loop.fit import Job, Watch
+from ponder.train.loop.folder import write_atomically
+from ponder.train.loop.stage import Start, Training
+from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data
 
 _HELD_OUT_ROWS = 64
 
 
-def pretrain(recipe: Recipe, folder: RunFolder) -> Result:
-    """Run (or resume) the stage. Leaves pretrain/model, its plot, and the neighbours of some embeddings."""
-    stage = recipe.pretrain
-    model, tokenizer, _ = begin(recipe, stage, folder)
-    seed = recipe.run.seed
-    corpus, held_out = build_corpus(stage.text, tokenizer, seed=seed, held_out=stage.held_out)
+@dataclass(frozen=True, kw_only=True)
+class PretrainRecipe(StageRecipe):
+    """Next-token prediction on raw text.
 
-    def batches(step: int) -> Generator[list[Batch], None, None]:
-        while True:
-            yield [
-                corpus.batch(step * stage.accumulate + part, batch=stage.batch, sequence=stage.sequence, seed=seed)
-                for part in range(stage.accumulate)
-            ]
-            step += 1
+    held_out: the share of documents kept for the held-out loss.
+    neighbours: of how many tokens to write down which others the embedding has put beside them.
+    """
 
-    job = Job(
-        name=Stage.PRETRAIN.value,
-        folder=folder.stage(Stage.PRETRAIN),
-        run=recipe.run,
-        stage=stage,
-        batches=batches,
-        watch=held_out_loss(held_out, recipe),
-    )
-    result = fit(model, job)
-    if result.outcome is Outcome.COMPLETE and stage.neighbours:
-        text = as_text(nearest(model, tokenizer, words=stage.neighbours))
-        write_atomically(job.folder / "neighbours.txt", text.encode())
-        print(f"nearest neighbours of embeddings:\n{text}", end="")
-    finish(result, model, tokenizer, folder, Stage.PRETRAIN)
-    return result
+    text: tuple[TextRecipe, ...] = ()
+    held_out: float = 0.01
+    neighbours: int = 24
+
+    name = "pretrain"
+    free = StageRecipe.free | {"neighbours"}
+
+    def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
+        return {
+            **super().problems(model, runs=runs),
+            "pretrain.held_out must lie in [0, 0.5]": not 0 <= self.held_out <= 0.5,
+            no_data(self.name, "text"): runs and not self.text,
+        }
 
 
-def held_out_loss(held_out: Corpus, recipe: Recipe) -> Watch | None:
+class Pretrain(Training[PretrainRecipe]):
+    """Also leaves the neighbours of some embeddings."""
+
+    section = PretrainRecipe
+
+    def open(self, start: Start[PretrainRecipe]) -> Job:
+        stage, seed = start.stage, start.seed
+        corpus, held_out = build_corpus(stage.text, start.tokenizer, seed=seed, held_out=stage.held_out)
+
+        def batches(step: int) -> Generator[list[Batch], None, None]:
+            while True:
+                yield [
+                    corpus.batch(step * stage.accumulate + part, batch=stage.batch, sequence=stage.sequence, seed=seed)
+                    for part in range(stage.accumulate)
+                ]
+                step += 1
+
+        def write_neighbours() -> None:
+            if stage.neighbours:
+                text = as_text(nearest(start.model, start.tokenizer, words=stage.neighbours))
+                write_atomically(start.folder / "neighbours.txt", text.encode())
+                print(f"nearest neighbours of embeddings:\n{text}", end="")
+
+        return Job(
+            name=self.name,
+            folder=start.folder,
+            run=start.recipe.run,
+            stage=stage,
+            batches=batches,
+            watch=held_out_loss(held_out, stage, seed=seed),
+            on_complete=write_neighbours,
+        )
+
+
+def held_out_loss(held_out: Corpus, stage: PretrainRecipe, *, seed: int) -> Watch | None:
     """A watcher of the loss on (the beginning of) the held-out documents; None when there is not one row of them."""
-    stage = recipe.pretrain
     rows = min(_HELD_OUT_ROWS, (held_out.num_tokens - 1) // stage.sequence)
     if rows < 1:
         return None
-    batch = held_out.batch(0, batch=rows, sequence=stage.sequence, seed=recipe.run.seed)
+    batch = held_out.batch(0, batch=rows, sequence=stage.sequence, seed=seed)
 
     def watch(step: int, model: Transformer) -> Mapping[str, float]:
         device = next(model.parameters()).device

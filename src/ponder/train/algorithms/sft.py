@@ -1,47 +1,66 @@
-"""Chain-of-thought tuning: dialogues with worked reasoning, loss on the assistant's tokens only."""
+"""The stage `sft`: dialogues with worked reasoning, loss on the assistant's tokens only."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from ponder.train.data.feed import Feed
+from ponder.train.data.feed import DialogueRecipe, Feed
 from ponder.train.data.packing import Batch
-from ponder.train.loop.fit import Job, Result, Watch, fit
-from ponder.train.loop.stage import QUESTIONS, RunFolder, add_questions, begin, finish, padding
+from ponder.train.loop.fit import Job
+from ponder.train.loop.folder import QUESTIONS, add_questions
+from ponder.train.loop.stage import Start, Training, padding
 from ponder.train.policy.rollout import solved
-from ponder.train.recipe.sections import Recipe, Stage
 
 
-def sft(recipe: Recipe, folder: RunFolder, *, watch: Watch | None = None) -> Result:
-    """Run (or resume) the stage. Leaves sft/model (float32), model/ (bfloat16) and the hashes of all questions seen.
+@dataclass(frozen=True, kw_only=True)
+class SftRecipe(DialogueRecipe):
+    """Chain-of-thought tuning on dialogues, loss on the assistant's tokens only.
 
-    watch: instead of `watch.solved`.
+    watch_problems: how many problems of each task are answered at every `eval_every` (levels evenly spread).
     """
-    stage = recipe.sft
-    model, tokenizer, tokenizer_folder = begin(recipe, stage, folder)
-    own = folder.stage(Stage.SFT)
-    feeds: list[Feed] = []
 
-    def batches(step: int) -> Generator[Sequence[Batch], None, None]:
-        with Feed(stage, tokenizer_folder, seed=recipe.run.seed, pad=padding(model), start=step) as feed:
-            feeds.append(feed)
-            while True:
-                yield feed.next()
+    start: str = "pretrain"
+    watch_problems: int = 20
 
-    def on_save() -> None:
-        add_questions(own / QUESTIONS, feeds[-1].take_questions() if feeds else np.empty(0, np.uint64))
+    name = "sft"
+    free = DialogueRecipe.free | {"watch_problems"}
 
-    job = Job(
-        name=Stage.SFT.value,
-        folder=own,
-        run=recipe.run,
-        stage=stage,
-        batches=batches,
-        watch=watch or solved(stage, tokenizer, seed=recipe.run.seed),
-        on_save=on_save,
-    )
-    result = fit(model, job)
-    finish(result, model, tokenizer, folder, Stage.SFT)
-    return result
+
+class Sft(Training[SftRecipe]):
+    """Also leaves the hashes of all questions seen."""
+
+    section = SftRecipe
+
+    def open(self, start: Start[SftRecipe]) -> Job:
+        stage, model = start.stage, start.model
+        feeds: list[Feed] = []
+
+        def batches(step: int) -> Generator[Sequence[Batch], None, None]:
+            with Feed(stage, start.tokenizer_folder, seed=start.seed, pad=padding(model), start=step) as feed:
+                feeds.append(feed)
+                while True:
+                    yield feed.next()
+
+        def on_save() -> None:
+            hashes = feeds[-1].take_questions() if feeds else np.empty(0, np.uint64)
+            add_questions(start.folder / QUESTIONS, hashes)
+
+        own_watch = solved(
+            stage.mix,
+            start.tokenizer,
+            problems=stage.watch_problems if stage.eval_every else 0,
+            sequence=stage.sequence,
+            seed=start.seed,
+        )
+        return Job(
+            name=self.name,
+            folder=start.folder,
+            run=start.recipe.run,
+            stage=stage,
+            batches=batches,
+            watch=start.watch or own_watch,
+            on_save=on_save,
+        )

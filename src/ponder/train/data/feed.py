@@ -17,20 +17,20 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ponder.dialogue import load_format
 from ponder.tokenizer import Tokenizer
-from ponder.train.data.examples import Examples
+from ponder.train.data.examples import Examples, check_mix
 from ponder.train.data.packing import Batch, Example, pack
-from ponder.train.recipe.sections import SftRecipe
+from ponder.train.recipe.sections import MixRecipe, ModelRecipe, StageRecipe, mix_problems, no_data
 from ponder.train.recipe.toml import build
 from ponder.types import DataError, PonderError
 
@@ -39,18 +39,51 @@ _ERROR_KEY = "error"
 _FULL = 1.01  # draw a little more than fits, so that only the packing leaves room
 
 
-class Feed:
-    """Batches of an SFT stage from micro-batch step `start` on, drawn by worker processes. Use as a context manager."""
+@dataclass(frozen=True, kw_only=True)
+class DialogueRecipe(StageRecipe):
+    """What every stage has that learns from demonstrated dialogues.
 
-    def __init__(self, sft: SftRecipe, tokenizer: Path, *, seed: int, pad: int, start: int = 0) -> None:
-        self.sft = sft
+    direct: share of a task's examples that answer at once, where its entry in the mix does not say.
+    workers: processes that draw, tokenise and pack ahead of the training step.
+    chunk_steps: the steps packed at once.
+    """
+
+    direct: float = 0.1
+    mix: tuple[MixRecipe, ...] = ()
+    workers: int = 1
+    chunk_steps: int = 16
+
+    free = StageRecipe.free | {"workers"}
+
+    def resolved(self, model: ModelRecipe) -> Self:
+        mix = tuple(replace(m, direct=self.direct if m.direct is None else m.direct) for m in self.mix)
+        return replace(super().resolved(model), mix=mix)
+
+    def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
+        return {
+            **super().problems(model, runs=runs),
+            f"{self.name}.workers must be at least 1": self.workers < 1,
+            f"{self.name}.chunk_steps must be at least 1": self.chunk_steps < 1,
+            **mix_problems(self.name, self.mix),
+            no_data(self.name, "mix"): runs and not self.mix,
+        }
+
+    def check_data(self) -> None:
+        check_mix(self.mix)
+
+
+class Feed:
+    """Batches of dialogues from micro-batch step `start` on, drawn by worker processes. Use as a context manager."""
+
+    def __init__(self, recipe: DialogueRecipe, tokenizer: Path, *, seed: int, pad: int, start: int = 0) -> None:
+        self.recipe = recipe
         self._step = start
-        self._chunk = start // sft.chunk_steps
+        self._chunk = start // recipe.chunk_steps
         self._current: Chunk | None = None
         self._pending_questions: list[NDArray[np.uint64]] = []
         self.workers = [
-            _Worker(sft, tokenizer, seed=seed, pad=pad, first=self._chunk + i, stride=sft.workers)
-            for i in range(sft.workers)
+            _Worker(recipe, tokenizer, seed=seed, pad=pad, first=self._chunk + i, stride=recipe.workers)
+            for i in range(recipe.workers)
         ]
         self._turn = 0
         self.left_out = 0
@@ -66,17 +99,17 @@ class Feed:
 
     def next(self) -> list[Batch]:
         """The micro-batches of the next step. `DataError` when a worker fails."""
-        offset = self._step % self.sft.chunk_steps
+        offset = self._step % self.recipe.chunk_steps
         if self._current is None or offset == 0:
             self._current = self.workers[self._turn % len(self.workers)].next()
             self._turn += 1
             self._pending_questions.append(self._current.questions)
             self.left_out += self._current.left_out
-        per_step = self.sft.batch * self.sft.accumulate
+        per_step = self.recipe.batch * self.recipe.accumulate
         begin = offset * per_step
         rows = self._current.rows.rows(begin, begin + per_step)
         self._step += 1
-        return [rows.rows(i * self.sft.batch, (i + 1) * self.sft.batch) for i in range(self.sft.accumulate)]
+        return [rows.rows(i * self.recipe.batch, (i + 1) * self.recipe.batch) for i in range(self.recipe.accumulate)]
 
     def take_questions(self) -> NDArray[np.uint64]:
         """The hashes of all questions handed out since the last call, sorted."""
@@ -87,9 +120,12 @@ class Feed:
 class _Worker:
     """One worker process and the thread that reads its frames."""
 
-    def __init__(self, sft: SftRecipe, tokenizer: Path, *, seed: int, pad: int, first: int, stride: int) -> None:
+    def __init__(
+        self, recipe: DialogueRecipe, tokenizer: Path, *, seed: int, pad: int, first: int, stride: int
+    ) -> None:
+        known = {field.name for field in fields(DialogueRecipe)}
         order = {
-            "sft": _plain(asdict(sft)),
+            "recipe": _plain({key: value for key, value in asdict(recipe).items() if key in known}),
             "tokenizer": str(tokenizer),
             "seed": seed,
             "pad": pad,
@@ -170,10 +206,10 @@ class Chunk:
     left_out: int
 
 
-def draw_chunk(examples: Examples, sft: SftRecipe, *, seed: int, chunk: int, pad: int) -> Chunk:
+def draw_chunk(examples: Examples, recipe: DialogueRecipe, *, seed: int, chunk: int, pad: int) -> Chunk:
     """Chunk number `chunk`: as many rows as `chunk_steps` steps take, filled to the brim."""
-    rows = sft.chunk_steps * sft.accumulate * sft.batch
-    wanted = int(rows * sft.sequence * _FULL)
+    rows = recipe.chunk_steps * recipe.accumulate * recipe.batch
+    wanted = int(rows * recipe.sequence * _FULL)
     drawn: list[Example] = []
     questions: set[int] = set()
     sample = 0
@@ -183,7 +219,7 @@ def draw_chunk(examples: Examples, sft: SftRecipe, *, seed: int, chunk: int, pad
         questions.add(question)
         wanted -= len(example.ids) - 1
         sample += 1
-    batch, left_out = pack(drawn, rows=rows, sequence=sft.sequence, pad=pad, rng=Random(f"rows/{seed}/{chunk}"))
+    batch, left_out = pack(drawn, rows=rows, sequence=recipe.sequence, pad=pad, rng=Random(f"rows/{seed}/{chunk}"))
     hashes = np.array(sorted(questions - {0}), np.uint64)
     return Chunk(rows=batch, questions=hashes, left_out=left_out)
 
@@ -215,12 +251,12 @@ def main() -> None:
 
 def _serve(order: Mapping[str, Any], out: BinaryIO) -> None:
     """Write chunks first, first + stride, … until the pipe closes."""
-    sft = build(SftRecipe, order["sft"], "worker order")
+    recipe = build(DialogueRecipe, order["recipe"], "worker order")
     tokenizer = Tokenizer.load(order["tokenizer"])
-    examples = Examples(sft.mix, load_format(tokenizer), tokenizer=tokenizer, sequence=sft.sequence)
+    examples = Examples(recipe.mix, load_format(tokenizer), tokenizer=tokenizer, sequence=recipe.sequence)
     chunk = int(order["first"])
     while True:
-        drawn = draw_chunk(examples, sft, seed=order["seed"], chunk=chunk, pad=order["pad"])
+        drawn = draw_chunk(examples, recipe, seed=order["seed"], chunk=chunk, pad=order["pad"])
         arrays: dict[str, NDArray[Any]] = {f.name: getattr(drawn.rows, f.name) for f in fields(Batch)}
         arrays["questions"] = drawn.questions
         arrays["left_out"] = np.array(drawn.left_out)

@@ -56,11 +56,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Everything the loop needs. `folder` holds checkpoints/ and metrics.jsonl.
+    """Everything the loop needs.
 
-    batches(step): opens the micro-batches from `step` on, as `learner` takes them. num_steps: None: as many as
-    `stage.tokens` has room for. watch: called every `stage.eval_every` steps and at the end; its numbers go to the
-    metrics. on_save: called before each checkpoint is written.
+    folder: holds checkpoints/ and metrics.jsonl.
+    batches: `batches(step)` opens the micro-batches from `step` on, as `learner` takes them.
+    num_steps: the length of the stage; None: as many as `stage.tokens` has room for.
+    watch: called every `stage.eval_every` steps and at the end; its numbers go to the metrics.
+    on_save: called before each checkpoint is written.
+    on_complete: called once the stage is complete, before its model is exported.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Job:
     num_steps: int | None = None
     watch: Watch | None = None
     on_save: Callable[[], None] | None = None
+    on_complete: Callable[[], None] | None = None
 
     @property
     def steps(self) -> int:

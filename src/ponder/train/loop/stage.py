@@ -1,15 +1,15 @@
-"""What the training stages share: the layout of a run folder, where a stage starts from, and how it leaves a model."""
+"""What an algorithm is: one stage of a run. What training stages start from, and what they leave."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ponder.dialogue import control
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
@@ -19,50 +19,90 @@ from ponder.model.transformer import Linear, Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.loop.display import plot_metrics
-from ponder.train.loop.fit import Outcome, Result, pick_device
-from ponder.train.loop.state import write_atomically
-from ponder.train.recipe.sections import ModelRecipe, Precision, Recipe, Stage, StageRecipe
+from ponder.train.loop.fit import Job, Outcome, Result, Watch, fit, pick_device
+from ponder.train.loop.folder import DONE, RunFolder, write_atomically
+from ponder.train.recipe.sections import RANDOM, ModelRecipe, Precision, Recipe, Section, StageRecipe
 from ponder.types import MissingExtra, RecipeError
 
-RANDOM = "random"
-DONE = "done.json"
-QUESTIONS = "questions.bin"
+S = TypeVar("S", bound=Section)
+T = TypeVar("T", bound=StageRecipe)
 
 
-@dataclass(frozen=True, slots=True)
-class RunFolder:
-    """Where things are in a run.
+class Algorithm(ABC, Generic[S]):
+    """One stage of a run. An instance has no state.
 
-    recipe.toml     resolved                       tokenizer/      what the tokenizer stage left
-    STAGE/          checkpoints/ metrics.jsonl loss.png done.json, and the stage's own notes
-    STAGE/model/    float32, from which a later stage starts; adapters are merged
-    STAGE/adapter/  what LoRA learned, alone, as PEFT lays it out
-    model/          bfloat16 with its tokenizer: the result, for `ponder ask --model`
+    section: its section of the recipe. The section's name is the stage's name.
+    depends: the other tables of the recipe that the result depends on.
+    done: the file in the stage's folder that marks it as complete.
     """
 
-    path: Path
+    section: type[S]
+    depends: tuple[str, ...] = ("run", "tokenizer", "model")
+    done: str = DONE
 
     @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.toml"
+    def name(self) -> str:
+        return self.section.name
+
+    def complete(self, folder: RunFolder) -> bool:
+        """Whether the stage is complete in this run."""
+        return (folder.stage(self.name) / self.done).is_file()
+
+    @abstractmethod
+    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> Result | None:
+        """Run the stage, or resume it. watch: see `pipeline.run`. None: it cannot be interrupted, and is complete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start(Generic[T]):
+    """What a training stage begins with.
+
+    stage: its section of the recipe, resolved.
+    folder: its own folder in the run.
+    model: what trains, on its device.
+    tokenizer_folder: where the tokenizer was loaded from.
+    watch: see `pipeline.run`.
+    """
+
+    recipe: Recipe
+    stage: T
+    folder: Path
+    model: Transformer
+    tokenizer: Tokenizer
+    tokenizer_folder: Path
+    watch: Watch | None = None
 
     @property
-    def tokenizer(self) -> Path:
-        return self.path / "tokenizer"
+    def seed(self) -> int:
+        return self.recipe.run.seed
 
-    @property
-    def model(self) -> Path:
-        return self.path / "model"
 
-    def stage(self, stage: Stage) -> Path:
-        return self.path / stage.value
+class Training(Algorithm[T]):
+    """A stage that trains the model. It leaves STAGE/model (float32) and model/ (bfloat16)."""
 
-    def begun(self, stage: Stage) -> bool:
-        return self.stage(stage).is_dir()
+    @abstractmethod
+    def open(self, start: Start[T]) -> Job:
+        """The source of lessons, the learner, and what else the loop needs."""
 
-    def done(self, stage: Stage) -> bool:
-        marker = TOKENIZER_FILE if stage is Stage.TOKENIZER else DONE
-        return (self.stage(stage) / marker).is_file()
+    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> Result:
+        stage = recipe.section(self.section)
+        model, tokenizer, tokenizer_folder = begin(recipe, stage, folder)
+        start = Start(
+            recipe=recipe,
+            stage=stage,
+            folder=folder.stage(self.name),
+            model=model,
+            tokenizer=tokenizer,
+            tokenizer_folder=tokenizer_folder,
+            watch=watch,
+        )
+        job = self.open(start)
+        result = fit(model, job)
+        if result.outcome is Outcome.COMPLETE:
+            if job.on_complete:
+                job.on_complete()
+            finish(result, model, tokenizer, folder, self.name)
+        return result
 
 
 def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
@@ -89,8 +129,8 @@ def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
 def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transformer, Tokenizer, Path]:
     """(model on its device, tokenizer, the tokenizer's folder) as `stage.start` says: float32, with adapters where
     `stage.lora` asks for them."""
-    earlier = [Stage.PRETRAIN.value, Stage.SFT.value, Stage.GRPO.value]
-    start = folder.path / stage.start / "model" if stage.start in earlier else Path(stage.start)
+    earlier = stage.start in recipe.tables
+    start = folder.stage(stage.start) / "model" if earlier else Path(stage.start)
     if stage.start != RANDOM and not start.is_dir():
         raise RecipeError(
             f"start is {stage.start!r}, but there is no model in {start}: run that stage first, or set start to "
@@ -139,11 +179,9 @@ def export(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: torch.
         tokenizer.save(temporary)
 
 
-def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: RunFolder, stage: Stage) -> None:
-    """Leave the stage's model (if it is complete) and its plot (if matplotlib is there)."""
-    if result.outcome is not Outcome.COMPLETE:
-        return
-    own = folder.stage(stage)
+def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: RunFolder, name: str) -> None:
+    """Leave the model of a complete stage and its plot (if matplotlib is there)."""
+    own = folder.stage(name)
     if has_lora(model):
         save_lora(model, own / "adapter", replace=True)
         round_frozen(model, torch.float32)
@@ -155,13 +193,3 @@ def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: Run
     progress = result.progress
     done = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "loss": result.loss}
     write_atomically(own / DONE, json.dumps(done, indent=2).encode())
-
-
-def add_questions(path: Path, hashes: NDArray[np.uint64]) -> None:
-    """Merge `hashes` into the sorted file of 64-bit little-endian hashes at `path`."""
-    write_atomically(path, np.union1d(read_questions(path), hashes).astype("<u8").tobytes())
-
-
-def read_questions(path: Path) -> NDArray[np.uint64]:
-    """The sorted hashes (`examples.question_number`) of all questions trained on; empty without a file."""
-    return np.fromfile(path, "<u8") if path.is_file() else np.empty(0, np.uint64)

@@ -7,7 +7,6 @@ with two files more: `optimizer.safetensors` and `state.json`. Data needs no sta
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import shutil
@@ -27,7 +26,6 @@ from ponder.train.loop.optim import Optim
 from ponder.types import CheckpointError
 
 _NAME = re.compile(r"step_(\d{8})")
-_HALF_WRITTEN = re.compile(r"\..+\.\w+\.(tmp|old)")  # as `atomic_folder`, `atomic_file` and `write_atomically` name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +84,6 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if _NAME.fullmatch(entry.name))
 
 
-def sweep(folder: Path) -> None:
-    """Remove what a killed run left half-written anywhere in its folder, and nothing else that is hidden there."""
-    for path in [path for path in folder.rglob(".*") if _HALF_WRITTEN.fullmatch(path.name)]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str], Mapping[str, Any]]:
     """Load weights and optimizer state in place; gives the progress and the environment of the run that wrote them, and
     its learner's state."""
@@ -119,13 +108,3 @@ def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progres
         return Progress(**raw["progress"]), dict(raw["environment"]), dict(raw.get("learner", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint / 'state.json'}: lacks its progress or environment ({error})") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)

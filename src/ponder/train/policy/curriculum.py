@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from random import Random
 from typing import Any
 
@@ -20,6 +21,14 @@ BINS = 10  # of a task's range of levels
 FLOOR = 0.1  # of the weight at p = 1/2, which is 1
 RATE = 0.3  # how far one result moves the pass rate of its own bin
 REACH = 2.0  # bins: a result moves its neighbours' rates too, less the further away, to nothing at this distance
+
+
+class Levels(StrEnum):
+    """How problems are drawn. EVEN: by the weights of the mix, at levels drawn evenly. ADAPTIVE: what the model neither
+    solves nor fails every time comes up more often."""
+
+    EVEN = "even"
+    ADAPTIVE = "adaptive"
 
 
 class Curriculum:

@@ -1,9 +1,9 @@
-"""The learner of reinforcement learning: sampled answers with advantages in, the gradient of a policy loss out."""
+"""The gradient of a loss of the sampled tokens' log-probabilities; logits never exist all at once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,19 +20,47 @@ from ponder.model.loss import (
 from ponder.model.transformer import Transformer
 from ponder.train.loop.learner import on
 from ponder.train.policy.lessons import Experience
-from ponder.train.policy.losses import policy_loss
-from ponder.train.recipe.sections import GrpoRecipe, Objective
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledTokens:
+    """What a loss reads of N sampled tokens beside their log-probabilities under the weights that train.
+
+    old_N: log-probabilities under the weights that sampled.
+    advantages_N, weights_N: as the lessons give them; a weight of 0 marks a token that does not count.
+    trajectories_N: the number of each token's trajectory, from 0; all tokens of a trajectory are here.
+    reference_N: log-probabilities under a frozen model, or None.
+    """
+
+    old_N: Tensor
+    advantages_N: Tensor
+    weights_N: Tensor
+    trajectories_N: Tensor
+    reference_N: Tensor | None
+
+
+LogprobLoss = Callable[[Tensor, SampledTokens], tuple[Tensor, Mapping[str, Tensor]]]
+"""(new_N with gradient, the tokens) → (the loss, a scalar; sums over the tokens' weights, to be reported as means)."""
 
 
 class PolicyGradient:
-    """The losses of one step's updates, and what they tell. reference: frozen; None where no penalty holds it close."""
+    """The losses of one step's updates, and the metrics that come with them."""
 
-    def __init__(self, recipe: GrpoRecipe, model: Transformer) -> None:
-        """model: as the stage starts from it; copied when the recipe has a penalty for leaving it."""
-        self.recipe = recipe
-        self.reference = deepcopy(model).requires_grad_(False).eval() if recipe.kl else None
+    def __init__(
+        self,
+        loss: LogprobLoss,
+        *,
+        temperature: float = 1.0,
+        sampled_at: float | None = None,
+        reference: Transformer | None = None,
+    ) -> None:
+        """temperature: what logits are divided by. sampled_at: the temperature of the answers, where it is another.
+        reference: a frozen model whose log-probabilities the loss reads; None: none."""
+        self.loss = loss
+        self.temperature = temperature
+        self.reference = reference
+        self._comparable = sampled_at in (None, temperature)
         self._stack: TrainingStack | None = None  # of the reference, which never changes
-        self._policy = recipe.objective is Objective.POLICY
         self.begin_step()
 
     def begin_step(self) -> None:
@@ -49,19 +77,21 @@ class PolicyGradient:
         self._updates += 1
 
     def metrics(self) -> dict[str, float]:
-        """Means over the tokens that the step's updates learned from, as they weigh in the loss (answers without
-        advantage, which are left out, would only thin them). engine_difference: the largest difference of a token's
-        log-probability between the engine that sampled it and the weights before the step's first update: what is left
-        is rounding."""
+        """What the loss reports, as means over the tokens that the step's updates learned from, as they weigh in it
+        (answers without advantage, which are left out, would only thin them).
+
+        engine_difference: the largest difference of a token's log-probability between the engine that sampled it and
+        the weights before the step's first update: what is left is rounding.
+        """
         weight = float(self._sums.pop("weight", 1.0))
-        told = {name: float(total) / weight for name, total in self._sums.items()}
+        means = {name: float(total) / weight for name, total in self._sums.items()}
         if self._difference is not None:
-            told["engine_difference"] = float(self._difference)
-        return told
+            means["engine_difference"] = float(self._difference)
+        return means
 
     def _loss(self, model: Transformer, each: Experience, backend: Backend, stack: TrainingStack | None) -> Tensor:
-        """The loss of a micro-batch, whose gradient comes from `linear_cross_entropy`: it is given what the loss's
-        derivative by each log-probability is, so that logits never exist all at once."""
+        """The loss of a micro-batch. Its gradient comes from `linear_cross_entropy`, whose weights are the loss's
+        derivatives by the log-probabilities."""
         device = next(model.parameters()).device
         ids, targets, weights, documents, positions = on(device, each.batch)
         x_ND = last_hidden(model, ids, documents, positions, backend=backend, stack=stack)
@@ -74,44 +104,19 @@ class PolicyGradient:
         old_N, advantages_N, trajectories_N = (torch.from_numpy(a).to(device).flatten()[at_N] for a in arrays)
         new_N, _ = linear_logprobs(x_ND.detach(), head_weight(model).detach(), targets_N)
         self._compare(new_N, old_N, weights_N)
-        if self._policy:
-            reference_N = self._reference_logprobs(model, each, at_N, backend)
-            loss, derivative_N = self._policy_loss(
-                new_N, old_N, advantages_N, weights_N, trajectories_N.long(), reference_N
-            )
-        else:
-            loss, derivative_N = -(weights_N * new_N).sum(), -weights_N
-        through = linear_cross_entropy(x_ND, head_weight(model), targets_N, -derivative_N, backend=backend)
-        return loss + (through - through.detach())
-
-    def _policy_loss(
-        self,
-        new_N: Tensor,
-        old_N: Tensor,
-        advantages_N: Tensor,
-        weights_N: Tensor,
-        trajectories_N: Tensor,
-        reference_N: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """(loss, its derivative by new_N)."""
-        recipe = self.recipe
-        new_N.requires_grad_()
-        loss, stats = policy_loss(
-            *(new_N, old_N, advantages_N, weights_N),
-            clip_low=recipe.clip_low,
-            clip_high=recipe.clip_high,
-            ratio=recipe.ratio,
-            trajectories_N=trajectories_N,
-            reference_N=reference_N,
-            kl=recipe.kl,
+        tokens = SampledTokens(
+            old_N=old_N,
+            advantages_N=advantages_N,
+            weights_N=weights_N,
+            trajectories_N=trajectories_N.long(),
+            reference_N=self._reference_logprobs(model, each, at_N, backend),
         )
+        loss, sums = self.loss(new_N.requires_grad_(), tokens)
         (derivative_N,) = torch.autograd.grad(loss, new_N)
-        self._add("weight", weights_N.sum())
-        self._add("clipped", stats.clipped)
-        self._add("kl", stats.kl)
-        if reference_N is not None:
-            self._add("reference_kl", stats.reference_kl)
-        return loss.detach(), derivative_N
+        for name, value in {"weight": weights_N.sum(), **sums}.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        through = linear_cross_entropy(x_ND, head_weight(model), targets_N, -derivative_N, backend=backend)
+        return loss.detach() + (through - through.detach())
 
     @torch.no_grad()
     def _reference_logprobs(
@@ -129,15 +134,11 @@ class PolicyGradient:
         return logprobs_N
 
     def _scaled(self, x_ND: Tensor) -> Tensor:
-        """Logits over the temperature that the answers were sampled at. Tuning on solved ones has none."""
-        return x_ND / self.recipe.temperature if self._policy and self.recipe.temperature != 1 else x_ND
+        return x_ND / self.temperature if self.temperature != 1 else x_ND
 
     def _compare(self, new_N: Tensor, old_N: Tensor, weights_N: Tensor) -> None:
         """Before the first update of a step only: the weights are still those that sampled."""
-        if self._updates or not (self._policy or self.recipe.temperature == 1):
+        if self._updates or not self._comparable:
             return
         largest = ((new_N - old_N).abs() * (weights_N != 0)).max()
         self._difference = largest if self._difference is None else torch.maximum(self._difference, largest)
-
-    def _add(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums[name] + value if name in self._sums else value

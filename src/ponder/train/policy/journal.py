@@ -12,7 +12,7 @@ from pathlib import Path
 from ponder.dialogue.messages import Message, ToolCall, ToolResult
 from ponder.tasks.protocol import Grade, GradeStatus
 from ponder.tasks.turns import Attempt
-from ponder.train.loop.state import write_atomically
+from ponder.train.loop.folder import write_atomically
 
 Groups = Sequence[Sequence[Attempt]]
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ponder.train.data.packing import Batch, Example, fill, place
+from ponder.train.policy.losses import Weighting, token_weights
 from ponder.types import DataError, Origin, Trajectory
 
 
@@ -33,11 +35,21 @@ class Experience:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A trajectory, what it was worth, and the weight of each of its sampled tokens."""
+    """A trajectory to learn from.
+
+    advantage: what it was worth: one number for all of its tokens, or one for each id of its segments, end to end.
+        Those of ids that were not sampled are not read.
+    weight: of each of its sampled tokens.
+    """
 
     trajectory: Trajectory
-    advantage: float
+    advantage: float | NDArray[np.float32]
     weight: float
+
+    @property
+    def teaches(self) -> bool:
+        """Whether any advantage differs from 0."""
+        return bool(np.any(self.advantage))
 
 
 def sampled_tokens(trajectory: Trajectory) -> int:
@@ -45,10 +57,22 @@ def sampled_tokens(trajectory: Trajectory) -> int:
     return sum(origin is Origin.SAMPLED for segment in trajectory.segments for origin in segment.origins)
 
 
+def weigh(
+    trajectories: Sequence[Trajectory],
+    advantages: Sequence[float | NDArray[np.float32]],
+    weighting: Weighting,
+    *,
+    longest: int,
+) -> list[Lesson]:
+    """The lessons of one update, each with the weight that `losses.token_weights` gives its tokens."""
+    lengths_M = torch.tensor([sampled_tokens(each) for each in trajectories])
+    return list(map(Lesson, trajectories, advantages, token_weights(lengths_M, weighting, longest).tolist()))
+
+
 def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int) -> list[Experience]:
     """Micro-batches of (rows, sequence), filled with the lessons in their order. A trajectory of more contexts than fit
-    into so many rows gets a micro-batch of its own, with more of them. Raises DataError for a context that is longer
-    than a row."""
+    into that many rows gets a micro-batch of its own, with more of them. Raises DataError for a context that is longer
+    than a row, and ValueError for advantages that are neither one number nor one for each id."""
     made: list[Experience] = []
     current: list[_Example] = []
     members: list[list[_Example]] = []
@@ -71,15 +95,26 @@ def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Example(Example):
-    """One segment. old: log-probabilities when sampled, of every id. number: of its trajectory."""
+    """One segment.
+
+    old: log-probabilities when sampled, of every id.
+    advantages: of every id.
+    number: of its trajectory.
+    """
 
     old: NDArray[np.float32]
-    lesson: Lesson
+    advantages: NDArray[np.float32]
+    weight: float
     number: int
 
 
 def _examples(lesson: Lesson, number: int, sequence: int) -> list[_Example]:
     made = []
+    count = sum(len(segment.ids) for segment in lesson.trajectory.segments)
+    advantages_N = np.asarray(lesson.advantage, np.float32)
+    if advantages_N.shape not in ((), (count,)):
+        raise ValueError(f"a lesson has advantages of shape {advantages_N.shape}: give one number, or {count}")
+    advantages_N, done = np.broadcast_to(advantages_N, count), 0
     for segment in lesson.trajectory.segments:
         begin, ids = len(segment.prompt_ids), np.array((*segment.prompt_ids, *segment.ids), np.int32)
         if len(ids) > sequence + 1:
@@ -87,10 +122,14 @@ def _examples(lesson: Lesson, number: int, sequence: int) -> list[_Example]:
                 f"a trajectory has a context of {len(ids)} tokens, which does not fit a row of {sequence}: raise "
                 "sequence, or lower max_tokens"
             )
-        learned, old = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.float32)
+        learned, old, advantages = (np.zeros(len(ids), np.float32) for _ in range(3))
         learned[begin:] = [origin is Origin.SAMPLED for origin in segment.origins]
         old[begin:] = segment.logprobs
-        made.append(_Example(ids=ids, learned=learned, old=old, lesson=lesson, number=number))
+        advantages[begin:] = advantages_N[done : done + len(segment.ids)]
+        done += len(segment.ids)
+        made.append(
+            _Example(ids=ids, learned=learned, old=old, advantages=advantages, weight=lesson.weight, number=number)
+        )
     return made
 
 
@@ -108,9 +147,9 @@ def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Exp
         begin = 0
         for example in contents:
             here = slice(begin, begin + len(example.ids) - 1)
-            batch.weights_BT[row, here] *= example.lesson.weight
+            batch.weights_BT[row, here] *= example.weight
             made.old_BT[row, here] = example.old[1:]
-            made.advantages_BT[row, here] = example.lesson.advantage
+            made.advantages_BT[row, here] = example.advantages[1:]
             made.trajectories_BT[row, here] = example.number
             begin = here.stop
     return made

@@ -8,13 +8,46 @@ field's variants differ in four choices: what a reward is compared with (`group_
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-from ponder.train.recipe.sections import Baseline, Ratio, Weighting
-
 _EPS = 1e-4  # beside a group's standard deviation
+
+
+class Baseline(StrEnum):
+    """What a reward is compared with.
+
+    GRPO: the group's mean, in units of its standard deviation (arXiv 2402.03300, section 4.1.2). DR_GRPO: the mean
+    alone, so that hard and easy prompts are not blown up (arXiv 2503.20783, section 3.1). RLOO: the mean of the others
+    (arXiv 2402.14740, section 3.2), which leaves the expected gradient as it is.
+    """
+
+    GRPO = "grpo"
+    DR_GRPO = "dr_grpo"
+    RLOO = "rloo"
+
+
+class Weighting(StrEnum):
+    """How much each sampled token counts. The weights of an update sum to 1, but for CONSTANT.
+
+    TRAJECTORY: every answer the same, its tokens sharing (GRPO, arXiv 2402.03300, equation 3). TOKEN: every token the
+    same, so that long answers count for more (DAPO, arXiv 2503.14476, section 3.3). CONSTANT: every token 1 over
+    (answers x longest answer allowed), which leaves no bias for length (Dr. GRPO, arXiv 2503.20783, section 3.1).
+    """
+
+    TRAJECTORY = "trajectory"
+    TOKEN = "token"
+    CONSTANT = "constant"
+
+
+class Ratio(StrEnum):
+    """What importance ratios are taken over. TOKEN: each token (PPO, GRPO). SEQUENCE: a whole trajectory, the geometric
+    mean of its tokens' (GSPO, arXiv 2507.18071, equation 7)."""
+
+    TOKEN = "token"
+    SEQUENCE = "sequence"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from ponder.tasks.registry import distinct_names, load_task
 from ponder.tasks.turns import Attempt, play
 from ponder.tokenizer import Tokenizer
 from ponder.train.loop.fit import Watch
-from ponder.train.recipe.sections import GrpoRecipe, MixRecipe, SftRecipe
+from ponder.train.recipe.sections import MixRecipe
 from ponder.types import InvalidRequest, Origin, SamplingParams, ThinkingLimits
 
 
@@ -101,24 +101,42 @@ class _Asked:
     thinking: int | None
 
 
-def solved(stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int) -> Watch | None:
+def solved(
+    mix: Sequence[MixRecipe],
+    tokenizer: Tokenizer,
+    *,
+    problems: int,
+    sequence: int,
+    seed: int,
+    max_tokens: int | None = None,
+    thinking: int | None = None,
+) -> Watch | None:
     """A watcher of the share of problems solved per task (`solved/products`), at levels spread evenly.
 
     The problems are the same each time and are drawn apart from the training stream; that they were never trained on
-    is for `ponder eval` to show. None where the mix has no task or the recipe asks for no problems.
-    Answers are held to what reinforcement learning samples under; after SFT to twice what the demonstration takes, at
-    least a row.
+    is for `ponder eval` to show.
+
+    problems: how many of each task. Where it is 0, or the mix has no task, the result is None.
+    sequence: the length of a row. The window is twice that.
+    max_tokens: of an answer; None: twice what the demonstration takes, at least a row.
+    thinking: cap of the thinking; None: none of its own.
     """
-    entries = [entry for entry in stage.mix if entry.task]
-    if not entries or not stage.watch_problems or not stage.eval_every:
+    entries = [entry for entry in mix if entry.task]
+    if not entries or not problems:
         return None
     tasks = [load_task(entry.task) for entry in entries]
-    named = zip(entries, tasks, distinct_names(tasks), strict=True)
-    asked = [each for entry, task, name in named for each in _asked(entry, task, name, stage, tokenizer, seed)]
+    asked: list[_Asked] = []
+    for entry, task, name in zip(entries, tasks, distinct_names(tasks), strict=True):
+        for index in range(problems):
+            level = entry.min_level + (entry.max_level - entry.min_level) * (index + 0.5) / problems
+            rng = Random(f"watch/{seed}/{name}/{index}")
+            problem = task.sample(rng, level)
+            room = max_tokens or max(sequence, 2 * _demonstrated_tokens(task, problem, rng, tokenizer))
+            asked.append(_Asked(name, task, problem, room, thinking))
 
     def watch(step: int, model: Transformer) -> Mapping[str, float]:
         sampler = LocalSampler(
-            model, tokenizer, load_format(tokenizer), window=min(2 * stage.sequence, model.config.max_positions)
+            model, tokenizer, load_format(tokenizer), window=min(2 * sequence, model.config.max_positions)
         )
         scores: dict[str, list[bool]] = defaultdict(list)
         for each, right in zip(asked, run_sync(_answer(sampler, asked)), strict=True):
@@ -126,28 +144,6 @@ def solved(stage: SftRecipe | GrpoRecipe, tokenizer: Tokenizer, *, seed: int) ->
         return {f"solved/{name}": sum(each) / len(each) for name, each in scores.items()}
 
     return watch
-
-
-def _asked(
-    entry: MixRecipe,
-    task: Task,
-    name: str,
-    stage: SftRecipe | GrpoRecipe,
-    tokenizer: Tokenizer,
-    seed: int,
-) -> list[_Asked]:
-    count = stage.watch_problems
-    found = []
-    for index in range(count):
-        level = entry.min_level + (entry.max_level - entry.min_level) * (index + 0.5) / count
-        rng = Random(f"watch/{seed}/{name}/{index}")
-        problem = task.sample(rng, level)
-        if isinstance(stage, GrpoRecipe):
-            room, thinking = stage.max_tokens, stage.thinking
-        else:
-            room, thinking = max(stage.sequence, 2 * _demonstrated_tokens(task, problem, rng, tokenizer)), None
-        found.append(_Asked(name, task, problem, room, thinking))
-    return found
 
 
 def _demonstrated_tokens(task: Task, problem: Problem, rng: Random, tokenizer: Tokenizer) -> int:

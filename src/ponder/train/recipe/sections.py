@@ -1,24 +1,20 @@
-"""Recipes: TOML into frozen dataclasses. An unknown key, a wrong type or an impossible value is a `RecipeError`.
+"""What a recipe says, as frozen dataclasses: the run, the model, what every stage has, and what cannot be meant.
 
-A recipe may `include = "other.toml"` and says only what differs; `--set section.key=value` comes on top. What is
-left at None is derived (from `model.size`, for the most part) by `resolve`.
+A stage's own section stands with its algorithm (`ponder.train.algorithms`). A key that is None is derived, for the most
+part from `model.size`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import ClassVar, Self, TypeVar
 
 from ponder.model.config import PROJECTIONS
+from ponder.types import RecipeError
 
-
-class Stage(StrEnum):
-    """The stages of a run, in their order."""
-
-    TOKENIZER = "tokenizer"
-    PRETRAIN = "pretrain"
-    SFT = "sft"
-    GRPO = "grpo"
+RANDOM = "random"  # a `start`: weights that nothing has trained
 
 
 class Schedule(StrEnum):
@@ -46,72 +42,22 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
-class Objective(StrEnum):
-    """What is learned from sampled answers.
-
-    POLICY: policy optimisation, from better and worse answers alike. REJECTION: next-token loss on the solved ones
-    alone (rejection-sampling tuning, expert iteration; STaR, arXiv 2203.14465): the control for every claim about the
-    other.
-    """
-
-    POLICY = "policy"
-    REJECTION = "rejection"
-
-
-class Baseline(StrEnum):
-    """What a reward is compared with.
-
-    GRPO: the group's mean, in units of its standard deviation (arXiv 2402.03300, section 4.1.2). DR_GRPO: the mean
-    alone, so that hard and easy prompts are not blown up (arXiv 2503.20783, section 3.1). RLOO: the mean of the others
-    (arXiv 2402.14740, section 3.2), which leaves the expected gradient as it is.
-    """
-
-    GRPO = "grpo"
-    DR_GRPO = "dr_grpo"
-    RLOO = "rloo"
-
-
-class Weighting(StrEnum):
-    """How much each sampled token counts. The weights of an update sum to 1, but for CONSTANT.
-
-    TRAJECTORY: every answer the same, its tokens sharing (GRPO, arXiv 2402.03300, equation 3). TOKEN: every token the
-    same, so that long answers count for more (DAPO, arXiv 2503.14476, section 3.3). CONSTANT: every token 1 over
-    (answers x longest answer allowed), which leaves no bias for length (Dr. GRPO, arXiv 2503.20783, section 3.1).
-    """
-
-    TRAJECTORY = "trajectory"
-    TOKEN = "token"
-    CONSTANT = "constant"
-
-
-class Ratio(StrEnum):
-    """What importance ratios are taken over. TOKEN: each token (PPO, GRPO). SEQUENCE: a whole trajectory, the geometric
-    mean of its tokens' (GSPO, arXiv 2507.18071, equation 7)."""
-
-    TOKEN = "token"
-    SEQUENCE = "sequence"
-
-
-class Levels(StrEnum):
-    """How problems are drawn. EVEN: by the weights of the mix, at levels drawn evenly. ADAPTIVE: what the model neither
-    solves nor fails every time comes up more often (`train.curriculum`)."""
-
-    EVEN = "even"
-    ADAPTIVE = "adaptive"
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunRecipe:
-    """Where a run lives and how it is kept.
+    """Where a run is stored and how it runs.
 
-    folder: the run folder, relative to the working directory. threads: 0 leaves torch's choice.
-    checkpoint_minutes: a checkpoint at least this often (and at the end, and on Ctrl-C). keep: how many stay.
-    device: "auto" is CUDA where there is one, else the CPU. compile: None: what is fastest here, the compiled kernels,
-    torch.compile where a stage is long enough to pay, or plain torch; true: torch.compile; false: plain torch.
+    folder: the run folder, relative to the working directory.
+    stages: the stages to run, by name; they run in the order of `ponder.train.algorithms`.
+    threads: torch's number of threads; 0: torch's choice.
+    checkpoint_minutes: the longest time between two checkpoints. There is one at the end and on Ctrl-C too.
+    keep: how many checkpoints of a stage are kept.
+    device: "auto" is CUDA where there is one, else the CPU.
+    compile: true: torch.compile. false: plain torch. None: what is fastest here: the compiled kernels, torch.compile
+        where a stage is long enough for it to pay, or plain torch.
     """
 
     folder: str
-    stages: tuple[Stage, ...] = (Stage.TOKENIZER, Stage.PRETRAIN, Stage.SFT)
+    stages: tuple[str, ...] = ("tokenizer", "pretrain", "sft")
     seed: int = 0
     device: str = "auto"
     threads: int = 0
@@ -119,6 +65,10 @@ class RunRecipe:
     compile: bool | None = None
     checkpoint_minutes: float = 5.0
     keep: int = 2
+
+    free: ClassVar[frozenset[str]] = frozenset(
+        {"folder", "stages", "device", "threads", "compile", "checkpoint_minutes", "keep"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +89,8 @@ class ModelRecipe:
     thinking: int | None = None
     tie_embeddings: bool = True
 
+    free: ClassVar[frozenset[str]] = frozenset()
+
     def shape(self) -> tuple[int, int, int, int, int]:
         """(layers, heads, kv_heads, head_dim, mlp): what is said, and derived from `size` what is not."""
         head_dim = self.head_dim or min(64, self.size)
@@ -147,13 +99,19 @@ class ModelRecipe:
         layers = self.layers or self.size // 64 + 2
         return layers, heads, kv_heads, head_dim, self.mlp or -(-self.size * 11 // 4 // 32) * 32
 
+    def resolved(self) -> ModelRecipe:
+        """256 gives 6 layers, 4 heads of 64 over 2, an MLP of 704: 5M parameters at a vocabulary of 2,048."""
+        layers, heads, kv_heads, head_dim, mlp = self.shape()
+        return replace(self, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim, mlp=mlp)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecipe:
-    """One source of raw text; `train.sources` lists the kinds.
+    """One source of raw text; `data.sources` lists the kinds.
 
-    repeat: how often its documents come up in one pass over all sources. samples: how many problems a `task:` source
-    draws. characters: take at most this many (0: all).
+    repeat: how many times its documents occur in one pass over all sources.
+    samples: how many problems a `task:` source draws.
+    characters: take at most this many; 0: all.
     """
 
     source: str
@@ -163,79 +121,9 @@ class TextRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerRecipe:
-    """Byte-level BPE trained on `text`. vocab_size counts the control tokens and is a multiple of 32."""
-
-    vocab_size: int = 2048
-    text: tuple[TextRecipe, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimRecipe:
-    """One optimizer and its schedule. warmup, decay: as shares of all steps. final: the last learning rate over `lr`.
-
-    lr is AdamW's; muon_lr is Muon's for the matrices (its update has unit spectral norm scaled to AdamW's size).
-    """
-
-    name: Optimizer = Optimizer.ADAMW
-    lr: float | None = None
-    muon_lr: float | None = None
-    schedule: Schedule = Schedule.WSD
-    warmup: float = 0.02
-    decay: float = 0.4
-    final: float = 0.0
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraRecipe:
-    """Low-rank adapters (arXiv 2106.09685) beside frozen projections, instead of training all weights.
-
-    rank: 0: none, all weights train. alpha: the correction is scaled by alpha / rank. targets: the projections that get
-    an adapter.
-    """
-
-    rank: int = 0
-    alpha: float = 32.0
-    targets: tuple[str, ...] = PROJECTIONS
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageRecipe:
-    """What every training stage has.
-
-    tokens: positions trained on, padding included; with batch × sequence × accumulate it fixes the number of steps.
-    minutes: stop (and count as complete) after this much training time, over all resumes; 0: no limit.
-    start: "random", the name of an earlier stage of this run, or a model folder. eval_every: in steps; 0: never.
-    """
-
-    tokens: int = 1_000_000
-    minutes: float = 0.0
-    sequence: int = 512
-    batch: int = 16
-    accumulate: int = 1
-    start: str = "random"
-    eval_every: int = 0
-    optim: OptimRecipe = field(default_factory=OptimRecipe)
-    lora: LoraRecipe = field(default_factory=LoraRecipe)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainRecipe(StageRecipe):
-    """Next-token prediction on raw text. held_out: the share of documents kept for the held-out loss."""
-
-    text: tuple[TextRecipe, ...] = ()
-    held_out: float = 0.01
-    neighbours: int = 24
-
-
-@dataclass(frozen=True, kw_only=True)
 class MixRecipe:
-    """One source of dialogues: a task or environment that demonstrates (`task`), or a `messages` JSONL file
-    (`messages`), never both.
+    """One source of problems or dialogues: a task or environment (`task`), or a `messages` JSONL file (`messages`),
+    never both.
 
     direct: share of a task's examples that answer at once, under the direct prompt; None: the stage's `direct`.
     earlier: share of a task's examples that come as a second turn, after another of its problems and its bare answer.
@@ -252,76 +140,178 @@ class MixRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRecipe(StageRecipe):
-    """Chain-of-thought tuning on dialogues, loss on the assistant's tokens only.
+class OptimRecipe:
+    """One optimizer and its schedule.
 
-    workers: processes that draw, tokenise and pack ahead of the training step. chunk_steps: the steps packed at once.
-    watch_problems: how many problems of each task are answered at every `eval_every` (levels evenly spread).
+    lr: AdamW's learning rate; None: derived from `model.size`.
+    muon_lr: Muon's, for the matrices (its update has unit spectral norm scaled to AdamW's size); None: twice `lr`.
+    warmup, decay: as shares of all steps.
+    final: the last learning rate over `lr`.
+    clip: the largest norm of the gradient; 0: no limit.
     """
 
-    start: str = "pretrain"
-    direct: float = 0.1
-    mix: tuple[MixRecipe, ...] = ()
-    workers: int = 1
-    chunk_steps: int = 16
-    watch_problems: int = 20
+    name: Optimizer = Optimizer.ADAMW
+    lr: float | None = None
+    muon_lr: float | None = None
+    schedule: Schedule = Schedule.WSD
+    warmup: float = 0.02
+    decay: float = 0.4
+    final: float = 0.0
+    weight_decay: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    clip: float = 1.0
+
+    def resolved(self, size: int, full: float) -> OptimRecipe:
+        """The learning rate is `full` at a hidden size of 256, and falls with the square root of the size."""
+        lr = self.lr or round(full * (256 / size) ** 0.5, 6)
+        return replace(self, lr=lr, muon_lr=self.muon_lr or 2 * lr)
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrpoRecipe(StageRecipe):
-    """Reinforcement learning from verifiable rewards: answers are sampled, graded, and made likelier or less likely.
+class LoraRecipe:
+    """Low-rank adapters (arXiv 2106.09685) beside frozen projections, instead of training all weights.
 
-    steps: the length of the stage; each samples `prompts` x `samples` answers. tokens: follows from it (leave it out).
-    sequence: prompt and answer, of one context, at most. batch: rows of a micro-batch; there are as many of them as the
-    answers fill. max_tokens: of an answer, thinking included. thinking: cap of the thinking; None: none of its own.
-    mix: tasks; `messages`, `direct` and `earlier` do not apply. levels: see `Levels`.
-
-    objective, baseline, weighting, ratio: see the enums. clip_low, clip_high: ratios beyond 1 - clip_low and
-    1 + clip_high gain nothing more. kl: weight of the penalty for leaving the model that the stage started from; 0: no
-    such penalty, and no copy of that model. overlong: over the last so many of max_tokens the reward falls by up to 1.
-    redraws: groups whose rewards are all equal are replaced by new problems, up to so many times a step (DAPO's dynamic
-    sampling). minibatches, epochs: a step's answers are cut into so many updates, and gone through so often.
-    per_prompt: for REJECTION, the solved answers kept of each prompt, at most.
-
-    patience: steps in a row with nothing but equal rewards raise an alarm, and with nothing but failed grades stop the
-    run. watch_problems: as in `SftRecipe`.
+    rank: 0: no adapters, all weights train.
+    alpha: the correction is scaled by alpha / rank.
+    targets: the projections that get an adapter.
     """
 
-    start: str = "sft"
-    tokens: int = 0
-    sequence: int = 1024
-    batch: int = 4
-    steps: int = 100
-    prompts: int = 16
-    samples: int = 16
-    max_tokens: int = 512
-    thinking: int | None = None
-    temperature: float = 1.0
-    mix: tuple[MixRecipe, ...] = ()
-    levels: Levels = Levels.EVEN
-    objective: Objective = Objective.POLICY
-    baseline: Baseline = Baseline.GRPO
-    weighting: Weighting = Weighting.TOKEN
-    ratio: Ratio = Ratio.TOKEN
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    kl: float = 0.0
-    overlong: int = 0
-    redraws: int = 0
-    minibatches: int = 1
-    epochs: int = 1
-    per_prompt: int = 4
-    patience: int = 5
-    watch_problems: int = 20
+    rank: int = 0
+    alpha: float = 32.0
+    targets: tuple[str, ...] = PROJECTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What a recipe says to one stage. `name` is the stage's name, that of its table in the recipe, and of its folder.
+
+    free: the keys that may change between a run and its resumption. None of them changes the weights that come out,
+        apart from the last bits (the loop says so when it resumes).
+    gone: the keys that earlier versions had, each with what to write instead.
+    """
+
+    name: ClassVar[str]
+    free: ClassVar[frozenset[str]] = frozenset()
+    gone: ClassVar[Mapping[str, str]] = {}
+
+    def resolved(self, model: ModelRecipe) -> Self:
+        """The section with every derived key filled in. Raises RecipeError for a key that cannot be given."""
+        return self
+
+    def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
+        """Error texts, each with whether it applies. runs: whether the run has this stage."""
+        return {}
+
+    def check_data(self) -> None:
+        """Raise now what reading the data would raise later. Called before a stage that is not complete runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecipe(Section):
+    """What every training stage has.
+
+    tokens: positions trained on, padding included; with batch × sequence × accumulate it fixes the number of steps.
+    minutes: stop (and count as complete) after this much training time, over all resumes; 0: no limit.
+    start: "random", the name of an earlier stage of this run, or a model folder.
+    eval_every: steps between two evaluations; 0: only at the end.
+    """
+
+    tokens: int = 1_000_000
+    minutes: float = 0.0
+    sequence: int = 512
+    batch: int = 16
+    accumulate: int = 1
+    start: str = RANDOM
+    eval_every: int = 0
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    lora: LoraRecipe = field(default_factory=LoraRecipe)
+
+    free: ClassVar[frozenset[str]] = frozenset({"eval_every", "minutes"})
+    full_lr: ClassVar[float] = 3e-3  # at a hidden size of 256
+
+    def resolved(self, model: ModelRecipe) -> Self:
+        return replace(self, optim=self.optim.resolved(model.size, self.full_lr))
+
+    def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
+        name, optim, lora = self.name, self.optim, self.lora
+        positive = min(self.tokens, self.sequence, self.batch, self.accumulate) >= 1
+        unknown = sorted(set(lora.targets) - set(PROJECTIONS))
+        shares = (optim.warmup, optim.decay, optim.final)
+        meant = runs or self.sequence != type(self).sequence  # a default may be longer than a small model
+        return {
+            f"{name}: tokens, sequence, batch and accumulate must be at least 1": not positive,
+            f"{name}.sequence is {self.sequence}, over model.max_positions": meant
+            and self.sequence > model.max_positions,
+            f"{name}.lora.rank must be 0 (all weights train) or more": lora.rank < 0,
+            f"{name}.lora.targets: {unknown or 'empty'}; choose from {', '.join(PROJECTIONS)}": bool(
+                unknown or not lora.targets
+            ),
+            f"{name}.lora needs a model to stand beside: {name}.start is random": (
+                lora.rank > 0 and self.start == RANDOM
+            ),
+            f"{name}.optim: warmup, decay and final must lie in [0, 1]": not all(0 <= s <= 1 for s in shares),
+        }
+
+
+def mix_problems(stage: str, mixes: Sequence[MixRecipe]) -> dict[str, bool]:
+    """As `Section.problems`, of the mix of a stage."""
+    problems: dict[str, bool] = {}
+    for index, mix in enumerate(mixes):
+        name = f"{stage}.mix[{index}]"
+        problems[f"{name} needs either a task or messages"] = bool(mix.task) == bool(mix.messages)
+        problems[f"{name}.weight must be over 0"] = mix.weight <= 0
+        problems[f"{name}.direct must lie in [0, 1]"] = not 0 <= (mix.direct or 0) <= 1
+        problems[f"{name}.earlier must lie in [0, 1]"] = not 0 <= mix.earlier <= 1
+        levels_right = 0 <= mix.min_level <= mix.max_level <= 1
+        problems[f"{name}: levels must satisfy 0 ≤ min_level ≤ max_level ≤ 1"] = not levels_right
+    return problems
+
+
+def no_data(stage: str, key: str) -> str:
+    """The error text for a stage that runs without anything to learn from."""
+    return f"{stage}.{key} is empty: the stage {stage} has no data"
+
+
+S = TypeVar("S", bound=Section)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run."""
+    """A whole run. sections: those of all stages, in the order in which stages run."""
 
     run: RunRecipe
     model: ModelRecipe = field(default_factory=ModelRecipe)
-    tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
-    pretrain: PretrainRecipe = field(default_factory=PretrainRecipe)
-    sft: SftRecipe = field(default_factory=SftRecipe)
-    grpo: GrpoRecipe = field(default_factory=GrpoRecipe)
+    sections: tuple[Section, ...] = ()
+
+    def section(self, kind: type[S]) -> S:
+        """The section of a stage, by its class."""
+        return next(section for section in self.sections if type(section) is kind)
+
+    @property
+    def tables(self) -> dict[str, RunRecipe | ModelRecipe | Section]:
+        """Every table of the recipe by its name."""
+        return {"run": self.run, "model": self.model, **{section.name: section for section in self.sections}}
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with every derived value filled in, checked for impossible ones (RecipeError): what could only fail
+    later, or mean something else than was written."""
+    model = recipe.model.resolved()
+    resolved = replace(recipe, model=model, sections=tuple(each.resolved(model) for each in recipe.sections))
+    names = [section.name for section in recipe.sections]
+    stages = recipe.run.stages
+    problems = {
+        f"run.stages is empty: name at least one of {', '.join(names)}": not stages,
+        f"run.stages is {list(stages)}: a stage must be one of {', '.join(names)}": not set(stages) <= set(names),
+        "model.heads must be a multiple of model.kv_heads": (model.heads or 0) % (model.kv_heads or 1) != 0,
+        "model.head_dim must be even": (model.head_dim or 0) % 2 != 0,
+        "run.keep must be at least 1": recipe.run.keep < 1,
+        "run.stages names a stage twice": len(set(stages)) != len(stages),
+    }
+    for section in resolved.sections:
+        problems |= section.problems(model, runs=section.name in stages)
+    for text, wrong in problems.items():
+        if wrong:
+            raise RecipeError(text)
+    return resolved

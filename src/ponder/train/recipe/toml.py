@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import tomllib
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass, make_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ponder.train.recipe.resolve import resolve
-from ponder.train.recipe.sections import Recipe, Stage
+from ponder.train.recipe.sections import RANDOM, ModelRecipe, Recipe, RunRecipe, Section
 from ponder.types import RecipeError
 
+VERSION = 1
+"""Of the recipe that a run folder holds, and of the folder's layout. A folder without one has version 0."""
+
 _PATH_KEYS = ("source", "messages", "start", "task")
-_NO_PATHS = frozenset({"random", *Stage})  # what `start` means by these words does not hang on what lies around
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The resolved recipe at `path`. overrides: `section.key=value`, value in TOML, or a bare word for a string.
+def read_recipe(
+    path: str | Path,
+    sections: Sequence[type[Section]],
+    overrides: Sequence[str] = (),
+    *,
+    upgrade: Callable[[int, dict[str, Any]], None] | None = None,
+) -> Recipe:
+    """The recipe at `path` as it is written, nothing derived.
 
+    sections: those of all stages; one that the recipe leaves out has its defaults.
+    overrides: `section.key=value`, the value in TOML, or a bare word for a string.
+    upgrade: changes the tables that the given version wrote into those of this version, in place.
     Paths of data in a recipe are relative to its own folder; those in overrides to the working directory.
+    Raises RecipeError for an unknown key, a value of the wrong type, a file that cannot be read, and a newer version.
     """
-    table = _read(Path(path), seen=())
+    words = frozenset({RANDOM, *(kind.name for kind in sections)})  # a `start` by these words is never a path
+    table = _read(Path(path), words, seen=())
+    version = table.pop("version", 0)
+    if type(version) is not int or version > VERSION:
+        raise RecipeError(
+            f"{path}: version is {version!r}, and this Ponder reads up to {VERSION}: update Ponder, or choose another "
+            "run.folder"
+        )
+    if upgrade:
+        upgrade(version, table)
     for override in overrides:
         _override(table, override)
-    return resolve(build(Recipe, table, str(path)))
+    for kind in sections:
+        for key in kind.gone.keys() & table.get(kind.name, {}):
+            raise RecipeError(f"{path}: {kind.name}.{key} is no longer a key: {kind.gone[key]}")
+    optional = {"model": ModelRecipe, **{kind.name: kind for kind in sections}}
+    named = [(name, kind, dataclasses.field(default_factory=cast(type, kind))) for name, kind in optional.items()]
+    built = build(make_dataclass("Tables", [("run", RunRecipe), *named]), table, str(path))
+    return Recipe(run=built.run, model=built.model, sections=tuple(getattr(built, kind.name) for kind in sections))
 
 
 def build(cls: type, table: Mapping[str, Any], where: str, prefix: str = "") -> Any:
@@ -41,22 +68,25 @@ def build(cls: type, table: Mapping[str, Any], where: str, prefix: str = "") -> 
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             hint = f"did you mean {prefix}{close[0]}?" if close else f"known here: {', '.join(known)}"
             raise RecipeError(f"{where}: unknown key {prefix}{key}; {hint}")
-    for name, field in known.items():
-        if name not in table and field.default is MISSING and field.default_factory is MISSING:
+    for name, each in known.items():
+        if name not in table and each.default is MISSING and each.default_factory is MISSING:
             raise RecipeError(f"{where}: {prefix}{name} is missing")
     values = {key: _convert(hints[key], value, where, prefix + key) for key, value in table.items()}
     return cls(**values)
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as TOML that `load_recipe` reads back to an equal one."""
-    lines: list[str] = []
-    for section in fields(recipe):
-        _dump_table(getattr(recipe, section.name), section.name, lines)
+    """The resolved recipe as TOML that reads back to an equal one. A section of a stage that does not run is left out
+    where it says nothing."""
+    lines = [f"version = {VERSION}", ""]
+    for name, table in recipe.tables.items():
+        unsaid = isinstance(table, Section) and table == type(table)().resolved(recipe.model)
+        if not unsaid or name in recipe.run.stages:
+            _dump_table(table, name, lines)
     return "\n".join(lines) + "\n"
 
 
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _read(path: Path, words: frozenset[str], seen: tuple[Path, ...]) -> dict[str, Any]:
     """The raw table at `path` over the one it includes, data paths made absolute."""
     path = path.resolve()
     if path in seen:
@@ -67,13 +97,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe (*.toml)") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
-    _anchor(table, path.parent)
+    _anchor(table, path.parent, words)
     included = table.pop("include", None)
     if included is None:
         return table
     if not isinstance(included, str):
         raise RecipeError(f"{path}: include must be the path of one recipe")
-    return _merge(_read(path.parent / included, (*seen, path)), table)
+    return _merge(_read(path.parent / included, words, (*seen, path)), table)
 
 
 def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,18 +115,18 @@ def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _anchor(value: Any, folder: Path) -> None:
+def _anchor(value: Any, folder: Path, words: frozenset[str]) -> None:
     """Make the data paths below `value` absolute, in place, where they exist beside the recipe."""
     if isinstance(value, list):
         for item in value:
-            _anchor(item, folder)
+            _anchor(item, folder, words)
     elif isinstance(value, dict):
         for key, item in value.items():
             if key in _PATH_KEYS and isinstance(item, str):
-                if item and item not in _NO_PATHS:
+                if item and item not in words:
                     value[key] = _beside(folder, item)
             else:
-                _anchor(item, folder)
+                _anchor(item, folder, words)
 
 
 def _beside(folder: Path, path: str) -> str:
@@ -138,7 +168,7 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise RecipeError(f"{where}: {key} must be a table, not {value!r}")
-        return build(typing.cast(type, hint), value, where, f"{key}.")
+        return build(cast(type, hint), value, where, f"{key}.")
     if issubclass(hint, StrEnum):
         try:
             return hint(value)

@@ -1,0 +1,322 @@
+"""A stage that learns from sampled and graded answers: its recipe, its learner, and what an algorithm adds to them."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ponder.dialogue import load_format
+from ponder.model.loss import Backend
+from ponder.model.transformer import Transformer
+from ponder.sampler.local import LocalSampler
+from ponder.sampler.sync import run_sync
+from ponder.tasks.protocol import EnvironmentTask, Task
+from ponder.tasks.registry import distinct_names, load_task
+from ponder.tasks.turns import Attempt
+from ponder.train.data.examples import question_number
+from ponder.train.loop.fit import Job
+from ponder.train.loop.folder import QUESTIONS, add_questions
+from ponder.train.loop.learner import Report
+from ponder.train.loop.stage import Start, Training, padding
+from ponder.train.policy.curriculum import Curriculum, Levels
+from ponder.train.policy.gradient import PolicyGradient
+from ponder.train.policy.journal import Journal, write_samples
+from ponder.train.policy.lessons import Experience, Lesson, lay_out
+from ponder.train.policy.losses import flat, overlong_penalty
+from ponder.train.policy.measure import Alarms, Drawn, Group, Rollout, measure
+from ponder.train.policy.rollout import roll_out, solved
+from ponder.train.recipe.sections import MixRecipe, ModelRecipe, StageRecipe, mix_problems, no_data
+from ponder.types import RecipeError, SamplingParams, ThinkingLimits
+
+_MAX_BATCH = 256  # sequences that are sampled at once; more wait
+
+Teach = Callable[[Sequence[Sequence[Attempt]], Tensor], list[Lesson]]
+"""(the answers to each problem, their rewards_PS) → the lessons of one update."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutRecipe(StageRecipe):
+    """What every stage has that learns from sampled and graded answers.
+
+    steps: the length of the stage; each samples `prompts` x `samples` answers.
+    tokens: follows from it (leave it out).
+    sequence: the largest length of a context, prompt and answer.
+    batch: rows of a micro-batch; there are as many micro-batches as the answers fill.
+    max_tokens: of an answer, thinking included.
+    thinking: cap of the thinking; None: none of its own.
+    mix: tasks; `messages`, `direct` and `earlier` do not apply.
+    levels: see `Levels`.
+    overlong: over the last `overlong` of `max_tokens` the reward falls by up to 1.
+    redraws: how often in a step groups whose rewards are all equal are replaced by new problems (dynamic sampling,
+        arXiv 2503.14476, section 3.2).
+    minibatches: the number of updates that a step's answers are divided into.
+    epochs: the number of passes through them.
+    patience: this many steps in a row with nothing but equal rewards raise an alarm; with nothing but failed grades
+        they stop the run.
+    watch_problems: how many problems of each task are answered at every `eval_every` (levels evenly spread).
+    """
+
+    start: str = "sft"
+    tokens: int = 0
+    sequence: int = 1024
+    batch: int = 4
+    steps: int = 100
+    prompts: int = 16
+    samples: int = 16
+    max_tokens: int = 512
+    thinking: int | None = None
+    temperature: float = 1.0
+    mix: tuple[MixRecipe, ...] = ()
+    levels: Levels = Levels.EVEN
+    overlong: int = 0
+    redraws: int = 0
+    minibatches: int = 1
+    epochs: int = 1
+    patience: int = 5
+    watch_problems: int = 20
+
+    free = StageRecipe.free | {"watch_problems", "patience"}
+    full_lr = 1e-4
+
+    def resolved(self, model: ModelRecipe) -> Self:
+        tokens = self.steps * self.prompts * self.samples * self.max_tokens
+        if self.tokens not in (0, tokens):
+            raise RecipeError(
+                f"{self.name}.tokens is {self.tokens}: leave it out, {self.name}.steps says how long the stage is"
+            )
+        return replace(super().resolved(model), tokens=tokens)
+
+    def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
+        """The mix is one of tasks that are answered; what only demonstrations have is refused, not ignored."""
+        name = self.name
+        least = {"steps": 1, "prompts": 1, "samples": 2, "max_tokens": 1, "minibatches": 1, "epochs": 1}
+        least |= {"patience": 1, "redraws": 0, "watch_problems": 0}
+        problems = {**super().problems(model, runs=runs), **mix_problems(name, self.mix)}
+        problems |= {f"{name}.{key} must be at least {low}": getattr(self, key) < low for key, low in least.items()}
+        for index, mix in enumerate(self.mix):
+            problems[f"{name}.mix[{index}]: messages have no grade, name a task"] = bool(mix.messages)
+            inapplicable = mix.direct is not None or mix.earlier != 0
+            problems[
+                f"{name}.mix[{index}]: direct and earlier do not apply; for direct answers set {name}.thinking = 0"
+            ] = inapplicable
+        return problems | {
+            f"{name}.accumulate does not apply: there are as many micro-batches as the answers fill": (
+                self.accumulate != 1
+            ),
+            f"{name}.temperature must be over 0: rollouts are sampled": self.temperature <= 0,
+            f"{name}.thinking must be at least 0": (self.thinking or 0) < 0,
+            f"{name}.overlong must lie in [0, max_tokens], [0, {self.max_tokens}]": not (
+                0 <= self.overlong <= self.max_tokens
+            ),
+            f"{name}.minibatches must not exceed {name}.prompts": self.minibatches > self.prompts,
+            no_data(name, "mix"): runs and not self.mix,
+        }
+
+
+R = TypeVar("R", bound=RolloutRecipe)
+
+
+class RolloutTraining(Training[R]):
+    """An algorithm that learns from sampled and graded answers: it says what they teach, and by which gradient.
+
+    Also leaves grades.jsonl, samples/ and the hashes of all questions asked.
+    """
+
+    @abstractmethod
+    def lessons(self, stage: R, groups: Sequence[Sequence[Attempt]], rewards_PS: Tensor) -> list[Lesson]:
+        """What one update is made from. groups: the answers to each problem, with their rewards."""
+
+    @abstractmethod
+    def gradient(self, stage: R, model: Transformer) -> PolicyGradient:
+        """The gradient of the loss. model: as the stage starts from it."""
+
+    def open(self, start: Start[R]) -> Job:
+        stage = start.stage
+        learner = RolloutLearner(start, partial(self.lessons, stage), self.gradient(stage, start.model))
+        own_watch = solved(
+            stage.mix,
+            start.tokenizer,
+            problems=stage.watch_problems if stage.eval_every else 0,
+            sequence=stage.sequence,
+            seed=start.seed,
+            max_tokens=stage.max_tokens,
+            thinking=stage.thinking,
+        )
+        return Job(
+            name=self.name,
+            folder=start.folder,
+            run=start.recipe.run,
+            stage=stage,
+            batches=learner.batches,
+            learner=learner,
+            num_steps=stage.steps,
+            watch=start.watch or own_watch,
+            on_save=learner.keep,
+        )
+
+
+class RolloutLearner:
+    """The stage's learner, and the source of its micro-batches: a step's are a list for each of its minibatches."""
+
+    def __init__(self, start: Start[R], teach: Teach, gradient: PolicyGradient) -> None:
+        recipe = start.stage
+        self.recipe, self.model, self.tokenizer = recipe, start.model, start.tokenizer
+        self.folder, self.seed = start.folder, start.seed
+        self.teach, self.gradient = teach, gradient
+        self.tasks: list[Task] = [load_task(entry.task) for entry in recipe.mix]
+        self.names = distinct_names(self.tasks)
+        self.curriculum = Curriculum(recipe.mix, start.seed, self.names)
+        adaptive = recipe.levels is Levels.ADAPTIVE
+        self.alarms = Alarms(recipe.patience, hint="" if adaptive else f", or set {recipe.name}.levels to adaptive")
+        self.params = SamplingParams(
+            max_tokens=recipe.max_tokens,
+            temperature=recipe.temperature,
+            thinking=ThinkingLimits(cap=recipe.thinking),
+        )
+        self._sampler: LocalSampler | None = None
+        self._last: Rollout | None = None
+        self._metrics: dict[str, float] = {}
+        self._warnings: list[str] = []
+        self._questions: set[int] = set()
+        self._rolled_out = 0.0  # on the clock of time.monotonic
+
+    # A step ---------------------------------------------------------------------------------------------------------
+
+    def batches(self, step: int) -> Generator[list[list[Experience]], None, None]:
+        """From `step` on. Raises GraderError once nothing could be graded for `recipe.patience` steps."""
+        journal = Journal(self.folder / "grades.jsonl", step=step)
+        self._sampler = self._open()
+        try:
+            while True:
+                began = time.monotonic()
+                rollout = self._roll_out(step, journal)
+                self._last = rollout
+                updates = self._lessons(rollout)
+                nothing = not any(lesson.teaches for lessons in updates for lesson in lessons)
+                self._warnings = self.alarms.see([each.attempts for each in rollout.all], flat=nothing)
+                self._metrics = measure(rollout, self.names)
+                self._learn_levels(rollout)
+                self._rolled_out = time.monotonic()
+                self._metrics["rollout_seconds"] = self._rolled_out - began
+                self.gradient.begin_step()
+                yield [self._lay_out(lessons) for lessons in updates if lessons]
+                step += 1
+        finally:
+            journal.close()
+            run_sync(self._sampler.close())
+
+    def _open(self) -> LocalSampler:
+        """Over the very module that trains. The window is such that every context fits a row. In environments the turns
+        arrive as the tools answer, so which requests run together differs each time: there the engine has to be
+        deterministic for a step to be repeatable. Elsewhere `roll_out` begins all requests together."""
+        return LocalSampler(
+            self.model,
+            self.tokenizer,
+            load_format(self.tokenizer),
+            window=min(self.recipe.sequence + 1, self.model.config.max_positions),
+            max_batch=min(_MAX_BATCH, self.recipe.prompts * self.recipe.samples),
+            deterministic=any(isinstance(task, EnvironmentTask) for task in self.tasks),
+        )
+
+    def _roll_out(self, step: int, journal: Journal) -> Rollout:
+        """Problems, answers, grades and rewards. Groups that teach nothing are replaced by others, `redraws` times."""
+        kept: list[Group] = []
+        given_up: list[Group] = []
+        for round in range(self.recipe.redraws + 1):
+            begin = round * self.recipe.prompts
+            drawn = [self._draw(step, begin + index) for index in range(self.recipe.prompts - len(kept))]
+            answers = journal.settle(step, round, self._sample(drawn, f"{self.seed}/{step}/{round}"))
+            last = round == self.recipe.redraws
+            for group in map(Group, drawn, answers, map(self._rewards, answers)):
+                useful = last or not flat(group.rewards_S[None]).all()
+                (kept if useful else given_up).append(group)
+            if len(kept) == self.recipe.prompts:
+                break
+        return Rollout(step, kept, given_up)
+
+    def _draw(self, step: int, index: int) -> Drawn:
+        """A function of (seed, step, index), and of what the curriculum has learned. Every algorithm draws the same."""
+        entry, level = self.curriculum.draw(step, index)
+        problem = self.tasks[entry].sample(Random(f"grpo/{self.seed}/{step}/{index}"), level)
+        self._questions.add(question_number(problem.question))
+        return Drawn(entry, level, problem)
+
+    def _sample(self, drawn: Sequence[Drawn], seed: str) -> list[list[Attempt]]:
+        assert self._sampler is not None
+        problems = [(self.tasks[each.entry], each.problem) for each in drawn]
+        self.model.eval()
+        groups = run_sync(roll_out(self._sampler, problems, samples=self.recipe.samples, params=self.params, seed=seed))
+        self.model.train()
+        return groups
+
+    def _rewards(self, group: Sequence[Attempt]) -> Tensor:
+        """The grades' scores, less what an answer loses by its length: all tokens that max_tokens counts."""
+        lengths = torch.tensor([sum(len(segment.ids) for segment in each.trajectory.segments) for each in group])
+        scores = torch.tensor([each.grade.score for each in group], dtype=torch.float32)
+        return scores + overlong_penalty(lengths, self.recipe.max_tokens, self.recipe.overlong)
+
+    def _learn_levels(self, rollout: Rollout) -> None:
+        if self.recipe.levels is Levels.ADAPTIVE:
+            self._metrics |= self.curriculum.summary()
+            self.curriculum.update([(each.drawn.entry, each.drawn.level, each.passed) for each in rollout.all])
+
+    # What is learned ------------------------------------------------------------------------------------------------
+
+    def _lessons(self, rollout: Rollout) -> list[list[Lesson]]:
+        """Of each minibatch, which has every n-th group."""
+        count = self.recipe.minibatches
+        answers, rewards_PS = [each.attempts for each in rollout.kept], rollout.rewards_PS
+        return [self.teach(answers[i::count], rewards_PS[i::count]) for i in range(count)]
+
+    def _lay_out(self, lessons: Sequence[Lesson]) -> list[Experience]:
+        return lay_out(lessons, rows=self.recipe.batch, sequence=self.recipe.sequence, pad=padding(self.model))
+
+    def updates(self, batches: Sequence[Sequence[Experience]]) -> Sequence[Sequence[Experience]]:
+        return [*batches] * self.recipe.epochs
+
+    def losses(self, model: Transformer, batches: Sequence[Experience], backend: Backend) -> Iterator[Tensor]:
+        return self.gradient.losses(model, batches, backend)
+
+    @contextmanager
+    def updating(self) -> Iterator[None]:
+        assert self._sampler is not None
+        with self._sampler.engine.update_weights():
+            yield
+
+    # What is known of it --------------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """Of the step that was just made."""
+        seconds = time.monotonic() - self._rolled_out
+        metrics = {**self._metrics, **self.gradient.metrics(), "update_seconds": seconds, **self.alarms.metrics()}
+        headline = f"solved {100 * metrics['solved']:3.0f}%  reward {metrics['reward']:6.3f}"
+        inference = int(metrics["generated"] + metrics["prefilled"]) + self.gradient.reference_positions
+        return Report(metrics=metrics, inference=inference, headline=headline, alarms=self._warnings)
+
+    def keep(self) -> None:
+        """Before a checkpoint: samples of the last step to read, and the questions asked so far."""
+        if self._last is not None:
+            path = self.folder / "samples" / f"step_{self._last.step + 1:06d}.jsonl"
+            kept = self._last.kept
+            write_samples(
+                path, [g.attempts for g in kept], self._last.rewards_PS.tolist(), [g.drawn.level for g in kept]
+            )
+        asked, self._questions = self._questions, set()
+        add_questions(self.folder / QUESTIONS, np.array(sorted(asked), np.uint64))
+
+    def state(self) -> Mapping[str, Any]:
+        return {"curriculum": self.curriculum.state(), "alarms": self.alarms.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.curriculum.restore(state["curriculum"])
+        self.alarms.restore(state["alarms"])
