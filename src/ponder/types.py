@@ -33,7 +33,7 @@ class StopReason(StrEnum):
 
 
 class Effort(StrEnum):
-    """How long to think. `think.effort` maps each to `ThinkingLimits`."""
+    """How long to think. `think.ask.limits` maps each to `ThinkingLimits`."""
 
     NONE = "none"
     MINIMAL = "minimal"

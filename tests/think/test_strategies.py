@@ -8,7 +8,7 @@ from ponder.sampler.protocol import Truncation
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
 from ponder.think import Ask, Ledger, Strategy, answer_of, consensus, direct, limits, parse_strategy
-from ponder.think.effort import answer_room
+from ponder.think.ask import answer_room
 from ponder.think.events import Cut, Vote
 from ponder.types import Budget, Effort, InvalidRequest, StopReason, ThinkingLimits
 

@@ -18,23 +18,10 @@ ANY_ARGUMENTS = '{"type": "object"}'  # of tools that are not strict, beside one
 NEVER = -1e30  # a bias, in nats
 
 
-def check_tool_choice(request: Request) -> None:
-    """Raises InvalidRequest for choices among tools that are not declared."""
-    names = [tool.name for tool in request.tools]
-    choice = request.tool_choice
-    if isinstance(choice, NamedTool):
-        if choice.name not in names:
-            raise InvalidRequest(f"tool_choice names {choice.name!r}: declared are {', '.join(names) or 'no tools'}")
-    elif choice is ToolChoice.REQUIRED and not names:
-        raise InvalidRequest("tool_choice is required, but no tools are declared: declare some")
-    if request.parallel_calls is ParallelCalls.ONE and not names:
-        raise InvalidRequest("parallel_calls is one, but no tools are declared: leave it at many")
-
-
-def params_of(request: Request, tokens: PhaseTokens) -> SamplingParams:
-    """The request's parameters; where it may make no call, with a bias by which none begins."""
-    params, bias = request.params, request.params.logit_bias
-    if request.tool_choice is not ToolChoice.NONE or tokens.call_open is None or not isinstance(bias, tuple):
+def without_calls(params: SamplingParams, tokens: PhaseTokens) -> SamplingParams:
+    """Parameters with a bias by which no call begins."""
+    bias = params.logit_bias
+    if tokens.call_open is None or not isinstance(bias, tuple):
         return params
     others = (pair for pair in bias if not (isinstance(pair, tuple) and pair[:1] == (tokens.call_open,)))
     return replace(params, logit_bias=(*others, (tokens.call_open, NEVER)))

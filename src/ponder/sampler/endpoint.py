@@ -16,7 +16,6 @@ from weakref import WeakKeyDictionary
 
 from ponder.dialogue.messages import Conversation
 from ponder.sampler import http
-from ponder.sampler.calling import check_tool_choice
 from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.protocol import (
     AT_ONCE,
@@ -26,9 +25,10 @@ from ponder.sampler.protocol import (
     Done,
     Request,
     Streamed,
+    check_request,
     estimated_tokens,
 )
-from ponder.sampler.replies import Replies, check_seconds, until
+from ponder.sampler.replies import Replies, until
 from ponder.types import InvalidRequest, RefusedByEndpoint, SamplerError, TopLogprobs
 
 T = TypeVar("T")
@@ -264,12 +264,7 @@ class EndpointSampler:
     def _check(self, request: Request) -> None:
         if self._closed:
             raise SamplerError(f"{self._where}: this sampler is closed: make a new one")
-        if type(request.n) is not int or request.n < 1:
-            raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
-        if not request.prompt:
-            raise InvalidRequest("prompt is empty: give at least one message")
-        check_seconds(request.seconds)
-        check_tool_choice(request)
+        check_request(request)
 
     def _explained(self, error: Exception) -> str:
         if isinstance(error, TimeoutError):

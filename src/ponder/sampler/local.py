@@ -23,7 +23,7 @@ from ponder.engine.scheduler import EngineStats
 from ponder.model.checkpoint import load_model
 from ponder.model.lora import load_lora, merge_lora, remove_lora
 from ponder.model.transformer import Transformer
-from ponder.sampler.calling import check_tool_choice, compile_calling, params_of
+from ponder.sampler.calling import compile_calling, without_calls
 from ponder.sampler.generation import Delivered, Generation, RenderedPrompt, Submission
 from ponder.sampler.mailbox import DeliveryQueue, Mailbox, Sink
 from ponder.sampler.next_turn import NextTurnCounts, NextTurnPrefill, next_turn_prefill
@@ -34,12 +34,14 @@ from ponder.sampler.protocol import (
     Delivery,
     Delta,
     Done,
+    NextTurn,
     Request,
     Streamed,
+    ToolChoice,
     Truncation,
+    check_request,
     texts_of,
 )
-from ponder.sampler.replies import check_seconds
 from ponder.tokenizer import LONG_TEXT, Tokenizer
 from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, TopLogprobs, WindowExceeded
 
@@ -214,8 +216,11 @@ class LocalSampler:
 
     async def _prepare(self, request: Request, sink: Sink[Delivered], *, streamed: bool) -> Submission:
         check_request(request)
+        if request.effort is not None:
+            raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
         began = time.monotonic()
-        request = replace(request, params=params_of(request, self.format.phase_tokens))
+        if request.tool_choice is ToolChoice.NONE:
+            request = replace(request, params=without_calls(request.params, self.format.phase_tokens))
         if is_long(request.prompt):
             rendering = asyncio.get_running_loop().run_in_executor(self._renderers, self._render, request)
             prompt, prefill = await rendering
@@ -238,6 +243,8 @@ class LocalSampler:
 
     def _render(self, request: Request) -> tuple[RenderedPrompt, NextTurnPrefill | None]:
         prompt = self._prompt(request)
+        if request.next_turn is NextTurn.NONE:
+            return prompt, None
         prefill = next_turn_prefill(self.engine, self.tokenizer, self.format, request, prompt.messages, self.next_turns)
         return prompt, prefill
 
@@ -382,18 +389,3 @@ def joined(batch: list[Streamed]) -> list[Streamed]:
         else:
             items.append(item)
     return items
-
-
-def check_request(request: Request) -> None:
-    """What the engine does not see. Raises InvalidRequest naming field, value and allowed range."""
-    if type(request.n) is not int or request.n < 1:
-        raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
-    for stop in request.stop:
-        if not isinstance(stop, str) or not stop:
-            raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
-    check_seconds(request.seconds)
-    check_tool_choice(request)
-    if request.effort is not None:
-        raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
-    if not request.prompt:
-        raise InvalidRequest("prompt is empty: give at least one message or one id")

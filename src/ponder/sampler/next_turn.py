@@ -184,9 +184,8 @@ def next_turn_prefill(
     messages: Conversation,
     counts: NextTurnCounts,
 ) -> NextTurnPrefill | None:
-    """The prefill of a request's one answer. None: the prompt after it is not known, or continues this one."""
-    known = request.next_turn is not NextTurn.NONE and messages and request.n == 1
-    if not known or request.policy is ReasoningPolicy.ALL_TURNS:
+    """The prefill of a request's one answer. None: the prompt after it continues this one, or cannot be known."""
+    if not messages or request.n > 1 or request.policy is ReasoningPolicy.ALL_TURNS:
         return None
     try:
         return NextTurnPrefill(engine, tokenizer, format, request, messages, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
 from ponder.dialogue.tools import Tool
-from ponder.types import Effort, Phase, SamplingParams, Segment, StopReason, TopLogprobs, Usage
+from ponder.types import Effort, InvalidRequest, Phase, SamplingParams, Segment, StopReason, TopLogprobs, Usage
 
 if TYPE_CHECKING:
     from ponder.dialogue.format import Format
@@ -277,6 +278,34 @@ class Sampler(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def check_request(request: Request) -> None:
+    """What every sampler refuses. Raises InvalidRequest naming field, value and allowed range."""
+    if type(request.n) is not int or request.n < 1:
+        raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
+    for stop in request.stop:
+        if not isinstance(stop, str) or not stop:
+            raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
+    seconds = request.seconds
+    if seconds is not None and not (type(seconds) in (int, float) and math.isfinite(seconds) and seconds > 0):
+        raise InvalidRequest(f"seconds is {seconds!r}: allowed are finite numbers above 0")
+    _check_tool_choice(request)
+    if not request.prompt:
+        raise InvalidRequest("prompt is empty: give at least one message or one id")
+
+
+def _check_tool_choice(request: Request) -> None:
+    """Raises InvalidRequest for choices among tools that are not declared."""
+    names = [tool.name for tool in request.tools]
+    choice = request.tool_choice
+    if isinstance(choice, NamedTool):
+        if choice.name not in names:
+            raise InvalidRequest(f"tool_choice names {choice.name!r}: declared are {', '.join(names) or 'no tools'}")
+    elif choice is ToolChoice.REQUIRED and not names:
+        raise InvalidRequest("tool_choice is required, but no tools are declared: declare some")
+    if request.parallel_calls is ParallelCalls.ONE and not names:
+        raise InvalidRequest("parallel_calls is one, but no tools are declared: leave it at many")
 
 
 BYTES_PER_TOKEN = 4  # of text whose tokenizer is not here

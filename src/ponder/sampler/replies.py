@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
-from ponder.types import InvalidRequest, Phase, SamplerError, StopReason, Usage
+from ponder.types import Phase, SamplerError, StopReason, Usage
 
 FINISHES = {
     "stop": StopReason.END,
@@ -139,12 +138,6 @@ class Replies:
             )
             for choice, bill in zip(choices, bills, strict=True)
         ]
-
-
-def check_seconds(seconds: float | None) -> None:
-    """Raises InvalidRequest unless it is a time that can pass."""
-    if seconds is not None and not (type(seconds) in (int, float) and math.isfinite(seconds) and seconds > 0):
-        raise InvalidRequest(f"seconds is {seconds!r}: allowed are finite numbers above 0")
 
 
 async def until(

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import cast
 
 from ponder.dialogue.messages import Conversation
-from ponder.sampler.calling import check_tool_choice
 from ponder.sampler.protocol import (
     AT_ONCE,
     CallDelta,
@@ -19,9 +18,10 @@ from ponder.sampler.protocol import (
     Done,
     Request,
     Streamed,
+    check_request,
     estimated_tokens,
 )
-from ponder.sampler.replies import check_seconds, until
+from ponder.sampler.replies import until
 from ponder.testing.script import Prompter, Script, Spoken, check_calls, count_prompt, speak, words
 from ponder.types import InvalidRequest, Phase, SamplerError, TopLogprobs, Usage
 
@@ -111,12 +111,9 @@ class ScriptedSampler:
     def _check(self, request: Request) -> None:
         if self._closed:
             raise SamplerError(f"sampler '{self._name}' is closed: make a new one")
-        if type(request.n) is not int or request.n < 1:
-            raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
-        if not request.prompt or isinstance(request.prompt[0], int):
-            raise InvalidRequest("a scripted sampler needs a conversation of at least one message")
-        check_seconds(request.seconds)
-        check_tool_choice(request)
+        check_request(request)
+        if isinstance(request.prompt[0], int):
+            raise InvalidRequest("a scripted sampler needs a conversation, not ids")
         refused = {
             "a floor on thinking": request.params.thinking.floor,
             "a confidence at which thinking stops": request.params.thinking.confidence,

@@ -1,7 +1,6 @@
 """Test-time compute: strategies that turn an ask, a sampler and a budget into an answer.
 
-ask         what is asked, and how
-effort      words to exact limits
+ask         what is asked, and how; efforts as exact limits
 events      what a strategy streams, and the answer that it ends in
 strategy    what a strategy is: its demand, its ledger, its samples, and how it is run
 strategies/ the strategies, one file each
@@ -9,9 +8,8 @@ registry    strategies by their text
 reasoner    what `ponder.load` returns: ask, ask_many, stream, events, conversation
 """
 
-from ponder.think.ask import Ask, AskSettings
+from ponder.think.ask import Ask, AskSettings, limits
 from ponder.think.conversation import Conversation
-from ponder.think.effort import limits
 from ponder.think.events import Answer, Event
 from ponder.think.reasoner import Reasoner
 from ponder.think.registry import parse_strategy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from fractions import Fraction
 from typing import Any, TypedDict, Unpack, cast
 
 from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
@@ -20,7 +21,6 @@ from ponder.sampler.protocol import (
     Truncation,
 )
 from ponder.tasks.protocol import Grade
-from ponder.think import effort as efforts
 from ponder.types import Effort, InvalidRequest, Phase, SamplingParams, ThinkingLimits
 
 Verifier = Callable[[str], Grade]
@@ -151,12 +151,10 @@ class Ask:
         window, longest = capabilities.window, capabilities.thinking_tokens
         thinking = self.thinking
         if thinking is None:
-            thinking = (
-                ThinkingLimits() if window is None else efforts.limits(self.effort or Effort.MEDIUM, window, longest)
-            )
+            thinking = ThinkingLimits() if window is None else limits(self.effort or Effort.MEDIUM, window, longest)
         room = self.answer_room
         if room is None:
-            room = 0 if thinking.cap == 0 or window is None else efforts.answer_room(window, max_tokens)
+            room = 0 if thinking.cap == 0 or window is None else answer_room(window, max_tokens)
         folds = self.thinking is not None or longest is not None
         if folds and thinking.cap and max_tokens is None and window is not None:
             max_tokens = max(thinking.cap + room, window)
@@ -209,7 +207,7 @@ def _typed(settings: AskSettings) -> dict[str, Any]:
     if {"effort", "thinking"} <= typed.keys():
         raise InvalidRequest("effort and thinking both say how long to think: give an effort, or thinking in tokens")
     if "effort" in typed:
-        typed["effort"] = efforts.parse_effort(typed["effort"])
+        typed["effort"] = parse_effort(typed["effort"])
     if isinstance(typed.get("thinking"), int):
         typed["thinking"] = ThinkingLimits(cap=typed["thinking"])
     if isinstance(typed.get("stop"), str):
@@ -232,3 +230,43 @@ def _conversation(asked: Asked) -> Conversation:
     if not messages or not all(isinstance(each, Message) for each in messages):
         raise InvalidRequest(f"a question is a text, a Message or a list of Messages with at least one, not {asked!r}")
     return messages
+
+
+# Effort: a word for the caller, exact token counts for the engine -----------------------------------------------------
+
+FRACTIONS = {
+    Effort.NONE: Fraction(0),
+    Effort.MINIMAL: Fraction(1, 32),
+    Effort.LOW: Fraction(1, 8),
+    Effort.MEDIUM: Fraction(1, 2),
+    Effort.HIGH: Fraction(1),
+}
+"""The share that thinking may take of the window less the answer's room, or of what a model that folds was made for."""
+
+ANSWER_SHARE = Fraction(1, 8)
+"""The share of the window that is kept for the answer."""
+
+
+def parse_effort(text: str) -> Effort:
+    """Raises InvalidRequest that lists the"""
+    try:
+        return Effort(text)
+    except ValueError:
+        raise InvalidRequest(f"there is no effort {text!r}: choose {', '.join(Effort)}") from None
+
+
+def answer_room(window: int, max_tokens: int | None = None) -> int:
+    """Tokens kept for the answer: an eighth of the window, at most half of `max_tokens`."""
+    room = int(window * ANSWER_SHARE)
+    return room if max_tokens is None else min(room, max_tokens // 2)
+
+
+def limits(effort: Effort | str, window: int, longest: int | None = None) -> ThinkingLimits:
+    """The cap of an effort in a window of so many tokens: its share (`FRACTIONS`) of what the answer's room leaves, or
+    of `longest`, the thinking that a model which folds its thoughts was made for.
+
+    "none" is 0, a direct prompt; any other effort has at least one token, the close.
+    """
+    effort = parse_effort(effort)
+    most = window - answer_room(window) if longest is None else longest
+    return ThinkingLimits(cap=0 if effort is Effort.NONE else max(1, int(most * FRACTIONS[effort])))

@@ -12,9 +12,12 @@ from ponder.think.ask import Ask, Asked
 from ponder.think.conversation import Conversation
 from ponder.think.events import Answer, Event
 from ponder.think.registry import parse_strategy
+from ponder.think.strategies.direct import direct
 from ponder.think.strategy import Ledger, RunSettings, Strategy, answer_of, events_of
 from ponder.think.streaming import AnswerStream, EventStream
 from ponder.types import InvalidRequest
+
+DIRECT = direct()
 
 
 class Reasoner:
@@ -113,7 +116,7 @@ class _group(asyncio.TaskGroup):
 
 
 def _parts(asked: Asked, settings: RunSettings) -> tuple[Strategy, Ledger, Ask]:
-    strategy, budget = settings.get("strategy", "direct"), settings.get("budget")
+    strategy, budget = settings.get("strategy", DIRECT), settings.get("budget")
     how: Any = {name: value for name, value in settings.items() if name not in ("strategy", "budget")}
     ask = Ask.of(asked, **how)
     return parse_strategy(strategy) if isinstance(strategy, str) else strategy, Ledger(budget), ask

@@ -24,7 +24,7 @@ from ponder.serve.chat.schema import AssistantMessage, ChatRequest, FunctionTool
 from ponder.serve.errors import ApiError, unsupported
 from ponder.serve.models import Served
 from ponder.serve.settings import Settings
-from ponder.think import effort as efforts
+from ponder.think import ask as efforts
 from ponder.types import Effort, FormatError, SamplingParams, ThinkingLimits
 
 ANY_OBJECT = '{"type": "object"}'

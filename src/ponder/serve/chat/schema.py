@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ponder.serve.bounds import LongText, Name, Tree
-from ponder.think.effort import FRACTIONS
+from ponder.think.ask import FRACTIONS
 
 Efforts = Literal["none", "minimal", "low", "medium", "high"]
 assert set(Efforts.__args__) == {effort.value for effort in FRACTIONS}  # type: ignore[attr-defined]
