@@ -288,6 +288,8 @@ def test_eval_measures_the_modes_wanted(folder: Path, tmp_path: Path, capsys: py
     file = tmp_path / "report.json"
     assert Run(capsys, *wanted, "--modes", "thinking,consensus", "--json", file).code == 0
     assert [row["mode"] for row in json.loads(file.read_text())["results"]] == ["thinking", "consensus@2"]
+    text = "consensus(samples=2, max_tokens=3)"
+    assert text in Run(capsys, *wanted, "--strategy", text).out
     curve = Run(capsys, *wanted, "--modes", "none", "--cap-curve", "0,2")
     assert curve.code == 0
     assert curve.out.startswith("## Accuracy against thinking")

@@ -410,6 +410,10 @@ def test_the_modes_wanted_and_no_others():
     thinking, vote = (mode.settings for mode in capped.values())
     assert thinking == {"thinking": ThinkingLimits(cap=64), "answer_room": 8}
     assert vote == {**thinking, "temperature": 0.5, "seed": 0}
+    texts = ["direct(effort='low')", "consensus(samples=2)"]
+    assert list(standard_modes([], strategies=texts)) == texts
+    with pytest.raises(InvalidRequest, match="two modes are called 'direct'"):
+        standard_modes(strategies=["direct"])
     for wrong, why in (({"modes": ["dirct"]}, "'dirct'"), ({"modes": ["consensus"], "samples": 1}, "samples of 2")):
         with pytest.raises(InvalidRequest, match=why):
             standard_modes(**wrong)

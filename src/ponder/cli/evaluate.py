@@ -15,7 +15,7 @@ from ponder.types import InvalidRequest
 if TYPE_CHECKING:
     from ponder.evaluate import Curve, Result
     from ponder.tasks.protocol import Task
-    from ponder.think import Reasoner
+    from ponder.think import AskSettings, Reasoner
 
 NAME = "eval"
 HELP = "measure a model on held-out problems: direct, thinking and consensus, with intervals"
@@ -36,9 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--modes",
         type=names,
         metavar="M,…",
-        help="which of direct, thinking, consensus (default: all); none: only the --cap-curve",
+        help="which of direct, thinking, consensus (default: all, or none beside --strategy); none: only the others",
     )
-    add_thinking(parser, effort="of the thinking modes (default: high)")
+    parser.add_argument(
+        "--strategy",
+        action="append",
+        default=[],
+        metavar="S",
+        help='a strategy to measure too, such as "consensus(samples=4)" or FILE.py:NAME; may be given again',
+    )
+    add_thinking(parser, effort="of the thinking modes and strategies (default: high)")
     parser.add_argument(
         "--samples", type=positive, default=8, metavar="N", help="votes of the consensus; 1: leave it out (default: 8)"
     )
@@ -119,10 +126,13 @@ def run(args: argparse.Namespace) -> int:
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
-    if args.modes == () and not wanted_caps:
-        raise InvalidRequest("--modes none leaves nothing to measure but a --cap-curve: ask for one")
+    if args.strategy and args.modes is None:
+        args.modes = ()
+    if args.modes == () and not wanted_caps and not args.strategy:
+        raise InvalidRequest("--modes none leaves nothing to measure but --strategy or --cap-curve: ask for one")
     modes = standard_modes(
         args.modes,
+        strategies=args.strategy,
         effort=args.effort,
         thinking=args.thinking,
         samples=args.samples,
@@ -141,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
             trained_on=trained_on,
             progress=tell,
             pass_at=args.pass_at,
+            settings=how_long(args),
         )
         curves = measure_curves(reasoner, tasks, args.n, args.start, wanted_caps)
     tables = "\n".join([*([report.markdown()] if modes else []), *([table_of_curves(curves)] if curves else [])])
@@ -155,6 +166,13 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         plot_curves(curves, args.plot)
     return 0
+
+
+def how_long(args: argparse.Namespace) -> AskSettings:
+    """What --effort and --thinking say, for strategies that are given by their text."""
+    if args.effort is None and args.thinking is None:
+        return {"effort": "high", "seed": args.seed}
+    return {"effort": args.effort, "thinking": args.thinking, "seed": args.seed}
 
 
 def measure_curves(reasoner: Reasoner, tasks: Sequence[Task], n: int, start: int, caps: Sequence[int]) -> list[Curve]:

@@ -24,7 +24,7 @@ from ponder.tasks.protocol import (
     Task,
     Try,
 )
-from ponder.think import Answer, Ask, Ledger, Strategy, answer_of
+from ponder.think import Answer, Ask, AskSettings, Ledger, Strategy, answer_of
 from ponder.types import InvalidRequest, StopReason, Usage
 
 
@@ -133,15 +133,26 @@ def measure(
     name: str | None = None,
     concurrency: int = 64,
     trained_on: frozenset[str] | None = None,
+    settings: AskSettings | None = None,
 ) -> Result:
     """Ask every problem by the strategy `mode`, `concurrency` at a time, and grade with the task's own grade. In an
     environment the model has its tools, and limits on thinking hold for each turn.
 
     name: of the mode, in reports. trained_on: question hashes of the training data, to tell seen from unseen.
+    settings: of every ask, beside those that the strategy brings.
     Works during training too, on a sampler over the module that trains. Raises what the sampler raises.
     """
     return run_sync(
-        measure_async(sampler, task, problems, mode, name=name, concurrency=concurrency, trained_on=trained_on)
+        measure_async(
+            sampler,
+            task,
+            problems,
+            mode,
+            name=name,
+            concurrency=concurrency,
+            trained_on=trained_on,
+            settings=settings,
+        )
     )
 
 
@@ -154,6 +165,7 @@ async def measure_async(
     name: str | None = None,
     concurrency: int = 64,
     trained_on: frozenset[str] | None = None,
+    settings: AskSettings | None = None,
 ) -> Result:
     """`measure`, awaited."""
     if not problems:
@@ -164,7 +176,8 @@ async def measure_async(
 
     async def one(problem: Problem, seen_in_training: bool | None) -> Item:
         async with gate:
-            ask, ledger = Ask.of(problem.question, same=task.same), Ledger(delivery=Delivery(deltas=False))
+            ask = Ask.of(problem.question, same=task.same).override(**(settings or {}))
+            ledger = Ledger(delivery=Delivery(deltas=False))
             if isinstance(task, EnvironmentTask):
                 acting = Acting(sampler, task, problem)
                 answer = await answer_of(mode, ask, acting, ledger)

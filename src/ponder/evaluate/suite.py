@@ -9,7 +9,7 @@ from ponder.evaluate.problems import held_out
 from ponder.evaluate.report import Report, published_configs
 from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Task
-from ponder.think import Strategy, consensus, direct
+from ponder.think import AskSettings, Strategy, consensus, direct, parse_strategy
 from ponder.types import Effort, InvalidRequest, ThinkingLimits
 
 MODES = ("direct", "thinking", "consensus")
@@ -18,6 +18,7 @@ MODES = ("direct", "thinking", "consensus")
 def standard_modes(
     modes: Collection[str] | None = None,
     *,
+    strategies: Sequence[str] = (),
     effort: Effort | str | None = None,
     thinking: ThinkingLimits | int | None = None,
     answer_room: int | None = None,
@@ -25,10 +26,12 @@ def standard_modes(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> dict[str, Strategy]:
-    """Greedy and direct, greedy and thinking, and (for `samples` above 1) the majority of so many thinking samples.
+    """Greedy and direct, greedy and thinking, and (for `samples` above 1) the majority of that many thinking samples.
 
-    modes: which of MODES; None: all. effort, thinking, answer_room: of the thinking ones, see `direct`; high effort
-    unless said. Raises InvalidRequest for another mode, and for a consensus of one.
+    modes: which of MODES; None: all.
+    strategies: the texts of others, each a mode of that name, under the settings of `evaluate`.
+    effort, thinking, answer_room: of the thinking ones, see `Ask`; high effort unless said.
+    Raises InvalidRequest for another mode, for a consensus of one, and for two strategies of one name.
     """
     for mode in modes or ():
         if mode not in MODES:
@@ -46,6 +49,10 @@ def standard_modes(
             samples, effort=effort, thinking=thinking, answer_room=answer_room, temperature=temperature, seed=seed
         )
         made[vote.name] = vote
+    for text in strategies:
+        if text in made:
+            raise InvalidRequest(f"two modes are called {text!r}: leave one of them out")
+        made[text] = parse_strategy(text)
     return made
 
 
@@ -60,17 +67,28 @@ def evaluate(
     trained_on: frozenset[str] | None = None,
     progress: Callable[[Result], None] | None = None,
     pass_at: tuple[int, ...] | None = None,
+    settings: AskSettings | None = None,
 ) -> Report:
     """`n` held-out problems of every task, under every mode (`standard_modes` unless given).
 
     start: number of the first held-out problem, to keep evaluations apart. progress: is told of each result.
     pass_at: for which k the report tells pass@k; None: doublings up to the number of samples.
+    settings: of every ask; what a mode says of its samples itself holds before them.
     """
     results = []
     for task in tasks:
         problems = held_out(task, n, start=start)
         for name, mode in (standard_modes() if modes is None else modes).items():
-            result = measure(sampler, task, problems, mode, name=name, concurrency=concurrency, trained_on=trained_on)
+            result = measure(
+                sampler,
+                task,
+                problems,
+                mode,
+                name=name,
+                concurrency=concurrency,
+                trained_on=trained_on,
+                settings=settings,
+            )
             results.append(result)
             if progress is not None:
                 progress(result)
