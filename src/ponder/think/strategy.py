@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from ponder.dialogue.messages import Message
 from ponder.sampler.protocol import AT_ONCE, CallDelta, Completion, Delivery, Delta, Done, Sampler, Streamed
 from ponder.think.ask import Ask, AskSettings
-from ponder.think.events import Answer, Answered, Asked, Cut, Event, Started, bill
+from ponder.think.events import Answer, Answered, Asked, Cut, Event, Started, Stopped, Vote, bill
 from ponder.types import Budget, InvalidRequest, Phase, SamplerError, StopReason, Usage
 
 
@@ -178,6 +178,8 @@ class Samples:
             assert task is not None
             task.uncancel()
             self.cut = Cut.CANCELLED
+        if self.cut is not None:
+            yield Stopped(self.cut)
 
     def _follow(self, event: Streamed) -> None:
         if type(event) is Delta:
@@ -191,8 +193,27 @@ class Samples:
         elif type(event) is CallDelta:  # half of a call is of no use, but something was said
             self._said.setdefault(event.index, {})
 
-    def unfinished(self) -> Completion:
-        """What the first sample had said when it was cut off. Its tokens were not reported."""
+    def answer(
+        self, chosen: Completion | None = None, *, votes: tuple[Vote, ...] = (), margin: float | None = None
+    ) -> Answered:
+        """The end of a strategy whose answer is one of these samples. None: what the first of them had said when it was
+        cut off; its tokens were not reported."""
+        chosen = chosen or self._unfinished()
+        completions = self.completions or (chosen,)
+        return Answered(
+            Answer(
+                message=chosen.message,
+                stop_reason=chosen.stop_reason,
+                completions=completions,
+                votes=votes,
+                margin=margin,
+                cut=self.cut,
+                dropped_turns=chosen.dropped_turns,
+                usage_estimated=any(each.usage_estimated for each in completions),
+            )
+        )
+
+    def _unfinished(self) -> Completion:
         said = self._said.get(0, {})
         text, reasoning = ("".join(said.get(phase, ())) for phase in (Phase.ANSWER, Phase.THINK))
         return Completion(

@@ -9,7 +9,7 @@ from typing import Unpack
 from ponder.sampler.protocol import Completion, Sampler
 from ponder.tasks.graders import same_value
 from ponder.think.ask import Ask, AskSettings, Same, checked
-from ponder.think.events import Answer, Answered, Event, Stopped, Vote, Voted
+from ponder.think.events import Event, Vote, Voted
 from ponder.think.strategy import Demand, Ledger, Samples, check_one_answer
 from ponder.types import InvalidRequest, StopReason
 
@@ -43,21 +43,8 @@ class Consensus:
         voters, sizes = sum(vote.count for vote in votes), [vote.count for vote in votes] + [0, 0]
         margin = (sizes[0] - sizes[1]) / voters if voters else 0.0
         yield Voted(votes, margin)
-        if samples.cut is not None:
-            yield Stopped(samples.cut)
-        chosen = finished[votes[0].samples[0]] if votes else next(iter(samples.completions), samples.unfinished())
-        yield Answered(
-            Answer(
-                message=chosen.message,
-                stop_reason=chosen.stop_reason,
-                completions=samples.completions,
-                votes=votes,
-                margin=margin,
-                cut=samples.cut,
-                dropped_turns=chosen.dropped_turns,
-                usage_estimated=any(each.usage_estimated for each in samples.completions),
-            )
-        )
+        chosen = finished[votes[0].samples[0]] if votes else next(iter(samples.completions), None)
+        yield samples.answer(chosen, votes=votes, margin=margin)
 
 
 def consensus(samples: int = 8, **settings: Unpack[AskSettings]) -> Consensus:

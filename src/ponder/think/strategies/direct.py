@@ -8,7 +8,7 @@ from typing import Unpack
 
 from ponder.sampler.protocol import Sampler
 from ponder.think.ask import Ask, AskSettings, checked
-from ponder.think.events import Answer, Answered, Event, Stopped
+from ponder.think.events import Event
 from ponder.think.strategy import Demand, Ledger, Samples
 
 TEMPERATURE = 0.0
@@ -30,19 +30,7 @@ class Direct:
         samples = Samples(ask, sampler, ledger, ask.n, temperature=TEMPERATURE, are_choices=True)
         async for event in samples:
             yield event
-        if samples.cut is not None:
-            yield Stopped(samples.cut)
-        completions = samples.completions or (samples.unfinished(),)
-        yield Answered(
-            Answer(
-                message=completions[0].message,
-                stop_reason=completions[0].stop_reason,
-                completions=completions,
-                cut=samples.cut,
-                dropped_turns=completions[0].dropped_turns,
-                usage_estimated=any(each.usage_estimated for each in completions),
-            )
-        )
+        yield samples.answer(next(iter(samples.completions), None))
 
 
 def direct(**settings: Unpack[AskSettings]) -> Direct:
