@@ -271,7 +271,7 @@ def test_what_a_strategy_says_itself_holds_before_the_ask():
     ("text", "complaint"),
     [
         ("concensus", "did you mean 'consensus'"),
-        ("oracle()", "there are: consensus, direct"),
+        ("oracle()", "there are: .*direct"),
         ("consensus(sample=8)", "did you mean 'samples'"),
         ("consensus(samples='8')", "samples must be int, not '8'"),
         ("consensus(samples=2.5)", "samples must be int"),
@@ -288,5 +288,5 @@ def test_what_a_strategy_says_itself_holds_before_the_ask():
     ],
 )
 def test_a_wrong_text_is_told_what_is_wrong(text, complaint):
-    with pytest.raises(InvalidRequest, match=complaint.replace("(", r"\(").replace("*", r"\*")):
+    with pytest.raises(InvalidRequest, match=complaint.replace("(", r"\(")):
         parse_strategy(text)
