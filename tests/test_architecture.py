@@ -15,14 +15,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "ponder"
 
-TEXT = {"types", "tokenizer", "dialogue"}
+TEXT = {"types", "sandbox", "tokenizer", "dialogue"}
 TENSORS = {"types", "kernels", "model", "engine"}
 LINE = ("sampler", "tasks", "think", "evaluate", "train", "lens")
 
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
-    "tokenizer": {"types"},
-    "dialogue": {"types", "tokenizer"},
+    "sandbox": {"types"},
+    "tokenizer": {"types", "sandbox"},
+    "dialogue": {"types", "sandbox", "tokenizer"},
     "kernels": {"types"},
     "model": {"types", "kernels"},
     "engine": {"types", "kernels", "model"},

@@ -5,8 +5,10 @@ from fractions import Fraction
 
 import pytest
 
-from ponder.tasks.graders import exact, expression, number, numeric, same_value
+from ponder.sandbox.isolate import CallOutcome, CallResult
+from ponder.tasks.graders import as_grade, exact, expression, number, numeric, same_value
 from ponder.tasks.protocol import GradeStatus
+from ponder.types import GraderError
 
 
 @pytest.mark.parametrize(
@@ -94,3 +96,16 @@ def test_a_giant_times_out_harmlessly(answer):
     assert expression("1", answer, timeout=0.5).score == 0
     assert time.monotonic() - began < 10
     assert expression("1", "1").solved
+
+
+def test_grades():
+    assert as_grade(CallResult(CallOutcome.DONE, {"score": 0.5})).score == 0.5
+    assert (
+        as_grade(CallResult(CallOutcome.DONE, {"score": 0, "status": "unparseable"})).status is GradeStatus.UNPARSEABLE
+    )
+    assert as_grade(CallResult(CallOutcome.DONE, {"score": 1.5})).score == 1.0
+    assert as_grade(CallResult(CallOutcome.DONE, {"score": float("nan")})).score == 0.0
+    assert as_grade(CallResult(CallOutcome.TIMEOUT, why="slow")).status is GradeStatus.TIMEOUT
+    assert as_grade(CallResult(CallOutcome.DIED, why="gone")).status is GradeStatus.FAILED
+    with pytest.raises(GraderError):
+        as_grade(CallResult(CallOutcome.DONE, 1.0))

@@ -7,9 +7,8 @@ from random import Random
 
 import pytest
 
-from ponder.tasks import gym_child
-from ponder.tasks.gym import TRAIN_LIMIT, GymTask, UndrawableItem, question_hash, runs_answers
-from ponder.tasks.gym_child import pack_json, unpack_json
+from ponder.sandbox.payload import pack_json, unpack_json
+from ponder.tasks.gym import TRAIN_LIMIT, GymTask, UndrawableItem, gym_library, question_hash, runs_answers
 from ponder.tasks.protocol import GradeStatus, Task
 from ponder.types import GraderError, InvalidRequest
 
@@ -162,7 +161,7 @@ def test_entries_travel_as_json_unchanged():
 
 @pytest.mark.slow
 def test_every_dataset_is_a_task():
-    names = sorted(gym_child.library().DATASETS)
+    names = sorted(gym_library().DATASETS)
     without_gold = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
     assert len(names) > 100
     for name in names:

@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
+from ponder.sandbox.objects import load_object
 from ponder.tasks.gym import GymTask
-from ponder.tasks.loading import resolve
 from ponder.tasks.protocol import Task
 from ponder.tasks.registry import load_task
 from ponder.types import InvalidRequest
@@ -91,8 +91,8 @@ def test_an_import_error_inside_a_task_s_module_is_not_hidden(tmp_path):
         load_task(f"{tmp_path}/broken.py:Task")
 
 
-def test_resolve_nested_names():
-    assert resolve("ponder.tasks.gym:GymTask.sample") is GymTask.sample
+def test_nested_names():
+    assert load_object("ponder.tasks.gym:GymTask.sample") is GymTask.sample
 
 
 def test_a_hard_config_has_a_name_of_its_own_and_any_other_spells_itself():

@@ -14,8 +14,8 @@ from ponder.dialogue import Message, PonderFormat, Reasoning, Role, Start, Text,
 from ponder.dialogue.interchange import to_dicts
 from ponder.evaluate import measure
 from ponder.model.transformer import Transformer
-from ponder.tasks.apart import EnvApart, TaskApart
-from ponder.tasks.loading import resolve
+from ponder.sandbox.objects import load_object
+from ponder.tasks.isolated import IsolatedEnv, IsolatedTask
 from ponder.tasks.protocol import DemonstratedEnvironment, EnvironmentTask, GradeStatus
 from ponder.tasks.registry import load_task
 from ponder.testing.parity import assert_logprobs_are_those_of_training
@@ -31,7 +31,7 @@ from ponder.types import InvalidRequest, Origin, Phase, RecipeError, SamplingPar
 SPEC = "recipes/smoke/hidden_number.py:HiddenNumber"
 TOKENIZER = ByteTokenizer()
 FORMAT = PonderFormat(TOKENIZER)
-HERE = resolve(SPEC)()  # its grade and its steps in this process
+HERE = load_object(SPEC)()  # its grade and its steps in this process
 
 
 def hidden(number, level=0.25):
@@ -233,14 +233,14 @@ def test_an_environment_of_ones_own_runs_apart(tmp_path):
     source = Path("recipes/smoke/hidden_number.py").read_text()
     source = source.replace('return "equal" if', 'while arguments == 1: pass\n        return "equal" if')
     source = source.replace("max_turns = 8", "max_turns = 8\n    grading = GradingLimits(seconds=0.5)")
-    (tmp_path / "broken.py").write_text(f"from ponder.tasks.apart import GradingLimits\n{source}")
+    (tmp_path / "broken.py").write_text(f"from ponder.tasks.isolated import GradingLimits\n{source}")
     task = load_task(f"{tmp_path}/broken.py:HiddenNumber")
-    assert isinstance(task, TaskApart)
+    assert isinstance(task, IsolatedTask)
     assert isinstance(task, EnvironmentTask)
     assert isinstance(task, DemonstratedEnvironment)
     problem = hidden(6)
     env = task.start(problem)
-    assert isinstance(env, EnvApart)
+    assert isinstance(env, IsolatedEnv)
     assert [env.step("compare", guess) for guess in (4, 7, 6)] == ["higher", "lower", "equal"]
     assert env.grade("6").solved
     assert not env.grade("5").solved

@@ -1,4 +1,4 @@
-"""The fallback for any other family: its own Jinja template, rendered in a sandbox, safe against injection.
+"""The fallback for any other family: its own Jinja template, rendered in `sandbox/`, safe against injection.
 
 The template never sees the messages' text. Each text field is replaced by an unguessable placeholder; what the template
 writes around the placeholders is encoded with control tokens, what the placeholders stand for without. White space at
@@ -21,9 +21,9 @@ from ponder.dialogue.interchange import to_dicts
 from ponder.dialogue.messages import Conversation, Message, Reasoning, ReasoningPolicy, Role
 from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
 from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
-from ponder.dialogue.sandbox import Sandbox, TemplateError, TemplateFailure
 from ponder.dialogue.tools import Tool, check_tools, tool_dict
 from ponder.dialogue.turn import parse_turn
+from ponder.sandbox.templates import TemplateError, TemplateFailure, render_template
 from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError, PhaseTokens
 
@@ -50,10 +50,9 @@ class JinjaFormat:
 
     name = "jinja"
 
-    def __init__(self, tokenizer: Tokenizer, template: str, sandbox: Sandbox | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: str) -> None:
         self._tokenizer = tokenizer
         self._template = template
-        self._sandbox = sandbox or Sandbox()
         control = tokenizer.control
         think = next((pair for pair in THINK_PAIRS if pair[0] in control and pair[1] in control), None)
         call = CALL_PAIR if CALL_PAIR[0] in control and CALL_PAIR[1] in control else None
@@ -127,12 +126,12 @@ class JinjaFormat:
             **{name: self._special(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
         }
         try:
-            return self._sandbox.render(self._template, fields.variables | variables), fields
+            return render_template(self._template, fields.variables | variables), fields
         except TemplateError as error:
             if error.failure is not TemplateFailure.ERROR or not any("tool_calls" in entry for entry in fields.entries):
                 raise
         fields = _Fields(messages, tools, text_arguments=True)
-        return self._sandbox.render(self._template, fields.variables | variables), fields
+        return render_template(self._template, fields.variables | variables), fields
 
     def _write(self, out: Builder, text: str, fields: _Fields, num_messages: int) -> tuple[set[int], int | None]:
         """Ids of what the template wrote. Returns the messages whose reasoning it left out, and its last control id."""

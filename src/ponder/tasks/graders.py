@@ -1,12 +1,13 @@
-"""Graders for a task of your own: exact text, numbers, and mathematical expressions. Gold first, then the answer."""
+"""Graders: exact text, numbers and mathematical expressions. Gold first, then the answer."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-from ponder.tasks import isolate
+from ponder.sandbox.isolate import TIMEOUT_SECONDS, CallOutcome, CallResult, run_isolated
 from ponder.tasks.protocol import Grade, GradeStatus
+from ponder.types import GraderError
 
 MAX_DIGITS = 4000
 NUMBER = re.compile(
@@ -66,7 +67,7 @@ def numeric(gold: str | float | Fraction, answer: str, *, tolerance: float = 0.0
     return Grade(score=0.0, why=f"{_short(answer)} is not {_short(str(gold))}")
 
 
-def expression(gold: str, answer: str, *, timeout: float = isolate.TIMEOUT_SECONDS) -> Grade:
+def expression(gold: str, answer: str, *, timeout: float = TIMEOUT_SECONDS) -> Grade:
     """1 where the two are equal as mathematics (`2*(x+1)` and `2x + 2`), by sympy in a child process; else 0.
 
     Equations compare side by side. A giant like 9**9**9 costs one TIMEOUT.
@@ -74,8 +75,23 @@ def expression(gold: str, answer: str, *, timeout: float = isolate.TIMEOUT_SECON
     if not answer.strip() or len(answer) > MAX_DIGITS or "__" in answer or not EXPRESSION.fullmatch(answer):
         return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{_short(answer)} is no expression")
     payload = {"answer": answer, "gold": gold}
-    warm = ("ponder.tasks.expression_child:warm", None)
-    return isolate.as_grade(isolate.run_isolated("ponder.tasks.expression_child:grade", payload, timeout, warm=warm))
+    warm = ("ponder.sandbox.expressions:warm_expressions", None)
+    call = run_isolated("ponder.sandbox.expressions:compare_expressions", payload, timeout=timeout, warm=warm)
+    return as_grade(call)
+
+
+def as_grade(result: CallResult) -> Grade:
+    """The grade of a call that returned `{"score", "status"?, "why"?}`. One that did not return scores 0."""
+    if result.outcome is CallOutcome.DONE:
+        if not isinstance(result.value, dict) or "score" not in result.value:
+            raise GraderError(f"a grading function returned {result.value!r}, not {{'score': …}}")
+        score, why = float(result.value["score"]), str(result.value.get("why", ""))
+        if not 0 <= score <= 1:
+            why = f"the grader gave {score:g}, outside [0, 1]"
+            score = 1.0 if score > 1 else 0.0  # NaN scores 0
+        return Grade(score=score, status=GradeStatus(result.value.get("status", "graded")), why=why)
+    slow = result.outcome is CallOutcome.TIMEOUT
+    return Grade(score=0.0, status=GradeStatus.TIMEOUT if slow else GradeStatus.FAILED, why=result.why)
 
 
 def _short(text: str) -> str:

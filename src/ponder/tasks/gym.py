@@ -7,28 +7,49 @@ indices below TRAIN_LIMIT, evaluation stays at or above it.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import difflib
 import json
+import random
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from random import Random
 from types import CodeType, FunctionType
 from typing import Any
 
-from ponder.tasks import gym_child, isolate
-from ponder.tasks.graders import same_value
+from ponder.sandbox.isolate import TIMEOUT_SECONDS, CallOutcome, CallResult, run_isolated, submit_isolated
+from ponder.sandbox.payload import pack_json, unpack_json
+from ponder.tasks.graders import as_grade, same_value
 from ponder.tasks.protocol import Grade, Problem
-from ponder.types import DataError, InvalidRequest
+from ponder.types import DataError, InvalidRequest, MissingExtra
 
 TRAIN_LIMIT = 5_000_000
 RUNS_CODE = frozenset({"eval", "exec", "compile", "parse_expr", "sympify", "parse_latex", "simplify"})
+SIZE = 1 << 40  # virtual: items are drawn when asked for
+BLOCK = 500  # of the datasets that draw all their items at once, this many are built at a time
 
-
+# These draw (or list) all `size` items when they are built, so they are built in blocks: block b has seed b * BLOCK.
+EAGER = frozenset({"acre", "composite", "gsm_symbolic", "list_functions", "word_ladder"})
+# These are drawn in a child, too: only under a fixed hash seed (they iterate over sets of strings) or a fixed state of
+# the global generator (list_functions) are their items reproducible, and bf prints while it draws.
+DRAWN_APART = frozenset(
+    {
+        "bf",
+        "codeio",
+        "isomorphic_strings",
+        "knight_swap",
+        "list_functions",
+        "polynomial_multiplication",
+        "ransom_note",
+        "word_ladder",
+    }
+)
 DRAWING_FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -68,16 +89,16 @@ class GymTask:
         config: Mapping[str, object] | None = None,
         *,
         harder: Sequence[Mapping[str, object]] = (),
-        timeout: float = isolate.TIMEOUT_SECONDS,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        _known(dataset, gym_child.library().DATASETS, "reasoning-gym has no dataset")
+        _known(dataset, gym_library().DATASETS, "reasoning-gym has no dataset")
         self.dataset = dataset
         self.configs = [dict(each) for each in (config or {}, *harder)]
         self.timeout = timeout
         for each in self.configs:
             for key in each:
-                _known(key, gym_child.fields(dataset), f"reasoning-gym's {dataset!r} has no config key")
-            gym_child.build(dataset, each, 0)
+                _known(key, gym_fields(dataset), f"reasoning-gym's {dataset!r} has no config key")
+            gym_dataset(dataset, each, 0)
 
     @property
     def name(self) -> str:
@@ -96,16 +117,14 @@ class GymTask:
         if index < 0:
             raise InvalidRequest(f"{self.name}: a problem's index is at least 0, not {index}")
         call = {"name": self.dataset, "config": self.configs[rung], "index": index}
-        if self.dataset in gym_child.DRAWN_APART:
-            drawn = isolate.run_isolated(
-                "ponder.tasks.gym_child:draw_apart", call, timeout=60, warm=_warm(call), share="draw"
-            )
-            if drawn.outcome is not isolate.Outcome.DONE:
+        if self.dataset in DRAWN_APART:
+            drawn = run_isolated("ponder.tasks.gym:draw_entry_apart", call, timeout=60, warm=_warm(call), share="draw")
+            if drawn.outcome is not CallOutcome.DONE:
                 raise UndrawableItem(f"{self.name}: item {index} cannot be drawn: {drawn.why}")
             entry = drawn.value
         else:
             try:
-                entry = gym_child.draw(call)
+                entry = draw_entry(call)
             except DRAWING_FAILS as error:
                 raise UndrawableItem(f"{self.name}: item {index} cannot be drawn: {error!r}") from error
         answer = entry["answer"] if isinstance(entry["answer"], str) else ""
@@ -128,21 +147,21 @@ class GymTask:
     def entry(self, problem: Problem) -> dict[str, Any]:
         """The dataset's own entry behind a problem: question, answer and metadata, in reasoning-gym's types."""
         packed: Any = problem.metadata["entry"]
-        return {**packed, "metadata": gym_child.unpack_json(packed["metadata"])}
+        return {**packed, "metadata": unpack_json(packed["metadata"])}
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """The score that the dataset gives. A scorer that hangs is a TIMEOUT, one that breaks FAILED."""
-        return isolate.as_grade(self.submit(problem, answer).result())
+        return as_grade(self.submit(problem, answer).result())
 
     async def grade_async(self, problem: Problem, answer: str) -> Grade:
         """`grade`, awaited."""
-        return isolate.as_grade(await asyncio.wrap_future(self.submit(problem, answer)))
+        return as_grade(await asyncio.wrap_future(self.submit(problem, answer)))
 
-    def submit(self, problem: Problem, answer: str) -> Future[isolate.Isolated]:
+    def submit(self, problem: Problem, answer: str) -> Future[CallResult]:
         """Start a grading; many may run at once."""
         call = dict(problem.metadata)
-        return isolate.submit_isolated(
-            "ponder.tasks.gym_child:score",
+        return submit_isolated(
+            "ponder.tasks.gym:score_entry",
             {**call, "answer": answer.strip()},
             timeout=self.timeout,
             warm=_warm(call),
@@ -160,7 +179,7 @@ def runs_answers(dataset: str) -> bool:
 
     Such a grading gets a child of its own.
     """
-    kind = gym_child.library().DATASETS[dataset][0]
+    kind = gym_library().DATASETS[dataset][0]
     waiting: list[Any] = [kind.score_answer]
     met: set[Any] = set()
     while waiting:
@@ -185,7 +204,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _warm(call: Mapping[str, Any]) -> tuple[str, object]:
-    return "ponder.tasks.gym_child:dataset", {"name": call["name"], "config": call["config"]}
+    return "ponder.tasks.gym:keep_dataset", {"name": call["name"], "config": call["config"]}
 
 
 def _known(name: str, names: Mapping[str, object], complaint: str) -> None:
@@ -194,3 +213,75 @@ def _known(name: str, names: Mapping[str, object], complaint: str) -> None:
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(names))}"
     raise InvalidRequest(f"{complaint} {name!r}: {hint}")
+
+
+# The library: all of this runs in children, and all but `draw_entry_apart` and `score_entry` also here ----------------
+
+
+def gym_library() -> Any:
+    """The `reasoning_gym.factory` module."""
+    try:
+        from reasoning_gym import factory
+    except ImportError as error:
+        raise MissingExtra("reasoning-gym", "verify") from error
+    return factory
+
+
+@lru_cache(maxsize=256)
+def _built(name: str, config: str, seed: int, size: int) -> Any:
+    settings = json.loads(config)
+    if name == "composite":
+        from reasoning_gym.composite import DatasetSpec
+
+        settings["datasets"] = [DatasetSpec(**spec) for spec in settings.get("datasets") or []]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # arc_agi's library leaves a file open
+            return gym_library().create_dataset(name, **settings, seed=seed, size=size)
+    except (AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidRequest(
+            f"reasoning-gym's {name!r} refuses the config {config}: {error or type(error).__name__}"
+        ) from error
+
+
+def keep_dataset(payload: dict[str, Any]) -> None:
+    """Build (and keep) the dataset of `{"name", "config"}`."""
+    gym_dataset(payload["name"], payload["config"], 0)
+
+
+def gym_dataset(name: str, config: dict[str, Any], index: int) -> tuple[Any, int]:
+    """The dataset that holds item `index`, and where in it. Item i is drawn from Random(i)."""
+    text = json.dumps(config, sort_keys=True)
+    if name in EAGER:
+        return _built(name, text, index - index % BLOCK, BLOCK), index % BLOCK
+    return _built(name, text, 0, SIZE), index
+
+
+def gym_fields(name: str) -> dict[str, Any]:
+    """The config keys of a dataset and their defaults."""
+    _, config = gym_library().DATASETS[name]
+    return {
+        each.name: None if each.default is dataclasses.MISSING else each.default
+        for each in dataclasses.fields(config)
+        if each.name not in ("seed", "size")
+    }
+
+
+def draw_entry(payload: dict[str, Any]) -> dict[str, Any]:
+    """Item `index` of `{"name", "config", "index"}`, packed."""
+    data, place = gym_dataset(payload["name"], payload["config"], payload["index"])
+    entry = data[place]
+    return {"question": entry["question"], "answer": entry["answer"], "metadata": pack_json(entry["metadata"])}
+
+
+def draw_entry_apart(payload: dict[str, Any]) -> dict[str, Any]:
+    """`draw_entry` from a global generator in a state that the index alone decides. For children only."""
+    random.seed(payload["index"])
+    return draw_entry(payload)
+
+
+def score_entry(payload: dict[str, Any]) -> dict[str, float]:
+    """The dataset's own score of `answer`, for the entry that was drawn."""
+    data, _ = gym_dataset(payload["name"], payload["config"], payload["index"])
+    entry = {**payload["entry"], "metadata": unpack_json(payload["entry"]["metadata"])}
+    return {"score": float(data.score_answer(payload["answer"], entry))}

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from itertools import chain, count
 
-from ponder.tasks.apart import TaskApart, build
 from ponder.tasks.gym import GymTask, hard_config
+from ponder.tasks.isolated import IsolatedTask, build_task
 from ponder.tasks.protocol import Task
 from ponder.types import InvalidRequest
 
@@ -31,8 +31,8 @@ def load_task(spec: str) -> Task:
         close = difflib.get_close_matches(spec, FAMILIES, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(FAMILIES))}"
         raise InvalidRequest(f"there is no task {spec!r}: {hint} (others: 'gym:NAME', 'file.py:Class')")
-    task = build(spec)
-    return task if type(task).__module__.split(".")[0] == "ponder" else TaskApart(spec, task)
+    task = build_task(spec)
+    return task if type(task).__module__.split(".")[0] == "ponder" else IsolatedTask(spec, task)
 
 
 def distinct_names(tasks: Sequence[Task]) -> list[str]:

@@ -1,5 +1,6 @@
-"""One attempt in an environment, turn by turn: the model calls tools, their results are put behind what it said as ENV
-tokens, which bear no loss, and sampling goes on. What was sampled is never encoded again.
+"""One attempt in an environment, turn by turn: the model calls tools, reads their results and is sampled further.
+
+Results are appended as ENV tokens, which carry no loss. What was sampled is never encoded again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from random import Random
 from ponder.dialogue.messages import Message, Role, ToolCall, ToolResult
 from ponder.dialogue.rendered import Start
 from ponder.sampler.protocol import Completion, Request, Sampler
-from ponder.tasks.apart import EnvApart
+from ponder.tasks.isolated import IsolatedEnv
 from ponder.tasks.protocol import BAD_CALL, Env, EnvFailed, EnvironmentTask, Grade, Problem
 from ponder.types import InvalidRequest, Origin, Phase, SamplingParams, Segment, StopReason, Trajectory
 
@@ -80,13 +81,13 @@ class _Turns:
                     self.messages.append(Message(Role.TOOL, (await _result(self.env, call),)))
                 await self._turn()
             answer, env = self.completion.text, self.env
-            grade = await env.grade_async(answer) if isinstance(env, EnvApart) else env.grade(answer)
+            grade = await env.grade_async(answer) if isinstance(env, IsolatedEnv) else env.grade(answer)
         except EnvFailed as failed:
             grade = failed.grade
         return Attempt(problem=self.problem, completion=self.completion, grade=grade, messages=tuple(self.messages[1:]))
 
     async def _turn(self) -> None:
-        """The next turn of the model, behind the results; none where there is no room for it."""
+        """The next turn of the model, after the results; skipped where there is no room for it."""
         format, params, so_far = self.format, self.params, self.completion
         thinks = params.thinking.cap != 0 and format.phase_tokens.think_close is not None
         prompt = format.render(self.messages, start=Start.THINK if thinks else Start.DIRECT).ids
@@ -124,12 +125,12 @@ class _Turns:
 
 
 async def _result(env: Env, call: ToolCall) -> ToolResult:
-    """What a call gives; what is wrong with it, where it cannot be carried out."""
+    """The result of a call, or what is wrong with it."""
     try:
         if call.name not in env.tools:
             raise LookupError(f"there is no tool {call.name!r}: there are {', '.join(env.tools)}")
         arguments = _read(call.arguments)
-        if isinstance(env, EnvApart):
+        if isinstance(env, IsolatedEnv):
             content = await env.step_async(call.name, arguments)
         else:
             content = env.step(call.name, arguments)
@@ -146,7 +147,7 @@ def _read(arguments: str) -> object:
 
 
 def _joined(before: Segment, brought: tuple[int, ...], after: Segment) -> Segment:
-    """One context: what was sampled, what the environment brought, what was sampled behind it."""
+    """One context: what was sampled, what the environment brought, what was sampled after it."""
     count = len(brought)
     return Segment(
         prompt_ids=before.prompt_ids,

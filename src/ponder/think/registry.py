@@ -13,7 +13,7 @@ from importlib import import_module
 from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
-from ponder.tasks.loading import resolve
+from ponder.sandbox.objects import load_object
 from ponder.think import strategies
 from ponder.think.ask import AskSettings
 from ponder.think.strategy import Strategy
@@ -37,7 +37,7 @@ def parse_strategy(text: str, *, files: bool = True) -> Strategy:
     outside = OUTSIDE.fullmatch(text.strip())
     if outside is not None and files:
         name, arguments = outside["where"], _call("make" + (outside["call"] or "()"), text)[1]
-        make = resolve(name)
+        make = load_object(name)
         if not callable(make):
             raise InvalidRequest(f"{name!r} is not a function that makes a strategy")
     else:

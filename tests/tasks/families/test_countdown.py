@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ponder
-from ponder.tasks import gym_child
 from ponder.tasks.families.countdown import FORMAT, GYM, Countdown, evaluate_expression
 from ponder.tasks.families.countdown_search import Search, draw_chain, solve
-from ponder.tasks.gym import GymTask
+from ponder.tasks.gym import GymTask, gym_dataset
 from ponder.tasks.protocol import Problem, SelfChecking, Try, without_marks
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
@@ -157,7 +156,7 @@ def test_the_question_is_reasoning_gym_s_and_so_is_the_score():
         question = entry["question"].replace(", ".join(map(str, numbers)), "{numbers}")
         templates.add(question.replace(f" {target}", " {target}"))
     assert templates == {FORMAT.format(question=question) for question in GYM}
-    scorer, _ = gym_child.build("countdown", {}, 0)
+    scorer, _ = gym_dataset("countdown", {}, 0)
     for seed in range(30):
         problem, demonstration = demonstrated(seed, seed / 30)
         score = scorer.score_answer(demonstration.answer, {"metadata": dict(problem.metadata)})

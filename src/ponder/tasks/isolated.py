@@ -1,7 +1,7 @@
-"""A task of yours as Ponder runs it: drawing and demonstrating here, what a model said in a child process only.
+"""A task from a user's file: it draws and demonstrates here, and handles a model's words in a child process only.
 
 What `grade` or an environment's `step` does with a model's words can then neither hang, crash nor change this process:
-a hang is one grade with the status TIMEOUT, a crash one that FAILED. See `isolate.py`.
+a hang is one grade with the status TIMEOUT, a crash is one that FAILED. See `ponder.sandbox.isolate`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ from pathlib import Path
 from random import Random
 from typing import Any, cast
 
-from ponder.tasks import isolate
-from ponder.tasks.gym_child import pack_json, unpack_json
-from ponder.tasks.isolate import Isolated, Outcome
-from ponder.tasks.loading import resolve
+from ponder.sandbox.isolate import MEMORY_BYTES, TIMEOUT_SECONDS, CallOutcome, CallResult, submit_isolated
+from ponder.sandbox.objects import load_object
+from ponder.sandbox.payload import pack_json, unpack_json
+from ponder.tasks.graders import as_grade
 from ponder.tasks.protocol import BAD_CALL, Env, EnvFailed, EnvironmentTask, Grade, GradeStatus, Problem, Task
 from ponder.types import GraderError, InvalidRequest
 
 
 class Child(StrEnum):
-    """SHARED: answers are graded one after another in one child, thousands a second. FRESH: each in a child of its own,
-    some milliseconds, for a grader that runs the answer as code: nothing it does reaches the next one."""
+    """The process that grades an answer.
+
+    SHARED: answers are graded one after another in one child, thousands a second.
+    FRESH: each answer has its own child, at some milliseconds. For a grader that runs the answer as code: nothing that
+        the answer does reaches the next one.
+    """
 
     SHARED = "shared"
     FRESH = "fresh"
@@ -36,13 +40,13 @@ class Child(StrEnum):
 class GradingLimits:
     """What one grading may take, as a task's attribute `grading`. seconds: of wall time. memory: bytes."""
 
-    seconds: float = isolate.TIMEOUT_SECONDS
-    memory: int = isolate.MEMORY_BYTES
+    seconds: float = TIMEOUT_SECONDS
+    memory: int = MEMORY_BYTES
     child: Child = Child.SHARED
 
 
-class TaskApart:
-    """The task that `spec` names. It has `demonstrate`, `show`, `start` and `tries` where that task has.
+class IsolatedTask:
+    """The task that `spec` names. It has `demonstrate`, `show`, `start` and `tries` where that task has them.
 
     grade: a function of problem and answer alone, the problem's metadata being JSON, tuples or fractions.
     """
@@ -69,13 +73,13 @@ class TaskApart:
         return self._task.same(a, b)
 
     def grade(self, problem: Problem, answer: str) -> Grade:
-        return isolate.as_grade(self.submit("grade", problem, answer=answer).result())
+        return as_grade(self.submit("grade_answer", problem, answer=answer).result())
 
     async def grade_async(self, problem: Problem, answer: str) -> Grade:
         """`grade`, awaited."""
-        return isolate.as_grade(await asyncio.wrap_future(self.submit("grade", problem, answer=answer)))
+        return as_grade(await asyncio.wrap_future(self.submit("grade_answer", problem, answer=answer)))
 
-    def submit(self, function: str, problem: Problem, **more: object) -> Future[Isolated]:
+    def submit(self, function: str, problem: Problem, **more: object) -> Future[CallResult]:
         """Start `function` of this module on a problem in a child; many may run at once."""
         try:
             metadata = pack_json(dict(problem.metadata))
@@ -83,24 +87,24 @@ class TaskApart:
             raise GraderError(
                 f"{self.spec}: a problem's metadata goes to the grader's process as JSON: {error}"
             ) from error
-        told = {"task": problem.task, "question": problem.question, "answer": problem.answer, "metadata": metadata}
-        return isolate.submit_isolated(
+        packed = {"task": problem.task, "question": problem.question, "answer": problem.answer, "metadata": metadata}
+        return submit_isolated(
             f"{__name__}:{function}",
-            {"spec": self.spec, "problem": told, **more},
+            {"spec": self.spec, "problem": packed, **more},
             timeout=self.limits.seconds,
             memory=self.limits.memory,
-            warm=(f"{__name__}:warm", self.spec),
+            warm=(f"{__name__}:keep_task", self.spec),
             share=self.spec if self.limits.child is Child.SHARED else None,
         )
 
-    def _start(self, problem: Problem) -> EnvApart:
-        return EnvApart(self, problem, cast(EnvironmentTask, self._task).start(problem).tools)
+    def _start(self, problem: Problem) -> IsolatedEnv:
+        return IsolatedEnv(self, problem, cast(EnvironmentTask, self._task).start(problem).tools)
 
 
-class EnvApart:
+class IsolatedEnv:
     """An environment whose steps are taken in a child: from the start each time, so that no state lives there."""
 
-    def __init__(self, task: TaskApart, problem: Problem, tools: Sequence[str]) -> None:
+    def __init__(self, task: IsolatedTask, problem: Problem, tools: Sequence[str]) -> None:
         self.tools = tuple(tools)
         self._task, self._problem = task, problem
         self._calls: list[tuple[str, Any]] = []
@@ -113,31 +117,31 @@ class EnvApart:
         return self._result(await asyncio.wrap_future(self._submit_step(name, arguments)))
 
     def grade(self, answer: str) -> Grade:
-        return isolate.as_grade(self._submit_grade(answer).result())
+        return as_grade(self._submit_grade(answer).result())
 
     async def grade_async(self, answer: str) -> Grade:
         """`grade`, awaited."""
-        return isolate.as_grade(await asyncio.wrap_future(self._submit_grade(answer)))
+        return as_grade(await asyncio.wrap_future(self._submit_grade(answer)))
 
-    def _submit_step(self, name: str, arguments: Any) -> Future[Isolated]:
+    def _submit_step(self, name: str, arguments: Any) -> Future[CallResult]:
         self._calls.append((name, arguments))
-        return self._task.submit("step", self._problem, calls=self._calls)
+        return self._task.submit("take_step", self._problem, calls=self._calls)
 
-    def _submit_grade(self, answer: str) -> Future[Isolated]:
-        return self._task.submit("grade", self._problem, calls=self._calls, answer=answer)
+    def _submit_grade(self, answer: str) -> Future[CallResult]:
+        return self._task.submit("grade_answer", self._problem, calls=self._calls, answer=answer)
 
-    def _result(self, done: Isolated) -> str:
-        if done.outcome is not Outcome.DONE:
-            raise EnvFailed(isolate.as_grade(done))
+    def _result(self, done: CallResult) -> str:
+        if done.outcome is not CallOutcome.DONE:
+            raise EnvFailed(as_grade(done))
         if "refused" in done.value:
             self._calls.pop()  # nothing happened
             raise ValueError(done.value["refused"])
         return str(done.value["result"])
 
 
-def build(spec: str) -> Task:
-    """The object behind `spec`, a class built without arguments. Raises InvalidRequest where it is no task."""
-    found = resolve(spec)
+def build_task(spec: str) -> Task:
+    """The object that `spec` names, a class built without arguments. Raises InvalidRequest where it is not a task."""
+    found = load_object(spec)
     task = found() if isinstance(found, type) else found
     if not isinstance(task, Task):
         raise InvalidRequest(f"{spec!r} is no task: it needs name, sample, grade and same (ponder.tasks.protocol.Task)")
@@ -147,15 +151,15 @@ def build(spec: str) -> Task:
 # In the child ---------------------------------------------------------------------------------------------------------
 
 
-_task = lru_cache(maxsize=64)(build)
+_task = lru_cache(maxsize=64)(build_task)
 
 
-def warm(spec: str) -> None:
+def keep_task(spec: str) -> None:
     """Import the task once, in the fork server."""
     _task(spec)
 
 
-def grade(payload: dict[str, Any]) -> dict[str, Any]:
+def grade_answer(payload: dict[str, Any]) -> dict[str, Any]:
     """The task's grade of `answer`, or of the answer that `calls` led to."""
     env = _replayed(payload) if "calls" in payload else None
     answer = payload["answer"]
@@ -168,8 +172,8 @@ def grade(payload: dict[str, Any]) -> dict[str, Any]:
     return {"score": float(given.score), "status": given.status, "why": given.why}
 
 
-def step(payload: dict[str, Any]) -> dict[str, str]:
-    """What the last of `calls` gives, or why it was refused."""
+def take_step(payload: dict[str, Any]) -> dict[str, str]:
+    """The result of the last of `calls`, or why it was refused."""
     *before, (name, arguments) = payload["calls"]
     env = _replayed({**payload, "calls": before})
     try:
@@ -186,5 +190,5 @@ def _replayed(payload: dict[str, Any]) -> Env:
 
 
 def _problem(payload: dict[str, Any]) -> Problem:
-    told = payload["problem"]
-    return Problem(**{**told, "metadata": unpack_json(told["metadata"])})
+    packed = payload["problem"]
+    return Problem(**{**packed, "metadata": unpack_json(packed["metadata"])})

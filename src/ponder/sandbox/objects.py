@@ -1,4 +1,4 @@
-"""From a name to the Python object it means: "module:qualname" or "path/to/file.py:qualname"."""
+"""Python objects by name: "module:qualname" or "path/to/file.py:qualname"."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from types import ModuleType
 from ponder.types import InvalidRequest
 
 
-def resolve(spec: str) -> object:
-    """The object that `spec` names. Raises InvalidRequest when the module, the file or the attribute is not there."""
+def load_object(spec: str) -> object:
+    """The object that `spec` names. Raises InvalidRequest when the module, the file or the attribute does not exist."""
     where, colon, qualname = spec.rpartition(":")
     if not colon or not where or not qualname:
         raise InvalidRequest(f"{spec!r} names no object: write 'module:name' or 'path/to/file.py:name'")

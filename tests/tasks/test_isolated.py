@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from ponder.evaluate.measure import grade_async
-from ponder.tasks.apart import TaskApart
+from ponder.tasks.isolated import IsolatedTask
 from ponder.tasks.protocol import AsyncGrader, DemonstratedTask, EnvironmentTask, GradeStatus, Problem, Task
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import tiny_sampler
@@ -20,7 +20,7 @@ from ponder.types import GraderError, SamplingParams
 
 MINE = """
 import os, time
-from ponder.tasks.apart import Child, GradingLimits
+from ponder.tasks.isolated import Child, GradingLimits
 from ponder.tasks.protocol import Demonstration, Grade, GradeStatus, Problem
 
 class Plain:
@@ -80,7 +80,7 @@ def problem(**metadata):
 
 def test_it_is_the_task_that_it_stands_for(mine):
     plain, shown = mine("Plain"), mine("Shown")
-    assert isinstance(plain, TaskApart)
+    assert isinstance(plain, IsolatedTask)
     assert isinstance(plain, Task)
     assert isinstance(plain, AsyncGrader)
     assert not isinstance(plain, DemonstratedTask | EnvironmentTask)
@@ -91,7 +91,7 @@ def test_it_is_the_task_that_it_stands_for(mine):
 
 
 def test_ponders_own_tasks_grade_here():
-    assert not isinstance(load_task("ponder.tasks.families:Products"), TaskApart)
+    assert not isinstance(load_task("ponder.tasks.families:Products"), IsolatedTask)
 
 
 def test_grading_takes_place_in_another_process_that_sees_the_problem_as_it_was(mine):
@@ -122,7 +122,7 @@ def test_a_grader_that_breaks_costs_one_answer(mine, answer, status, why):
 
 
 def test_a_hanging_grader_costs_one_trajectory_of_a_rollout(mine):
-    class Told(TaskApart):
+    class Told(IsolatedTask):
         """Its first sample hangs."""
 
         asked = 0

@@ -10,14 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ponder.tasks import isolate
-from ponder.tasks.isolate import Isolated, Outcome, as_grade, run_isolated, run_isolated_async, submit_isolated
-from ponder.tasks.protocol import GradeStatus
-from ponder.types import GraderError
+from ponder.sandbox import isolate
+from ponder.sandbox.isolate import CallOutcome, CallResult, Variables, run_isolated, submit_isolated
 
 
 def test_returns_what_the_function_returns():
-    assert run_isolated("math:sqrt", 9) == Isolated(Outcome.DONE, 3.0)
+    assert run_isolated("math:sqrt", 9) == CallResult(CallOutcome.DONE, 3.0)
 
 
 def test_runs_in_another_process_that_never_imports_torch():
@@ -28,43 +26,43 @@ def test_runs_in_another_process_that_never_imports_torch():
 
 def test_a_hang_costs_one_timeout():
     began = time.monotonic()
-    assert run_isolated("time:sleep", 60, timeout=0.2).outcome is Outcome.TIMEOUT
+    assert run_isolated("time:sleep", 60, timeout=0.2).outcome is CallOutcome.TIMEOUT
     assert time.monotonic() - began < 5
     assert run_isolated("math:sqrt", 9).value == 3.0
 
 
 def test_a_hang_inside_c_code_is_ended_too():
-    assert run_isolated("builtins:eval", "9**9**9", timeout=0.3).outcome is Outcome.TIMEOUT
+    assert run_isolated("builtins:eval", "9**9**9", timeout=0.3).outcome is CallOutcome.TIMEOUT
 
 
 def test_a_hang_does_not_delay_its_neighbours():
     slow = [submit_isolated("time:sleep", 60, timeout=1.0) for _ in range(2)]
     fast = [submit_isolated("math:sqrt", i * i) for i in range(20)]
     assert [each.result().value for each in fast] == list(range(20))
-    assert all(each.result().outcome is Outcome.TIMEOUT for each in slow)
+    assert all(each.result().outcome is CallOutcome.TIMEOUT for each in slow)
 
 
 def test_memory_is_limited():
-    assert run_isolated("builtins:bytearray", 1 << 31, memory=1 << 28).outcome is Outcome.MEMORY
+    assert run_isolated("builtins:bytearray", 1 << 31, memory=1 << 28).outcome is CallOutcome.MEMORY
     assert run_isolated("builtins:len", "x", memory=1 << 28).value == 1
 
 
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [
-        ("__import__('os').abort()", Outcome.DIED),
-        ("__import__('os')._exit(3)", Outcome.DIED),
-        ("__import__('os').close(3)", Outcome.RAISED),
-        ("__import__('sys').exit(3)", Outcome.RAISED),
-        ("1/0", Outcome.RAISED),
-        ("'x' * (1 << 25)", Outcome.DIED),
-        ("object()", Outcome.RAISED),
+        ("__import__('os').abort()", CallOutcome.DIED),
+        ("__import__('os')._exit(3)", CallOutcome.DIED),
+        ("__import__('os').close(3)", CallOutcome.RAISED),
+        ("__import__('sys').exit(3)", CallOutcome.RAISED),
+        ("1/0", CallOutcome.RAISED),
+        ("'x' * (1 << 25)", CallOutcome.DIED),
+        ("object()", CallOutcome.RAISED),
     ],
 )
 def test_a_call_that_breaks_says_how_and_the_next_one_works(code, outcome):
     result = run_isolated("builtins:eval", code)
     if "close" in code:  # the child cannot even answer
-        outcome = Outcome.DIED
+        outcome = CallOutcome.DIED
     assert result.outcome is outcome
     assert result.why
     assert run_isolated("math:sqrt", 9).value == 3.0
@@ -88,7 +86,7 @@ def test_a_child_of_its_own_starts_clean_and_a_shared_one_goes_on():
 
 
 def test_a_shared_child_that_hangs_is_replaced():
-    assert run_isolated("time:sleep", 60, timeout=0.2, share="hang").outcome is Outcome.TIMEOUT
+    assert run_isolated("time:sleep", 60, timeout=0.2, share="hang").outcome is CallOutcome.TIMEOUT
     assert run_isolated("math:sqrt", 9, share="hang").value == 3.0
 
 
@@ -104,7 +102,10 @@ def test_same_result_from_threads_and_asyncio():
 
     async def gathered():
         return [
-            each.value for each in await asyncio.gather(*(run_isolated_async("math:sqrt", n * n) for n in range(32)))
+            each.value
+            for each in await asyncio.gather(
+                *(asyncio.wrap_future(submit_isolated("math:sqrt", n * n)) for n in range(32))
+            )
         ]
 
     assert threaded == asyncio.run(gathered()) == list(range(32))
@@ -114,7 +115,7 @@ def test_a_forked_worker_gets_a_server_of_its_own():
     run_isolated("math:sqrt", 9)
     program = (
         "import os\n"
-        "from ponder.tasks.isolate import run_isolated\n"
+        "from ponder.sandbox.isolate import run_isolated\n"
         "assert run_isolated('math:sqrt', 9).value == 3.0\n"
         "pid = os.fork()\n"
         "assert run_isolated('math:sqrt', 16).value == 4.0\n"
@@ -131,17 +132,17 @@ def test_a_forked_worker_gets_a_server_of_its_own():
 
 def test_a_lost_server_fails_its_calls_and_the_next_call_starts_another():
     pending = submit_isolated("time:sleep", 60, timeout=50)
-    server = isolate._server()
+    server = isolate._server(Variables.INHERITED)
     server._process.kill()
-    assert pending.result(timeout=10).outcome is Outcome.DIED
+    assert pending.result(timeout=10).outcome is CallOutcome.DIED
     assert run_isolated("math:sqrt", 9).value == 3.0
 
 
 def test_a_finished_program_leaves_no_process():
     program = (
-        "from ponder.tasks import isolate\n"
+        "from ponder.sandbox import isolate\n"
         "isolate.submit_isolated('time:sleep', 60, timeout=50)\n"
-        "print(isolate.run_isolated('os:getppid', None).why or isolate._server()._process.pid)\n"
+        "print(isolate.run_isolated('os:getppid', None).why or isolate._server(Variables.INHERITED)._process.pid)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -151,22 +152,11 @@ def test_thousands_of_small_calls_are_quick():
     run_isolated("math:sqrt", 0, share="quick")
     began = time.monotonic()
     results = [submit_isolated("math:sqrt", n, share="quick") for n in range(3000)]
-    assert all(each.result().outcome is Outcome.DONE for each in results)
+    assert all(each.result().outcome is CallOutcome.DONE for each in results)
     assert time.monotonic() - began < 10
 
 
 def test_the_reader_is_one_thread_whatever_the_number_of_calls():
     for _ in range(5):
         run_isolated("math:sqrt", 1)
-    assert sum(thread.name == "ponder-grading" and thread.is_alive() for thread in threading.enumerate()) == 1
-
-
-def test_grades():
-    assert as_grade(Isolated(Outcome.DONE, {"score": 0.5})).score == 0.5
-    assert as_grade(Isolated(Outcome.DONE, {"score": 0, "status": "unparseable"})).status is GradeStatus.UNPARSEABLE
-    assert as_grade(Isolated(Outcome.DONE, {"score": 1.5})).score == 1.0
-    assert as_grade(Isolated(Outcome.DONE, {"score": float("nan")})).score == 0.0
-    assert as_grade(Isolated(Outcome.TIMEOUT, why="slow")).status is GradeStatus.TIMEOUT
-    assert as_grade(Isolated(Outcome.DIED, why="gone")).status is GradeStatus.FAILED
-    with pytest.raises(GraderError):
-        as_grade(Isolated(Outcome.DONE, 1.0))
+    assert sum(thread.name == "ponder-sandbox" and thread.is_alive() for thread in threading.enumerate()) == 1

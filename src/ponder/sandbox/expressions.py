@@ -1,4 +1,4 @@
-"""Equality of expressions by sympy. Runs in children of `isolate.py` only: sympy's parser evaluates what it reads."""
+"""Equality of expressions by sympy, whose parser evaluates what it reads: for child processes only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from ponder.types import MissingExtra
 
 
-def warm(_: None) -> None:
+def warm_expressions(_: None) -> None:
     """Import sympy and use it once, so that every child finds it ready."""
-    grade({"answer": "2*(x+1)", "gold": "2x + 2"})
+    compare_expressions({"answer": "2*(x+1)", "gold": "2x + 2"})
 
 
-def parse(text: str) -> Any:
+def parse_expression(text: str) -> Any:
     """A sympy expression; an equation a = b becomes a - b. `^` is a power, 2x is a product."""
     try:
         from sympy.parsing.sympy_parser import (
@@ -32,13 +32,13 @@ def parse(text: str) -> Any:
     return parsed - parse_expr(right, transformations=rules) if equals else parsed
 
 
-def grade(payload: dict[str, str]) -> dict[str, object]:
-    """`{"answer", "gold"}` to `{"score", "status", "why"}`."""
+def compare_expressions(payload: dict[str, str]) -> dict[str, object]:
+    """The grade, `{"score", "status", "why"}`, of `{"answer", "gold"}`."""
     import sympy
 
-    gold = parse(payload["gold"])
+    gold = parse_expression(payload["gold"])
     try:
-        answer = parse(payload["answer"])
+        answer = parse_expression(payload["answer"])
         difference = sympy.simplify(answer - gold)
     except (
         TokenError,

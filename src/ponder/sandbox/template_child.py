@@ -1,0 +1,91 @@
+"""The rendering of a foreign chat template by Jinja's sandbox: for child processes only."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from functools import cache, lru_cache
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+
+class TemplateRefusal(Exception):
+    """The template called `raise_exception`."""
+
+
+class GenerationBlock(Extension):
+    """`{% generation %}` marks the assistant's text for training (transformers); rendering passes it through."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja2's interface)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@cache
+def template_environment() -> ImmutableSandboxedEnvironment:
+    """The environment that transformers renders chat templates in (`utils/chat_template_utils.py`)."""
+    env = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, "jinja2.ext.loopcontrols"]
+    )
+    env.filters["tojson"] = _to_json
+    env.globals["raise_exception"] = _raise_exception
+    env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return env
+
+
+def warm_templates(_: None) -> None:
+    """Use Jinja once, in the fork server, so that every child finds it ready."""
+    template_environment().from_string("{{ x }}").render(x="")
+
+
+def render(payload: dict[str, Any]) -> dict[str, str]:
+    """`{"text"}` of a template and its variables, or `{"refused"}` by the template itself, or `{"error"}`."""
+    pieces: list[str] = []
+    room = most = payload["max_characters"]
+    try:
+        for piece in _compiled(payload["template"]).generate(payload["variables"]):
+            room -= len(piece)
+            if room < 0:
+                return {"error": f"it wrote more than {most} characters"}
+            pieces.append(piece)
+    except TemplateRefusal as error:
+        return {"refused": str(error)[:500]}
+    except MemoryError:
+        return {"error": "it ran out of memory"}
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        return {"error": f"{type(error).__name__}: {error}"[:500]}
+    return {"text": "".join(pieces)}
+
+
+@lru_cache(maxsize=8)
+def _compiled(template: str) -> jinja2.Template:
+    return template_environment().from_string(template)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateRefusal(message)

@@ -1,0 +1,71 @@
+"""Foreign chat templates, rendered in a child process that is limited in time, memory and output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from ponder.sandbox.isolate import CallOutcome, Variables, run_isolated
+from ponder.types import FormatError
+
+RENDER_SECONDS = 1.0
+RENDER_BYTES = 1 << 29
+MAX_CHARACTERS = 1 << 22
+
+
+class TemplateFailure(StrEnum):
+    """Why a template gave no text."""
+
+    REFUSED = "refused"  # it called raise_exception
+    ERROR = "error"  # it is malformed, forbidden, or too large
+    DEADLINE = "deadline"
+
+
+class TemplateError(FormatError):
+    """A chat template that cannot be rendered."""
+
+    def __init__(self, message: str, failure: TemplateFailure) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+def render_template(
+    template: str,
+    variables: Mapping[str, Any],
+    *,
+    seconds: float = RENDER_SECONDS,
+    memory: int = RENDER_BYTES,
+    max_characters: int = MAX_CHARACTERS,
+) -> str:
+    """The text of a Jinja template. Raises TemplateError.
+
+    seconds: of wall time, then the render is killed.
+    memory: bytes that the render may take.
+    max_characters: of the text.
+    """
+    done = run_isolated(
+        "ponder.sandbox.template_child:render",
+        {"template": template, "variables": dict(variables), "max_characters": max_characters},
+        timeout=seconds,
+        memory=memory,
+        warm=("ponder.sandbox.template_child:warm_templates", None),
+        share=f"template {hash(template)}",
+        variables=Variables.NONE,
+    )
+    if done.outcome is CallOutcome.RAISED:
+        raise TemplateError(f"the chat template cannot be rendered: {done.why}", TemplateFailure.ERROR)
+    if done.outcome is not CallOutcome.DONE:
+        raise TemplateError(
+            f"the chat template was stopped: it ran longer than {seconds} s or out of memory; use a template "
+            "that is linear in the conversation",
+            TemplateFailure.DEADLINE,
+        )
+    if "refused" in done.value:
+        raise TemplateError(
+            f"the chat template refuses this conversation: {done.value['refused']}", TemplateFailure.REFUSED
+        )
+    if "error" in done.value:
+        raise TemplateError(f"the chat template cannot be rendered: {done.value['error']}", TemplateFailure.ERROR)
+    text: str = done.value["text"]
+    return text
