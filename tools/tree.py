@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- tree -->\n", "<!-- end of tree -->\n"
-FOLDERS = ("src/ponder", "recipes", "tests", "bench", "tools")
+FOLDERS = ("src/ponder", "examples", "recipes", "tests", "bench", "tools")
 WIDTH = 28
 
 
