@@ -20,11 +20,14 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/ponder demo
 
+# A process for each core, each with whole files: what a module sets up is set up once. Torch is on one thread in each.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+
 test: $(VENV)/.dev
-	$(BIN)/pytest -m "not slow and not cuda"
+	$(PYTEST) -m "not slow and not cuda"
 
 test-all: $(VENV)/.dev
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-peers: $(VENV)/.peers
 	$(BIN)/pytest tests/export/test_llama_cpp.py tests/train/test_trl_losses.py tests/model/test_lora_peft.py tests/serve/test_lm_eval.py

@@ -51,7 +51,7 @@ def serving_child(model: Path, *flags: object) -> Iterator[Child]:
     """A server of `tiny`. Killed in the end, where it still runs."""
     port = free_port()
     source = Path(ponder.__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(source)}
     command = [sys.executable, "-m", "ponder.cli", "serve", f"tiny={model}", "--port", str(port), *map(str, flags)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     try:

@@ -23,12 +23,6 @@ def live() -> Iterator[Live]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(live: Live) -> Iterator[openai.OpenAI]:
-    with live.client() as client:
-        yield client
-
-
 ASKED = [{"role": "user", "content": "2+2?"}]
 
 

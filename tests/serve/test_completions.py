@@ -25,12 +25,6 @@ def live() -> Iterator[Live]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def client(live: Live) -> Iterator[openai.OpenAI]:
-    with live.client() as client:
-        yield client
-
-
 def test_text_goes_on_as_text(client: openai.OpenAI) -> None:
     answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=64, seed=1, n=2)
     assert [choice.index for choice in answer.choices] == [0, 1]

@@ -191,9 +191,10 @@ def test_one_owner_cannot_take_all_places_from_another(tmp_path: Path) -> None:
     settings = Settings(queued_requests=4, drain=0)
     with serving(served(), settings, Keys.load(file)) as live, live.client(anna) as hers, live.client(ben) as his:
         ask = {"model": "said", "input": "slow", "background": True}
-        assert [hers.responses.create(**ask).status for _ in range(4)] == ["queued"] * 4
+        accepted = {"queued", "in_progress"}
+        assert {hers.responses.create(**ask).status for _ in range(4)} <= accepted
         with pytest.raises(openai.RateLimitError):
             hers.responses.create(**ask)
-        assert [his.responses.create(**ask).status for _ in range(2)] == ["queued"] * 2
+        assert {his.responses.create(**ask).status for _ in range(2)} <= accepted
         with pytest.raises(openai.RateLimitError):
             his.responses.create(**ask)

@@ -49,12 +49,6 @@ def live() -> Iterator[Live]:
         yield it
 
 
-@pytest.fixture(scope="module")
-def client(live: Live) -> Iterator[openai.OpenAI]:
-    with live.client() as client:
-        yield client
-
-
 def test_calls_come_whole(client: openai.OpenAI) -> None:
     choice = client.chat.completions.create(model="said", messages=ASKED, tools=TOOLS).choices[0]
     assert choice.finish_reason == "tool_calls"

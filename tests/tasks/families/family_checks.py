@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from functools import cache
 from random import Random
@@ -10,7 +11,7 @@ from typing import Any
 import reasoning_gym
 
 from ponder.tasks.families import FAMILIES
-from ponder.tasks.protocol import Demonstration, Problem, without_marks
+from ponder.tasks.protocol import DemonstratedTask, Demonstration, Problem, without_marks
 from ponder.tokenizer import Tokenizer
 
 
@@ -25,6 +26,25 @@ def gym_items(name: str, count: int = 30, **config: Any) -> tuple[Any, list[dict
     """A reasoning-gym dataset and some of its items."""
     dataset = reasoning_gym.create_dataset(name, seed=7, size=count, **config)
     return dataset, list(dataset)
+
+
+def assert_scored_alike(family: DemonstratedTask, dataset: Any, item: dict[str, Any], facts: dict[str, Any]) -> Problem:
+    """The family's answer to an item of a dataset is right by the dataset's scorer, and by the family's own.
+
+    facts: the metadata of the problem, as the family draws it.
+    """
+    problem = Problem(task=family.name, question=item["question"], answer=item["answer"], metadata=facts)
+    answer = family.demonstrate(problem, Random(0)).answer
+    assert dataset.score_answer(answer, item) == 1.0
+    assert family.grade(problem, answer).solved
+    return problem
+
+
+def corrected(line: str) -> str:
+    """The line without its slip; a slip that changes nothing is an error."""
+    for wrong, right in re.findall(r"(\d+) no (\d+)", line):
+        assert wrong != right
+    return re.sub(r"\d+ no ", "", line)
 
 
 def context_lengths(problem: Problem, demonstration: Demonstration) -> list[int]:

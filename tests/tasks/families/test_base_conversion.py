@@ -6,6 +6,7 @@ import re
 from random import Random
 
 import pytest
+from family_checks import corrected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,13 +23,6 @@ FAMILY = FAMILIES["base_conversion"]
 TOKENIZER = Tokenizer.load("src/ponder/mini")
 MAX_TOKENS = 650
 HARD = {"min_base": 9, "max_base": 18, "min_value": 10_000, "max_value": 100_000}
-
-
-def corrected(line: str) -> str:
-    """The line without its slip; a slip that is none is an error."""
-    for wrong, right in re.findall(r"(\d+) no (\d+)", line):
-        assert wrong != right
-    return re.sub(r"\d+ no ", "", line)
 
 
 @given(seed=st.integers(0, 2**32), level=st.floats(0, 1))

@@ -6,12 +6,12 @@ import re
 from random import Random
 
 import pytest
+from family_checks import context_lengths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families.knights_knaves import KnightsKnaves
 from ponder.tasks.protocol import without_marks
-from ponder.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.property
 
@@ -108,15 +108,8 @@ def test_the_datasets_scorer_agrees():
 
 
 def test_every_context_is_short():
-    tokenizer = Tokenizer.load("src/ponder/mini")
     rng = Random(1)
     for number in range(150):
         problem = FAMILY.sample(rng, number / 150)
         demonstration = FAMILY.demonstrate(problem, rng)
-        state = ""
-        for fold in demonstration.folds:
-            texts = (problem.question, state, without_marks(fold.thought), fold.state)
-            assert sum(len(tokenizer.encode(text)) for text in texts) <= 1000
-            state = fold.state
-        texts = (problem.question, state, without_marks(demonstration.reasoning), demonstration.answer)
-        assert sum(len(tokenizer.encode(text)) for text in texts) <= 1000
+        assert max(context_lengths(problem, demonstration)) <= 1000

@@ -6,13 +6,13 @@ import re
 from random import Random
 
 import pytest
+from family_checks import context_lengths
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families.leg_counting import GYM, LEGS_OF, LINES, LegCounting
 from ponder.tasks.gym import GymTask
-from ponder.tasks.protocol import Problem, without_marks
-from ponder.tokenizer import Tokenizer
+from ponder.tasks.protocol import Problem
 
 pytestmark = pytest.mark.property
 
@@ -74,15 +74,8 @@ def test_wording_and_legs_are_the_datasets():
 
 
 def test_every_context_is_short():
-    tokenizer = Tokenizer.load("src/ponder/mini")
     family, rng = LegCounting(), Random(1)
     for number in range(60):
         problem = family.sample(rng, number / 60)
         demonstration = family.demonstrate(problem, rng)
-        state = ""
-        for fold in demonstration.folds:
-            texts = (problem.question, state, without_marks(fold.thought), fold.state)
-            assert sum(len(tokenizer.encode(text)) for text in texts) <= 950
-            state = fold.state
-        texts = (problem.question, state, without_marks(demonstration.reasoning), demonstration.answer)
-        assert sum(len(tokenizer.encode(text)) for text in texts) <= 950
+        assert max(context_lengths(problem, demonstration)) <= 950

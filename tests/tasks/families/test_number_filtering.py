@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from random import Random
 
 import pytest
-from family_checks import context_lengths, drawn, gym_items
+from family_checks import assert_scored_alike, context_lengths, drawn, gym_items
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.families.number_filtering import GYM
-from ponder.tasks.protocol import Problem
 
 pytestmark = pytest.mark.property
 
@@ -55,10 +53,8 @@ def test_wording_and_scores_are_reasoning_gyms():
     for item in items:
         numbers, bound = item["metadata"]["original_numbers"], item["metadata"]["filter_value"]
         operation, relation = item["metadata"]["operation"].split("_")
-        metadata = {"numbers": numbers, "bound": bound, "operation": operation, "relation": relation}
         wording = GYM[0].format(operation=operation.capitalize(), relation=relation, bound=bound, numbers=numbers)
         assert item["question"] == wording
-        problem = Problem(task=family.name, question=item["question"], answer=item["answer"], metadata=metadata)
-        answer = family.demonstrate(problem, Random(0)).answer
-        assert dataset.score_answer(answer, item) == 1.0
-        assert family.grade(problem, answer).solved
+        assert_scored_alike(
+            family, dataset, item, {"numbers": numbers, "bound": bound, "operation": operation, "relation": relation}
+        )

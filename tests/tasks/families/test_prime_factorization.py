@@ -7,6 +7,7 @@ from math import prod
 from random import Random
 
 import pytest
+from family_checks import corrected
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sympy import isprime, primerange
@@ -24,12 +25,6 @@ FAMILY = FAMILIES["prime_factorization"]
 TOKENIZER = Tokenizer.load("src/ponder/mini")
 MAX_TOKENS = 1000
 PRIMES = list(primerange(100))
-
-
-def corrected(line: str) -> str:
-    for wrong, right in re.findall(r"(\d+) no (\d+)", line):
-        assert wrong != right
-    return re.sub(r"\d+ no ", "", line)
 
 
 @given(seed=st.integers(0, 2**32), level=st.floats(0, 1))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from random import Random
 
 import pytest
-from family_checks import context_lengths, drawn, gym_items
+from family_checks import assert_scored_alike, context_lengths, drawn, gym_items
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.families.string_synthesis import GYM
-from ponder.tasks.protocol import Problem
 
 pytestmark = pytest.mark.property
 
@@ -71,8 +69,4 @@ def test_wording_and_scores_are_reasoning_gyms():
         for item in items:
             a, b, c = blocks = item["metadata"]["initial_blocks"]
             assert item["question"] == GYM[0].format(a=a, b=b, c=c)
-            metadata = {"blocks": list(blocks)}
-            problem = Problem(task=family.name, question=item["question"], answer=item["answer"], metadata=metadata)
-            answer = family.demonstrate(problem, Random(0)).answer
-            assert dataset.score_answer(answer, item) == 1.0
-            assert family.grade(problem, answer).solved
+            assert_scored_alike(family, dataset, item, {"blocks": list(blocks)})
