@@ -47,7 +47,9 @@ class _FusedAttention(torch.autograd.Function):
 
 def adapted_on_meta(config: ModelConfig, rank: int) -> Transformer:
     """As `train.loop.stage.begin` makes it, without a byte of weights; rank 0: all weights train."""
-    model = Transformer(config).to("meta")
+    with torch.device("meta"):
+        model = Transformer(config)
+    model.to("meta")  # the rotary frequencies too, which are always made for real
     model.compute_dtype = torch.bfloat16
     if rank:
         add_lora(model, rank, 2.0 * rank)
