@@ -37,7 +37,7 @@ class Escalate:
         if quick.cut or (len(answers) == 2 and same(answers[0].text, answers[1].text)):
             yield quick.answer(next(iter(answers), None))
             return
-        long = Samples(ask.override(effort=self.long), sampler, ledger, 1, temperature=0.0)
+        long = Samples(ask.override(effort=self.long), sampler, ledger, 1)
         async for event in long:
             yield event
         yield long.answer(next(iter(long.completions), None))

@@ -30,6 +30,8 @@ class StopReason(StrEnum):
     LENGTH = "length"  # max_tokens or the window ran out
     DEADLINE = "deadline"  # the request's time was up
     ABORTED = "aborted"  # the caller gave up
+    FILTERED = "filtered"  # a server withheld the rest
+    OTHER = "other"  # a server's own reason, see `Completion.server_reason`
 
 
 class Effort(StrEnum):
@@ -193,7 +195,14 @@ class InvalidRequest(PonderError, ValueError):
 
 
 class RefusedByEndpoint(InvalidRequest):
-    """What a remote endpoint says of a request that it refuses. Its words may name the endpoint and its insides."""
+    """What a remote endpoint says of a request that it refuses. Its words may name the endpoint and its insides.
+
+    code: the error's code as the endpoint gave it; None: it gave none.
+    """
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class WindowExceeded(InvalidRequest):
@@ -227,6 +236,14 @@ class DataError(PonderError, ValueError):
 
 class SamplerError(PonderError):
     """A sampler (most often a remote endpoint) failed after its retries."""
+
+
+class RateLimited(SamplerError):
+    """A remote endpoint takes no more for now. retry_after: seconds, where it said; None: it did not."""
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class GraderError(PonderError):

@@ -408,7 +408,7 @@ def test_the_modes_wanted_and_no_others():
     assert standard_modes([]) == {}
     capped = standard_modes(["thinking", "consensus"], thinking=64, answer_room=8, temperature=0.5)
     thinking, vote = (mode.settings for mode in capped.values())
-    assert thinking == {"thinking": ThinkingLimits(cap=64), "answer_room": 8}
+    assert thinking == {"thinking": ThinkingLimits(cap=64), "answer_room": 8, "temperature": 0.0}
     assert vote == {**thinking, "temperature": 0.5, "seed": 0}
     texts = ["direct(effort='low')", "consensus(samples=2)"]
     assert list(standard_modes([], strategies=texts)) == texts

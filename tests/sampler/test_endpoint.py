@@ -1,6 +1,7 @@
 """The remote sampler on good and bad days: dialects, bills, retries, limits, and keys that stay secret."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -26,12 +27,15 @@ from ponder.sampler.replies import Replies, apportion
 from ponder.testing.endpoint import Fault, StubEndpoint
 from ponder.testing.script import Say
 from ponder.testing.scripted import ScriptedSampler
+from ponder.think import Reasoner
 from ponder.types import (
     ConfidenceStop,
     Effort,
     FormatError,
     InvalidRequest,
     Phase,
+    RateLimited,
+    RefusedByEndpoint,
     SamplerError,
     SamplingParams,
     StopReason,
@@ -415,10 +419,77 @@ def test_fewer_completions_than_asked_for():
         sample(sampler(stub), ask(n=2))
 
 
-def test_an_unknown_finish_reason_is_named():
-    odd = '{"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "content_filter"}], "usage": {}}'
-    with StubEndpoint(faults=[Fault(garbage=odd)]) as stub, pytest.raises(SamplerError, match="content_filter"):
+def answered(message, finish="stop"):
+    """The one completion of a server that answers like this."""
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": {}})
+    with StubEndpoint(faults=[Fault(garbage=body)]) as stub:
+        return sample(sampler(stub))[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "reason", "kept"),
+    [
+        ("content_filter", StopReason.FILTERED, ""),
+        ("MAX_TOKENS", StopReason.LENGTH, ""),
+        ("eos", StopReason.END, ""),
+        ("insufficient_system_resource", StopReason.OTHER, "insufficient_system_resource"),
+    ],
+)
+def test_any_finish_reason_is_carried_through(word, reason, kept):
+    completion = answered({"content": "a"}, word)
+    assert (completion.text, completion.stop_reason, completion.server_reason) == ("a", reason, kept)
+
+
+def test_a_refusal_and_text_in_parts_are_the_visible_text():
+    assert answered({"content": None, "refusal": "I cannot."}).text == "I cannot."
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    completion = answered({"content": parts})
+    assert (completion.reasoning, completion.text) == ("hm", "ab")
+
+
+def test_parallel_calls_that_share_an_index_are_told_apart_by_their_ids():
+    def piece(id, arguments):
+        function = {"name": "f" if id else None, "arguments": arguments}
+        return {"tool_calls": [{"index": 0, "id": id, "function": function}]}
+
+    deltas = [piece("a", '{"x": 1}'), piece("b", '{"x":'), piece(None, " 2}")]
+    chunks = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}], "usage": {}})
+    replies = Replies(1)
+    pieces = [piece for chunk in chunks for piece in replies.take(chunk)]
+    assert [(each.call, each.name, each.id, each.arguments) for each in pieces] == [
+        (0, "f", "a", '{"x": 1}'),
+        (1, "f", "b", '{"x":'),
+        (1, None, None, " 2}"),
+    ]
+    calls = replies.completions()[0].message.parts
+    assert [(call.id, call.arguments) for call in calls] == [("a", '{"x": 1}'), ("b", '{"x": 2}')]
+
+
+def test_what_nobody_said_is_not_sent():
+    with StubEndpoint(["a"] * 3) as stub:
+        reasoner = Reasoner(sampler(stub))
+        reasoner.ask("x")
+        reasoner.ask("x", temperature=0.0, top_p=0.5)
+        reasoner.ask("x", strategy="consensus(samples=1)")
+    first, second, third = ({key: body.get(key) for key in ("temperature", "top_p")} for body in stub.requests)
+    assert first == {"temperature": None, "top_p": None}
+    assert second == {"temperature": 0.0, "top_p": 0.5}
+    assert third == {"temperature": 1.0, "top_p": None}
+
+
+def test_a_full_server_says_when_to_come_back():
+    fault = Fault(status=429, headers={"Retry-After": "90"})
+    with StubEndpoint(faults=[fault]) as stub, pytest.raises(RateLimited) as full:
         sample(sampler(stub))
+    assert full.value.retry_after == 90
+
+
+def test_the_code_of_a_refusal_is_kept():
+    body = '{"error": {"message": "too long", "code": "context_length_exceeded"}}'
+    with StubEndpoint(faults=[Fault(status=400, body=body)]) as stub, pytest.raises(RefusedByEndpoint) as refused:
+        sample(sampler(stub))
+    assert refused.value.code == "context_length_exceeded"
 
 
 # Limits ---------------------------------------------------------------------------------------------------------------

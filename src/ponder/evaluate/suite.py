@@ -40,8 +40,8 @@ def standard_modes(
         raise InvalidRequest("a consensus needs samples of 2 or more, which are 1")
     if effort is None and thinking is None:
         effort = Effort.HIGH
-    thinks = direct(effort=effort, thinking=thinking, answer_room=answer_room)
-    made: dict[str, Strategy] = {"direct": direct(effort=Effort.NONE), "thinking": thinks}
+    thinks = direct(effort=effort, thinking=thinking, answer_room=answer_room, temperature=0.0)
+    made: dict[str, Strategy] = {"direct": direct(effort=Effort.NONE, temperature=0.0), "thinking": thinks}
     if modes is not None:
         made = {name: mode for name, mode in made.items() if name in modes}
     if samples > 1 and (modes is None or "consensus" in modes):

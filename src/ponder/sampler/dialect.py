@@ -43,8 +43,6 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
     body: dict[str, Any] = {
         "model": model,
         "messages": list(_messages(request, dialect)),
-        "temperature": params.temperature,
-        "top_p": params.top_p,
         "stream": stream,
     }
     if stream:
@@ -52,6 +50,8 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
     if dialect is not Dialect.DEEPSEEK:
         body["n"] = request.n
     optional = {
+        "temperature": None if "temperature" in request.unsaid else params.temperature,
+        "top_p": None if "top_p" in request.unsaid else params.top_p,
         "max_completion_tokens" if dialect is Dialect.OPENAI else "max_tokens": params.max_tokens,
         "seed": params.seed,
         "stop": list(request.stop) or None,

@@ -29,21 +29,22 @@ from ponder.sampler.protocol import (
     estimated_tokens,
 )
 from ponder.sampler.replies import Replies, until
-from ponder.types import InvalidRequest, RefusedByEndpoint, SamplerError, TopLogprobs
+from ponder.types import InvalidRequest, RateLimited, RefusedByEndpoint, SamplerError, TopLogprobs
 
 T = TypeVar("T")
 
 KEYS_BY_HOST = {"api.openai.com": "OPENAI_API_KEY", "api.deepseek.com": "DEEPSEEK_API_KEY"}
 ANY_KEY = "PONDER_API_KEY"
+BUSY = frozenset({429, 503, 529})  # statuses by which a server says that it takes no more for now
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
 
 
 class Retry(Exception):
     """An attempt that may be made again, after `wait` seconds where the server says so."""
 
-    def __init__(self, why: str, wait: float | None = None) -> None:
+    def __init__(self, why: str, wait: float | None = None, status: int | None = None) -> None:
         super().__init__(why)
-        self.wait = wait
+        self.wait, self.status = wait, status
 
 
 class EndpointSampler:
@@ -209,15 +210,18 @@ class EndpointSampler:
 
     async def _pause(self, error: Exception, tried: int) -> None:
         """Wait before the next attempt, or raise SamplerError where there is none."""
-        wait = error.wait if isinstance(error, Retry) else None
+        wait, status = (error.wait, error.status) if isinstance(error, Retry) else (None, None)
         attempts = f"{tried + 1} attempt{'s' if tried else ''}"
+        why = None
         if tried >= self._retries:
-            raise SamplerError(f"{self._where} failed after {attempts}: {self._explained(error)}") from error
-        if wait is not None and wait > self._max_wait:
-            raise SamplerError(
+            why = f"{self._where} failed after {attempts}: {self._explained(error)}"
+        elif wait is not None and wait > self._max_wait:
+            why = (
                 f"{self._where} asks to wait {wait:.0f} s, longer than max_wait ({self._max_wait:g} s): "
                 f"{self._explained(error)}"
-            ) from error
+            )
+        if why is not None:
+            raise (RateLimited(why, retry_after=wait) if status in BUSY else SamplerError(why)) from error
         doubled = min(self._max_wait, self._backoff * 2**tried)
         await asyncio.sleep(wait if wait is not None else doubled * random.uniform(0.5, 1.0))
 
@@ -238,11 +242,11 @@ class EndpointSampler:
     def _refuse(self, response: http.HttpResponse, body: bytes) -> None:
         status, said = response.status, self._scrubbed(_complaint(body))
         if status in RETRIED:
-            raise Retry(f"status {status}: {said}", _retry_after(response.headers.get("retry-after")))
+            raise Retry(f"status {status}: {said}", _retry_after(response.headers.get("retry-after")), status)
         if status in (401, 403):
             raise SamplerError(f"{self._where} refuses the API key (status {status}): set api_key or {ANY_KEY}: {said}")
         if 400 <= status < 500:
-            raise RefusedByEndpoint(f"{self._where} refuses the request (status {status}): {said}")
+            raise RefusedByEndpoint(f"{self._where} refuses the request (status {status}): {said}", code=_code(body))
         raise SamplerError(f"{self._where} answered with status {status}: {said}")
 
     async def _model_name(self) -> str:
@@ -297,6 +301,16 @@ def _object(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Retry(f"the answer is not the JSON it should be ({len(body)} bytes)")
     return found
+
+
+def _code(body: bytes) -> str | None:
+    """The code of an error response."""
+    try:
+        error = json.loads(body).get("error")
+        code = error.get("code") if isinstance(error, dict) else None
+    except (ValueError, AttributeError):
+        return None
+    return code if isinstance(code, str) else None
 
 
 def _complaint(body: bytes) -> str:

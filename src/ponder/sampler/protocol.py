@@ -95,6 +95,7 @@ class Request:
     logprobs: a stream's pieces of the answer come with their tokens.
     seconds: wall time from submission; what is there when it is up is given back, with StopReason.DEADLINE.
     tenant: whose prefixes may be shared: cached keys and values of one tenant are never served to another.
+    unsaid: fields of `params` that hold a default of ours: an endpoint is not sent them, so that its own defaults hold.
     """
 
     prompt: Conversation | tuple[int, ...]
@@ -113,6 +114,7 @@ class Request:
     seconds: float | None = None
     next_turn: NextTurn = NextTurn.NONE
     tenant: str = ""
+    unsaid: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,7 @@ class Completion:
 
     dropped_turns: how many messages `Truncation.AUTO` left out of the prompt.
     usage_estimated: some of the usage is not as a server counted it, but shared out (a remote endpoint).
+    server_reason: why it ended in a server's own word, where the stop reason is OTHER.
     """
 
     message: Message
@@ -130,6 +133,12 @@ class Completion:
     segments: tuple[Segment, ...] = ()
     dropped_turns: int = 0
     usage_estimated: bool = False
+    server_reason: str = ""
+
+    @property
+    def answers(self) -> bool:
+        """Whether it came to an answer: it is not empty, and nothing cut it off."""
+        return self.stop_reason in (StopReason.END, StopReason.STOP) and bool(self.text.strip())
 
     @property
     def segment(self) -> Segment | None:

@@ -13,9 +13,14 @@ from ponder.types import Phase, SamplerError, StopReason, Usage
 
 FINISHES = {
     "stop": StopReason.END,
+    "eos": StopReason.END,
+    "end_turn": StopReason.END,
     "tool_calls": StopReason.END,
     "function_call": StopReason.END,
+    "stop_sequence": StopReason.STOP,
     "length": StopReason.LENGTH,
+    "max_tokens": StopReason.LENGTH,
+    "content_filter": StopReason.FILTERED,
 }
 
 
@@ -38,28 +43,29 @@ class PartialChoice:
     reasoning: str = ""
     finish: str | None = None
     met_stop: bool = False
-    calls: dict[int, PartialCall] = field(default_factory=dict)  # by the server's index, in the order of their coming
+    calls: dict[int, PartialCall] = field(default_factory=dict)  # by our own number, in the order of their coming
+    numbers: dict[int, int] = field(default_factory=dict)  # of the latest call of each index of the server's
 
     def take(self, piece: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A `message` or a streamed `delta`, under any of the reasoning fields."""
-        thought = piece.get("reasoning") or piece.get("reasoning_content") or ""
+        thought, said = _texts(piece)
         if thought:
             self.reasoning += thought
             yield Delta(self.index, Phase.THINK, thought)
-        said = piece.get("content") or ""
         if said:
             self.text += said
             yield Delta(self.index, Phase.ANSWER, said)
         for place, call in enumerate(piece.get("tool_calls") or []):
-            key = call.get("index", place)
-            if key not in self.calls:
+            number = self.numbers.get(call.get("index", place))
+            if number is None or call.get("id") not in (None, "", self.calls[number].id):
                 yield from self._show_names()  # the calls before it are over
-            yield from self._take_call(self.calls.setdefault(key, PartialCall()), call, list(self.calls).index(key))
+                number = self.numbers[call.get("index", place)] = len(self.calls)
+                self.calls[number] = PartialCall(id=call.get("id") or None)
+            yield from self._take_call(self.calls[number], call, number)
 
     def _take_call(self, made: PartialCall, call: dict[str, Any], number: int) -> Iterator[CallDelta]:
         function = call.get("function") or {}
         name, arguments = function.get("name") or "", function.get("arguments") or ""
-        made.id = made.id or call.get("id") or None
         if not made.shown:
             made.name += name
         elif name not in ("", made.name):  # some servers repeat it
@@ -91,10 +97,17 @@ class PartialChoice:
         return Message(Role.ASSISTANT, tuple(parts))
 
     def stop_reason(self) -> StopReason:
-        if self.finish not in FINISHES:
-            raise SamplerError(f"the endpoint ended a completion with the finish reason {self.finish!r}")
-        reason = FINISHES[self.finish]
+        reason = FINISHES.get((self.finish or "").lower(), StopReason.OTHER)
         return StopReason.STOP if reason is StopReason.END and self.met_stop else reason
+
+
+def _texts(piece: dict[str, Any]) -> tuple[str, str]:
+    """(thinking, visible text) of a piece. A refusal is what the model says. Some servers write parts, not a text."""
+    thought, said = piece.get("reasoning") or piece.get("reasoning_content") or "", piece.get("content") or ""
+    if isinstance(said, list):
+        thought += "".join(str(part.get("thinking", "")) for part in said if part.get("type") == "thinking")
+        said = "".join(str(part.get("text", "")) for part in said)
+    return thought, said + (piece.get("refusal") or "")
 
 
 class Replies:
@@ -134,7 +147,11 @@ class Replies:
         bills, exact = share_out(self._usage, choices)
         return [
             Completion(
-                message=choice.message(), stop_reason=choice.stop_reason(), usage=bill, usage_estimated=not exact
+                message=choice.message(),
+                stop_reason=choice.stop_reason(),
+                usage=bill,
+                usage_estimated=not exact,
+                server_reason=(choice.finish or "") if choice.stop_reason() is StopReason.OTHER else "",
             )
             for choice, bill in zip(choices, bills, strict=True)
         ]

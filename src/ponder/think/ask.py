@@ -40,8 +40,8 @@ class Ask:
     thinking: the same as limits in tokens, over all contexts of a folded thought.
     answer_room: tokens kept for the answer; None: an eighth of the window, at most half of `max_tokens`.
     max_tokens: of each completion, thinking included; None: as many as the window holds.
-    temperature: None: the strategy's own.
-    top_p, top_k, min_p, logit_bias, stop_ids, top_logprobs: see `SamplingParams`.
+    temperature, top_p: None: the strategy's own and 1, or an endpoint's own defaults.
+    top_k, min_p, logit_bias, stop_ids, top_logprobs: see `SamplingParams`.
     seed: of the first sample; sample i uses seed + i. None: drawn from the operating system.
     stop: strings at which a visible answer ends.
     logprobs: whether the pieces of a streamed answer come with their tokens.
@@ -63,7 +63,7 @@ class Ask:
     answer_room: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
-    top_p: float = 1.0
+    top_p: float | None = None
     top_k: int = 0
     min_p: float = 0.0
     seed: int | None = None
@@ -103,24 +103,27 @@ class Ask:
         capabilities: Capabilities,
         *,
         n: int,
-        temperature: float,
+        temperature: float | None = None,
         max_tokens: int | None = None,
         deadline: float | None = None,
     ) -> Request:
         """What a sampler is asked for `n` samples.
 
-        temperature: where the ask leaves it open. max_tokens: the share of a budget, beside the ask's own limit.
+        temperature: where the ask leaves it open; None: greedy, or an endpoint's own default.
+        max_tokens: the share of a budget, beside the ask's own limit.
         deadline: the earlier of the ask's and a budget's.
         """
         max_tokens = min((each for each in (self.max_tokens, max_tokens) if each is not None), default=None)
         thinking, room, max_tokens = self._limits(capabilities, max_tokens)
+        temperature = temperature if self.temperature is None else self.temperature
+        said = {"temperature": temperature, "top_p": self.top_p}
         return Request(
             prompt=self.prompt,
             params=SamplingParams(
                 max_tokens=max_tokens,
-                temperature=temperature if self.temperature is None else self.temperature,
+                temperature=0.0 if temperature is None else temperature,
                 top_k=self.top_k,
-                top_p=self.top_p,
+                top_p=1.0 if self.top_p is None else self.top_p,
                 min_p=self.min_p,
                 seed=self.seed,
                 stop_ids=self.stop_ids,
@@ -143,6 +146,7 @@ class Ask:
             seconds=None if deadline is None else max(LEAST_SECONDS, deadline - time.monotonic()),
             next_turn=self.next_turn if n == 1 else NextTurn.NONE,
             tenant=self.tenant,
+            unsaid=frozenset(name for name, value in said.items() if value is None),
         )
 
     def _limits(self, capabilities: Capabilities, max_tokens: int | None) -> tuple[ThinkingLimits, int, int | None]:
@@ -170,7 +174,7 @@ class AskSettings(TypedDict, total=False):
     answer_room: int | None
     max_tokens: int | None
     temperature: float | None
-    top_p: float
+    top_p: float | None
     top_k: int
     min_p: float
     seed: int | None

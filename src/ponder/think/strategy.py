@@ -128,13 +128,21 @@ class Ledger:
 class Samples:
     """Some samples of an ask: iterate over their events, then read what came of them.
 
-    n: how many; fewer where the budget holds fewer. temperature: where the ask leaves it open. are_choices: they are
-    the answer's choices, in their order.
+    n: how many; fewer where the budget holds fewer.
+    temperature: where the ask leaves it open, see `Ask.request`.
+    are_choices: they are the answer's choices, in their order.
     finished: completions by sample number. cut: why they were ended early. Each may be drawn once.
     """
 
     def __init__(
-        self, ask: Ask, sampler: Sampler, ledger: Ledger, n: int, *, temperature: float, are_choices: bool = False
+        self,
+        ask: Ask,
+        sampler: Sampler,
+        ledger: Ledger,
+        n: int,
+        *,
+        temperature: float | None = None,
+        are_choices: bool = False,
     ) -> None:
         self.finished: dict[int, Completion] = {}
         self.cut: Cut | None = None

@@ -13,7 +13,7 @@ from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask, AskSettings, checked
 from ponder.think.events import Event, Graded
 from ponder.think.strategy import Demand, Ledger, Samples, check_one_answer
-from ponder.types import InvalidRequest, Phase, StopReason
+from ponder.types import InvalidRequest, Phase
 
 TEMPERATURE = 1.0
 CHOICES = ("verifier", "likelihood")
@@ -51,7 +51,7 @@ class BestOf:
 
     async def _grade(self, ask: Ask, completion: Completion, sampler: str) -> Grade:
         """What is empty or was cut off gets 0. A verifier runs on a thread of its own."""
-        if completion.stop_reason not in (StopReason.END, StopReason.STOP) or not completion.text.strip():
+        if not completion.answers:
             return Grade(score=0.0, why="no answer")
         if self.by == "verifier":
             assert ask.verifier is not None

@@ -11,7 +11,7 @@ from ponder.tasks.graders import same_value
 from ponder.think.ask import Ask, AskSettings, Same, checked
 from ponder.think.events import Event, Vote, Voted
 from ponder.think.strategy import Demand, Ledger, Samples, check_one_answer
-from ponder.types import InvalidRequest, StopReason
+from ponder.types import InvalidRequest
 
 TEMPERATURE = 1.0
 
@@ -69,7 +69,7 @@ def count_votes(completions: Mapping[int, Completion], same: Same) -> tuple[Vote
     equal ones that of the earliest sample."""
     groups: list[list[int]] = []
     for sample in sorted(completions):
-        if not votes(completions[sample]):
+        if not completions[sample].answers:
             continue
         for group in groups:
             if same(completions[group[0]].text, completions[sample].text):
@@ -79,8 +79,3 @@ def count_votes(completions: Mapping[int, Completion], same: Same) -> tuple[Vote
             groups.append([sample])
     groups.sort(key=lambda group: (-len(group), group[0]))
     return tuple(Vote(completions[group[0]].text, tuple(group)) for group in groups)
-
-
-def votes(completion: Completion) -> bool:
-    """Whether a completion came to an answer."""
-    return completion.stop_reason in (StopReason.END, StopReason.STOP) and bool(completion.text.strip())

@@ -11,8 +11,6 @@ from ponder.think.ask import Ask, AskSettings, checked
 from ponder.think.events import Event
 from ponder.think.strategy import Demand, Ledger, Samples
 
-TEMPERATURE = 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Direct:
@@ -27,14 +25,14 @@ class Direct:
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
         ask = ask.override(**self.settings)
-        samples = Samples(ask, sampler, ledger, ask.n, temperature=TEMPERATURE, are_choices=True)
+        samples = Samples(ask, sampler, ledger, ask.n, are_choices=True)
         async for event in samples:
             yield event
         yield samples.answer(next(iter(samples.completions), None))
 
 
 def direct(**settings: Unpack[AskSettings]) -> Direct:
-    """One sample (`n` of them for an ask of more), greedy unless told otherwise.
+    """One sample (`n` of them for an ask of more), greedy unless told otherwise; an endpoint's own default there.
 
     settings: hold for its samples, whatever the ask says. Raises InvalidRequest for both an effort and
     `thinking`.
