@@ -25,7 +25,7 @@ import re
 from random import Random
 
 from ponder.tasks.families.countdown import Countdown, Telling, answer_of, hits, parse_question
-from ponder.tasks.families.countdown_search import HIGH, LOW, Chain, Search, join, solve
+from ponder.tasks.families.working.countdown_search import HIGH, LOW, Chain, Search, join, solve
 from ponder.tasks.protocol import Demonstration, Problem, Try
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families import long_multiplication
-from ponder.tasks.families.family import number_of_digits, size_at
 from ponder.tasks.families.products import GYM, Products
+from ponder.tasks.families.working import long_multiplication
+from ponder.tasks.families.working.family import number_of_digits, size_at
 from ponder.tasks.protocol import Demonstration, Problem
 
 

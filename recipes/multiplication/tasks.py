@@ -9,10 +9,10 @@ begin at any place of their alphabet (index hints at random offsets, arXiv 2402.
 import re
 from random import Random
 
-from ponder.tasks.families import long_multiplication
-from ponder.tasks.families.family import number_of_digits, size_at
-from ponder.tasks.families.long_multiplication import PLACES, TERMS
 from ponder.tasks.families.products import GYM, VARIED, VARIED_PAIRS, Products
+from ponder.tasks.families.working import long_multiplication
+from ponder.tasks.families.working.family import number_of_digits, size_at
+from ponder.tasks.families.working.long_multiplication import PLACES, TERMS
 from ponder.tasks.protocol import Demonstration, Problem
 
 LONGEST = 6

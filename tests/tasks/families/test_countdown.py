@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import ponder
 from ponder.tasks.families.countdown import FORMAT, GYM, Countdown, evaluate_expression
-from ponder.tasks.families.countdown_search import Search, draw_chain, solve
+from ponder.tasks.families.working.countdown_search import Search, draw_chain, solve
 from ponder.tasks.gym import GymTask, gym_dataset
 from ponder.tasks.protocol import Problem, SelfChecking, Try, without_marks
 from ponder.tasks.registry import load_task

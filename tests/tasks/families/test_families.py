@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families import FAMILIES
-from ponder.tasks.families.long_multiplication import tries
+from ponder.tasks.families.working.long_multiplication import tries
 from ponder.tasks.gym import GymTask, UndrawableItem
 from ponder.tasks.protocol import DemonstratedTask, without_marks
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.tasks.families import FAMILIES
-from ponder.tasks.families.euclid import euclid
 from ponder.tasks.families.gcd import GYM
+from ponder.tasks.families.working.euclid import euclid
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Problem, without_marks
 from ponder.tokenizer import Tokenizer

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ponder.tasks.families.long_multiplication import MULTIPLIER, PLACES, TERMS
 from ponder.tasks.families.products import GYM, Products
+from ponder.tasks.families.working.long_multiplication import MULTIPLIER, PLACES, TERMS
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import SelfChecking, Try, find_mistakes, without_marks
 from ponder.tasks.registry import load_task

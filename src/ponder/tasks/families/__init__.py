@@ -8,7 +8,6 @@ from ponder.tasks.families.chain_sum import ChainSum
 from ponder.tasks.families.count_bits import CountBits
 from ponder.tasks.families.countdown import Countdown
 from ponder.tasks.families.decimal_chain_sum import DecimalChainSum
-from ponder.tasks.families.family import Family
 from ponder.tasks.families.fraction_simplification import FractionSimplification
 from ponder.tasks.families.gcd import Gcd
 from ponder.tasks.families.isomorphic_strings import IsomorphicStrings
@@ -29,6 +28,7 @@ from ponder.tasks.families.string_synthesis import StringSynthesis
 from ponder.tasks.families.syllogism import Syllogism
 from ponder.tasks.families.word_sequence_reversal import WordSequenceReversal
 from ponder.tasks.families.word_sorting import WordSorting
+from ponder.tasks.families.working.family import Family
 
 FAMILIES: dict[str, Family] = {
     family.name: family

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import lowest_first
-from ponder.tasks.families.division import divide
-from ponder.tasks.families.family import Family
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import divide, lowest_first
+from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 

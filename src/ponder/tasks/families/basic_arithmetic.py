@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from math import gcd, isqrt
 from random import Random
 
-from ponder.tasks.families import long_multiplication
-from ponder.tasks.families.columns import (
+from ponder.tasks.families.working import long_multiplication
+from ponder.tasks.families.working.columns import (
     difference,
     lowest_first,
     multiply,
@@ -15,8 +15,8 @@ from ponder.tasks.families.columns import (
     signed_sum,
     times_digit_onto,
 )
-from ponder.tasks.families.family import Family, beyond, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 VARIED = ("What is {expression}?", "Compute {expression}.", "Evaluate {expression}.", "{expression} =")
@@ -88,13 +88,13 @@ def reckon(part: list[str], rng: Random) -> Iterator[tuple[str, str]]:
             product = state.sum
         yield long_multiplication.closing(product).removeprefix("\n"), ""
     elif part[1] == "/":
-        yield from divide(int(part[0]), int(part[2]), rng)
+        yield from divide_in_contexts(int(part[0]), int(part[2]), rng)
     else:
         terms = signed_terms(part)
         yield "\n".join(signed_sum(terms, Slips(rng, SLIP_PROBABILITY / 2, 2 * len(terms)))[0]), ""
 
 
-def divide(dividend: int, divisor: int, rng: Random) -> Iterator[tuple[str, str]]:
+def divide_in_contexts(dividend: int, divisor: int, rng: Random) -> Iterator[tuple[str, str]]:
     """Rounded down: digit by digit, each guessed, multiplied and taken away; too much is seen by the borrow that is
     left over. The state holds the quotient's parts and the rest."""
     rest, by = abs(dividend), abs(divisor)

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from functools import cache
 from random import Random
 
-from ponder.tasks.families.family import Family, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY
-from ponder.tasks.families.words import dictionary, running_text, story_sentences
+from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY
+from ponder.tasks.families.working.words import dictionary, running_text, story_sentences
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem, mistake
 

@@ -14,8 +14,8 @@ from datetime import date, timedelta
 from random import Random
 from typing import Any
 
-from ponder.tasks.families.from_gym import FromGym
-from ponder.tasks.families.slips import noticed_slip
+from ponder.tasks.families.working.family import FromGym
+from ponder.tasks.families.working.slips import noticed_slip
 from ponder.tasks.protocol import Demonstration, Problem
 
 YEAR = 2022

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import signed_sum
-from ponder.tasks.families.family import Family, beyond, number_of_digits, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import signed_sum
+from ponder.tasks.families.working.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem
 
 GYM = ("State the final answer to the following arithmetic problem: {chain} =",)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.family import Family, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY
+from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY
 from ponder.tasks.protocol import Demonstration, Problem, mistake
 
 GYM = ("How many 1 bits are there in the binary representation of the number {number}?",)

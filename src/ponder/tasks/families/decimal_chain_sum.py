@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal, DefaultContext, localcontext
 from random import Random
 
-from ponder.tasks.families.columns import LABELS, add, difference, lowest_first, signed_sum
-from ponder.tasks.families.family import Family, beyond, number_of_digits, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import LABELS, add, difference, lowest_first, signed_sum
+from ponder.tasks.families.working.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ("State the final answer to the following arithmetic problem: {chain} =",)
@@ -73,7 +73,7 @@ def folded_sum(whole: list[int], slips: Slips) -> tuple[list[str], int, list[Fol
     Returns the last thought's lines, the value and the folds; the first only writes the terms lowest digit first.
     """
     terms = {f"{LABELS[i]}{'-' if term < 0 else '+'}": lowest_first(abs(term)) for i, term in enumerate(whole)}
-    folds = [Fold("", state(terms))]
+    folds = [Fold("", terms_text(terms))]
     while True:
         plus, minus = ([name for name in terms if name[1] == sign] for sign in "+-")
         if len(plus) == len(minus) == 1:
@@ -85,9 +85,9 @@ def folded_sum(whole: list[int], slips: Slips) -> tuple[list[str], int, list[Fol
         terms[first] = total
         if len(terms) == 1:
             return [line], sum(whole), folds
-        folds.append(Fold(line, state(terms)))
+        folds.append(Fold(line, terms_text(terms)))
 
 
-def state(terms: dict[str, str]) -> str:
+def terms_text(terms: dict[str, str]) -> str:
     """The terms with their labels and signs, ` a+5432 b-001`."""
     return "".join(f" {name}{digits}" for name, digits in terms.items())

@@ -6,10 +6,10 @@ import re
 from math import gcd
 from random import Random
 
-from ponder.tasks.families.division import divide
-from ponder.tasks.families.euclid import euclid
-from ponder.tasks.families.family import Family
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import divide
+from ponder.tasks.families.working.euclid import euclid
+from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Grade, GradeStatus, Problem
 
 GYM = ("Simplify the fraction {fraction} to its lowest terms. Give only the simplified fraction as your final answer.",)
@@ -61,16 +61,16 @@ class FractionSimplification(Family):
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         """The very fraction in lowest terms, plain or as LaTeX."""
-        terms = parse(answer)
+        terms = parse_fraction(answer)
         if terms is None:
             return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is no fraction")
-        return Grade(score=float(terms == parse(problem.answer)))
+        return Grade(score=float(terms == parse_fraction(problem.answer)))
 
     def same(self, a: str, b: str) -> bool:
-        return a.strip() == b.strip() or (parse(a) is not None and parse(a) == parse(b))
+        return a.strip() == b.strip() or (parse_fraction(a) is not None and parse_fraction(a) == parse_fraction(b))
 
 
-def parse(text: str) -> tuple[int, int] | None:
+def parse_fraction(text: str) -> tuple[int, int] | None:
     """Numerator and denominator as they stand."""
     match = FRACTION.fullmatch(text.strip())
     if match is None:

@@ -6,8 +6,8 @@ from functools import reduce
 from math import gcd
 from random import Random
 
-from ponder.tasks.families.euclid import euclid, several
-from ponder.tasks.families.family import Family
+from ponder.tasks.families.working.euclid import euclid, several
+from ponder.tasks.families.working.family import Family
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ("Find the Greatest Common Divisor (GCD) of these numbers: {numbers}. Give only the GCD as your final answer.",)

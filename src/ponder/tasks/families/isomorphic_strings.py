@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 from random import Random
 
-from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.working.family import Family, size_at
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 

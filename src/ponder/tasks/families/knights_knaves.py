@@ -11,8 +11,8 @@ from itertools import product
 from random import Random
 from typing import Any
 
-from ponder.tasks.families.from_gym import FromGym
-from ponder.tasks.families.slips import noticed_slip
+from ponder.tasks.families.working.family import FromGym
+from ponder.tasks.families.working.slips import noticed_slip
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem
 
 TRIALS_PER_CONTEXT = 2
@@ -44,7 +44,7 @@ class KnightsKnaves(FromGym):
                 lines = []
             lines.append(f"try {' '.join(trial)}")
             for who, statement, speaker in zip(trial, statements, truthful, strict=True):
-                working, value = evaluate(statement, letters, truthful)
+                working, value = evaluate_statement(statement, letters, truthful)
                 fits = value == speaker
                 lines.append(f"{who}: {working} is {mark(value)} {'ok' if fits else 'no'}")
                 if not fits:
@@ -74,10 +74,10 @@ def claim(statement: Any, named: list[str]) -> str:
     kind, *parts = plain(statement)
     if kind in ("+", "-"):
         return f"{named[parts[0]]}{kind}"
-    return joined(kind, [claim(part, named) if is_claim(part) else f"({claim(part, named)})" for part in parts])
+    return in_words(kind, [claim(part, named) if is_claim(part) else f"({claim(part, named)})" for part in parts])
 
 
-def evaluate(statement: Any, letters: str, truthful: tuple[bool, ...]) -> tuple[str, bool]:
+def evaluate_statement(statement: Any, letters: str, truthful: tuple[bool, ...]) -> tuple[str, bool]:
     """A statement in letters with the value of every part behind it, and its own value."""
     kind, *parts = plain(statement)
     if kind in ("+", "-"):
@@ -85,10 +85,10 @@ def evaluate(statement: Any, letters: str, truthful: tuple[bool, ...]) -> tuple[
         return f"{letters[parts[0]]}{kind}{mark(value)}", value
     texts, values = [], []
     for part in parts:
-        text, value = evaluate(part, letters, truthful)
+        text, value = evaluate_statement(part, letters, truthful)
         texts.append(text if is_claim(part) else f"({text}){mark(value)}")
         values.append(value)
-    return joined(kind, texts), combined(kind, values)
+    return in_words(kind, texts), combined(kind, values)
 
 
 def combined(kind: str, values: list[bool]) -> bool:
@@ -105,7 +105,7 @@ def combined(kind: str, values: list[bool]) -> bool:
             return values[0] == values[1]
 
 
-def joined(kind: str, parts: list[str]) -> str:
+def in_words(kind: str, parts: list[str]) -> str:
     if kind == "not":
         return f"not {parts[0]}"
     if kind == "->":

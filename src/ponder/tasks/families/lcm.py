@@ -11,11 +11,10 @@ from __future__ import annotations
 from math import gcd, lcm
 from random import Random
 
-from ponder.tasks.families.columns import multiply, multiply_steps
-from ponder.tasks.families.division import divide
-from ponder.tasks.families.euclid import euclid, several
-from ponder.tasks.families.family import Family
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import divide, multiply, multiply_steps
+from ponder.tasks.families.working.euclid import euclid, several
+from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ("Find the Least Common Multiple (LCM) of these numbers: {numbers}",)
@@ -58,21 +57,21 @@ class Lcm(Family):
                 lines, number = divide_out(number, other, rng)
                 thoughts.append("\n".join(lines))
                 now = f"{number} by {parts[i + 1]}" if i + 1 < len(parts) else ""
-                states.append(state(parts, now, left) if now else state([*parts, number], "", left))
+                states.append(state_text(parts, now, left) if now else state_text([*parts, number], "", left))
             parts = [*parts, number]
         while len(parts) > 1:
             a, b, *rest = parts
             lines, product = multiply(a, b, Slips(rng, SLIP_PROBABILITY, multiply_steps(a, b)))
             thoughts.append("\n".join([*lines, str(product)]))
             parts = [product, *rest]
-            states.append(state(parts, "", []))
+            states.append(state_text(parts, "", []))
         if len(numbers) == 2:
             return Demonstration(reasoning="\n".join(thoughts), answer=str(product))
         folds = tuple(Fold(thought, after) for thought, after in zip(thoughts[:-1], states[:-1], strict=True))
         return Demonstration(reasoning=thoughts[-1], answer=str(product), folds=folds)
 
 
-def state(parts: list[int], now: str, left: list[int]) -> str:
+def state_text(parts: list[int], now: str, left: list[int]) -> str:
     """What is known between two thoughts: the parts, the number in hand and the part to hold it against, and the
     numbers still untouched. With none left the parts are multiplied."""
     if not now and left:

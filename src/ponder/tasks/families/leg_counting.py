@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import highest_first, lowest_first, times_digit_onto
-from ponder.tasks.families.family import Family, beyond, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import highest_first, lowest_first, times_digit_onto
+from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = (

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.family import Family, beyond, size_at
-from ponder.tasks.families.words import dictionary, running_text
+from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.words import dictionary, running_text
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ('How many times does the letter "{letter}" appear in the text: "{text}"?',)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.from_gym import FromGym
-from ponder.tasks.families.slips import noticed_slip
+from ponder.tasks.families.working.family import FromGym
+from ponder.tasks.families.working.slips import noticed_slip
 from ponder.tasks.protocol import Demonstration, Problem
 
 CELLS = "abcdefghijklmnop"

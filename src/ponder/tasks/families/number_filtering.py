@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.comparing import number_key, verdicts
-from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.working.comparing import number_key, verdicts
+from ponder.tasks.families.working.family import Family, size_at
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 

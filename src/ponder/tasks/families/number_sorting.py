@@ -6,8 +6,8 @@ import json
 from random import Random
 from typing import Any
 
-from ponder.tasks.families.comparing import insertions, number_key, verdicts
-from ponder.tasks.families.family import Family, size_at
+from ponder.tasks.families.working.comparing import insertions, number_key, verdicts
+from ponder.tasks.families.working.family import Family, size_at
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem
 
 GYM = (

@@ -9,10 +9,10 @@ from __future__ import annotations
 from decimal import Decimal, DefaultContext, localcontext
 from random import Random
 
-from ponder.tasks.families.columns import lowest_first, multiply, multiply_steps
-from ponder.tasks.families.euclid import take_away
-from ponder.tasks.families.family import Family, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import lowest_first, multiply, multiply_steps
+from ponder.tasks.families.working.euclid import take_away
+from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import number
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem
 

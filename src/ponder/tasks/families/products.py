@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import prod
 from random import Random
 
-from ponder.tasks.families import long_multiplication
-from ponder.tasks.families.columns import multiply, multiply_steps
-from ponder.tasks.families.family import Family, beyond, number_of_digits, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working import long_multiplication
+from ponder.tasks.families.working.columns import multiply, multiply_steps
+from ponder.tasks.families.working.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem, Try
 
 GYM = ("Solve the following multiplication: {product}. Give only the result as your final answer.",)

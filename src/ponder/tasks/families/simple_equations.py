@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import add, highest_first, lowest_first, subtract, times_digit_onto
-from ponder.tasks.families.family import Family, size_at
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.columns import add, highest_first, lowest_first, subtract, times_digit_onto
+from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem
 
 GYM = (
@@ -37,7 +37,7 @@ class SimpleEquations(Family):
             result = factor * value + constant
             if not factor:  # the dataset's 0 = 0: no answer can be found
                 continue
-            if len("\n".join(solve(factor, constant, result, "x", Slips(rng, 0, 0)))) <= MAX_WORKING:
+            if len("\n".join(solve_equation(factor, constant, result, "x", Slips(rng, 0, 0)))) <= MAX_WORKING:
                 break
         variable = rng.choice("abcdefghijklmnopqrstuvwxyz")
         question = self.word(rng, GYM, VARIED).format(
@@ -50,7 +50,7 @@ class SimpleEquations(Family):
         factor, constant = problem.metadata["factor"], problem.metadata["constant"]
         result, variable = problem.metadata["result"], problem.metadata["variable"]
         slips = Slips(rng, SLIP_PROBABILITY, 3 * len(str(result)))
-        lines = solve(factor, constant, result, variable, slips)
+        lines = solve_equation(factor, constant, result, variable, slips)
         return Demonstration(reasoning="\n".join(lines), answer=lines[-1])
 
 
@@ -78,7 +78,7 @@ def left_side(factor: int, constant: int, variable: str) -> str:
     return f"{'-' if factor < 0 else ''}{size}{tail}"
 
 
-def solve(factor: int, constant: int, result: int, variable: str, slips: Slips) -> list[str]:
+def solve_equation(factor: int, constant: int, result: int, variable: str, slips: Slips) -> list[str]:
     """The lines of the working; the last is the value."""
     if factor < 0:  # the other way round: every sign turns
         factor, constant, result = -factor, -constant, -result
@@ -104,7 +104,7 @@ def solve(factor: int, constant: int, result: int, variable: str, slips: Slips) 
             row, n = times(n, by, slips)
             lines.append(row)
         a, n = a[1:], n[1:]
-    return lines + divide(a, n, slips)
+    return lines + divide_exactly(a, n, slips)
 
 
 def times(a: str, digit: str, slips: Slips) -> tuple[str, str]:
@@ -114,7 +114,7 @@ def times(a: str, digit: str, slips: Slips) -> tuple[str, str]:
     return f"{a}*{digit}: {steps} > {digits}", digits
 
 
-def divide(a: str, n: str, slips: Slips) -> list[str]:
+def divide_exactly(a: str, n: str, slips: Slips) -> list[str]:
     """n / a, which comes out, both lowest first; a is 1 or ends in 1, 3, 7 or 9."""
     if a == "1":
         return [f"{a} {n}", highest_first(n)]

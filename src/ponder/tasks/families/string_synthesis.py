@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.counts import count_at, halve, minus, plus, smaller
-from ponder.tasks.families.family import Family
-from ponder.tasks.families.slips import SLIP_PROBABILITY, Slips
+from ponder.tasks.families.working.counts import count_at, halve, minus, plus, smaller
+from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.family import Family
-from ponder.tasks.families.slips import noticed_slip
+from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.slips import noticed_slip
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from random import Random
 
-from ponder.tasks.families.family import Family, beyond, size_at
-from ponder.tasks.families.words import dictionary, running_text
+from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.words import dictionary, running_text
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
 GYM = (

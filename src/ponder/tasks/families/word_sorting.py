@@ -6,9 +6,9 @@ import re
 from functools import cache
 from random import Random
 
-from ponder.tasks.families.comparing import insertions, verdicts
-from ponder.tasks.families.family import Family, size_at
-from ponder.tasks.families.words import dictionary, story_words
+from ponder.tasks.families.working.comparing import insertions, verdicts
+from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.words import dictionary, story_words
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
 GYM = (

@@ -1,6 +1,6 @@
 """Column arithmetic in the smallest steps: one digit at a time, lowest digit first, carries and borrows written out.
 
-Shared by the families that reckon. Every step is an equation that a stranger can check:
+Every step is an equation that can be checked by itself:
 
     8*7+0+5=61      digit times digit, plus the running sum's digit, plus the carry
     8+4+1=13        digit plus digit plus the carry; the tens digit is the next carry
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ponder.tasks.families.slips import Slips
+from ponder.tasks.families.working.slips import Slips
 
 LABELS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -88,7 +88,7 @@ def subtract(a: str, b: str, slips: Slips) -> tuple[str, str]:
 
 def difference(a: str, b: str, slips: Slips) -> tuple[list[str], int]:
     """a - b of any sign, lowest first: lines and value. Nothing is compared: where the last column borrows a ten that
-    nobody has, the line ends in `less`, and the subtraction is done the other way round."""
+    does not exist, the line ends in `less`, and the subtraction is done the other way round."""
     width = max(len(a), len(b))
     a, b = a.ljust(width, "0"), b.ljust(width, "0")
     value = int(a[::-1]) - int(b[::-1])
@@ -119,3 +119,20 @@ def signed_sum(terms: Sequence[int], slips: Slips) -> tuple[list[str], int]:
     if plus and minus:
         lines += difference(plus, minus, slips)[0]
     return lines, sum(terms)
+
+
+def divide(number: int, divisor: int, slips: Slips) -> str:
+    """Long division by a small number, highest digit first: `4871/17: 48:2=34+14 147:8=136+11 111:6=102+9`.
+
+    48 holds 17 twice, and 48 = 34 + 14. A step's number is the remainder before it with the next digit appended; the
+    first has as many digits as the divisor. The quotient's digits, with leading zeros, stand between `:` and `=`.
+    """
+    digits = str(number)
+    first = min(len(digits), len(str(divisor)))
+    steps, remainder = [], ""
+    for digit in (digits[:first], *digits[first:]):
+        top = remainder + digit
+        quotient, rest = divmod(int(top), divisor)
+        remainder = str(rest)
+        steps.append(f" {top}:{quotient}={quotient * divisor}+{slips.result(remainder)}")
+    return f"{number}/{divisor}:{''.join(steps)}"

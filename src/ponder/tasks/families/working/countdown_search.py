@@ -128,7 +128,7 @@ class Search:
                 if k in (i, j):
                     continue
                 for text, value in inner:
-                    yield from joined(text, value, c, (i, j, k))
+                    yield from products_with(text, value, c, (i, j, k))
                 if k > j:
                     yield Head(f"{a}*{b}={a * b}*{c}={a * b * c}", a * b * c, (i, j, k))
                 if c > 1 and a * b % c == 0:
@@ -150,13 +150,13 @@ class Search:
             value = inner.value + number
             if value > 0:
                 text = f"({inner.text}{number:+}={value})"
-                head = rng.choice(list(joined(text, value, self.numbers[k], (*inner.used, i, k))))
+                head = rng.choice(list(products_with(text, value, self.numbers[k], (*inner.used, i, k))))
                 if not self.far(head) and self.solved_by(head) is None and head not in found:
                     found.append(head)
         return found
 
 
-def joined(text: str, value: int, number: int, used: tuple[int, ...]) -> Iterator[Head]:
+def products_with(text: str, value: int, number: int, used: tuple[int, ...]) -> Iterator[Head]:
     """`text` times the number, and through it where it divides."""
     yield Head(f"{text}*{number}={value * number}", value * number, used)
     if number > 1 and value % number == 0:

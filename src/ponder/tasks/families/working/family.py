@@ -1,12 +1,19 @@
-"""What the families share: wording, levels, and grading. A family draws its own problems so that sizes come evenly."""
+"""The base classes of families: wording, levels and grading.
+
+A family draws its own problems, so that every size is equally likely; `FromGym` draws reasoning-gym's.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from random import Random
+from typing import Any
 
 from ponder.tasks.graders import numeric, same_value
+from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
 
@@ -37,6 +44,37 @@ class Family(ABC):
         return rng.choice(gym) if rng.random() < self.gym_wording_share else rng.choice(varied)
 
 
+class FromGym(Family):
+    """A family whose problems are reasoning-gym's own items: for generators too intricate to be written again.
+
+    configs: of the dataset `gym_name`, easy to hard; the level picks among them. The wording is the dataset's.
+    """
+
+    gym_name: str
+    configs: tuple[Mapping[str, object], ...] = ({},)
+
+    @cached_property
+    def dataset(self) -> GymTask:
+        """Built at the first problem, so that the families can be listed without reasoning-gym."""
+        return GymTask(self.gym_name, self.configs[0], harder=self.configs[1:])
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        return replace(self.dataset.sample(rng, level), task=self.name)
+
+    def details(self, problem: Problem) -> dict[str, Any]:
+        """The metadata that the dataset gives with an item."""
+        found: dict[str, Any] = self.dataset.entry(problem)["metadata"]
+        return found
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        """1 for the dataset's own answer, line by line, else 0."""
+        lines, wanted = ([line.rstrip() for line in text.strip().split("\n")] for text in (answer, problem.answer))
+        return Grade(score=float(lines == wanted))
+
+    def same(self, a: str, b: str) -> bool:
+        return a.split() == b.split()
+
+
 def size_at(level: float, low: int, high: int) -> int:
     """The level in [0, 1] as a size in low..high; a uniform level gives every size evenly."""
     return min(high, low + int(level * (high - low + 1)))
@@ -50,5 +88,5 @@ def beyond(level: float, default_level: float) -> tuple[bool, float]:
 
 
 def number_of_digits(rng: Random, digits: int) -> int:
-    """A random number with exactly so many digits (one digit: 0 to 9)."""
+    """A random number with exactly that many digits (one digit: 0 to 9)."""
     return rng.randint(0 if digits == 1 else 10 ** (digits - 1), 10**digits - 1)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import add, lowest_first, subtract
-from ponder.tasks.families.comparing import verdicts
-from ponder.tasks.families.family import beyond, size_at
-from ponder.tasks.families.slips import Slips
+from ponder.tasks.families.working.columns import add, lowest_first, subtract
+from ponder.tasks.families.working.comparing import verdicts
+from ponder.tasks.families.working.family import beyond, size_at
+from ponder.tasks.families.working.slips import Slips
 
 
 def count_at(rng: Random, level: float, default_level: float) -> int:

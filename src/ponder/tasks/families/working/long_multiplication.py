@@ -39,7 +39,7 @@ ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class MultiplicationState:
     """What is left to do. Digits lowest first but for `terms`, which are (place of the first label, digits)."""
 
     terms: tuple[tuple[int, str], ...]
@@ -94,7 +94,7 @@ def demonstrate_accumulated(factors: list[int]) -> Demonstration:
     return Demonstration(reasoning="".join(thoughts), answer=str(prod(factors)))
 
 
-def contexts(factors: list[int], rng: Random, mistakes: float, rows: int) -> Iterator[tuple[str, State]]:
+def contexts(factors: list[int], rng: Random, mistakes: float, rows: int) -> Iterator[tuple[str, MultiplicationState]]:
     """(thought, the state it ends in), up to the state whose S is the product."""
     digits = [str(factor) for factor in factors]
     terms = tuple((sum(map(len, digits[:i])), term) for i, term in enumerate(digits))
@@ -109,21 +109,21 @@ def contexts(factors: list[int], rng: Random, mistakes: float, rows: int) -> Ite
             return
 
 
-def opening(terms: tuple[tuple[int, str], ...], rows: int) -> tuple[str, State]:
+def opening(terms: tuple[tuple[int, str], ...], rows: int) -> tuple[str, MultiplicationState]:
     """Label the terms; the first is the multiplicand, the second the multiplier."""
     (first, highest), *_ = terms
     source = TERMS[first : first + len(highest)][::-1]
     return set_out(labelled_terms(terms), source, highest[::-1], terms[1:], rows)
 
 
-def next_term(state: State, rows: int) -> tuple[str, State]:
+def next_term(state: MultiplicationState, rows: int) -> tuple[str, MultiplicationState]:
     """The product so far is the next multiplicand."""
     return set_out("", PLACES[: len(state.sum)], state.sum, state.terms, rows)
 
 
 def set_out(
     head: str, source: str, multiplicand: str, terms: tuple[tuple[int, str], ...], rows: int
-) -> tuple[str, State]:
+) -> tuple[str, MultiplicationState]:
     """Copy the multiplicand and the next term under their new labels: ` a:`, `з7`; the term's with remainders."""
     first, highest = terms[0]
     multiplier, left = highest[::-1], 0
@@ -134,12 +134,12 @@ def set_out(
         left = (left + int(digit)) % 9
         steps.append(f" {MULTIPLIER[i]}:\n{TERMS[first + len(multiplier) - 1 - i]}{digit}{left}")
     zeros = "0" * len(multiplier)
-    return "\n".join([*lines, "".join(steps)]), State(
+    return "\n".join([*lines, "".join(steps)]), MultiplicationState(
         terms[1:], multiplier, zeros, multiplicand, min(rows, len(multiplicand))
     )
 
 
-def do_rows(state: State, rng: Random, mistakes: float, rows: int) -> tuple[str, State]:
+def do_rows(state: MultiplicationState, rng: Random, mistakes: float, rows: int) -> tuple[str, MultiplicationState]:
     """The rows before the bar and their check."""
     width, done, count = len(state.multiplier), state.done, state.bar
     multiplier = [(label, digit, int(digit)) for label, digit in zip(MULTIPLIER, state.multiplier, strict=False)]
@@ -210,12 +210,12 @@ def tries(reasoning: str) -> list[Try]:
             continue
         multiplier, before, rows = (re.findall(r"\d", part) for part in state.groups())
         done = len(before) - len(multiplier)
-        value = number(before[done:]) + number(rows) * number(multiplier)
+        value = digits_value(before[done:]) + digits_value(rows) * digits_value(multiplier)
         after = [entry[1] for part in (check[2], check[1]) for entry in re.findall(r"\w\d\d", part)]
-        found.append(Try(right=number(after) == value, accepted=check[3] == "ok"))
+        found.append(Try(right=digits_value(after) == value, accepted=check[3] == "ok"))
     return found
 
 
-def number(digits: Iterable[str]) -> int:
+def digits_value(digits: Iterable[str]) -> int:
     """Digits lowest first."""
     return int("".join(digits)[::-1] or "0")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.columns import lowest_first
+from ponder.tasks.families.working.columns import lowest_first
 from ponder.tasks.protocol import mistake
 
 WRONG_GUESS_PROBABILITY = 0.05

@@ -1,0 +1,1 @@
+"""The arithmetic, searches and word lists that the demonstrations of several families share."""
