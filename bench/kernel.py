@@ -24,7 +24,6 @@ from ponder.engine.kernel import FusedRunner, open_runner
 from ponder.engine.pages import Chunk
 from ponder.kernels import FusedStep, Quantize, StepShape
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
-from ponder.model.shape import step_shape
 
 PAGE_SIZE, CONTEXT, PROMPT, PREFILL = 16, 128, 512, 1024
 STREAMS = (1, 8, 32, 64)
@@ -124,7 +123,7 @@ def measure(name: str, rounds: int, budget: float) -> tuple[list[Case], dict[str
             *(model, num_pages(name), PAGE_SIZE), kernel="fused", deterministic=False, quantize=quantize
         )
         assert isinstance(runner, FusedRunner)
-        cases += Bench(name, step_shape(model), runner.pages, weights).cases()
+        cases += Bench(name, model.config, runner.pages, weights).cases()
     threads = torch.get_num_threads()
     ceilings: dict[str, list[float]] = {"dram": [], "matmul": []}
     for number in range(1 + rounds):

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 
 from ponder.kernels.training import TrainingStack
 from ponder.model.config import ModelConfig
+from ponder.model.hf_config import config_to_hf
 from ponder.model.loss import Backend, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
 from ponder.train.loop.fit import keep_freed_memory
@@ -92,7 +93,7 @@ def contenders(config: ModelConfig, names: list[str], document_length: int) -> l
     weights = ours.state_dict()
 
     def theirs() -> nn.Module:
-        hf = {key: value for key, value in config.to_hf().items() if value is not None}
+        hf = {key: value for key, value in config_to_hf(config).items() if value is not None}
         model = Qwen3ForCausalLM(Qwen3Config(**hf))
         model.load_state_dict(weights, strict=False)
         model.tie_weights()

@@ -24,7 +24,7 @@ A model that imitates it is blind as often as it was shown; which kind pays is l
 import re
 from random import Random
 
-from ponder.tasks.families.countdown import Countdown, Telling, answer_of, hits, parse_question
+from ponder.tasks.families.countdown import Countdown, Telling, attempt_text, hits, parse_question
 from ponder.tasks.families.working.countdown_search import HIGH, LOW, Chain, Search, join, solve
 from ponder.tasks.protocol import Demonstration, Problem, Try
 
@@ -79,7 +79,7 @@ class Wandering(Countdown):
                 if line not in lines:
                     lines.append(line)
         lines.append(f"~{right.text}{search.added(right, signs)} yes")
-        return Demonstration(reasoning="\n".join(lines), answer=answer_of(search, right, signs))
+        return Demonstration(reasoning="\n".join(lines), answer=attempt_text(search, right, signs))
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]:
         numbers, target = parse_question(problem.question)

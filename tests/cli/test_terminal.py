@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from ponder.cli.terminal import Screen, bill
+from ponder.cli.terminal import Screen, bill_text
 from ponder.types import Phase, Usage
 
 
@@ -57,4 +57,4 @@ def test_a_model_cannot_command_the_terminal() -> None:
 
 def test_the_bill_adds_up() -> None:
     usage = Usage(prompt_tokens=10, completion_tokens=50, reasoning_tokens=42, cached_tokens=4)
-    assert bill(usage) == "prompt 10 (4 cached) + thinking 42 + answer 8 tokens"
+    assert bill_text(usage) == "prompt 10 (4 cached) + thinking 42 + answer 8 tokens"

@@ -15,11 +15,10 @@ from ponder.dialogue import ponder_template
 from ponder.evaluate import held_out
 from ponder.kernels import choose_kernel
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
-from ponder.model.shape import step_shape
 from ponder.tasks.gym import question_hash
 from ponder.tasks.registry import load_task
 from ponder.testing.endpoint import StubEndpoint
-from ponder.testing.script import Say
+from ponder.testing.scripted import Say
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.tokenizer import Tokenizer
 
@@ -82,7 +81,7 @@ def test_int8_weights_are_refused_where_nothing_could_use_them(
 
 def test_int8_weights_answer(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = load_model(folder).to(torch.bfloat16)
-    reason = choose_kernel(step_shape(model), dict(model.named_parameters()), torch.bfloat16)
+    reason = choose_kernel(model.config, dict(model.named_parameters()), torch.bfloat16)
     if reason.kernel == "torch":
         pytest.skip(reason.reason)
     with atomic_folder(tmp_path / "half") as temporary:

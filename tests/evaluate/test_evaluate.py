@@ -36,8 +36,7 @@ from ponder.tasks.graders import numeric, same_value
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask, hard_config, question_hash
 from ponder.tasks.protocol import Problem, Try
 from ponder.testing.endpoint import StubEndpoint
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 from ponder.think import consensus, direct
 from ponder.train.algorithms.sft import SftRecipe

@@ -15,9 +15,8 @@ from ponder.engine.kernel import open_runner
 from ponder.engine.pages import Chunk
 from ponder.kernels import BuildError, FusedStep, choose_kernel
 from ponder.kernels.build import library
-from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
+from ponder.model.config import Llama3Scaling, ModelConfig, ModelFamily, YarnScaling
 from ponder.model.lora import add_lora, merge_lora
-from ponder.model.shape import step_shape
 from ponder.model.transformer import Transformer
 
 PAGE = 16
@@ -36,7 +35,7 @@ CONFIGS = {
     # Nothing is a multiple of what the kernels like.
     "llama": replace(
         QWEN3,
-        family=Family.LLAMA,
+        family=ModelFamily.LLAMA,
         qk_norm=False,
         attention_bias=True,
         tie_embeddings=False,
@@ -50,7 +49,7 @@ CONFIGS = {
     ),
     "qwen2": replace(
         QWEN3,
-        family=Family.QWEN2,
+        family=ModelFamily.QWEN2,
         qk_norm=False,
         attention_bias=True,
         num_heads=8,
@@ -122,7 +121,7 @@ def reference(name, length=200):
 def fused(model, kernel, *, exact=False, num_pages=NUM_PAGES):
     target, path = kernel
     weights = dict(model.named_parameters())
-    return FusedStep(step_shape(model), weights, model.model.rotary, num_pages, path=path, exact=exact, target=target)
+    return FusedStep(model.config, weights, model.model.rotary, num_pages, path=path, exact=exact, target=target)
 
 
 def pages(first=0, count=NUM_PAGES // 4):
@@ -340,7 +339,7 @@ def test_the_fastest_path_of_the_machine_is_chosen():
 
 def test_a_lesser_processor_gets_the_portable_path():
     model = reference("qwen3").model
-    choice = choose_kernel(step_shape(model), dict(model.named_parameters()), torch.bfloat16, target="x86-64")
+    choice = choose_kernel(model.config, dict(model.named_parameters()), torch.bfloat16, target="x86-64")
     assert choice.kernel == "portable"
     assert "AVX-512 BF16" in choice.reason
 
@@ -400,7 +399,7 @@ def int8_step(model, kernel, *, exact=False):
     target, path = kernel
     weights = dict(model.named_parameters())
     return FusedStep(
-        *(step_shape(model), weights, model.model.rotary, NUM_PAGES),
+        *(model.config, weights, model.model.rotary, NUM_PAGES),
         path=path,
         exact=exact,
         quantize="int8",

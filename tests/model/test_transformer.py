@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ponder.model.config import Family, ModelConfig
+from ponder.model.config import ModelConfig, ModelFamily
+from ponder.model.hf_config import config_from_hf, config_to_hf
 from ponder.model.transformer import Transformer, count_positions
 
 CONFIG = ModelConfig(
@@ -43,10 +44,10 @@ class Cache:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", list(Family))
+@pytest.mark.parametrize("family", list(ModelFamily))
 @pytest.mark.parametrize("chunks", [[30], [1] * 30, [17, 1, 1, 8, 3]])
-def test_decoding_through_a_cache_equals_the_full_forward(family: Family, chunks: list[int]) -> None:
-    model = random_model(family=family, qk_norm=family is Family.QWEN3, attention_bias=family is Family.QWEN2)
+def test_decoding_through_a_cache_equals_the_full_forward(family: ModelFamily, chunks: list[int]) -> None:
+    model = random_model(family=family, qk_norm=family is ModelFamily.QWEN3, attention_bias=family is ModelFamily.QWEN2)
     ids_BT = random_ids(2, 30)
     cache, begin, parts = Cache(), 0, []
     for length in chunks:
@@ -147,8 +148,8 @@ def test_rotary_frequencies_stay_float32_under_to() -> None:
 
 def test_how_long_a_model_may_think_is_in_its_config() -> None:
     sizes = {"vocab_size": 32, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 4}
-    told = ModelConfig(**sizes, intermediate_size=8).to_hf()
-    assert "thinking_tokens" not in told
-    config = ModelConfig.from_hf({**told, "thinking_tokens": 32768})
+    written = config_to_hf(ModelConfig(**sizes, intermediate_size=8))
+    assert "thinking_tokens" not in written
+    config = config_from_hf({**written, "thinking_tokens": 32768})
     assert config.thinking_tokens == 32768
-    assert config.to_hf()["thinking_tokens"] == 32768
+    assert config_to_hf(config)["thinking_tokens"] == 32768

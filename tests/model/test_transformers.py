@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ponder.model.checkpoint import load_model, save_model
-from ponder.model.config import ModelConfig
+from ponder.model.hf_config import config_from_hf
 from ponder.model.transformer import Transformer
 
 transformers = pytest.importorskip("transformers")
@@ -128,7 +128,7 @@ def test_config_json_of_transformers_4_is_read_alike(case: str) -> None:
     old = {k: v for k, v in new.items() if k != "rope_parameters"}
     rope = dict(new["rope_parameters"])
     old |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope | {"type": rope.pop("rope_type")}}
-    assert ModelConfig.from_hf(old) == ModelConfig.from_hf(new)
+    assert config_from_hf(old) == config_from_hf(new)
 
 
 def test_packed_documents_equal_transformers_on_each_alone(tmp_path: Path) -> None:

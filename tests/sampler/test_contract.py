@@ -12,8 +12,7 @@ from ponder.dialogue.tools import Tool
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.sampler.protocol import CallDelta, Delivery, Delta, Done, NamedTool, Request, Sampler, ToolChoice
 from ponder.testing.endpoint import StubEndpoint
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.types import InvalidRequest, Phase, SamplerError, SamplingParams, StopReason, ThinkingLimits, Usage
 
 QUESTION = (Message.user("What is 6 times 7?"),)

@@ -25,8 +25,7 @@ from ponder.sampler.protocol import (
 )
 from ponder.sampler.replies import Replies, apportion
 from ponder.testing.endpoint import Fault, StubEndpoint
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.think import Reasoner
 from ponder.types import (
     ConfidenceStop,

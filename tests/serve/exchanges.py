@@ -11,8 +11,7 @@ from live import Live
 
 from ponder.dialogue import ToolCall
 from ponder.serve import Served, Settings
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 
 SETTINGS = Settings(coalesce=1000)  # so that what a stream joins does not hang on time

@@ -19,8 +19,7 @@ FORKS.set_forkserver_preload(["ponder.serve.run", "ponder.serve.app", "ponder.te
 def serve(port: int, store: str) -> None:
     from ponder.serve import Served, Settings, create_app
     from ponder.serve.run import server
-    from ponder.testing.script import Say
-    from ponder.testing.scripted import ScriptedSampler
+    from ponder.testing.scripted import Say, ScriptedSampler
 
     sampler = ScriptedSampler(lambda conversation, index: Say("Four of them.", reasoning="Two and two.", seconds=0.02))
     server(create_app([Served(name="said", sampler=sampler)], Settings(port=port, store=store))).run()

@@ -10,8 +10,7 @@ import pytest
 from live import Live, serving
 
 from ponder.serve import Served
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
 

@@ -24,7 +24,7 @@ from ponder.serve.models import Models
 from ponder.serve.settings import Settings
 from ponder.testing.endpoint import Fault, StubEndpoint
 from ponder.testing.parity import assert_logprobs_are_those_of_training
-from ponder.testing.script import Say
+from ponder.testing.scripted import Say
 from ponder.testing.tiny import ByteTokenizer, tiny_model, tiny_sampler
 from ponder.types import InvalidRequest, SamplingParams
 

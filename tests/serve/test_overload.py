@@ -22,8 +22,7 @@ from ponder.serve import Served, Settings
 from ponder.serve.admission import Admission
 from ponder.serve.auth import Keys
 from ponder.serve.wire import Protocol
-from ponder.testing.script import Say, Script
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, Script, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
 pytestmark = pytest.mark.fault

@@ -17,8 +17,7 @@ from pydantic import TypeAdapter
 from ponder.dialogue import Role, ToolCall
 from ponder.serve import Served, Settings
 from ponder.serve.responses.answer import ResponseObject
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
 KNOWN_EVENT = TypeAdapter(ResponseStreamEvent)

@@ -18,8 +18,7 @@ from pydantic import TypeAdapter
 from ponder.serve import Served, Settings
 from ponder.serve.auth import Keys, new_key
 from ponder.serve.store import Event, Response, Running, Status, Store
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 
 KNOWN_EVENT = TypeAdapter(ResponseStreamEvent)
 

@@ -11,8 +11,7 @@ from live import Live, serving
 from talk import request
 
 from ponder.serve import Served, Settings
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 
 pytestmark = pytest.mark.fault
 

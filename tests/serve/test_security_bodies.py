@@ -231,7 +231,7 @@ def test_a_head_that_never_ends_is_cut_off(live: Live, monkeypatch: pytest.Monke
 
 
 def test_an_answer_that_takes_long_is_not_a_slow_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ponder.testing.script import Say
+    from ponder.testing.scripted import Say
 
     monkeypatch.setattr(Protocol, "head_seconds", 0.2)
     slow = ScriptedSampler(lambda _, index: Say("Four and some more.", seconds=1.0))

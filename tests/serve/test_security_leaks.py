@@ -24,8 +24,7 @@ from ponder.sampler.endpoint import EndpointSampler
 from ponder.sampler.protocol import AT_ONCE
 from ponder.serve import Served, Settings
 from ponder.testing.endpoint import Fault, StubEndpoint
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_sampler
 from ponder.types import SamplerError
 

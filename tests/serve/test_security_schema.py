@@ -13,8 +13,7 @@ from walk import Found, walk
 
 from ponder.serve import Served, Settings, create_app
 from ponder.serve.auth import Keys
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
 KEY = "key-of-a"

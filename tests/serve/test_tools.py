@@ -13,8 +13,7 @@ from pydantic import BaseModel
 
 from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall, ToolResult
 from ponder.serve import Served
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
 ASKED: list[Any] = [{"role": "user", "content": "What is 6 * 7, and the weather?"}]

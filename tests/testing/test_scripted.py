@@ -7,8 +7,7 @@ import pytest
 
 from ponder.dialogue.messages import Message
 from ponder.sampler.protocol import JsonSchema, NextTurn, Request
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.types import (
     ConfidenceStop,
     Effort,

@@ -7,8 +7,7 @@ import pytest
 
 from ponder.sampler.protocol import Completion
 from ponder.tasks.protocol import Grade
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 from ponder.think import Ask, Ledger, Reasoner, answer_of
 from ponder.think.events import Cut, Graded

@@ -10,8 +10,7 @@ import pytest
 from ponder.dialogue.messages import Message
 from ponder.dialogue.tools import Tool
 from ponder.sampler.protocol import Delivery, Delta, Done
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.think import (
     Answer,
     Ask,

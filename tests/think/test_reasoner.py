@@ -11,8 +11,7 @@ import ponder
 from ponder.dialogue.messages import Message, ReasoningPolicy
 from ponder.sampler.protocol import Truncation
 from ponder.testing.endpoint import StubEndpoint
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.think import Reasoner, consensus
 from ponder.think.streaming import AnswerStream
 from ponder.types import Budget, InvalidRequest, Phase, SamplerError

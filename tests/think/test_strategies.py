@@ -5,8 +5,7 @@ import asyncio
 import pytest
 
 from ponder.sampler.protocol import Truncation
-from ponder.testing.script import Say
-from ponder.testing.scripted import ScriptedSampler
+from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.think import Ask, Ledger, Strategy, answer_of, consensus, direct, limits, parse_strategy
 from ponder.think.ask import answer_room
 from ponder.think.events import Cut, Vote

@@ -7,8 +7,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import add_asking, load, settings
-from ponder.cli.terminal import DIM, Screen, bill
+from ponder.cli.options import add_asking, load_reasoner, settings
+from ponder.cli.terminal import DIM, Screen, bill_text
 from ponder.types import InvalidRequest, StopReason
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     question = read_question(args.question)
-    with load(args.model, args.quantize) as reasoner:
+    with load_reasoner(args.model, args.quantize) as reasoner:
         screen = Screen(show_reasoning=args.show_reasoning)
         if args.json or not screen.stream.isatty():
             answer = reasoner.ask(question, **settings(args))
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if answer.stop_reason is StopReason.LENGTH:
         notes.line("ponder ask: the answer was cut off: the token limit or the context window was reached")
     if notes.stream.isatty():
-        notes.line(bill(answer.usage), DIM)
+        notes.line(bill_text(answer.usage), DIM)
     return 0
 
 

@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
         quantize=args.quantize,
     )
     speed = measure_speed(engine, args.streams, prompt=args.prompt, new=args.new, rounds=args.rounds)
-    print(report(engine, speed))
+    print(speed_text(engine, speed))
     if args.json:
-        args.json.write_text(json.dumps(numbers(engine, speed), indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps(speed_numbers(engine, speed), indent=1) + "\n", encoding="utf-8")
     return 0
 
 
@@ -80,7 +80,7 @@ def device(name: str) -> str:
     return name
 
 
-def report(engine: Engine, speed: Speed) -> str:
+def speed_text(engine: Engine, speed: Speed) -> str:
     kernel, reason = engine.kernel
     lines = [
         f"{engine.model.config.num_parameters:,} parameters, {engine.quantize or 'bfloat16'}, {threads()} threads",
@@ -101,7 +101,7 @@ def report(engine: Engine, speed: Speed) -> str:
     return "\n".join(lines)
 
 
-def numbers(engine: Engine, speed: Speed) -> dict[str, object]:
+def speed_numbers(engine: Engine, speed: Speed) -> dict[str, object]:
     """What `--json` writes."""
     return {
         "parameters": engine.model.config.num_parameters,

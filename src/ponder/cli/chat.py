@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import add_asking, load, settings
+from ponder.cli.options import add_asking, load_reasoner, settings
 from ponder.cli.terminal import DIM, Screen
 from ponder.types import Effort, PonderError, StopReason
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
     choices = settings(args)
     choices["strategy"] = parse_strategy(args.strategy)  # a mistake in it is told before the model is loaded
-    with load(args.model, args.quantize) as reasoner:
+    with load_reasoner(args.model, args.quantize) as reasoner:
         chat = Chat(reasoner, Screen(show_reasoning=not args.hide_reasoning), args.system, choices)
         chat.screen.line(f"{reasoner.name}: {COMMANDS}", DIM)
         while (line := next_line()) is not None:

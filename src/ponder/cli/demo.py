@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, load, positive
-from ponder.cli.terminal import BOLD, DIM, GREEN, RED, Screen, bill
+from ponder.cli.options import MODEL_HELP, load_reasoner, positive
+from ponder.cli.terminal import BOLD, DIM, GREEN, RED, Screen, bill_text
 from ponder.types import Effort, Usage
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ DATASETS = ("products", "chain_sum", "gcd", "letter_counting", "spell_backward")
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DemoProblem:
     """A problem and the dataset that drew it and will grade it."""
 
     task: GymTask
@@ -46,18 +46,18 @@ def run(args: argparse.Namespace) -> int:
     screen = Screen()
     tasks = [GymTask(dataset) for dataset in DATASETS]
     first = TRAIN_LIMIT + 1_000 * args.seed
-    drawn = [[Drawn(task, task.problem(first + index)) for index in range(args.n)] for task in tasks]
+    drawn = [[DemoProblem(task, task.problem(first + index)) for index in range(args.n)] for task in tasks]
     started = time.monotonic()
-    with load(args.model) as reasoner:
+    with load_reasoner(args.model) as reasoner:
         screen.line(f"{reasoner.name}: problems {first:,} and up of reasoning-gym, which no training may see", BOLD)
         usage = watch(screen, reasoner, [each[0] for each in drawn])
         usage += compare(screen, reasoner, drawn)
         usage += second_turn(screen, reasoner, drawn[0][0], drawn[0][-1])
-    screen.line(f"\nThe bill: {bill(usage)}, {time.monotonic() - started:.0f} s.", BOLD)
+    screen.line(f"\nThe bill: {bill_text(usage)}, {time.monotonic() - started:.0f} s.", BOLD)
     return 0
 
 
-def watch(screen: Screen, reasoner: Reasoner, problems: Sequence[Drawn]) -> Usage:
+def watch(screen: Screen, reasoner: Reasoner, problems: Sequence[DemoProblem]) -> Usage:
     """One problem of each kind, the thinking as it comes."""
     total = Usage()
     for each in problems:
@@ -67,12 +67,12 @@ def watch(screen: Screen, reasoner: Reasoner, problems: Sequence[Drawn]) -> Usag
                 screen.piece(piece.phase, piece.text)
             screen.end()
         mark = verdict(screen, each.solved(stream.answer))
-        screen.line(f"{mark}  {screen.paint(bill(stream.answer.usage), DIM)}")
+        screen.line(f"{mark}  {screen.paint(bill_text(stream.answer.usage), DIM)}")
         total += stream.answer.usage
     return total
 
 
-def compare(screen: Screen, reasoner: Reasoner, drawn: Sequence[Sequence[Drawn]]) -> Usage:
+def compare(screen: Screen, reasoner: Reasoner, drawn: Sequence[Sequence[DemoProblem]]) -> Usage:
     """Every problem twice by the same weights, thinking and direct, as a table of how many were solved."""
     everything = [each for kind in drawn for each in kind]
     questions = [each.problem.question for each in everything]
@@ -91,7 +91,7 @@ def compare(screen: Screen, reasoner: Reasoner, drawn: Sequence[Sequence[Drawn]]
     return total
 
 
-def second_turn(screen: Screen, reasoner: Reasoner, first: Drawn, then: Drawn) -> Usage:
+def second_turn(screen: Screen, reasoner: Reasoner, first: DemoProblem, then: DemoProblem) -> Usage:
     """Two questions in one conversation, and what the second turn still holds of the first."""
     conversation = reasoner.conversation(effort=Effort.HIGH)
     screen.line("\nTwo turns of one conversation", BOLD)
@@ -100,7 +100,7 @@ def second_turn(screen: Screen, reasoner: Reasoner, first: Drawn, then: Drawn) -
         answer = conversation.say(each.problem.question)
         answers.append(answer)
         shown = verdict(screen, each.solved(answer))
-        screen.line(f"> {each.problem.question}\n{answer.text}  {shown}  {screen.paint(bill(answer.usage), DIM)}")
+        screen.line(f"> {each.problem.question}\n{answer.text}  {shown}  {screen.paint(bill_text(answer.usage), DIM)}")
     before, now = conversation.account
     screen.line(
         f"The second prompt has {now.prompt_tokens} tokens: the first question and answer are in it (kept), the first "

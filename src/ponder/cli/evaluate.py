@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, add_quantize, add_thinking, load, positive
+from ponder.cli.options import MODEL_HELP, add_quantize, add_thinking, load_reasoner, positive
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pass-at",
-        type=numbers,
+        type=rising_numbers,
         metavar="K,…",
         help="for which k to tell pass@k of the consensus's samples (default: doublings up to --samples)",
     )
@@ -90,7 +90,7 @@ def names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(part.strip() for part in text.split(","))
 
 
-def numbers(text: str) -> tuple[int, ...]:
+def rising_numbers(text: str) -> tuple[int, ...]:
     """Rising whole numbers from 1 with commas between, for argparse."""
     found = caps(text)
     if found[0] < 1:
@@ -141,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     )
     tasks = load_suite(args.suite)
     trained_on = frozenset().union(*map(read_hashes, args.trained_on)) if args.trained_on else None
-    with load(args.model, args.quantize) as reasoner:
+    with load_reasoner(args.model, args.quantize) as reasoner:
         report = evaluate(
             reasoner.sampler,
             tasks,

@@ -100,7 +100,7 @@ def grammar(args: argparse.Namespace) -> Grammar | None:
         raise InvalidRequest(f"--schema {args.schema}: {error}") from None
 
 
-def load(model: str, quantize: str | None = None, **options: Any) -> Reasoner:
+def load_reasoner(model: str, quantize: str | None = None, **options: Any) -> Reasoner:
     """`ponder.load`, of what MODEL_HELP says. options: as `ponder.load` takes them. Raises InvalidRequest."""
     from ponder.front import load as load_model
 

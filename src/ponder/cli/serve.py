@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import ENDPOINT, MODEL_HELP, add_quantize, load
+from ponder.cli.options import ENDPOINT, MODEL_HELP, add_quantize, load_reasoner
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None
 
             if not name and "#" not in where:
                 raise InvalidRequest(f"{where} needs a name to serve it by: NAME={where}, or {where}#MODEL")
-            sampler = load(where, quantize, concurrency=REMOTE_RUNNING).sampler
+            sampler = load_reasoner(where, quantize, concurrency=REMOTE_RUNNING).sampler
         else:
-            sampler = load(where, quantize).sampler
+            sampler = load_reasoner(where, quantize).sampler
         served.append(Served(name=name or sampler.name, sampler=sampler))
     places = {each.name: where for each, (_, where) in zip(served, named, strict=True) if each.local}
     for text in loras:
         name, folder, base = _adapter(text, places)
-        sampler = load(places.get(base, base), quantize, adapter=folder).sampler
+        sampler = load_reasoner(places.get(base, base), quantize, adapter=folder).sampler
         served.append(Served(name=name, sampler=sampler, parent=base if base in places else Path(base).name))
     return served
 

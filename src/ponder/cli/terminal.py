@@ -52,7 +52,7 @@ class Screen:
         self._phase = None
 
 
-def bill(usage: Usage) -> str:
+def bill_text(usage: Usage) -> str:
     """The token bill in words."""
     answer = usage.completion_tokens - usage.reasoning_tokens
     prompt = f"prompt {usage.prompt_tokens}" + (f" ({usage.cached_tokens} cached)" if usage.cached_tokens else "")

@@ -1,7 +1,7 @@
 """The one grammar of conversations: messages and typed parts, rendered to ids and parsed back."""
 
 from ponder.dialogue.control import CONTROL_TOKENS
-from ponder.dialogue.fit import Fitted, fit
+from ponder.dialogue.fit import Fitted, fit_to_window
 from ponder.dialogue.format import Format, PonderFormat
 from ponder.dialogue.interchange import from_dicts, to_dicts
 from ponder.dialogue.load import load_format, train_tokenizer
@@ -43,7 +43,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolResult",
-    "fit",
+    "fit_to_window",
     "from_dicts",
     "load_format",
     "ponder_template",

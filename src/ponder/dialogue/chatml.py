@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 
 from ponder.dialogue.messages import Conversation, Message, Role, ToolCall, ToolResult
-from ponder.dialogue.native import LEAD, Family, ThinkingFormat, is_json
+from ponder.dialogue.native import LEAD, FamilyTokens, ThinkingFormat, is_json
 from ponder.dialogue.rendered import Builder, SpanKind, Start
 from ponder.dialogue.tools import Tool, function_line
 from ponder.types import FormatError
@@ -38,7 +38,7 @@ CALL_EXAMPLE = '\n{"name": <function-name>, "arguments": <args-json-object>}\n'
 class ChatMLFormat(ThinkingFormat):
     """`<|im_start|>role\\n` … `<|im_end|>\\n`."""
 
-    family = Family(
+    family = FamilyTokens(
         name="chatml",
         required=(OPEN, END, THINK, END_THINK, CALL, END_CALL, RESULT, END_RESULT),
         end=(END, "<|endoftext|>"),

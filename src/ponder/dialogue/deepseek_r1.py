@@ -8,7 +8,7 @@ itself skips thinking. Tool calls are refused: the template loses the opening to
 from __future__ import annotations
 
 from ponder.dialogue.messages import Conversation, Message, Role
-from ponder.dialogue.native import LEAD, Family, ThinkingFormat
+from ponder.dialogue.native import LEAD, FamilyTokens, ThinkingFormat
 from ponder.dialogue.rendered import Builder, SpanKind, Start
 
 BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -19,7 +19,7 @@ THINK, END_THINK = "<think>", "</think>"
 class DeepSeekR1Format(ThinkingFormat):
     """System text, then `<｜User｜>` text and `<｜Assistant｜>` text `<｜end▁of▁sentence｜>` in turn."""
 
-    family = Family(
+    family = FamilyTokens(
         name="deepseek_r1",
         required=(BEGIN, END, USER, ASSISTANT, THINK, END_THINK),
         end=(END,),

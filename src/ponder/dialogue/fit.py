@@ -26,7 +26,7 @@ class Fitted:
     dropped: tuple[Message, ...] = ()
 
 
-def fit(
+def fit_to_window(
     messages: Conversation,
     format: Format,
     window: int,

@@ -6,7 +6,7 @@ Llama 3.1 and later put a dated preamble into the system message; their own temp
 from __future__ import annotations
 
 from ponder.dialogue.messages import Conversation, Message, Reasoning, Role, Text
-from ponder.dialogue.native import Family, NativeFormat
+from ponder.dialogue.native import FamilyTokens, NativeFormat
 from ponder.dialogue.rendered import Builder, DroppedReasoning, SpanKind, Start, verbatim_ids
 
 BEGIN = "<|begin_of_text|>"
@@ -17,7 +17,7 @@ END = "<|eot_id|>"
 class Llama3Format(NativeFormat):
     """`<|start_header_id|>role<|end_header_id|>\\n\\n` text, trimmed, `<|eot_id|>`."""
 
-    family = Family(name="llama3", required=(BEGIN, HEADER, END_HEADER, END), end=(END, "<|end_of_text|>"))
+    family = FamilyTokens(name="llama3", required=(BEGIN, HEADER, END_HEADER, END), end=(END, "<|end_of_text|>"))
 
     def _open(self, out: Builder) -> None:
         out.mark(0, None, SpanKind.HEADER).control(BEGIN)

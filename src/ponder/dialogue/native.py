@@ -30,7 +30,7 @@ LEAD = "\n\n"  # what families that think write between the close of thinking an
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class FamilyTokens:
     """The control tokens of a family, and what its format has words for."""
 
     name: str
@@ -41,7 +41,7 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class AssistantTurn:
     """An assistant's parts with their numbers, in the one order that families write: reasoning, text, calls."""
 
     reasoning: tuple[int, Reasoning] | None
@@ -52,7 +52,7 @@ class Turn:
 class NativeFormat:
     """Base of the families' formats. A family says how a message is written; the rest is here."""
 
-    family: Family
+    family: FamilyTokens
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises TokenizerError when the tokenizer lacks a control token of the family."""
@@ -177,7 +177,7 @@ class NativeFormat:
             if isinstance(part, Reasoning) and reasoning_kept and self.family.think is None:
                 raise FormatError(f"{where}, part {number}: {self.name} cannot express reasoning; leave it out")
 
-    def _turn(self, index: int, message: Message) -> Turn:
+    def _turn(self, index: int, message: Message) -> AssistantTurn:
         """Raises FormatError when the parts are not in the order reasoning, text, calls."""
         order = [(Reasoning, Text, ToolCall).index(type(part)) for part in message.parts]
         if order != sorted(order) or order.count(0) > 1:
@@ -188,7 +188,9 @@ class NativeFormat:
         numbered = list(enumerate(message.parts))
         reasoning = next(((number, part) for number, part in numbered if isinstance(part, Reasoning)), None)
         texts = tuple((number, part) for number, part in numbered if isinstance(part, Text))
-        return Turn(reasoning, texts, tuple((number, part) for number, part in numbered if isinstance(part, ToolCall)))
+        return AssistantTurn(
+            reasoning, texts, tuple((number, part) for number, part in numbered if isinstance(part, ToolCall))
+        )
 
 
 class ThinkingFormat(NativeFormat):
@@ -198,7 +200,7 @@ class ThinkingFormat(NativeFormat):
     adds them where a part has no ids of its own.
     """
 
-    def _block(self, out: Builder, index: int, turn: Turn) -> bool:
+    def _block(self, out: Builder, index: int, turn: AssistantTurn) -> bool:
         """Write the think block. True when it was sampled: then what follows brings its own line breaks."""
         assert self.family.think is not None
         opening, closing = self.family.think
@@ -221,7 +223,9 @@ class ThinkingFormat(NativeFormat):
         out.mark(index, turn.texts[0][0] if turn.texts else None, SpanKind.TEXT, sampled=True).text(LEAD)
         return ids is not None
 
-    def _texts(self, out: Builder, index: int, turn: Turn, *, trim: bool, sampled_block: bool, own: bool) -> None:
+    def _texts(
+        self, out: Builder, index: int, turn: AssistantTurn, *, trim: bool, sampled_block: bool, own: bool
+    ) -> None:
         """The visible text. trim: without its leading line breaks. sampled_block: ids stand as they were sampled.
         own: the assistant would have sampled it here."""
         written = False

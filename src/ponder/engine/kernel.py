@@ -14,7 +14,6 @@ from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
 from ponder.kernels.fused import PAGE_SIZE, FusedStep, KernelChoice, Quantize, choose_kernel
-from ponder.model.shape import step_shape
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
@@ -50,7 +49,7 @@ class FusedRunner:
     ) -> None:
         self.choice = choice
         self.pages = FusedStep(
-            step_shape(model),
+            model.config,
             _weights(model),
             model.model.rotary,
             num_pages,
@@ -61,7 +60,7 @@ class FusedRunner:
 
     def fits(self, model: Transformer, choice: KernelChoice) -> bool:
         """Whether `forget` is enough to run `model` as it is now."""
-        return choice == self.choice and self.pages.fits(step_shape(model), _weights(model))
+        return choice == self.choice and self.pages.fits(model.config, _weights(model))
 
     def run(self, step: Step) -> None:
         self.pages.pick(_ids(step), step.chunks, step.rows, [sequence.pick for sequence in step.ready])
@@ -141,7 +140,7 @@ def _covered(model: Transformer, page_size: int) -> KernelChoice:
     if any(getattr(module, "adapter_pending", False) for module in model.modules()):
         return KernelChoice("torch", "a LoRA adapter is not merged into the weights")
     assert page_size == PAGE_SIZE
-    return choose_kernel(step_shape(model), _weights(model), model.compute_dtype)
+    return choose_kernel(model.config, _weights(model), model.compute_dtype)
 
 
 def _weights(model: Transformer) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ curve       accuracy against the thinking cap
 published   the scores that reasoning-gym's authors published
 """
 
-from ponder.evaluate.correction import Correction, Share, correction
+from ponder.evaluate.correction import Correction, Rate, correction
 from ponder.evaluate.curve import Curve, curve, plot_curves, table_of_curves
 from ponder.evaluate.intervals import Interval, bootstrap, wilson
 from ponder.evaluate.measure import Item, Result, Sample, measure, measure_async
@@ -25,10 +25,10 @@ __all__ = [
     "Interval",
     "Item",
     "PassAt",
+    "Rate",
     "Report",
     "Result",
     "Sample",
-    "Share",
     "bootstrap",
     "correction",
     "curve",

@@ -9,8 +9,8 @@ from ponder.evaluate.measure import Result
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """So many of so many."""
+class Rate:
+    """How many of how many."""
 
     count: int
     of: int
@@ -42,10 +42,10 @@ class Correction:
 
     samples: int
     tries: int
-    mended: Share
-    spoiled: Share
-    false_accepts: Share
-    false_rejects: Share
+    mended: Rate
+    spoiled: Rate
+    false_accepts: Rate
+    false_rejects: Rate
 
     def summary(self) -> dict[str, object]:
         """The numbers as JSON."""
@@ -70,8 +70,8 @@ def correction(result: Result) -> Correction | None:
     return Correction(
         samples=len(samples),
         tries=len(tries),
-        mended=Share(sum(sample.solved for sample in first_wrong), len(first_wrong)),
-        spoiled=Share(sum(not sample.solved for sample in first_right), len(first_right)),
-        false_accepts=Share(sum(each.accepted for each in wrong), len(wrong)),
-        false_rejects=Share(sum(not each.accepted for each in right), len(right)),
+        mended=Rate(sum(sample.solved for sample in first_wrong), len(first_wrong)),
+        spoiled=Rate(sum(not sample.solved for sample in first_right), len(first_right)),
+        false_accepts=Rate(sum(each.accepted for each in wrong), len(wrong)),
+        false_rejects=Rate(sum(not each.accepted for each in right), len(right)),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from ponder.dialogue import Format, PonderFormat, load_format, ponder_template
 from ponder.dialogue.template import LLAMA_CPP_NAMES, llama_cpp_template
 from ponder.export.gguf import TensorType, Value, write_gguf
-from ponder.export.vocabulary import vocabulary
+from ponder.export.vocabulary import llama_cpp_vocabulary
 from ponder.export.weights import gguf_tensors, hyperparameters, stored_type
 from ponder.model.checkpoint import atomic_file, open_model
 from ponder.model.config import ModelConfig
@@ -61,7 +61,7 @@ def export_gguf(
 def tokenizer_fields(tokenizer: Tokenizer, form: Format, config: ModelConfig) -> tuple[dict[str, Value], list[str]]:
     """The fields of the vocabulary, the end tokens and the chat template; and the vocabulary's notes."""
     own = isinstance(form, PonderFormat)
-    words = vocabulary(tokenizer, config.vocab_size, LLAMA_CPP_NAMES if own else {})
+    words = llama_cpp_vocabulary(tokenizer, config.vocab_size, LLAMA_CPP_NAMES if own else {})
     end, *other_ends = form.phase_tokens.end
     fields: dict[str, Value] = {
         "tokenizer.ggml.model": "gpt2",

@@ -55,7 +55,7 @@ class Vocabulary:
     notes: list[str]
 
 
-def vocabulary(tokenizer: Tokenizer, size: int, names: Mapping[str, str]) -> Vocabulary:
+def llama_cpp_vocabulary(tokenizer: Tokenizer, size: int, names: Mapping[str, str]) -> Vocabulary:
     """size: rows of the model's embedding; ids that the tokenizer lacks become unused tokens. names: of control tokens,
     where they are to differ. Raises InvalidRequest naming what llama.cpp does not have."""
     spec = tokenizer.spec

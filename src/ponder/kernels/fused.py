@@ -9,7 +9,6 @@ import ctypes
 import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -46,19 +45,27 @@ class Run(Protocol):
     def length(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepShape:
-    """Sizes of a decoder of the Llama, Qwen2 or Qwen3 family. Biases are told by the weights."""
+class StepShape(Protocol):
+    """Sizes of a Llama, Qwen2 or Qwen3 decoder, as `ModelConfig` has them. The weights show which biases there are."""
 
-    vocab_size: int
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    intermediate_size: int
-    qk_norm: bool
-    rms_norm_eps: float
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int: ...
+    @property
+    def head_dim(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def qk_norm(self) -> bool: ...
+    @property
+    def rms_norm_eps(self) -> float: ...
 
 
 class KernelChoice(NamedTuple):
@@ -73,7 +80,8 @@ class _Shape(ctypes.Structure):
     """`Shape` of cpu/model.h."""
 
     _fields_ = (
-        *((name, ctypes.c_int) for name in StepShape.__slots__[:7]),
+        *((name, ctypes.c_int) for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads")),
+        *((name, ctypes.c_int) for name in ("head_dim", "intermediate_size")),
         *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("int8", ctypes.c_int), ("eps", ctypes.c_float)),
     )
 
@@ -153,7 +161,10 @@ class FusedStep:
             raise BuildError(f"the path '{path}' of the fused step does not run here")
         self._shape, self._weights, self._rotary = shape, weights, rotary
         floats = _dtype(weights) == torch.float32
-        sizes = _Shape(*astuple(shape)[:7], shape.qk_norm, floats, quantize == "int8", shape.rms_norm_eps)
+        sizes = _Shape(
+            *(shape.vocab_size, shape.hidden_size, shape.num_layers, shape.num_heads, shape.num_kv_heads),
+            *(shape.head_dim, shape.intermediate_size, shape.qk_norm, floats, quantize == "int8", shape.rms_norm_eps),
+        )
         self._handle = self._library.ponder_open(ctypes.byref(sizes), num_pages)
         if not self._handle:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")

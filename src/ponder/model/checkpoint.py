@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ponder.model.config import ModelConfig
+from ponder.model.hf_config import config_from_hf, config_to_hf
 from ponder.model.transformer import Transformer
 from ponder.types import CheckpointError, InvalidRequest
 
@@ -35,7 +36,7 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 def load_config(folder: str | Path) -> ModelConfig:
     """Read and check config.json. Raises CheckpointError naming file and key."""
     path = Path(folder) / CONFIG
-    return ModelConfig.from_hf(read_json(path), source=str(path))
+    return config_from_hf(read_json(path), source=str(path))
 
 
 def load_model(
@@ -109,7 +110,7 @@ def write_model(
         where = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
     stored = str(dtype_of["model.embed_tokens.weight"]).removeprefix("torch.")
-    write_json(folder / CONFIG, model.config.to_hf() | {"torch_dtype": stored})
+    write_json(folder / CONFIG, config_to_hf(model.config) | {"torch_dtype": stored})
 
 
 @contextmanager

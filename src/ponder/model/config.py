@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # the matrices of a block
 
 
-class Family(StrEnum):
+class ModelFamily(StrEnum):
     """The value is Hugging Face's `model_type`."""
 
     LLAMA = "llama"
@@ -85,7 +83,7 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     intermediate_size: int
-    family: Family = Family.QWEN3
+    family: ModelFamily = ModelFamily.QWEN3
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
@@ -113,7 +111,7 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}: rotary embedding needs an even number")
-        if self.qk_norm != (self.family is Family.QWEN3):
+        if self.qk_norm != (self.family is ModelFamily.QWEN3):
             raise ValueError(
                 f"qk_norm is {self.qk_norm}: Qwen3 has it and {self.family} does not"
                 if self.qk_norm
@@ -160,20 +158,4 @@ class ModelConfig:
     @property
     def output_bias(self) -> bool:
         """Whether o_proj has a bias: Qwen2 has one on q, k, v only."""
-        return self.attention_bias and self.family is not Family.QWEN2
-
-    @classmethod
-    def from_hf(cls, raw: Mapping[str, Any], *, source: str = "config.json") -> ModelConfig:
-        """Read config.json as transformers writes it (version 4 or 5).
-
-        Raises CheckpointError naming `source` and the key for a missing, ill-typed or unsupported value.
-        """
-        from ponder.model.hf_config import HfReader  # here, because that module imports this one
-
-        return HfReader(raw, source).config()
-
-    def to_hf(self) -> dict[str, Any]:
-        """The config.json of the same model, in the keys that transformers 4 and 5 both read."""
-        from ponder.model.hf_config import write_hf
-
-        return write_hf(self)
+        return self.attention_bias and self.family is not ModelFamily.QWEN2

@@ -7,11 +7,19 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ponder.model.config import Family, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
+from ponder.model.config import Llama3Scaling, ModelConfig, ModelFamily, RopeScaling, YarnScaling
 from ponder.types import CheckpointError
 
 
-class HfReader:
+def config_from_hf(raw: Mapping[str, Any], *, source: str = "config.json") -> ModelConfig:
+    """Read config.json as transformers writes it (version 4 or 5).
+
+    Raises CheckpointError naming `source` and the key for a missing, ill-typed or unsupported value.
+    """
+    return _HfReader(raw, source).config()
+
+
+class _HfReader:
     """Typed access to a config.json; every complaint names file and key."""
 
     def __init__(self, raw: Mapping[str, Any], source: str) -> None:
@@ -63,7 +71,7 @@ class HfReader:
         hidden, heads = self.integer("hidden_size"), self.integer("num_attention_heads")
         rope = self.rope()
         bos, pad = self.token_ids("bos_token_id"), self.token_ids("pad_token_id")
-        default_head_dim = 128 if family is Family.QWEN3 else hidden // max(heads, 1)
+        default_head_dim = 128 if family is ModelFamily.QWEN3 else hidden // max(heads, 1)
         try:
             return ModelConfig(
                 family=family,
@@ -77,10 +85,10 @@ class HfReader:
                 rms_norm_eps=self.number(self.raw, "rms_norm_eps", 1e-6),
                 rope_theta=self.number({**self.raw, **rope}, "rope_theta", 10_000.0),
                 rope_scaling=self.scaling(rope),
-                qk_norm=family is Family.QWEN3,
-                attention_bias=True if family is Family.QWEN2 else self.boolean("attention_bias", False),
+                qk_norm=family is ModelFamily.QWEN3,
+                attention_bias=True if family is ModelFamily.QWEN2 else self.boolean("attention_bias", False),
                 tie_embeddings=self.boolean("tie_word_embeddings", False),
-                max_positions=self.integer("max_position_embeddings", 2048 if family is Family.LLAMA else 32768),
+                max_positions=self.integer("max_position_embeddings", 2048 if family is ModelFamily.LLAMA else 32768),
                 thinking_tokens=self.integer("thinking_tokens") if "thinking_tokens" in self.raw else None,
                 bos_token_id=bos[0] if bos else None,
                 eos_token_ids=self.token_ids("eos_token_id"),
@@ -89,14 +97,14 @@ class HfReader:
         except ValueError as error:
             raise CheckpointError(f"{self.source}: {error}") from error
 
-    def family(self) -> Family:
-        known = ", ".join(f"{f.architecture}" for f in Family)
+    def family(self) -> ModelFamily:
+        known = ", ".join(f"{f.architecture}" for f in ModelFamily)
         model_type = self.raw.get("model_type")
         architectures = self.raw.get("architectures")
-        for family in Family:
+        for family in ModelFamily:
             if model_type == family.value and architectures in (None, [], [family.architecture]):
                 return family
-        if any(model_type == f.value for f in Family):
+        if any(model_type == f.value for f in ModelFamily):
             raise self.fail("architectures", f"{architectures!r:.120} is not supported; supported: {known}")
         raise self.fail("model_type", f"{model_type!r:.80} ({architectures!r:.80}) is not supported; only {known}")
 
@@ -213,7 +221,7 @@ def _write_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
     }
 
 
-def write_hf(config: ModelConfig) -> dict[str, Any]:
+def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     """The config.json of a model, in the keys that transformers 4 and 5 both read."""
     scaling = _write_scaling(config.rope_scaling)
     hf: dict[str, Any] = {
@@ -240,6 +248,6 @@ def write_hf(config: ModelConfig) -> dict[str, Any]:
     }
     if config.thinking_tokens is not None:
         hf["thinking_tokens"] = config.thinking_tokens
-    if config.family is not Family.QWEN2:  # always on in Qwen2, where transformers knows no such key
+    if config.family is not ModelFamily.QWEN2:  # always on in Qwen2, where transformers knows no such key
         hf["attention_bias"] = config.attention_bias
     return hf

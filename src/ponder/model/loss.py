@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ponder.kernels.training import TrainingStack, add_product_, cross_entropy_, training_obstacle
-from ponder.model.shape import step_shape
 from ponder.model.transformer import Transformer, count_positions
 
 
@@ -33,7 +32,7 @@ def kernel_obstacle(model: Transformer) -> str:
     weights = dict(model.named_parameters())
     if type(model) is not Transformer or weights.keys() != model.config.parameter_shapes().keys():
         return "the model is not a plain transformer; it carries an adapter or is a class of its own"
-    return training_obstacle(step_shape(model), weights, model.compute_dtype)
+    return training_obstacle(model.config, weights, model.compute_dtype)
 
 
 def training_stack(model: Transformer) -> TrainingStack:
@@ -44,7 +43,7 @@ def training_stack(model: Transformer) -> TrainingStack:
     obstacle = kernel_obstacle(model)
     if obstacle:
         raise RuntimeError(f"the training kernels cannot run: {obstacle}; choose another backend")
-    return TrainingStack(step_shape(model), dict(model.named_parameters()))
+    return TrainingStack(model.config, dict(model.named_parameters()))
 
 
 def next_token_loss(

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import torch
 
-from ponder.dialogue import Conversation, Format, Start, fit, load_format
+from ponder.dialogue import Conversation, Format, Start, fit_to_window, load_format
 from ponder.engine import Engine, Event, FailEvent, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
 from ponder.engine.requests import check_prompt
@@ -255,7 +255,9 @@ class LocalSampler:
         messages = cast(Conversation, request.prompt)
         thinks = request.params.thinking.cap != 0 and self.format.phase_tokens.think_close is not None
         start, window = Start.THINK if thinks else Start.DIRECT, self.engine.window
-        fitting = partial(fit, messages, self.format, window, policy=request.policy, start=start, tools=request.tools)
+        fitting = partial(
+            fit_to_window, messages, self.format, window, policy=request.policy, start=start, tools=request.tools
+        )
         if request.truncation is Truncation.DISABLED:
             fitted = fitting(1)
             return RenderedPrompt(fitted.rendered.ids, start, fitted.messages)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ponder.dialogue.messages import Message, Reasoning, Role, Text
 from ponder.sampler.dialect import REASONING_FIELD, Dialect
-from ponder.testing.script import Prompter, Script, Spoken, count_prompt, speak, words
+from ponder.testing.scripted import Prompter, Script, Spoken, count_prompt, speak, words
 from ponder.types import StopReason, ThinkingLimits
 
 

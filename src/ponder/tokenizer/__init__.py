@@ -1,7 +1,6 @@
 """Text ↔ ids. Byte-level BPE, trained here or loaded from the Hugging Face layout."""
 
-from ponder.tokenizer.bpe import LONG_TEXT, StreamDecoder, Tokenizer
+from ponder.tokenizer.bpe import LONG_TEXT, GrowingText, StreamDecoder, Tokenizer
 from ponder.tokenizer.files import TokenizerError
-from ponder.tokenizer.growing import GrowingText
 
 __all__ = ["LONG_TEXT", "GrowingText", "StreamDecoder", "Tokenizer", "TokenizerError"]

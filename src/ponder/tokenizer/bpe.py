@@ -18,7 +18,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from ponder.tokenizer.files import TokenizerError, build, read_folder, write_folder
+from ponder.tokenizer.files import TokenizerError, build_tokenizer, read_folder, write_folder
 from ponder.types import InvalidRequest
 
 # Qwen2's splitting rule (Qwen/Qwen2-7B tokenizer.json): contractions, words with at most one leading mark, digits one
@@ -29,6 +29,10 @@ SPLIT_REGEX = (
 VOCAB_MULTIPLE = 32
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 LONG_TEXT = 4096  # characters
+_RETRY_CHARACTERS = 16
+# At the end of a text these may still change: the last piece may grow, and the one before it may take it in (white
+# space before a line break; a combining mark, where the text is normalised; 't, under GPT-4o's splitting rule).
+_UNSETTLED_PIECES = 2
 
 
 class Tokenizer:
@@ -233,6 +237,41 @@ class StreamDecoder:
         return tail
 
 
+def settled(tokenizer: Tokenizer, text: str) -> tuple[list[int], int]:
+    """The ids with which `encode` of every text that begins with `text` begins, and how many characters they spell.
+
+    Not all such ids: where in doubt, fewer. Encoding may go on from there as if the text began there. Both hold for
+    splitting rules that never look back, as those of byte-level BPE vocabularies are.
+    """
+    ids, begins, pieces = tokenizer.encode_with_pieces(text)
+    firsts = [at for at, piece in enumerate(pieces) if at == 0 or piece != pieces[at - 1]]
+    if len(firsts) <= _UNSETTLED_PIECES:
+        return [], 0
+    end = firsts[-_UNSETTLED_PIECES]
+    return ids[:end], begins[end]
+
+
+class GrowingText:
+    """Encodes text that is still being written: gives each id once no further text can change it."""
+
+    def __init__(self, tokenizer: Tokenizer, *, every: int = _RETRY_CHARACTERS) -> None:
+        """every: characters to come in before ids are looked for again."""
+        self._tokenizer = tokenizer
+        self._every = every
+        self._open = ""
+        self._try_at = every
+
+    def feed(self, text: str) -> list[int]:
+        """The ids that are settled now. Joined, they begin `encode` of the texts joined."""
+        self._open += text
+        if len(self._open) < self._try_at:
+            return []
+        ids, length = settled(self._tokenizer, self._open)
+        self._open = self._open[length:]
+        self._try_at = len(self._open) + max(self._every, len(self._open) // 4)
+        return ids
+
+
 def _byte_characters() -> Iterator[tuple[str, int]]:
     """GPT-2's printable stand-in for each byte (openai/gpt-2, encoder.py, `bytes_to_unicode`)."""
     shown = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
@@ -305,7 +344,7 @@ def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: 
         "truncation": None,
         "padding": None,
     }
-    return build(plain, source)
+    return build_tokenizer(plain, source)
 
 
 def _merged(merge: Sequence[str] | str) -> str:

@@ -46,7 +46,7 @@ def write_folder(folder: Path, spec: Mapping[str, Any], config: Mapping[str, Any
     _write_json(folder / CONFIG_FILE, plain | dict(config))
 
 
-def build(spec: Mapping[str, Any], source: str) -> tokenizers.Tokenizer:
+def build_tokenizer(spec: Mapping[str, Any], source: str) -> tokenizers.Tokenizer:
     """Build a `tokenizers.Tokenizer`. The library's one exception type for a bad file is `Exception` itself."""
     try:
         return tokenizers.Tokenizer.from_str(json.dumps(spec))

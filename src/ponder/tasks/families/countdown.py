@@ -70,7 +70,7 @@ class Countdown(Family):
         return Problem(
             task=self.name,
             question=wording.format(numbers=", ".join(map(str, numbers)), target=search.target),
-            answer=answer_text(search, head, signs),
+            answer=attempt_text(search, head, signs),
             metadata={"numbers": numbers, "target": search.target, "chain": chain},
         )
 
@@ -171,7 +171,7 @@ class Telling:
 
     def _ended(self, head: Head, signs: Signs) -> Demonstration:
         return Demonstration(
-            folds=tuple(self.folds), reasoning="\n".join(self.lines), answer=answer_text(self.search, head, signs)
+            folds=tuple(self.folds), reasoning="\n".join(self.lines), answer=attempt_text(self.search, head, signs)
         )
 
 
@@ -194,7 +194,7 @@ def wrong_heads(search: Search, solution: Head, rng: Random) -> list[Head]:
     return kept
 
 
-def answer_text(search: Search, head: Head, signs: Signs) -> str:
+def attempt_text(search: Search, head: Head, signs: Signs) -> str:
     """The attempt without what it came to on the way."""
     rest = zip(signs, search.rest(head), strict=True)
     return head.expression + "".join(f"{sign * number:+}" for sign, number in rest)
