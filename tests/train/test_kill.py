@@ -62,8 +62,8 @@ mix = [{{ task = "products", max_level = 0.0 }}]
 STAGES = ("pretrain", "sft", "grpo")
 TIMINGS = {"seconds", "tokens_per_second", "rollout_seconds", "update_seconds"}
 
-# Imports once and forks for every life, so that a kill costs a fraction of a second.
-NURSERY = """
+# Imports once and forks for every run, so that a kill costs a fraction of a second.
+FORK_SERVER = """
 import contextlib, importlib, json, os, sys, traceback
 from ponder.train import run
 for slow in ("torch._dynamo", "ponder.tasks.families", "matplotlib.pyplot"):
@@ -88,10 +88,10 @@ for line in sys.stdin:
 
 @dataclass
 class Home:
-    """A run folder, and the process that gives birth to its runs."""
+    """A run folder, and the fork server that starts its runs."""
 
     path: Path
-    nursery: subprocess.Popen[str]
+    fork_server: subprocess.Popen[str]
     lives: int = 0
     hits: Counter[str] = field(default_factory=Counter)
 
@@ -113,15 +113,15 @@ class Home:
 
     def live(self, until: Callable[[int], None] | None = None) -> int:
         """Run or resume; `until(pid)` may end it. Gives the exit code, negative for a signal."""
-        assert self.nursery.stdin
-        assert self.nursery.stdout
+        assert self.fork_server.stdin
+        assert self.fork_server.stdout
         self.lives += 1
-        self.nursery.stdin.write(json.dumps([str(self.recipe), str(self.log)]) + "\n")
-        self.nursery.stdin.flush()
-        pid = int(self.nursery.stdout.readline())
+        self.fork_server.stdin.write(json.dumps([str(self.recipe), str(self.log)]) + "\n")
+        self.fork_server.stdin.flush()
+        pid = int(self.fork_server.stdout.readline())
         if until:
             until(pid)
-        return int(self.nursery.stdout.readline())
+        return int(self.fork_server.stdout.readline())
 
     def steps(self) -> int:
         """Lines of metrics so far, all stages."""
@@ -138,7 +138,7 @@ class Home:
         return found
 
     def kill_at_random(self, rng: Random, steps: int) -> bool:
-        """One life ended by SIGKILL after at most so many steps; False where it ended by itself before."""
+        """One life ended by SIGKILL after at most this number of steps; False where it ended by itself before."""
         more, pause = rng.randint(0, steps), rng.uniform(0, 0.04)
         if more == 0:  # somewhere in taking up the run
             pause = rng.uniform(0, 0.6)
@@ -173,7 +173,7 @@ class Home:
         assert len(steps) >= self.newest().get(stage, 0)
 
     def result(self) -> dict[str, object]:
-        """All that a run leaves and that time does not bear on."""
+        """All that a run leaves and that does not depend on time."""
         found: dict[str, object] = {
             str(path.relative_to(self.run)): path.read_bytes()
             for pattern in (
@@ -202,8 +202,8 @@ def ended(pid: int) -> bool:
 
 
 @contextmanager
-def nursery() -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", NURSERY]
+def fork_server() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", FORK_SERVER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         assert process.stdin
@@ -214,7 +214,7 @@ def nursery() -> Iterator[subprocess.Popen[str]]:
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_a_killed_run_resumes_to_the_very_same_end(tmp_path: Path, kills: int) -> None:
     rng, hits = Random(kills), Counter[str]()
-    with nursery() as process:
+    with fork_server() as process:
         whole = Home(tmp_path / "whole", process)
         assert whole.live() == 0, whole.log.read_text()
         expected = whole.result()
