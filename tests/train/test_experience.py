@@ -49,6 +49,24 @@ def test_every_sampled_token_counts_once_with_what_was_known_of_it():
     assert sampled_tokens(folded.trajectory) == 2
 
 
+def test_an_advantage_may_differ_from_token_to_token():
+    """One for each id of the segments, end to end; those of tokens that were not sampled are not read."""
+    folded = lesson(
+        segment([1, 2], [31, 32], forced=(1,)), segment([1, 2, 32], [33, 34]), advantage=np.array([1.5, 9.0, -2.0, 0.0])
+    )
+    (made,) = lay_out([folded, lesson(segment([5], [41]))], rows=2, sequence=8, pad=0)
+    assert sorted((id, advantage) for id, _, advantage, _, _ in told(made)) == [
+        (31, 1.5),
+        (33, -2.0),
+        (34, 0.0),
+        (41, 1.0),
+    ]
+    assert folded.teaches
+    assert not lesson(segment([1], [2, 3]), advantage=np.zeros(2)).teaches
+    with pytest.raises(ValueError, match=r"advantages of shape \(3,\): give one number, or 4"):
+        lay_out([lesson(*folded.trajectory.segments, advantage=np.zeros(3))], rows=2, sequence=8, pad=0)
+
+
 def test_contexts_do_not_see_each_other():
     (made,) = lay_out([lesson(segment([1], [2, 3])), lesson(segment([4], [5]))], rows=1, sequence=6, pad=0)
     assert made.batch.documents_BT.tolist() == [[0, 0, 1, 2, 2, 2]]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
@@ -181,6 +182,30 @@ def test_the_gradient_is_that_of_the_loss_written_out():
     new = logits.float().log_softmax(-1).gather(1, torch.tensor(GOOD)[:, None])[:, 0]
     ratio = (new - torch.tensor(old)).exp()
     (-0.5 * torch.minimum(ratio * -1.5, ratio.clamp(0.9, 1.1) * -1.5)).sum().backward()
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_advantages_of_each_token_give_the_loss_and_gradient_written_out():
+    """Over all logits: -weight x the lesser of ratio x advantage and clipped ratio x advantage, token by token."""
+    torch.manual_seed(0)
+    model, other = tiny_model(), tiny_model()
+    old = tuple((torch.randn(3) * 0.2 - 3).tolist())
+    advantages = np.array([2.0, -0.5, 0.0], np.float32)
+    lesson = Lesson(Trajectory(segments=(segment(GOOD, old),)), advantages, 0.25)
+    learner = Grpo().gradient(GrpoRecipe(clip_low=0.1, clip_high=0.1), model)
+    (loss,) = learner.losses(model, lay_out([lesson], rows=1, sequence=12, pad=0), Backend.TORCH)
+    loss.backward()
+    ids = torch.tensor([[1, 2, 3, *GOOD]])
+    logits = other.unembed(other.hidden(ids[:, :-1]))[0, 2:]
+    new = logits.float().log_softmax(-1).gather(1, torch.tensor(GOOD)[:, None])[:, 0]
+    ratios = (new - torch.tensor(old)).exp()
+    terms = [
+        -0.25 * torch.minimum(ratio * advantage, ratio.clamp(0.9, 1.1) * advantage)
+        for ratio, advantage in zip(ratios, advantages.tolist(), strict=True)
+    ]
+    sum(terms).backward()
+    assert float(loss.detach()) == pytest.approx(float(sum(terms).detach()), rel=1e-5)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.allclose(one.grad, two.grad, rtol=1e-3, atol=1e-5)
 

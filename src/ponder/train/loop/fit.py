@@ -63,7 +63,7 @@ class Job:
     num_steps: the length of the stage; None: as many as `stage.tokens` has room for.
     watch: called every `stage.eval_every` steps and at the end; its numbers go to the metrics.
     on_save: called before each checkpoint is written.
-    on_complete: called once the stage is complete, before its model is exported.
+    on_complete: called once the stage is complete and its model exported.
     """
 
     name: str
@@ -108,8 +108,7 @@ class _Loop:
     def __init__(self, model: Transformer, job: Job) -> None:
         self.model, self.job = model, job
         self.device = next(model.parameters()).device
-        self.optim = Optim(model, job.stage.optim)
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optim = Optim(model, job.stage.optim, job.learner.beside)
         self.backend, reason = choose_backend(model, job)
         self.environment = state.environment(self.device, backend=self.backend)
         self.display = Display(job.name, job.steps)
@@ -172,7 +171,7 @@ class _Loop:
         for loss in self.job.learner.losses(self.model, batches, self.backend):
             loss.backward()
             losses.append(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.job.stage.optim.clip or math.inf))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.optim.parameters, self.job.stage.optim.clip or math.inf))
         value = float(torch.stack(losses).sum())
         if not math.isfinite(value + norm):  # either would make every weight NaN
             raise TrainingDiverged(
@@ -217,8 +216,8 @@ class _Loop:
         if self.job.on_save:
             self.job.on_save()
         folder = self.job.folder / "checkpoints"
-        learned = self.job.learner.state()
-        state.save(folder, self.model, self.optim, self.progress, self.environment, learned, keep=self.job.run.keep)
+        learner, keep = self.job.learner, self.job.run.keep
+        state.save(folder, self.model, self.optim, learner, self.progress, self.environment, keep=keep)
 
 
 def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str], display: Display) -> state.Progress:
@@ -226,8 +225,7 @@ def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str]
     found = state.checkpoints(job.folder / "checkpoints")
     if not found:
         return state.Progress()
-    progress, before, learned = state.restore(found[-1], model, optim)
-    job.learner.restore(learned)
+    progress, before = state.restore(found[-1], model, optim, job.learner)
     changed = [f"{key} was {before.get(key)}, is {value}" for key, value in setting.items() if before.get(key) != value]
     exact = f"not bit for bit, because {'; '.join(changed)}" if changed else "exactly"
     display.say(f"{job.name}: resumed {exact} at step {progress.step:,}")

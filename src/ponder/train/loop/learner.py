@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponder.model.loss import Backend, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
@@ -26,8 +26,25 @@ class Report:
     alarms: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """Parameters that train beside the model's: a reward head, a critic.
+
+    module: float32, on the model's device. Its state is in every checkpoint.
+    lr: its full learning rate, AdamW's; None: the stage's. The schedule and the rest of the optimizer are the stage's.
+    """
+
+    module: nn.Module
+    lr: float | None = None
+
+
 class Learner(Protocol):
     """How the micro-batches of a step change the weights. A micro-batch has `num_positions`."""
+
+    @property
+    def beside(self) -> Beside | None:
+        """What trains beside the model; None: nothing."""
+        ...
 
     def updates(self, batches: Any) -> Sequence[Sequence[Any]]:
         """The micro-batches of each update of the step, in order; none of them is empty."""
@@ -56,6 +73,8 @@ class Learner(Protocol):
 
 class NextToken:
     """Next-token loss; every learned token of an update counts the same, whichever micro-batch it is in."""
+
+    beside: Beside | None = None
 
     def updates(self, batches: Sequence[Batch]) -> Sequence[Sequence[Batch]]:
         return [batches]

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ponder.train.loop.learner import Beside
 from ponder.train.recipe.sections import Optimizer, OptimRecipe, Schedule
 from ponder.types import CheckpointError
 
 
 class Optim:
-    """One or two torch optimizers stepped as one, with a flat state of named tensors (no pickle)."""
+    """One or two torch optimizers stepped as one, with a flat state of named tensors (no pickle).
 
-    def __init__(self, model: nn.Module, recipe: OptimRecipe) -> None:
-        self.recipe = recipe
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        muon = {name for name, p in named.items() if recipe.name is Optimizer.MUON and _is_block_matrix(name, p)}
+    parameters: everything that trains, in the order of the model, then of what stands beside it.
+    """
+
+    def __init__(self, model: nn.Module, recipe: OptimRecipe, beside: Beside | None = None) -> None:
+        """beside: trained by AdamW, whatever the recipe's optimizer."""
         assert recipe.lr is not None, "resolve() the recipe first"
         assert recipe.muon_lr is not None, "resolve() the recipe first"
-        adamw = [(name, p) for name, p in named.items() if name not in muon]
-        groups = [
-            {"params": [p for _, p in adamw if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-            {"params": [p for _, p in adamw if p.ndim < 2], "weight_decay": 0.0},
-        ]
+        named = _trained(model)
+        muon = {name for name, p in named.items() if recipe.name is Optimizer.MUON and _is_block_matrix(name, p)}
+        groups = _groups([p for name, p in named.items() if name not in muon], recipe.weight_decay, recipe.lr)
+        if beside is not None:
+            own = _trained(beside.module)
+            groups += _groups(own.values(), recipe.weight_decay, recipe.lr if beside.lr is None else beside.lr)
+            named |= {f"beside.{name}": p for name, p in own.items()}
+        self.parameters = list(named.values())
         self._names: dict[Tensor, str] = {p: name for name, p in named.items()}
-        betas = (recipe.beta1, recipe.beta2)
-        self._optimizers: list[tuple[torch.optim.Optimizer, float]] = [
-            (torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, fused=True), recipe.lr)
+        self._optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, betas=(recipe.beta1, recipe.beta2), fused=True)
         ]
         if muon:
             matrices = [named[name] for name in sorted(muon)]
             optimizer = torch.optim.Muon(
                 matrices, lr=recipe.muon_lr, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
             )
-            self._optimizers.append((optimizer, recipe.muon_lr))
+            self._optimizers.append(optimizer)
+        self._full = [(group, group["lr"]) for optimizer in self._optimizers for group in optimizer.param_groups]
 
     def step(self, scale: float) -> None:
         """One update at `scale` (from `lr_scale`) of the full learning rates; clears the gradients."""
-        for optimizer, lr in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr * scale
+        for group, lr in self._full:
+            group["lr"] = lr * scale
+        for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
@@ -51,7 +57,7 @@ class Optim:
         return dict(self._state())
 
     def _state(self) -> Iterator[tuple[str, Tensor]]:
-        for optimizer, _ in self._optimizers:
+        for optimizer in self._optimizers:
             for parameter, state in optimizer.state.items():
                 for key, value in state.items():
                     yield f"{self._names[parameter]}|{key}", torch.as_tensor(value).detach().cpu().contiguous()
@@ -59,7 +65,7 @@ class Optim:
     def load_state(self, stored: dict[str, Tensor], source: str) -> None:
         """Take up the state that `state` gave. `CheckpointError` when it is another model's."""
         parameters = {name: parameter for parameter, name in self._names.items()}
-        owner = {p: o for o, _ in self._optimizers for group in o.param_groups for p in group["params"]}
+        owner = {p: o for o in self._optimizers for group in o.param_groups for p in group["params"]}
         for key, value in stored.items():
             name, _, field = key.rpartition("|")
             parameter = parameters.get(name)
@@ -67,6 +73,19 @@ class Optim:
                 raise CheckpointError(f"{source}: key {key!r} does not belong to this model; was the recipe changed?")
             # AdamW counts its steps in a 0-d float tensor, which its fused kernels want beside the parameter.
             owner[parameter].state[parameter][field] = value.to(parameter.device)
+
+
+def _trained(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _groups(parameters: Iterable[nn.Parameter], weight_decay: float, lr: float) -> list[dict[str, Any]]:
+    """Vectors (norms and biases) do not decay."""
+    parameters = list(parameters)
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay, "lr": lr},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0, "lr": lr},
+    ]
 
 
 def _is_block_matrix(name: str, parameter: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,9 +100,7 @@ class Training(Algorithm[T]):
         job = self.open(start)
         result = fit(model, job)
         if result.outcome is Outcome.COMPLETE:
-            if job.on_complete:
-                job.on_complete()
-            finish(result, model, tokenizer, folder, self.name)
+            finish(result, model, tokenizer, folder, self.name, job.on_complete)
         return result
 
 
@@ -179,8 +178,16 @@ def export(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: torch.
         tokenizer.save(temporary)
 
 
-def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: RunFolder, name: str) -> None:
-    """Leave the model of a complete stage and its plot (if matplotlib is there)."""
+def finish(
+    result: Result,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    folder: RunFolder,
+    name: str,
+    then: Callable[[], None] | None = None,
+) -> None:
+    """Leave the model of a complete stage and its plot (if matplotlib is there), call `then`, and mark the stage as
+    complete."""
     own = folder.stage(name)
     if has_lora(model):
         save_lora(model, own / "adapter", replace=True)
@@ -190,6 +197,8 @@ def finish(result: Result, model: Transformer, tokenizer: Tokenizer, folder: Run
     export(model, tokenizer, folder.model, torch.bfloat16)
     with suppress(MissingExtra):  # the plot is a convenience; its data is in metrics.jsonl
         plot_metrics(own / "metrics.jsonl", own / "loss.png")
+    if then:
+        then()
     progress = result.progress
     done = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "loss": result.loss}
     write_atomically(own / DONE, json.dumps(done, indent=2).encode())

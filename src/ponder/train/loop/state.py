@@ -1,8 +1,8 @@
 """Checkpoints of a training stage: weights, optimizer state and counters, written whole or not at all.
 
-A checkpoint is a model folder (float32, loadable by `load_model`), or the adapters alone where nothing else trains,
-with two files more: `optimizer.safetensors` and `state.json`. Data needs no state: every batch is a function of
-(seed, step).
+A checkpoint is a model folder (float32, loadable by `load_model`), or the adapters alone where the model is frozen, and
+more files: `optimizer.safetensors`, `state.json`, and `beside.safetensors` for what a learner trains beside the model.
+Data needs no state: every batch is a function of (seed, step).
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from ponder.model.checkpoint import atomic_folder, load_model, read_json, write_json, write_model
 from ponder.model.lora import has_lora, restore_lora, write_lora
 from ponder.model.transformer import Transformer
+from ponder.train.loop.learner import Learner
 from ponder.train.loop.optim import Optim
 from ponder.types import CheckpointError
 
 _NAME = re.compile(r"step_(\d{8})")
+_OPTIMIZER, _BESIDE = "optimizer.safetensors", "beside.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +57,13 @@ def save(
     folder: Path,
     model: Transformer,
     optim: Optim,
+    learner: Learner,
     progress: Progress,
     setting: dict[str, str],
-    learner: Mapping[str, Any],
     *,
     keep: int,
 ) -> Path:
-    """Write `folder/step_N`, then remove all but the last `keep` checkpoints. learner: its state, as JSON.
+    """Write `folder/step_N`, then remove all but the last `keep` checkpoints.
 
     One that is there already holds these very weights; replacing it would leave the run without it for a moment.
     """
@@ -70,8 +72,11 @@ def save(
         return target
     with atomic_folder(target) as temporary:
         write_lora(model, temporary) if has_lora(model) else write_model(model, temporary)
-        save_file(optim.state(), temporary / "optimizer.safetensors")
-        write_json(temporary / "state.json", {"progress": asdict(progress), "environment": setting, "learner": learner})
+        save_file(optim.state(), temporary / _OPTIMIZER)
+        if learner.beside:
+            save_file(learner.beside.module.state_dict(), temporary / _BESIDE)
+        record = {"progress": asdict(progress), "environment": setting, "learner": learner.state()}
+        write_json(temporary / "state.json", record)
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target
@@ -84,27 +89,39 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if _NAME.fullmatch(entry.name))
 
 
-def restore(checkpoint: Path, model: Transformer, optim: Optim) -> tuple[Progress, dict[str, str], Mapping[str, Any]]:
-    """Load weights and optimizer state in place; gives the progress and the environment of the run that wrote them, and
-    its learner's state."""
+def restore(checkpoint: Path, model: Transformer, optim: Optim, learner: Learner) -> tuple[Progress, dict[str, str]]:
+    """Load the state of model, optimizer and learner in place; gives the progress and the environment of the run that
+    wrote it. Raises CheckpointError for files that cannot be read, and for another recipe's checkpoint."""
     if has_lora(model):
         restore_lora(model, checkpoint)
     else:
-        stored = load_model(checkpoint, dtype=torch.float32)
-        try:
-            model.load_state_dict(stored.state_dict())
-        except RuntimeError as error:
-            raise CheckpointError(f"{checkpoint}: is of another shape than the recipe's model: {error}") from error
-    path = checkpoint / "optimizer.safetensors"
+        _fill(model, load_model(checkpoint, dtype=torch.float32).state_dict(), checkpoint, "the recipe's model")
+    if learner.beside:
+        tensors = _tensors(checkpoint, _BESIDE)
+        _fill(learner.beside.module, tensors, checkpoint / _BESIDE, "what trains beside the model")
+    optim.load_state(_tensors(checkpoint, _OPTIMIZER), str(checkpoint / _OPTIMIZER))
+    raw = read_json(checkpoint / "state.json")
     try:
-        tensors = load_file(path)
+        progress, setting = Progress(**raw["progress"]), dict(raw["environment"])
+        learned = dict(raw.get("learner", {}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint / 'state.json'}: lacks its progress or environment ({error})") from error
+    learner.restore(learned)
+    return progress, setting
+
+
+def _tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
+    path = checkpoint / name
+    try:
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); remove {checkpoint} to resume from an older one"
         ) from error
-    optim.load_state(tensors, str(path))
-    raw = read_json(checkpoint / "state.json")
+
+
+def _fill(module: nn.Module, stored: Mapping[str, Tensor], source: Path, what: str) -> None:
     try:
-        return Progress(**raw["progress"]), dict(raw["environment"]), dict(raw.get("learner", {}))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint / 'state.json'}: lacks its progress or environment ({error})") from error
+        module.load_state_dict(stored)
+    except RuntimeError as error:
+        raise CheckpointError(f"{source}: is of another shape than {what}: {error}") from error

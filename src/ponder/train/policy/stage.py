@@ -26,7 +26,7 @@ from ponder.tasks.turns import Attempt
 from ponder.train.data.examples import question_number
 from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import QUESTIONS, add_questions
-from ponder.train.loop.learner import Report
+from ponder.train.loop.learner import Beside, Report
 from ponder.train.loop.stage import Start, Training, padding
 from ponder.train.policy.curriculum import Curriculum, Levels
 from ponder.train.policy.gradient import PolicyGradient
@@ -167,6 +167,8 @@ class RolloutTraining(Training[R]):
 
 class RolloutLearner:
     """The stage's learner, and the source of its micro-batches: a step's are a list for each of its minibatches."""
+
+    beside: Beside | None = None
 
     def __init__(self, start: Start[R], teach: Teach, gradient: PolicyGradient) -> None:
         recipe = start.stage
