@@ -49,6 +49,9 @@ SHARED_NAMES = {"main"}  # what `python -m`, or the console script, calls
 CORE_THIRD_PARTIES = {"torch", "numpy", "tokenizers", "safetensors", "jinja2"}
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?think>|</?tool_(?:call|response)>")
 
+# Folders of tests that test no part of the package: the parts together, and what stands beside the package.
+BESIDE_THE_PARTS = {"examples", "golden", "recipes", "smoke"}
+
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -230,6 +233,12 @@ def test_help_loads_no_torch() -> None:
         "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
         "assert 'torch' not in sys.modules"
     )
+
+
+def test_the_tests_mirror_the_package() -> None:
+    tested = {file.relative_to(ROOT / "tests").parts[0] for file in (ROOT / "tests").glob("*/**/test_*.py")}
+    parts = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+    assert tested <= parts | BESIDE_THE_PARTS, "a test stands in the folder of the part that it tests"
 
 
 def test_the_tree_in_the_docs_is_the_tree() -> None:
