@@ -108,6 +108,10 @@ class SamplingParams:
     answer_room: thinking is closed early enough that this many of `max_tokens`, and of the window, are left for the
         answer.
     logit_bias: (id, bias) pairs, added to the logits in every phase; log-probabilities are reported without it.
+    frequency_penalty, presence_penalty: subtracted from the logit of an id for each time that it was generated, and
+        once if it was. repetition_penalty: logits of ids that the prompt or the answer holds are divided by it where
+        positive, multiplied where negative (arXiv 1909.05858, section 4.1); 1 is off. Control ids of the format are
+        left alone, and log-probabilities are reported without penalties.
     top_logprobs: report so many likeliest ids at each token, with their log-probabilities.
     """
 
@@ -121,6 +125,9 @@ class SamplingParams:
     thinking: ThinkingLimits = ThinkingLimits()
     answer_room: int = 0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     top_logprobs: int = 0
 
 

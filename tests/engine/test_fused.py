@@ -188,6 +188,8 @@ def everything():
     yield params(12), {"constraint": Even(gives_up=True)}
     yield params(13, logit_bias=((302, 12.0), (303, 12.0)), temperature=0.9), think
     yield params(14, top_k=3, stop_ids=tuple(range(60))), {}
+    yield params(15, frequency_penalty=0.7, presence_penalty=0.5, temperature=0.7), think
+    yield params(16, repetition_penalty=1.4, temperature=0.0), {}
 
 
 def outcome(threads):

@@ -108,8 +108,17 @@ def test_the_same_seed_draws_the_same_id(source, params, seed, index, steps, dat
     allowed_V = data.draw(st.sampled_from([None, mask_V]))
     params = replace(params, logit_bias=tuple(bias), top_logprobs=min(data.draw(st.integers(0, 20)), V))
     params = replace(params, thinking=ThinkingLimits(confidence=ConfidenceStop(threshold=1.0, top=7)))
+    frequency, presence = data.draw(st.sampled_from([(0.0, 0.0), (0.5, 0.0), (0.0, 1.5), (-0.4, 2.0)]))
+    repetition = data.draw(st.sampled_from([1.0, 1.3, 0.5]))
+    params = replace(params, frequency_penalty=frequency, presence_penalty=presence, repetition_penalty=repetition)
+    prompt = data.draw(st.lists(ids, max_size=4))
+    said = data.draw(st.lists(ids, max_size=40))
     scaled_V = logits_V / max(params.temperature, 1e-30) if params.temperature else logits_V
     scores_V = scaled_V.clone()
+    for id in {*prompt, *said}:
+        scores_V[id] = scores_V[id] / repetition if scores_V[id] > 0 else scores_V[id] * repetition
+    for id in set(said):
+        scores_V[id] -= (said.count(id) * frequency + presence) / (params.temperature or 1.0)
     for id, value in bias:
         scores_V[id] += value / (params.temperature or 1.0)
     scores_V[list(banned)] = -math.inf
@@ -118,6 +127,10 @@ def test_the_same_seed_draws_the_same_id(source, params, seed, index, steps, dat
     if scores_V.max() == -math.inf:
         return
     picks = [Pick(params, seed) for _ in (*TARGETS, "torch")]
+    for pick in picks:
+        pick.read(prompt)
+        for id in said:
+            pick.said(id)
     for pick in picks:
         pick.constrain(index, Rule(banned=banned), allowed_V)
     for pick, target in zip(picks, TARGETS, strict=False):

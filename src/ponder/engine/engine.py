@@ -188,6 +188,8 @@ class Engine:
             constraint=constraint,
             deadline=deadline,
         )
+        if sequence.pick.penalises:
+            sequence.pick.read(id for id in prompt_ids if id not in self._phases.control)
         self._add(sequence)
         self._scheduler.add(sequence)
         return sequence.request

@@ -7,6 +7,8 @@ confidence stays low the close is forced.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from ponder.engine.sequence import Sequence
 from ponder.kernels.sampling import NO_RULE, Rule
 from ponder.types import Phase, PhaseTokens, PonderError
@@ -25,6 +27,14 @@ class Phases:
         self._floor = tuple(self._under_floor(rule.banned) for rule in self._thinking)
         # Where a constraint governs the answer, the turn cannot end before there is one.
         self._constrained = tuple(Rule(banned=(*rule.banned, *tokens.end)) for rule in self._thinking)
+
+    @cached_property
+    def control(self) -> frozenset[int]:
+        """The ids of the format, which no penalty touches: a turn must be able to end, and thinking to close."""
+        tokens = self.tokens
+        thinking = (tokens.think_open, tokens.think_close, tokens.state_open, tokens.fold)
+        marks = (*thinking, tokens.call_open, tokens.call_close, *tokens.end)
+        return frozenset(id for id in marks if id is not None)
 
     def _under_floor(self, banned: tuple[int, ...]) -> Rule:
         tokens = self.tokens
@@ -78,6 +88,8 @@ class Phases:
     def follow(self, sequence: Sequence) -> None:
         """After the step: move the forced ids, the grammar and the confidence on. The phase is still that of before."""
         pick = sequence.pick
+        if pick.penalises and pick.id not in self.control:
+            pick.said(pick.id)
         if pick.put_in:
             self._put_in(sequence, pick.rule)
         if pick.allowed_V is not None:

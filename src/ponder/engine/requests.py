@@ -70,6 +70,9 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
         id, bias = pair
         _integer("logit_bias", id, 0, vocab_size - 1)
         _number(f"logit_bias of {id}", bias, "a finite number", lambda value: True)
+    for field in ("frequency_penalty", "presence_penalty"):
+        _number(field, getattr(params, field), "a finite number", lambda value: True)
+    _number("repetition_penalty", params.repetition_penalty, "a number above 0", lambda value: value > 0)
     confidence = params.thinking.confidence
     if confidence is not None:
         _number("thinking.confidence.threshold", confidence.threshold, "a number above 0", lambda value: value > 0)

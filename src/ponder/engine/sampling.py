@@ -28,7 +28,7 @@ def pick_with_torch(logits_SV: Tensor, picks: Sequence[Pick]) -> None:
     if not torch.isfinite(logits_SV.amax(-1)).all():
         raise NotFinite("the step gave logits that are not finite")
     uniform_S = uniforms([p.seed for p in picks], [p.index for p in picks])
-    ids_S, scaled_SV = sample(logits_SV, picks, uniform_S, _added(logits_SV, picks))
+    ids_S, scaled_SV = sample(logits_SV, picks, uniform_S, _added(logits_SV, picks), picks)
     for p, sampled in zip(picks, ids_S.tolist(), strict=True):
         instead = p.rule.forced if p.rule.forced is not None else p.rule.instead if sampled in p.rule.closing else None
         p.put_in, p.id = instead is not None, sampled if instead is None else instead
@@ -41,7 +41,7 @@ def pick_with_torch(logits_SV: Tensor, picks: Sequence[Pick]) -> None:
 
 def _added(logits_SV: Tensor, picks: Sequence[Pick]) -> Tensor | None:
     """What the scores gain before sampling, (S, V): biases, and -inf for what is not allowed. None: nothing."""
-    biases = [(row, id, bias) for row, p in enumerate(picks) for id, bias in p.logit_bias]
+    biases = [(row, id, bias) for row, p in enumerate(picks) for id, bias in (*p.logit_bias, *p.penalties.items())]
     banned = [(row, id) for row, p in enumerate(picks) for id in p.rule.banned]
     masks = [(row, p.allowed_V) for row, p in enumerate(picks) if p.allowed_V is not None]
     if not (biases or banned or masks):
@@ -86,18 +86,24 @@ def uniforms(seeds: Sequence[int], indices: Sequence[int]) -> Tensor:
 
 
 def sample(
-    logits_SV: Tensor, params: Sequence[Rules], uniform_S: Tensor, added_SV: Tensor | None = None
+    logits_SV: Tensor,
+    params: Sequence[Rules],
+    uniform_S: Tensor,
+    added_SV: Tensor | None = None,
+    picks: Sequence[Pick] = (),
 ) -> tuple[Tensor, Tensor]:
     """Sampled ids_S, and scaled_SV: float32 logits divided by the temperature (at temperature 0 by 1), of which
     `logprobs` takes what it reports.
 
-    added_SV: what the scaled scores gain before an id is chosen; -inf where it may not be. Truncation is by top-k, then
-    top-p of what that leaves, then min-p relative to the most likely id; each always leaves one id.
+    added_SV: what the scaled scores gain before an id is chosen; -inf where it may not be. picks: whose repetition
+    penalties come before that. Truncation is by top-k, then top-p of what that leaves, then min-p relative to the most
+    likely id; each always leaves one id.
     """
     greedy = all(p.temperature == 0 for p in params)
     temperature_S = torch.tensor([p.temperature or 1.0 for p in params], device=logits_SV.device)
     scaled_SV = logits_SV.float() if greedy else logits_SV.float() / temperature_S[:, None]
-    allowed_SV = scaled_SV if added_SV is None else scaled_SV + added_SV
+    allowed_SV = _without_repetition(scaled_SV, picks)
+    allowed_SV = allowed_SV if added_SV is None else allowed_SV + added_SV
     ids_S = allowed_SV.argmax(-1)
     if greedy:
         return ids_S, scaled_SV
@@ -111,6 +117,20 @@ def sample(
     if cut:
         ids_S[cut] = _draw_truncated(allowed_SV[cut].softmax(-1), [params[row] for row in cut], uniform_S[cut])
     return ids_S, scaled_SV
+
+
+def _without_repetition(scaled_SV: Tensor, picks: Sequence[Pick]) -> Tensor:
+    """Scores after the repetition penalty; the same tensor where there is none."""
+    rows = [row for row, p in enumerate(picks) if p.repeated]
+    if not rows:
+        return scaled_SV
+    penalised_SV = scaled_SV.clone()
+    for row in rows:
+        ids = torch.tensor(list(picks[row].repeated), device=scaled_SV.device)
+        scores = penalised_SV[row, ids]
+        penalty = picks[row].repetition
+        penalised_SV[row, ids] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return penalised_SV
 
 
 def logprobs(scaled_SV: Tensor, ids_S: Tensor) -> Tensor:

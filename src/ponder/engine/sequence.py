@@ -209,13 +209,16 @@ class Sequence(Context):
 
     def fork(self, request: int, seed: int) -> Sequence:
         """A copy that continues independently; it holds no pages yet."""
+        pick = Pick(self.params, seed)
+        if pick.penalises:
+            pick.inherit(self.pick)
         return Sequence(
             key=self.key,
             tokens=list(self.tokens),
             request=request,
             prompt_ids=self.prompt_ids,
             params=self.params,
-            pick=Pick(self.params, seed),
+            pick=pick,
             limit=self.limit,
             phase=self.phase,
             constraint=None if self.constraint is None else self.constraint.fork(),

@@ -7,7 +7,7 @@ One for each sequence, made once. The compiled step reads and fills it where it 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,6 +45,8 @@ class Pick(ctypes.Structure):
     """`Pick` of cpu/sampling.h: the same fields in the same order.
 
     logit_bias: (id, bias divided by the temperature). allowed_V: as `constrain` takes it.
+    penalties: what the ids generated so far lose, divided by the temperature. repeated: the ids that `repetition` holds
+        for.
     """
 
     seed: int
@@ -66,8 +68,10 @@ class Pick(ctypes.Structure):
         *((name, ctypes.c_uint64) for name in ("seed", "index")),
         ("top_p", ctypes.c_double),
         *((name, ctypes.c_void_p) for name in ("_bias_ids", "_biases", "_allowed", "_banned", "_closing")),
-        *((name, ctypes.c_float) for name in ("temperature", "min_p")),
+        *((name, ctypes.c_void_p) for name in ("_penalty_ids", "_repeated", "_penalties")),
+        *((name, ctypes.c_float) for name in ("temperature", "min_p", "repetition")),
         *((name, ctypes.c_int) for name in ("top_k", "_num_biases", "_num_banned", "_num_closing")),
+        *((name, ctypes.c_int) for name in ("_num_penalties", "_num_repeated")),
         *((name, ctypes.c_int) for name in ("_forced", "_instead", "num_top", "confidence_top", "id", "put_in")),
         *((name, ctypes.c_float) for name in ("logprob", "confidence")),
         ("top_ids", ctypes.c_int * MOST_LIKELY),
@@ -85,6 +89,7 @@ class Pick(ctypes.Structure):
             top_k=min(params.top_k, _MOST),
             top_p=params.top_p,
             min_p=params.min_p,
+            repetition=params.repetition_penalty,
             num_top=params.top_logprobs,
             confidence_top=0 if confidence is None else min(confidence.top, _MOST),
         )
@@ -99,6 +104,12 @@ class Pick(ctypes.Structure):
             self._bias_ids, self._biases = (ctypes.addressof(room) for room in self._bias_room)
             self._num_biases = len(ids)
         self.allowed_V: Tensor | None = None
+        self._frequency, self._presence = params.frequency_penalty / scale, params.presence_penalty / scale
+        self.penalties: dict[int, float] = {}
+        self.repeated: dict[int, None] = {}
+        self._places: dict[int, int] = {}  # of `penalties` in the room that the compiled step reads
+        self._penalty_room = _integers(()), (ctypes.c_float * 0)()
+        self._repeated_room = _integers(())
         self._use(NO_RULE)
 
     def constrain(self, index: int, rule: Rule = NO_RULE, allowed_V: Tensor | None = None) -> None:
@@ -109,6 +120,48 @@ class Pick(ctypes.Structure):
         if allowed_V is not self.allowed_V:
             self.allowed_V = None if allowed_V is None else allowed_V.to("cpu", torch.bool).contiguous()
             self._allowed = None if self.allowed_V is None else self.allowed_V.data_ptr()
+
+    @property
+    def penalises(self) -> bool:
+        """Whether what was said bears on what comes."""
+        return bool(self._frequency or self._presence) or self.repetition != 1
+
+    def read(self, ids: Iterable[int]) -> None:
+        """The prompt holds these ids."""
+        if self.repetition != 1:
+            self.repeated.update(dict.fromkeys(ids))
+            self._repeated_room = _integers(tuple(self.repeated), room=2 * len(self.repeated))
+            self._repeated, self._num_repeated = ctypes.addressof(self._repeated_room), len(self.repeated)
+
+    def said(self, id: int) -> None:
+        """This id was generated."""
+        if self._frequency or self._presence:
+            self._penalise(id, self.penalties.get(id, -self._presence) - self._frequency)
+        if self.repetition != 1 and id not in self.repeated:
+            if len(self.repeated) == len(self._repeated_room):
+                self.read((id,))
+            else:
+                self._repeated_room[len(self.repeated)] = id
+                self.repeated[id] = None
+                self._num_repeated = len(self.repeated)
+
+    def inherit(self, other: Pick) -> None:
+        """Everything that `other` has read and said was read and said here."""
+        self.read(other.repeated)
+        for id, penalty in other.penalties.items():
+            self._penalise(id, penalty)
+
+    def _penalise(self, id: int, penalty: float) -> None:
+        ids, losses = self._penalty_room
+        if id not in self.penalties:
+            if len(self._places) == len(ids):
+                room = 2 * len(ids) + 16
+                self._penalty_room = ids, losses = _integers(ids, room=room), _floats(losses, room=room)
+                self._penalty_ids, self._penalties = ctypes.addressof(ids), ctypes.addressof(losses)
+            self._places[id] = len(self._places)
+            self._num_penalties = len(self._places)
+            ids[self._places[id]] = id
+        self.penalties[id] = losses[self._places[id]] = min(max(penalty, -_LARGEST_BIAS), _LARGEST_BIAS)
 
     def likeliest(self) -> TopLogprobs:
         """The ids and log-probabilities that `num_top` asks for."""
@@ -124,5 +177,10 @@ class Pick(ctypes.Structure):
         self._instead = -1 if rule.instead is None else rule.instead
 
 
-def _integers(values: Sequence[int]) -> ctypes.Array[ctypes.c_int]:
-    return (ctypes.c_int * len(values))(*values)
+def _integers(values: Sequence[int] | ctypes.Array[ctypes.c_int], room: int = 0) -> ctypes.Array[ctypes.c_int]:
+    """room: for how many values, where that is more than there are."""
+    return (ctypes.c_int * max(room, len(values)))(*values)
+
+
+def _floats(values: ctypes.Array[ctypes.c_float], room: int) -> ctypes.Array[ctypes.c_float]:
+    return (ctypes.c_float * room)(*values)

@@ -59,6 +59,9 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
         "min_p": params.min_p or None,
         "stop_token_ids": list(params.stop_ids) or None,
         "logit_bias": {str(id): bias for id, bias in params.logit_bias} or None,
+        "frequency_penalty": params.frequency_penalty or None,
+        "presence_penalty": params.presence_penalty or None,
+        "repetition_penalty": None if params.repetition_penalty == 1 else params.repetition_penalty,
         "response_format": _response_format(request),
         **_tools(request, dialect),
         **_thinking(request, dialect),
@@ -74,6 +77,8 @@ def _inexpressible(request: Request, dialect: Dialect) -> Iterator[str]:
         yield "min_p"
     if params.stop_ids and not vllm:
         yield "stop_ids"
+    if params.repetition_penalty != 1 and not vllm:
+        yield "repetition_penalty"
     if len(request.stop) > 4 and dialect is Dialect.OPENAI:
         yield "more than four stop strings"
     if params.thinking.floor:

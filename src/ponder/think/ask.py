@@ -41,7 +41,8 @@ class Ask:
     answer_room: tokens kept for the answer; None: an eighth of the window, at most half of `max_tokens`.
     max_tokens: of each completion, thinking included; None: as many as the window holds.
     temperature, top_p: None: the strategy's own and 1, or an endpoint's own defaults.
-    top_k, min_p, logit_bias, stop_ids, top_logprobs: see `SamplingParams`.
+    top_k, min_p, logit_bias, frequency_penalty, presence_penalty, repetition_penalty, stop_ids, top_logprobs: see
+        `SamplingParams`.
     seed: of the first sample; sample i uses seed + i. None: drawn from the operating system.
     stop: strings at which a visible answer ends.
     logprobs: whether the pieces of a streamed answer come with their tokens.
@@ -70,6 +71,9 @@ class Ask:
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] = ()
     logit_bias: tuple[tuple[int, float], ...] = ()
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
     top_logprobs: int = 0
     logprobs: bool = False
     grammar: Grammar | None = None
@@ -130,6 +134,9 @@ class Ask:
                 thinking=thinking,
                 answer_room=room,
                 logit_bias=self.logit_bias,
+                frequency_penalty=self.frequency_penalty,
+                presence_penalty=self.presence_penalty,
+                repetition_penalty=self.repetition_penalty,
                 top_logprobs=self.top_logprobs,
             ),
             n=n,
@@ -181,6 +188,9 @@ class AskSettings(TypedDict, total=False):
     stop: str | Sequence[str]
     stop_ids: Sequence[int]
     logit_bias: Sequence[tuple[int, float]]
+    frequency_penalty: float
+    presence_penalty: float
+    repetition_penalty: float
     top_logprobs: int
     logprobs: bool
     grammar: Grammar | None

@@ -20,9 +20,10 @@ extern "C" struct Pick {  // kernels/sampling.py: the same fields in the same or
   const int* bias_ids;
   const float* biases;     // divided by the temperature
   const uint8_t* allowed;  // by id; null: all
-  const int *banned, *closing;
-  float temperature, min_p;
-  int top_k, num_biases, num_banned, num_closing;
+  const int *banned, *closing, *penalty_ids, *repeated;
+  const float* penalties;  // added to the scores of penalty_ids, divided by the temperature
+  float temperature, min_p, repetition;  // repetition: 1: off
+  int top_k, num_biases, num_banned, num_closing, num_penalties, num_repeated;
   int forced, instead;  // forced: -1 for none. instead: what takes the place of one of `closing`
   int num_top, confidence_top;
   // What came of it. put_in: the id was forced, or took another's place.
@@ -149,7 +150,8 @@ class Chooser {
     const auto logprob = [&](int id) { return (float)((double)scaled.at[id] - scaled.max - log_total); };
     pick.id = pick.forced;
     if (pick.forced < 0) {
-      const bool adjusts = pick.num_biases || pick.num_banned || pick.allowed;
+      const bool adjusts =
+          pick.num_biases || pick.num_banned || pick.allowed || pick.num_penalties || pick.num_repeated;
       if (adjusts) adjust(pick);
       pick.id = sample(adjusts ? adjusted : scaled, pick);
     }
@@ -204,6 +206,11 @@ class Chooser {
       for (long i = 0; i < vocab; i++) at[i] = pick.allowed[i] ? from[i] : NEVER;
     else
       memcpy(at, from, vocab * sizeof(float));
+    for (int i = 0; i < pick.num_repeated; i++) {
+      float& score = at[pick.repeated[i]];
+      score = score > 0 ? score / pick.repetition : score * pick.repetition;
+    }
+    for (int i = 0; i < pick.num_penalties; i++) at[pick.penalty_ids[i]] += pick.penalties[i];
     for (int i = 0; i < pick.num_biases; i++) at[pick.bias_ids[i]] += pick.biases[i];
     for (int i = 0; i < pick.num_banned; i++) at[pick.banned[i]] = NEVER;
     for (long i = 0; i < groups; i++) {

@@ -23,6 +23,17 @@ from ponder.train.loop.fit import Watch
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import InvalidRequest, Origin, SamplingParams, ThinkingLimits
 
+# Parameters under which what is sampled has other probabilities than those reported.
+NOT_OWN = (
+    "top_k",
+    "top_p",
+    "min_p",
+    "logit_bias",
+    "frequency_penalty",
+    "presence_penalty",
+    "repetition_penalty",
+)
+
 
 def generated_tokens(group: Sequence[Attempt]) -> int:
     """All that the model said, over all turns and contexts; what was forced on it too."""
@@ -49,10 +60,12 @@ async def roll_out(
     Raises InvalidRequest for params under which the log-probabilities are not those of what was sampled, and for a
     sampler that gives none; and what sampling raises.
     """
-    if params.temperature == 0 or params.top_k or params.top_p < 1 or params.min_p or params.logit_bias:
+    own = SamplingParams(temperature=params.temperature)
+    changed = [name for name in NOT_OWN if getattr(params, name) != getattr(own, name)]
+    if params.temperature == 0 or changed:
         raise InvalidRequest(
-            "rollouts are sampled from the model's own distribution: temperature above 0, no top_k, top_p, min_p or "
-            "logit_bias"
+            f"rollouts are sampled from the model's own distribution (got {', '.join(changed) or 'temperature 0'}): "
+            f"temperature above 0, and no {', '.join(NOT_OWN)}"
         )
 
     sampler.gather(len(problems))
