@@ -32,12 +32,12 @@ def lines(path: Path, depth: int = 0) -> list[str]:
     """A folder and what is in it, two spaces of indent a level. Of tests, folders and their number of files."""
     indent = "  " * depth
     if path.is_file():
-        return [f"{indent}{path.name:<{WIDTH - len(indent)}}{summary(path)}".rstrip()]
+        return [f"{indent}{path.name:<{WIDTH - 1 - len(indent)}} {summary(path)}".rstrip()]
     init = path / "__init__.py"
     name = path.relative_to(ROOT).as_posix() if depth == 0 else path.name
     tests = len(list(path.glob("test_*.py")))
     said = summary(init) if init.exists() else f"{tests} files" if tests else ""
-    own = [f"{indent}{name + '/':<{WIDTH - len(indent)}}{said}".rstrip()]
+    own = [f"{indent}{name + '/':<{WIDTH - 1 - len(indent)}} {said}".rstrip()]
     for child in sorted(path.iterdir(), key=lambda child: (child.is_file(), child.name)):
         if (child.is_dir() and not child.name.startswith((".", "__")) and any(child.rglob("*.*"))) or is_shown(child):
             own += lines(child, depth + 1)

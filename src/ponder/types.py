@@ -48,7 +48,7 @@ class Effort(StrEnum):
 class Usage:
     """The token bill. Adds. `reasoning_tokens` is a part of `completion_tokens`, `cached_tokens` of `prompt_tokens`.
 
-    refilled_tokens: run through the model once more because a thought was folded (a state behind its prompt). They are
+    refilled_tokens: run through the model once more because a thought was folded (a state after its prompt). They are
     neither prompt nor completion.
     """
 
@@ -86,7 +86,7 @@ class ConfidenceStop:
 class ThinkingLimits:
     """Exact control of thinking, in THINK tokens.
 
-    cap: at most this many THINK tokens, the close token included; None: no cap of its own. 0 is a direct prompt.
+    cap: at most this many THINK tokens, the close token included; None: no cap. 0 is a direct prompt.
     floor: the close is suppressed before this many THINK tokens; each time the model wants to close, the
         continuation is put in instead (s1, arXiv 2501.19393, section 3.1). The cap wins over the floor.
     confidence: close where the model's confidence stays low. The floor wins over it.
@@ -112,7 +112,7 @@ class SamplingParams:
         once if it was. repetition_penalty: logits of ids that the prompt or the answer holds are divided by it where
         positive, multiplied where negative (arXiv 1909.05858, section 4.1); 1 is off. Control ids of the format are
         left alone, and log-probabilities are reported without penalties.
-    top_logprobs: report so many likeliest ids at each token, with their log-probabilities.
+    top_logprobs: report that many likeliest ids at each token, with their log-probabilities.
     """
 
     max_tokens: int | None = None
@@ -138,7 +138,7 @@ class PhaseTokens:
     state_open, fold: open and close a state while thinking; with the close, the context becomes prompt + state.
     continuation: ids put in when the floor suppresses a close ("Wait"); may be empty.
     lead: ids that the format writes between the close of thinking and the answer (a blank line, in some); put in where
-        a grammar governs the answer, which then begins behind them.
+        a grammar governs the answer, which then begins after them.
     end: ids that close the assistant's turn.
     """
 
@@ -186,7 +186,7 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What a strategy may spend. None: no limit of its own. Kept exactly; `seconds` is wall time."""
+    """What a strategy may spend. None: not limited. Kept exactly; `seconds` is wall time."""
 
     tokens: int | None = None
     samples: int | None = None

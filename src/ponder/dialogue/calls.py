@@ -19,14 +19,14 @@ LONGEST_HEAD = 4096  # characters in which a call's name must have come; bounds 
 
 @dataclass(frozen=True, slots=True)
 class CallFrame:
-    """What a call of one name holds before and behind its arguments: texts, and ids of control tokens."""
+    """What a call of one name holds before and after its arguments: texts, and ids of control tokens."""
 
     before: tuple[str | int, ...]
     after: tuple[str | int, ...] = ()
 
 
 class CallReader(Protocol):
-    """Reads one call id by id, from behind its open token."""
+    """Reads one call id by id, from after its open token."""
 
     name: str | None  # once it is certain; what follows are its arguments
 
@@ -116,7 +116,7 @@ class _SeparatedReader:
 
 
 class JsonCalls:
-    """`{"name": …, "arguments": …}` on a line of its own, as Hermes and Qwen write it."""
+    """`{"name": …, "arguments": …}` on a separate line, as Hermes and Qwen write it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -1,6 +1,6 @@
 """ChatML as Qwen3 uses it (chat template of Qwen/Qwen3-8B, `tokenizer_config.json`).
 
-Its rule for reasoning: a think block stands in the assistant turns behind the last user message, empty in the last
+Its rule for reasoning: a think block stands in the assistant turns after the last user message, empty in the last
 turn when there was no reasoning; earlier turns have none. `enable_thinking=False` is an empty block in the prompt. The
 thinking prompt is the template's own plus `<think>\\n`, which the model writes first of all.
 """
@@ -63,7 +63,7 @@ class ChatMLFormat(ThinkingFormat):
         out.mark(index, None, SpanKind.HEADER).control(OPEN).text("assistant\n")
         block = kept and (last or turn.reasoning is not None)
         sampled_block = self._block(out, index, turn) if block else False
-        own = block or turn.reasoning is None  # nobody samples an answer that lost its reasoning
+        own = block or turn.reasoning is None  # an answer that lost its reasoning is never sampled
         if turn.reasoning is not None and not block:
             self._drop(out, index, turn.reasoning[1])
         self._texts(out, index, turn, trim=block, sampled_block=sampled_block, own=own)

@@ -34,7 +34,7 @@ class DeepSeekR1Format(ThinkingFormat):
         out.mark(index, None, SpanKind.HEADER).control(ASSISTANT)
         block = kept and turn.reasoning is not None
         sampled_block = self._block(out, index, turn) if block else False
-        own = block or turn.reasoning is None  # nobody samples an answer that lost its reasoning
+        own = block or turn.reasoning is None  # an answer that lost its reasoning is never sampled
         if turn.reasoning is not None and not block:
             self._drop(out, index, turn.reasoning[1])
         self._texts(out, index, turn, trim=block, sampled_block=sampled_block, own=own)

@@ -1,4 +1,4 @@
-"""Fitting a conversation into the context window. Nothing is cut silently."""
+"""Fitting a conversation into the context window: nothing is cut silently."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def fit_to_window(
 
 
 def _cuts(messages: Conversation, head: int) -> Iterator[int]:
-    """Where the kept part may begin: behind the system message, then at each later user message."""
+    """Where the kept part may begin: after the system message, then at each later user message."""
     yield head
     yield from (index for index in range(head + 1, len(messages)) if messages[index].role is Role.USER)

@@ -178,7 +178,7 @@ class PonderFormat:
     ) -> None:
         parts = message.parts if fold is None else message.parts[: fold + 1]
         whole = keep_reasoning or not any(isinstance(part, Reasoning) for part in parts)
-        own = message.role is Role.ASSISTANT and whole  # nobody samples an answer that lost its reasoning
+        own = message.role is Role.ASSISTANT and whole  # an answer that lost its reasoning is never sampled
         # Up to its last state (of those before `fold`) the turn was sampled in earlier contexts.
         states = [number for number, part in enumerate(message.parts[:fold]) if is_state(part)]
         earlier = max(states, default=-1)
@@ -201,7 +201,7 @@ class PonderFormat:
                 dropped += self._length(part) + (2 if number == block[0] else 0)
             else:
                 if number == block[0]:
-                    # The open token right behind the header belongs to the generation prompt; a later one is sampled.
+                    # The open token right after the header belongs to the generation prompt; a later one is sampled.
                     opened = sampled and len(out) > header
                     out.mark(index, number, SpanKind.OPEN, sampled=opened).control(control.THINK)
                 self._part(out, index, number, part, sampled=sampled)

@@ -31,7 +31,7 @@ THINK_PAIRS = (("<think>", "</think>"), ("<|think|>", "<|/think|>"), ("[THINK]",
 CALL_PAIR = ("<tool_call>", "</tool_call>")
 END_NAMES = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<｜end▁of▁sentence｜>", "</s>")
 PLACEHOLDER = re.compile(r'(\\?)"([0-9a-f]{32})\1"')
-# What a template may leave out: reasoning is reported as dropped, the order of calls and results tells the others.
+# What a template may leave out: reasoning is reported as dropped, and the order of calls and results gives the others.
 OPTIONAL_FIELDS = ("reasoning_content", "id", "tool_call_id", "tool name")
 TOOL = "tool"
 KINDS = {"reasoning_content": SpanKind.REASONING, TOOL: SpanKind.TOOLS}
@@ -188,7 +188,7 @@ class JinjaFormat:
 
 
 class _Fields:
-    """The text fields of one conversation behind placeholders."""
+    """The text fields of one conversation, replaced by placeholders."""
 
     def __init__(self, messages: Conversation, tools: Sequence[Tool], *, text_arguments: bool) -> None:
         """text_arguments: a tool call's arguments are one text; otherwise the object that it spells."""

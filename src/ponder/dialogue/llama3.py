@@ -27,7 +27,7 @@ class Llama3Format(NativeFormat):
         thoughts = [part.text for part in message.parts if isinstance(part, Reasoning)]
         if thoughts:
             out.dropped.append(DroppedReasoning(index, sum(map(len, self._tokenizer.encode_batch(thoughts)))))
-        own = not thoughts  # nobody samples an answer that lost its reasoning
+        own = not thoughts  # an answer that lost its reasoning is never sampled
         self._texts(out, index, message, own=own)
         out.mark(index, None, SpanKind.END, sampled=own).control(END)
 

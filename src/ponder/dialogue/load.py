@@ -1,4 +1,4 @@
-"""Which format a tokenizer speaks."""
+"""The format that a tokenizer speaks, by its control tokens and its chat template."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NATIVE: dict[str, type[NativeFormat]] = {
     "deepseek_r1": DeepSeekR1Format,
 }
 FORMATS: dict[str, Callable[[Tokenizer], Format]] = {"ponder": PonderFormat, **NATIVE}
-# Tells apart the families' templates: a system message, an answer in the middle, text that begins with white space.
+# Distinguishes the families' templates: a system message, an answer in the middle, text that begins with white space.
 PROBE = (Message.system("S."), Message.user("a\nb"), Message.assistant("c."), Message.user("d 1"))
 PROBE_TOOLS = (Tool("f", "é", '{"type": "object", "properties": {"x": {"type": "string"}}}'), Tool("g"))
 

@@ -1,4 +1,4 @@
-"""Messages and their typed parts. Reasoning is a part of its own, never a substring."""
+"""Messages and their typed parts: reasoning is a separate part, never a substring."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def is_state(part: Part) -> bool:
 def think_blocks(parts: Sequence[Part]) -> list[range]:
     """The parts that make up each think block, in order: one `Reasoning`, or several that states tie together.
 
-    A state continues the block of the `Reasoning` directly before it, and a `Reasoning` directly behind a state
+    A state continues the block of the `Reasoning` directly before it, and a `Reasoning` directly after a state
     continues the state's block. Two thoughts in a row are two blocks.
     """
     blocks: list[range] = []
@@ -99,7 +99,7 @@ def think_blocks(parts: Sequence[Part]) -> list[range]:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn's worth of parts by one speaker. `name` tells speakers of one role apart."""
+    """The parts of one turn of one speaker. `name` distinguishes speakers of one role."""
 
     role: Role
     parts: tuple[Part, ...]

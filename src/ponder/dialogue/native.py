@@ -1,4 +1,4 @@
-"""What the formats of other model families share: refusals, the order of a turn, think blocks and their line breaks."""
+"""The base of other model families' formats: refusals, the order of a turn, think blocks and their line breaks."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class AssistantTurn:
 
 
 class NativeFormat:
-    """Base of the families' formats. A family says how a message is written; the rest is here."""
+    """The base of the families' formats. A family writes one message; the rest is here."""
 
     family: FamilyTokens
 
@@ -197,7 +197,7 @@ class ThinkingFormat(NativeFormat):
     """Families that write `<think>\\n` reasoning `\\n</think>\\n\\n` answer, as DeepSeek-R1 and Qwen3 do.
 
     The line breaks are the format's: parsing takes them off a part's text but leaves them in its ids, and rendering
-    adds them where a part has no ids of its own.
+    adds them where a part has no ids.
     """
 
     def _block(self, out: Builder, index: int, turn: AssistantTurn) -> bool:
@@ -254,7 +254,7 @@ class ThinkingFormat(NativeFormat):
         return part.ids if self._tokenizer.decode(part.ids).strip("\n") == part.text.strip("\n") else None
 
     def _without_line_breaks(self, ids: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The ids behind the leading line breaks; None where a token holds both line breaks and text."""
+        """The ids after the leading line breaks; None where a token holds both line breaks and text."""
         at = 0
         while at < len(ids) and not self._tokenizer.decode(ids[at : at + 1]).strip("\n"):
             at += 1

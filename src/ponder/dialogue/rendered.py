@@ -1,4 +1,4 @@
-"""What rendering and parsing give back: ids with spans, messages with how they ended. And the builder of the ids."""
+"""The results of rendering and parsing: ids with spans, and messages with how they ended."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Rendered:
         """One flag per id: True where the supervised loss falls.
 
         True on the assistant's reasoning, its close, the answer, calls and the end token; False on everything that
-        a prompt brings: other speakers, the turn's header and the open token behind it, and what an earlier context
+        a prompt brings: other speakers, the turn's header and the open token after it, and what an earlier context
         of folded thinking brought: a turn up to its last state.
         """
         mask = [False] * len(self.ids)

@@ -1,4 +1,4 @@
-"""What holds in every format: which messages may carry which parts, which reasoning is kept, how results pair up."""
+"""Rules of every format: which parts a message may carry, which reasoning is kept, how results pair with calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ALLOWED: dict[Role, tuple[type[Part], ...]] = {
 
 
 def first_kept_reasoning(messages: Conversation, policy: ReasoningPolicy) -> int:
-    """The index of the first message whose reasoning is rendered: all, or behind the last user message."""
+    """The index of the first message whose reasoning is rendered: all, or those after the last user message."""
     if policy is ReasoningPolicy.ALL_TURNS:
         return 0
     return max((index for index, message in enumerate(messages) if message.role is Role.USER), default=0)

@@ -14,7 +14,7 @@ NO_PARAMETERS = '{"type": "object", "properties": {}}'
 
 
 class Arguments(StrEnum):
-    """What the arguments of a call must be that the model makes of its own accord.
+    """What the arguments of a call must be that no request demands.
 
     FREE: whatever it writes. STRICT: JSON that the tool's schema accepts.
     """
@@ -58,7 +58,7 @@ def declaration(tool: Tool) -> dict[str, Any]:
 
 
 def declaration_line(tool: Tool) -> str:
-    """The declaration as JSON on one line. Raises as `declaration`, and for text that is no Unicode."""
+    """The declaration as JSON on one line. Raises as `declaration`, and for text that is not Unicode."""
     return _line(tool, declaration(tool))
 
 

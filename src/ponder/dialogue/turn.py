@@ -20,7 +20,7 @@ def parse_turn(
     calls: CallSyntax | None,
     declared: Collection[str] = (),
 ) -> Parsed:
-    """Read what an assistant generated, from behind its generation prompt.
+    """Read what an assistant generated after its generation prompt.
 
     thinking: the prompt left thinking open. calls: how a call is written between its open and close tokens. declared:
     names of tools; a call is one of theirs from its name on, also where it is cut off or broken. Nothing is lost and
@@ -55,7 +55,7 @@ class _Turn:
         self._ending: ParseStatus | None = None
 
     def read(self, at: int, id: int) -> None:
-        if self._ending is not None:  # behind the end of the turn nothing has a place
+        if self._ending is not None:  # nothing has a place after the end of the turn
             self._stray.append(at)
             self._buffer.append(id)
         elif not self._tokenizer.is_control(id):
@@ -63,7 +63,7 @@ class _Turn:
         elif id in self._tokens.end:
             self._close(at)
         elif self._phase is Phase.THINK and id == self._tokens.think_close:
-            if self._state_open_at is not None:  # a state that was not closed is none
+            if self._state_open_at is not None:  # a state that was not closed is not a state
                 self._stray.append(self._state_open_at)
             self._flush()
             self._phase = Phase.ANSWER
@@ -122,7 +122,7 @@ class _Turn:
         self._parts.append(Reasoning(self._tokenizer.decode(state), self._plain(state), state=True))
 
     def _end_call(self, ids: Sequence[int], whole: ToolCall | None) -> None:
-        """ids: what stands in the call. whole: what a closed call says. A call that is none becomes text again, its
+        """ids: what the call holds. whole: a closed call, read. A broken call becomes text again, its
         tokens spelled."""
         assert self._tokens.call_open is not None
         self._phase = Phase.ANSWER

@@ -1,7 +1,7 @@
-"""Who owns which page: reference counts, the tree of cached prefixes, eviction. Accounting only, no tensors.
+"""The owners of pages: reference counts, the tree of cached prefixes, eviction, and how many pages fit; no tensors.
 
 A page holds the keys and values of `page_size` neighbouring tokens. Each page is in exactly one of three states: *used*
-(somebody holds a reference), *cached* (nobody does, but the tree knows its contents) or *free*. Only whole pages enter
+(referenced), *cached* (not referenced, but the tree knows its contents) or *free*. Only whole pages enter
 the tree, and a page in the tree is never written again.
 """
 
@@ -64,7 +64,7 @@ class BlockCache:
 
     @property
     def num_used(self) -> int:
-        """Pages that somebody holds a reference to."""
+        """Pages that are referenced."""
         return self.num_pages - self.num_cached - self.num_free
 
     @property
@@ -84,7 +84,7 @@ class BlockCache:
         return len(self._path(key, ids)) * self.page_size
 
     def allocate(self) -> int | None:
-        """A page of one's own. The least recently used cached page gives way if none is free; None: all are used."""
+        """An unshared page. If none is free, the least recently used cached page is evicted. None: all are used."""
         if not self._free and not self._evict():
             return None
         page = self._free.pop()
@@ -98,8 +98,8 @@ class BlockCache:
             self._references[page] += 1
 
     def release(self, pages: Sequence[int], *, forget: bool = False) -> None:
-        """Give back one reference to each. Pages of the tree stay cached; with `forget`, those that nobody else holds
-        and nothing in the tree stands on are freed at once."""
+        """Give back one reference to each. Pages of the tree stay cached; with `forget`, those that are not
+        referenced any more, and that nothing in the tree builds on, are freed at once."""
         for page in reversed(pages):
             assert self._references[page] > 0
             self._references[page] -= 1
@@ -123,7 +123,7 @@ class BlockCache:
         return self._references[page] == 1 and self._nodes[page] is None
 
     def store(self, key: CacheKey, parent: Node | None, ids: tuple[int, ...], page: int) -> Node:
-        """Put a whole page that its owner holds into the tree, behind `parent` (None: first of its key).
+        """Put a whole page that its owner holds into the tree, after `parent` (None: first of its key).
 
         Where the tree has the same ids already, the owner's reference moves to that page, and its own is freed.
         """

@@ -41,9 +41,11 @@ class EngineThread:
         *,
         idle_seconds: float = IDLE_SECONDS,
     ) -> None:
-        """on_events: is given the events of each step. on_error: is told when a step, a command or `on_events` failed;
-        it must end what the engine was working on, for the engine rests until the next command. Both are called on the
-        engine thread, between steps, where the engine may be used.
+        """on_events: is given the events of each step.
+        on_error: is called when a step, a command or `on_events` failed. It must end what the engine was working on,
+            because the engine rests until the next command.
+
+        Both are called on the engine thread, between steps, where the engine may be used.
         """
         self._engine = engine
         self._on_events = on_events
@@ -86,7 +88,7 @@ class EngineThread:
                 return
             try:
                 result.set_result(command())
-            except BaseException as error:  # handed over whole to whoever reads the result
+            except BaseException as error:  # handed over to the reader of the result
                 result.set_exception(error)
 
         self.post(answer)
@@ -99,7 +101,7 @@ class EngineThread:
             self._changed.notify_all()
 
     def join(self, seconds: float | None = None) -> bool:
-        """Wait for the thread to end. False: it is still there after so many seconds."""
+        """Wait for the thread to end. False: it is still there after that many seconds."""
         with self._changed:
             thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -124,7 +126,7 @@ class EngineThread:
             if not busy:
                 self._changed.wait_for(lambda: self._commands or self._closed, self._idle_seconds)
             if not self._commands and (self._closed or not busy):
-                self._thread = None  # whoever posts from here on starts another
+                self._thread = None  # the next command starts another
                 return None
             commands, self._commands = self._commands, deque()
             return commands

@@ -195,7 +195,7 @@ class Engine:
         return sequence.request
 
     def fork(self, request: int, *, seed: int | None = None) -> int:
-        """A second request that goes on from where `request` is, sharing its pages until the two differ.
+        """A second request that continues from where `request` is, sharing its pages until the two differ.
 
         Its FinishEvent holds the tokens before the fork too; its usage bills only what comes after. Raises
         InvalidRequest when `request` is not running or waiting, Overloaded as `submit`.
@@ -344,7 +344,7 @@ class Engine:
         return sequence.finish(reason)
 
     def _emit(self, sequence: Sequence, events: list[Event]) -> None:
-        """The sequence has its next token: it goes on, folds or ends."""
+        """The sequence has its next token: it continues, folds or ends."""
         self._phases.follow(sequence)
         if sequence.error is not None:
             events.append(FailEvent(sequence.error, self._finish(sequence, StopReason.ABORTED)))

@@ -1,5 +1,4 @@
-"""Which kernel runs a model's steps: the fused one where it covers model and machine, CUDA graphs on a GPU, else
-torch."""
+"""The kernel that runs a model's steps: fused where it covers model and machine, CUDA graphs on a GPU, else torch."""
 
 from __future__ import annotations
 
@@ -144,7 +143,7 @@ def _covered(model: Transformer, page_size: int) -> KernelChoice:
 
 
 def _weights(model: Transformer) -> dict[str, torch.Tensor]:
-    """Those that a step computes with: not what a merged adapter keeps of its own."""
+    """The weights that a step computes with, without those that a merged adapter keeps."""
     return {name: each for name, each in model.named_parameters() if name in model.config.parameter_shapes()}
 
 

@@ -82,7 +82,7 @@ class PagedKV:
 @dataclass(slots=True)
 class _Part:
     """Runs of rows and the keys that they attend to. `rows`: (B x n), which rows of the step, a run padded by repeating
-    a row; None: rows 0 … B x n - 1. kept: which places of (B x n) are no padding; None: all. gather: their pages, rows
+    a row; None: rows 0 … B x n - 1. kept: which places of (B x n) are not padding; None: all. gather: their pages, rows
     of a (num_pages x K, page_size x d) view of the cache, in the order (B, K, P). gathered: room for these pages, keys
     and values, used by one layer after the other. mask: (B, 1, 1, n, T)."""
 

@@ -1,4 +1,4 @@
-"""Thinking under control: which phase a token belongs to, and what the limits demand of the next one.
+"""Thinking under control: the phase of each token, and what limits and grammars accept next.
 
 The rules, in order of precedence, while a sequence thinks: at the last THINK token allowed the close is forced; a
 continuation that has begun is finished; below the floor a wish to close becomes the continuation; where the model's
@@ -136,7 +136,7 @@ class Phases:
     def think_left(self, sequence: Sequence) -> int | None:
         """How many THINK tokens may still come, the close included. None: no limit.
 
-        Thinking may not eat into the answer room: it ends where so many tokens of the limit and of the window are left.
+        Thinking may not use the answer room: it ends where that many tokens of the limit and of the window are left.
         """
         params = sequence.params
         cap, room = params.thinking.cap, params.answer_room

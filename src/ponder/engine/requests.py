@@ -1,4 +1,4 @@
-"""Checks of what is submitted: every field by name, with its value and the allowed range."""
+"""The checks of what is submitted: each error names the field, its value and the allowed range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file with everything: weights, vocabulary, end tokens and chat template."""
+"""The GGUF export: one file with weights, vocabulary, end tokens and chat template."""
 
 from __future__ import annotations
 

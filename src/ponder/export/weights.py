@@ -1,5 +1,7 @@
-"""A model's tensors and sizes under llama.cpp's names (its convert_hf_to_gguf.py and src/models/{llama,qwen2,qwen3}.cpp
-say what the names mean). What llama.cpp does not compute is refused by name."""
+"""A model's tensors and sizes under llama.cpp's names; what llama.cpp does not compute is refused by name.
+
+Its convert_hf_to_gguf.py and src/models/{llama,qwen2,qwen3}.cpp say what the names mean.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ _QUANTIZATION_VERSION = 2
 
 
 def hyperparameters(config: ModelConfig, type: TensorType) -> dict[str, Value]:
-    """The fields that tell llama.cpp the model's shape. Raises InvalidRequest naming what it cannot express."""
+    """The fields that describe the model's shape to llama.cpp. Raises InvalidRequest naming what it cannot express."""
     check_expressible(config)
     fields: dict[str, Value] = {
         "context_length": config.max_positions,

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 _SOURCES = Path(__file__).parent / "cpu"
-# Not -ffast-math: it may set flush-to-zero for the whole process, and sums in an order of its own.
+# Not -ffast-math: it may set flush-to-zero for the whole process, and changes the order of sums.
 _FLAGS = (
     *("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-ffp-contract=fast"),
     *("-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"),
@@ -96,8 +96,8 @@ def _touched(path: Path) -> bool:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Libraries of other versions, and their locks, go when nobody has opened them for a month. Whoever still has one
-    open keeps it: the file itself lives on until then."""
+    """Libraries of other versions, and their locks, are removed when they were not opened for a month. A process that
+    still has one open keeps it: the file itself exists until then."""
     for file in (file for source in _SOURCES.glob("*.cpp") for file in folder.glob(f"{source.stem}-*.so")):
         with suppress(OSError):
             if time.time() - file.stat().st_mtime > _UNUSED_DAYS * _DAY:
@@ -119,7 +119,7 @@ def _compile(compiler: str, target: str, source: str, path: Path) -> None:
 
 
 def _processor() -> str:
-    """What tells processors apart that need different code."""
+    """What distinguishes processors that need different code."""
     wanted = ("flags", "Features", "model name")
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

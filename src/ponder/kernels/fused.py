@@ -170,7 +170,7 @@ class FusedStep:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
         self._width = -(-shape.vocab_size // 32) * 32
         self._rope, self._known = torch.empty(0, shape.head_dim), 0  # positions that are in the table
-        self._logits = torch.empty(0, self._width)  # of steps whose logits nobody asks for
+        self._logits = torch.empty(0, self._width)  # of steps whose logits are not asked for
         self._packed: list[Tensor | None] | None = None
 
     def __del__(self) -> None:

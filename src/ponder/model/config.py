@@ -1,4 +1,4 @@
-"""What shape a model has: one frozen record for the Llama, Qwen2 and Qwen3 families."""
+"""The sizes of a model: one frozen record for the Llama, Qwen2 and Qwen3 families."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def kernel_obstacle(model: Transformer) -> str:
 
 
 def training_stack(model: Transformer) -> TrainingStack:
-    """The model's weights, copied for the kernels; to be made anew when the weights have changed.
+    """The model's weights, copied for the kernels; to be made again when the weights have changed.
 
     Raises RuntimeError where the kernels cannot train the model.
     """

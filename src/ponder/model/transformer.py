@@ -252,7 +252,7 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """ids_BT → h_BTD with the final norm applied.
 
-        positions_BT: place of each token in its document; None: counted from 0, anew in each document.
+        positions_BT: place of each token in its document; None: counted from 0 in each document.
         attend: None is causal self-attention within the call, and with documents_BT (one number per document,
         tokens of a document adjacent) within each document. Not both.
         """
@@ -327,7 +327,7 @@ def attend_causally(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, mask: Tensor
 
 
 def count_positions(ids_BT: Tensor, documents_BT: Tensor | None) -> Tensor:
-    """0, 1, 2, … along T, starting anew where the document changes."""
+    """0, 1, 2, … along T, starting again where the document changes."""
     index_BT = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
     if documents_BT is None:
         return index_BT

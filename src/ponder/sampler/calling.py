@@ -74,8 +74,8 @@ class CallConstraint:
     """See `ponder.engine.sequence.Constraint`. The answer is calls (`demanded`), or calls or what `outside` allows,
     or text and calls as they come.
 
-    one: the turn ends behind the first call. body: what a call holds, at its beginning, up to the close token; None: as
-    the model will. Behind a call that stands for the answer come further calls only.
+    one: the turn ends after the first call. body: what a call holds, at its beginning, up to the close token; None: as
+    the model will. After a call that stands for the answer only further calls come.
     """
 
     def __init__(

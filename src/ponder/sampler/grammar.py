@@ -1,6 +1,6 @@
 """Grammars as constraints: a JSON schema, a regular expression or a tool call, followed id by id by `llguidance`.
 
-How JSON is written: on one line, with at most one space, and that only behind a comma or a colon. `{"a": 1, "b": [2]}`
+How JSON is written: on one line, with at most one space, and that only after a comma or a colon. `{"a": 1, "b": [2]}`
 and `{"a":1,"b":[2]}` are both allowed; white space can never run on. Properties come in the order of the schema.
 
 Where the grammar leaves only one continuation, the ids allowed are those the tokenizer encodes it as.
@@ -109,7 +109,7 @@ def _constraint(
 
 
 class GrammarConstraint:
-    """See `ponder.engine.sequence.Constraint`. `advance` also takes end ids again behind the end."""
+    """See `ponder.engine.sequence.Constraint`. `advance` also takes end ids again after the end."""
 
     def __init__(
         self, matcher: llguidance.LLMatcher, tokenizer: Tokenizer, end: tuple[int, ...], vocab_size: int, what: str

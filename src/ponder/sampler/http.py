@@ -1,5 +1,7 @@
-"""Just enough HTTP/1.1 for an API client: one request per connection, on asyncio streams, so that cancelling the task
-closes the connection at once. No redirects, no proxies, no compression."""
+"""A minimal HTTP/1.1 client on asyncio streams: one request per connection, which cancelling the task closes at once.
+
+No redirects, no proxies, no compression.
+"""
 
 from __future__ import annotations
 

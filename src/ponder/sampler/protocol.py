@@ -28,8 +28,8 @@ class Truncation(StrEnum):
 class NextTurn(StrEnum):
     """What is known of the prompt after this one: how a local engine makes it warm while the answer streams.
 
-    NONE: there is none. VERBATIM: the conversation goes on with the message that is given back, its ids included.
-    TEXT: the caller sends the visible text back, and it is encoded anew.
+    NONE: there is none. VERBATIM: the conversation continues with the message that is given back, its ids included.
+    TEXT: the caller sends the visible text back, and it is encoded again.
     """
 
     NONE = "none"
@@ -74,7 +74,7 @@ class NamedTool:
 
 
 class ParallelCalls(StrEnum):
-    """How many calls one answer may make. ONE: the turn ends behind the first."""
+    """How many calls one answer may make. ONE: the turn ends after the first."""
 
     MANY = "many"
     ONE = "one"

@@ -1,4 +1,4 @@
-"""The synchronous door to asynchronous work, open inside a running event loop too (notebooks, servers)."""
+"""Running asynchronous work from synchronous code, also inside a running event loop (notebooks, servers)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def run_sync(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end and return its result. Inside a running loop it runs in a thread of its own, while
+    """Run a coroutine to its end and return its result. Inside a running loop it runs in a separate thread, while
     the caller's loop waits. An interrupt cancels it."""
     try:
         asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""A task held to what it promises, before anything is trained on it."""
+"""Checking that a task keeps its promises, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _said(grade: Grade) -> str:
 
 @contextmanager
 def _calling(task: Task, call: str) -> Iterator[None]:
-    """What the task's own code raises, as a TaskError: it may raise anything, and whoever wrote it wants to know."""
+    """What the task's own code raises, as a TaskError with its place: it may raise anything."""
     try:
         yield
     except TaskError:

@@ -145,7 +145,7 @@ class GymTask:
         raise UndrawableItem(f"{self.name}: item after item cannot be drawn under the config {self.configs[rung]}")
 
     def entry(self, problem: Problem) -> dict[str, Any]:
-        """The dataset's own entry behind a problem: question, answer and metadata, in reasoning-gym's types."""
+        """The dataset's own entry of a problem: question, answer and metadata, in reasoning-gym's types."""
         packed: Any = problem.metadata["entry"]
         return {**packed, "metadata": unpack_json(packed["metadata"])}
 

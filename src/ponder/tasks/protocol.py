@@ -1,4 +1,4 @@
-"""What a task is: it samples problems, may demonstrate them, grades answers, and says when two answers are the same."""
+"""The contract of a task: it samples problems, may demonstrate them, grades answers and compares them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """A thought, and the state it was folded into: all that the thinking behind it still sees, beside the question."""
+    """A thought, and the state it was folded into: all that the thinking after it still sees, beside the question."""
 
     thought: str
     state: str
@@ -34,7 +34,7 @@ class Fold:
 class Demonstration:
     """Worked reasoning, each step checkable, and the answer it ends in.
 
-    reasoning: the last thought, behind the last of `folds`; without folds, the whole reasoning. It and the folds may
+    reasoning: the last thought, after the last of `folds`; without folds, the whole reasoning. It and the folds may
         hold mistakes (`mistake`).
     pieces: the answer cut into runs that are encoded one by one, where whole-word tokens would hide its letters;
         empty: the answer is encoded in one piece. Joined, the pieces are the answer.
@@ -121,7 +121,7 @@ class DemonstratedTask(Task, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One attempt inside a reasoning: whether it was right, and whether whoever reasoned accepted it."""
+    """One attempt inside a reasoning: whether it was right, and whether the reasoning accepted it."""
 
     right: bool
     accepted: bool

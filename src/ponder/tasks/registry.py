@@ -1,4 +1,4 @@
-"""Tasks by name: a family of Ponder's own, a reasoning-gym dataset, or a class in a file of yours."""
+"""Tasks by name: one of Ponder's families, a reasoning-gym dataset, or a class in a user's file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load_task(spec: str) -> Task:
 
 
 def distinct_names(tasks: Sequence[Task]) -> list[str]:
-    """Each task's name, with a number behind it from the second task of one name on: "products", "products.2"."""
+    """Each task's name, with a number after it from the second task of one name on: "products", "products.2"."""
     names: list[str] = []
     for task in tasks:
         candidates = chain([task.name], (f"{task.name}.{number}" for number in count(2)))

@@ -21,7 +21,7 @@ class Fault:
     """What goes wrong with one request.
 
     status: answer with this error, `body` and `headers`. delay: seconds of silence first. cut_after: close the
-    connection after so many bytes of the response's body. garbage: send this as the body of a successful response.
+    connection after that many bytes of the response's body. garbage: send this as the body of a successful response.
     """
 
     status: int | None = None

@@ -22,7 +22,7 @@ from ponder.tokenizer.files import TokenizerError, build_tokenizer, read_folder,
 from ponder.types import InvalidRequest
 
 # Qwen2's splitting rule (Qwen/Qwen2-7B tokenizer.json): contractions, words with at most one leading mark, digits one
-# by one, runs of punctuation with the line breaks behind them, white space.
+# by one, runs of punctuation with the line breaks after them, white space.
 SPLIT_REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -70,7 +70,7 @@ class Tokenizer:
 
         The total is exactly `vocab_size`: where the texts do not give enough merges, `<|unused_i|>` control tokens
         fill the gap below the control tokens. config: what `save` writes as `tokenizer_config.json`.
-        Raises InvalidRequest when `vocab_size` is no multiple of 32 or cannot hold 256 bytes and the control tokens.
+        Raises InvalidRequest when `vocab_size` is not a multiple of 32 or cannot hold 256 bytes and the control tokens.
         """
         least = 256 + len(control_tokens)
         if vocab_size % VOCAB_MULTIPLE or vocab_size < least:
@@ -205,7 +205,7 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ordinary ids, exactly; a control id is spelled by its name.
 
-        Bytes that are no UTF-8, and ids that the vocabulary does not hold, come out as U+FFFD.
+        Bytes that are not UTF-8, and ids that the vocabulary does not hold, come out as U+FFFD.
         """
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
@@ -231,7 +231,7 @@ class StreamDecoder:
         return self._decoder.decode(self._tokenizer.token_bytes(id))
 
     def flush(self) -> str:
-        """What an unfinished character comes to (U+FFFD) and a fresh start."""
+        """The text of an unfinished character (U+FFFD). Decoding starts again."""
         tail = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return tail

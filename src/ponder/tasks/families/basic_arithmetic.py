@@ -21,7 +21,7 @@ from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 VARIED = ("What is {expression}?", "Compute {expression}.", "Evaluate {expression}.", "{expression} =")
 COMPACT_DIGITS = 5
-"""Factors of at most so many digits are multiplied in one context."""
+"""Factors of at most this many digits are multiplied in one context."""
 LONGEST_NUMBER, LONGEST_FACTOR, LONGEST_SUM = 24, 10, 110
 """Digits; of a sum, the longest term's times terms and signs. Expressions that come to more are not drawn."""
 LONG_THOUGHT = 350
@@ -55,14 +55,14 @@ class BasicArithmetic(Family):
         return Problem(task=self.name, question=question, answer=answer, metadata={"expression": expression})
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
-        """A context for each operation: what is reckoned, its working; the state is the expression with its value."""
+        """A context for each operation: what is computed, its working; the state is the expression with its value."""
         tokens = unbracket(str(problem.metadata["expression"]).split())
         folds = []
         while True:
             begin, end = next_operation(tokens)
             part = tokens[begin:end]
             thought = " ".join(part)
-            for working, left in reckon(part, rng):
+            for working, left in compute_part(part, rng):
                 thought += "\n" + working
                 if left:
                     folds.append(Fold(thought, " ".join(tokens) + "\n" + left))
@@ -73,7 +73,7 @@ class BasicArithmetic(Family):
             folds.append(Fold(thought, " ".join(tokens)))
 
 
-def reckon(part: list[str], rng: Random) -> Iterator[tuple[str, str]]:
+def compute_part(part: list[str], rng: Random) -> Iterator[tuple[str, str]]:
     """The working of one product, one division, or one sum of signed terms: (thought, what goes behind the expression
     into a state). The last has no state of its own."""
     if part[1] == "*":
@@ -170,7 +170,7 @@ def divisors(number: int) -> list[int]:
 
 
 def within_reach(tokens: list[str]) -> bool:
-    """Whether no number of the reckoning is longer than the working is made for, and nothing is divided by 0."""
+    """Whether no number of the working is longer than the working is made for, and nothing is divided by 0."""
     tokens = unbracket(tokens)
     while len(tokens) > 1:
         begin, end = next_operation(tokens)
@@ -210,7 +210,7 @@ def signed_terms(part: list[str]) -> list[int]:
 
 
 def next_operation(tokens: list[str]) -> tuple[int, int]:
-    """The slice to reckon next: in the first innermost bracket, the first * or /, else the whole sum."""
+    """The slice to compute next: in the first innermost bracket, the first * or /, else the whole sum."""
     end = tokens.index(")") if ")" in tokens else len(tokens)
     begin = max((i + 1 for i in range(end) if tokens[i] in ("(", "-(")), default=0)
     for i in range(begin, end):

@@ -81,13 +81,13 @@ class CaesarCipher(Family):
 
 @cache
 def _sentences_near(count: int) -> list[str]:
-    """The story's sentences of three to twenty words with about so many words, in upper case."""
+    """The story's sentences of three to twenty words with about that many words, in upper case."""
     sentences = [each.upper() for each in story_sentences() if 3 <= len(each.split()) <= 20]
     return [each for each in sentences if each.isascii() and abs(len(each.split()) - count) <= 1]
 
 
 def _turned(letter: str, rotation: int) -> str:
-    """A letter of the alphabet so many places on; anything else as it is."""
+    """A letter of the alphabet that many places on; anything else as it is."""
     if not ("A" <= letter <= "Z"):
         return letter
     return chr(ord("A") + (ord(letter) - ord("A") + rotation) % 26)

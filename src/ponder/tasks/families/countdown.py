@@ -78,13 +78,13 @@ class Countdown(Family):
         solution = solve(problem.metadata["chain"])
         assert solution is not None, "only solved problems are drawn"
         search, head, signs = solution
-        told = Telling(search, rng)
+        telling = Telling(search, rng)
         for wrong in wrong_heads(search, head, rng):
-            told.begin(wrong)
-            told.attempt(wrong, search.towards(wrong), turn=True)
-        if told.attempts >= 6 and rng.random() < GIVE_UP:
-            return told.given_up()
-        return told.solved(head, signs, turn=True)
+            telling.begin(wrong)
+            telling.attempt(wrong, search.towards(wrong), turn=True)
+        if telling.attempts >= 6 and rng.random() < GIVE_UP:
+            return telling.given_up()
+        return telling.solved(head, signs, turn=True)
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]:
         """Every attempt that came to a verdict, checked by exact arithmetic on what it joined."""

@@ -28,7 +28,7 @@ VARIED_PAIRS = (
     "How much is {a} multiplied by {b}?",
 )
 COMPACT_DIGITS = 5
-"""Two factors of at most so many digits are multiplied in one context."""
+"""Two factors of at most this many digits are multiplied in one context."""
 MISTAKE_PROBABILITY = 0.06
 """The share of folded contexts with a wrong step that their check finds."""
 

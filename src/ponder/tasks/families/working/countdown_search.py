@@ -1,5 +1,4 @@
-"""The search behind `countdown`: what a head can still reach, in which order heads are tried, and problems that it
-solves."""
+"""The search of `countdown`: what a head can still reach, the order of the heads, and problems that it solves."""
 
 from __future__ import annotations
 
@@ -106,10 +105,10 @@ class Search:
 
     def heads(self) -> Iterator[Head]:
         """The largest number; pairs joined by * and /; (a+b), (a-b) and a*b joined with a third. No text twice."""
-        told = set()
+        seen = set()
         for head in self._heads():
-            if head.text not in told:
-                told.add(head.text)
+            if head.text not in seen:
+                seen.add(head.text)
                 yield head
 
     def _heads(self) -> Iterator[Head]:

@@ -14,7 +14,7 @@ SLIP_PROBABILITY = 0.04
 
 
 class Slips:
-    """At most one in a demonstration of so many steps."""
+    """At most one slip in a demonstration of `num_steps` steps."""
 
     def __init__(self, rng: Random, probability: float, num_steps: int) -> None:
         self._at = rng.randrange(num_steps) if num_steps and rng.random() < probability else -1

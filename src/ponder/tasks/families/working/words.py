@@ -24,7 +24,7 @@ def dictionary() -> list[str]:
 
 @cache
 def words_of_length(length: int) -> list[str]:
-    """The words of `dictionary` with so many letters."""
+    """The words of `dictionary` with that many letters."""
     return [word for word in dictionary() if len(word) == length]
 
 
