@@ -55,7 +55,7 @@ def ponder(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -
     from ponder.tokenizer import Tokenizer
     from ponder.train.algorithms.grpo import Grpo, GrpoRecipe
     from ponder.train.loop.fit import Job, fit
-    from ponder.train.loop.stage import Start
+    from ponder.train.loop.stage import StageStart
     from ponder.train.policy.losses import Baseline
     from ponder.train.policy.stage import RolloutLearner
     from ponder.train.recipe.sections import MixRecipe, OptimRecipe, Recipe, RunRecipe, Schedule
@@ -124,7 +124,7 @@ def ponder(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -
     model, tokenizer = load_model(args.model, dtype=torch.float32), Tokenizer.load(args.model)
     with tempfile.TemporaryDirectory() as folder:
         run = RunRecipe(folder=folder, device="cpu", checkpoint_minutes=1e9)
-        start = Start(
+        start = StageStart(
             recipe=Recipe(run=run, sections=(recipe,)),
             stage=recipe,
             folder=Path(folder),

@@ -13,7 +13,7 @@ from ponder.dialogue import CONTROL_TOKENS
 from ponder.testing.tiny import tiny_model
 from ponder.tokenizer import Tokenizer
 from ponder.train.algorithms.pretrain import as_text, nearest
-from ponder.train.loop.display import Display, Metrics, duration, plot_metrics, read_metrics
+from ponder.train.loop.display import Display, MetricsLog, duration, plot_metrics, read_metrics
 
 
 def test_durations_are_short_to_read() -> None:
@@ -31,17 +31,17 @@ def test_the_line_has_what_a_person_asks_for_and_is_not_repeated_in_a_log() -> N
 
 
 def test_metrics_reopened_forget_what_lies_beyond_the_step(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path / "metrics.jsonl", step=0)
+    metrics = MetricsLog(tmp_path / "metrics.jsonl", step=0)
     for step in (1, 2, 3):
         metrics.write({"step": step, "loss": float(step)})
     metrics.close()
-    again = Metrics(tmp_path / "metrics.jsonl", step=2)
+    again = MetricsLog(tmp_path / "metrics.jsonl", step=2)
     again.close()
     assert [record["loss"] for record in again.kept] == [1.0, 2.0]
 
 
 def test_the_plot_is_a_picture(tmp_path: Path) -> None:
-    metrics = Metrics(tmp_path / "metrics.jsonl", step=0)
+    metrics = MetricsLog(tmp_path / "metrics.jsonl", step=0)
     for step in range(1, 30):
         metrics.write({"step": step, "tokens": 100 * step, "loss": 1 / step, "solved": step / 30})
     metrics.close()
@@ -80,7 +80,7 @@ def test_metrics_reopened_are_never_less_than_what_is_kept(tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr("ponder.train.loop.display.json.dumps", killed)
         with pytest.raises(KeyboardInterrupt):
-            Metrics(path, step=3)
+            MetricsLog(path, step=3)
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3, 4, 5]
-    Metrics(path, step=3).close()
+    MetricsLog(path, step=3).close()
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]

@@ -22,7 +22,7 @@ from ponder.testing.parity import assert_logprobs_are_those_of_training
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_model, tiny_sampler
 from ponder.think import consensus, direct
-from ponder.train.data.examples import Examples, read_messages, to_examples
+from ponder.train.data.examples import Examples, read_dialogues, to_examples
 from ponder.train.policy.lessons import Lesson, lay_out, sampled_tokens
 from ponder.train.policy.rollout import generated_tokens, prefilled_tokens, roll_out
 from ponder.train.recipe.sections import MixRecipe
@@ -433,7 +433,7 @@ def test_demonstrations_in_a_file_teach_calls_and_not_results(tmp_path):
     problem = hidden(6)
     dialogue = [Message.user(problem.question), *HERE.show(problem, Random(0))]
     (tmp_path / "shown.jsonl").write_text(json.dumps({"messages": to_dicts(dialogue)}))
-    ((_, read),) = read_messages(tmp_path / "shown.jsonl")
+    ((_, read),) = read_dialogues(tmp_path / "shown.jsonl")
     (example,) = to_examples(read, FORMAT)
     learned = TOKENIZER.decode([id for id, flag in zip(example.ids, example.learned, strict=True) if flag])
     assert learned == (

@@ -13,7 +13,7 @@ from ponder.dialogue.rendered import Rendered, Span, SpanKind
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer
-from ponder.train.data.examples import Examples, _learned, question_number, read_messages, to_examples
+from ponder.train.data.examples import Examples, _learned, question_number, read_dialogues, to_examples
 from ponder.train.data.packing import Example
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, RecipeError
@@ -176,7 +176,7 @@ def test_reasoning_content_and_tool_calls_are_read(tmp_path: Path) -> None:
         says("tool", "2", name="add"),
         says("assistant", "two"),
     ]
-    ((_, dialogue),) = read_messages(write(tmp_path / "m.jsonl", {"messages": messages}))
+    ((_, dialogue),) = read_dialogues(write(tmp_path / "m.jsonl", {"messages": messages}))
     (example,) = to_examples(dialogue, FORMAT)
     assert "ask<|/think|>" in learned(example)
     assert learned(example).endswith("two<|end|>")

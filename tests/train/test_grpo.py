@@ -10,97 +10,23 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from even import Even, recipe, train, trained, unclocked
 
-from ponder.model.checkpoint import write_model
 from ponder.model.loss import Backend, next_token_loss
 from ponder.sampler.local import LocalSampler
-from ponder.tasks.protocol import Grade, GradeStatus, Problem
-from ponder.testing.tiny import ByteTokenizer, tiny_model
-from ponder.train.algorithms import ALGORITHMS
+from ponder.tasks.protocol import Grade, GradeStatus
+from ponder.testing.tiny import tiny_model
 from ponder.train.algorithms.grpo import Grpo, GrpoRecipe
 from ponder.train.algorithms.rejection import Rejection, RejectionRecipe
 from ponder.train.loop import state
 from ponder.train.loop.display import read_metrics
-from ponder.train.loop.folder import RunFolder
-from ponder.train.policy import rollout, stage
 from ponder.train.policy.curriculum import Curriculum, Levels
 from ponder.train.policy.gradient import PolicyGradient
 from ponder.train.policy.lessons import Lesson, lay_out
 from ponder.train.policy.losses import Ratio, Weighting
 from ponder.train.policy.stage import RolloutLearner, RolloutRecipe
-from ponder.train.recipe.sections import MixRecipe, OptimRecipe, Precision, Recipe, RunRecipe, resolve
+from ponder.train.recipe.sections import MixRecipe, OptimRecipe
 from ponder.types import GraderError, Origin, Phase, RecipeError, Segment, Trajectory
-
-
-class Even:
-    """Rewards the share of an answer's characters with an even code. `spoil` is asked about every grade."""
-
-    name = "even"
-
-    def __init__(self, spoil=None) -> None:
-        self.spoil = spoil
-        self.graded: list[str] = []
-
-    def sample(self, rng: Random, level: float) -> Problem:
-        return Problem(task=self.name, question=f"{rng.randrange(100)}?", answer="")
-
-    def grade(self, problem: Problem, answer: str) -> Grade:
-        self.graded.append(answer)
-        score = sum(ord(letter) % 2 == 0 for letter in answer) / max(1, len(answer))
-        grade = Grade(score=score)
-        return self.spoil(len(self.graded), grade) if self.spoil else grade
-
-    def same(self, a: str, b: str) -> bool:
-        return a == b
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Path:
-    folder = tmp_path / "start"
-    folder.mkdir()
-    write_model(tiny_model(), folder)
-    ByteTokenizer().save(folder)
-    return folder
-
-
-@pytest.fixture
-def even(monkeypatch: pytest.MonkeyPatch) -> Even:
-    task = Even()
-    for module in (stage, rollout):
-        monkeypatch.setattr(module, "load_task", lambda spec: task)
-    return task
-
-
-def recipe(start: Path, folder: Path, kind: type[RolloutRecipe] = GrpoRecipe, **keys: object) -> Recipe:
-    settings: dict[str, object] = {"steps": 4, "prompts": 3, "samples": 4, "max_tokens": 10, "sequence": 64, "batch": 2}
-    optim = OptimRecipe(lr=3e-3, weight_decay=0.0)
-    settings |= {"start": str(start), "mix": (MixRecipe(task="even"),), "thinking": 0, "optim": optim}
-    run = RunRecipe(
-        folder=str(folder),
-        stages=(kind.name,),
-        device="cpu",
-        compile=False,
-        precision=Precision.FP32,
-        checkpoint_minutes=60,
-    )
-    return resolve(Recipe(run=run, sections=(kind(**{**settings, **keys}),)))  # type: ignore[arg-type]
-
-
-def train(whole: Recipe) -> None:
-    (name,) = whole.run.stages
-    ALGORITHMS[name].run(whole, RunFolder(Path(whole.run.folder)), None)
-
-
-def trained(
-    start: Path, folder: Path, kind: type[RolloutRecipe] = GrpoRecipe, **keys: object
-) -> list[dict[str, float]]:
-    train(recipe(start, folder, kind, **keys))
-    return read_metrics(folder / kind.name / "metrics.jsonl")
-
-
-def unclocked(records: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{key: value for key, value in each.items() if "second" not in key} for each in records]
-
 
 # One update -----------------------------------------------------------------------------------------------------------
 

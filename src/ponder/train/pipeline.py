@@ -11,7 +11,7 @@ import torch
 
 from ponder.train.algorithms import ALGORITHMS
 from ponder.train.algorithms.rejection import RejectionRecipe
-from ponder.train.loop.fit import Outcome, Result, Watch
+from ponder.train.loop.fit import Outcome, StageResult, Watch
 from ponder.train.loop.folder import RunFolder, sweep, write_atomically
 from ponder.train.recipe.sections import Recipe, resolve
 from ponder.train.recipe.toml import dump_recipe, read_recipe
@@ -31,7 +31,7 @@ class RunResult:
     outcome: Outcome
     folder: Path
     model: Path | None
-    stages: Mapping[str, Result] = field(default_factory=dict)
+    stages: Mapping[str, StageResult] = field(default_factory=dict)
 
 
 def run(
@@ -56,7 +56,7 @@ def run(
     folder.path.mkdir(parents=True, exist_ok=True)
     sweep(folder.path)
     write_atomically(folder.recipe, dump_recipe(recipe).encode())
-    results: dict[str, Result] = {}
+    results: dict[str, StageResult] = {}
     outcome = Outcome.COMPLETE
     for algorithm in chosen:
         if algorithm.complete(folder):

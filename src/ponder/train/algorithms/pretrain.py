@@ -15,7 +15,7 @@ from ponder.train.data.corpus import Corpus, build_corpus
 from ponder.train.data.packing import Batch
 from ponder.train.loop.fit import Job, Watch
 from ponder.train.loop.folder import write_atomically
-from ponder.train.loop.stage import Start, Training
+from ponder.train.loop.stage import StageStart, Training
 from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data
 
 _HELD_OUT_ROWS = 64
@@ -49,7 +49,7 @@ class Pretrain(Training[PretrainRecipe]):
 
     section = PretrainRecipe
 
-    def open(self, start: Start[PretrainRecipe]) -> Job:
+    def open(self, start: StageStart[PretrainRecipe]) -> Job:
         stage, seed = start.stage, start.seed
         corpus, held_out = build_corpus(stage.text, start.tokenizer, seed=seed, held_out=stage.held_out)
 

@@ -11,7 +11,7 @@ from ponder.train.data.feed import DialogueRecipe, Feed
 from ponder.train.data.packing import Batch
 from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import QUESTIONS, add_questions
-from ponder.train.loop.stage import Start, Training, padding
+from ponder.train.loop.stage import StageStart, Training, padding
 from ponder.train.policy.rollout import solved
 
 
@@ -34,7 +34,7 @@ class Sft(Training[SftRecipe]):
 
     section = SftRecipe
 
-    def open(self, start: Start[SftRecipe]) -> Job:
+    def open(self, start: StageStart[SftRecipe]) -> Job:
         stage, model = start.stage, start.model
         feeds: list[Feed] = []
 

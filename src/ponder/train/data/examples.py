@@ -43,7 +43,7 @@ class Examples:
         self.weights = [entry.weight for entry in mix]
 
     def draw(self, rng: Random) -> tuple[Example, int]:
-        """(example, hash of its question; 0 where it is nobody's question). `DataError` if it is longer than a row."""
+        """(example, hash of its question; 0 where there is none). `DataError` if it is longer than a row."""
         (source,) = rng.choices(self.sources, self.weights)
         example, question, where = source.draw(rng)
         if len(example.ids) > self.sequence + 1:
@@ -82,7 +82,7 @@ class _Task:
             answer = self._answer(self.task.demonstrate(before, rng), ())
             dialogue = [Message.user(before.question), answer, *dialogue]
         contexts = self.format.contexts(list(map(_without_marks, dialogue)))
-        context = contexts[min(number, 1)]  # the first that a state opens is told up to that state
+        context = contexts[min(number, 1)]  # the first of those that a state opens
         learned = _learned(context, dialogue, len(dialogue) - 1, self.tokenizer)
         return (
             Example(ids=context.ids, learned=learned),
@@ -199,7 +199,7 @@ class _Messages:
 
     def __init__(self, entry: MixRecipe, format: Format) -> None:
         self.examples: list[tuple[Example, str, str]] = []
-        for where, dialogue in read_messages(Path(entry.messages)):
+        for where, dialogue in read_dialogues(Path(entry.messages)):
             question = next((m.text for m in reversed(dialogue) if m.role is Role.USER), "")
             try:
                 self.examples.extend((example, question, where) for example in to_examples(dialogue, format))
@@ -218,7 +218,7 @@ def check_mix(mix: Sequence[MixRecipe]) -> None:
         if entry.task:
             teachable(entry.task)
         else:
-            for _ in read_messages(Path(entry.messages)):
+            for _ in read_dialogues(Path(entry.messages)):
                 pass
 
 
@@ -264,7 +264,7 @@ def _example(dialogue: Sequence[Message], first: int, format: Format) -> Example
     return Example(ids=rendered.ids, learned=learned)
 
 
-def read_messages(path: Path) -> Iterator[tuple[str, tuple[Message, ...]]]:
+def read_dialogues(path: Path) -> Iterator[tuple[str, tuple[Message, ...]]]:
     """(place, dialogue) for each line: {"messages": [{"role", "content", …}, …]}. `DataError` names file and line.
 
     Messages are what `dialogue.interchange.from_dicts` reads: an assistant's may carry `reasoning_content` and OpenAI's

@@ -79,7 +79,7 @@ class Feed:
         self.recipe = recipe
         self._step = start
         self._chunk = start // recipe.chunk_steps
-        self._current: Chunk | None = None
+        self._current: PackedChunk | None = None
         self._pending_questions: list[NDArray[np.uint64]] = []
         self.workers = [
             _Worker(recipe, tokenizer, seed=seed, pad=pad, first=self._chunk + i, stride=recipe.workers)
@@ -138,12 +138,12 @@ class _Worker:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(order).encode())
         self.process.stdin.close()
-        self._chunks: queue.Queue[Chunk | DataError] = queue.Queue(maxsize=_AHEAD)
+        self._chunks: queue.Queue[PackedChunk | DataError] = queue.Queue(maxsize=_AHEAD)
         self._closing = threading.Event()
         self._reader = threading.Thread(target=self._read, name="sft-feed", daemon=True)
         self._reader.start()
 
-    def next(self) -> Chunk:
+    def next(self) -> PackedChunk:
         arrived = self._chunks.get()
         if isinstance(arrived, DataError):
             raise arrived
@@ -174,7 +174,7 @@ class _Worker:
             self._chunks.put(arrived)
 
 
-def _read_chunk(stream: IO[bytes]) -> Chunk | DataError | None:
+def _read_chunk(stream: IO[bytes]) -> PackedChunk | DataError | None:
     """The next frame, or None at the end of the stream."""
     header = stream.read(8)
     size = int.from_bytes(header, "little") if len(header) == 8 else 0
@@ -185,7 +185,7 @@ def _read_chunk(stream: IO[bytes]) -> Chunk | DataError | None:
         if _ERROR_KEY in arrays:
             return DataError(arrays[_ERROR_KEY].tobytes().decode())
         rows = Batch(**{field.name: arrays[field.name] for field in fields(Batch)})
-        return Chunk(rows=rows, questions=arrays["questions"], left_out=int(arrays["left_out"]))
+        return PackedChunk(rows=rows, questions=arrays["questions"], left_out=int(arrays["left_out"]))
 
 
 def _plain(value: object) -> object:
@@ -198,7 +198,7 @@ def _plain(value: object) -> object:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chunk:
+class PackedChunk:
     """Several steps' rows, the hashes of the questions in them, and how many drawn examples found no room."""
 
     rows: Batch
@@ -206,7 +206,7 @@ class Chunk:
     left_out: int
 
 
-def draw_chunk(examples: Examples, recipe: DialogueRecipe, *, seed: int, chunk: int, pad: int) -> Chunk:
+def draw_chunk(examples: Examples, recipe: DialogueRecipe, *, seed: int, chunk: int, pad: int) -> PackedChunk:
     """Chunk number `chunk`: as many rows as `chunk_steps` steps take, filled to the brim."""
     rows = recipe.chunk_steps * recipe.accumulate * recipe.batch
     wanted = int(rows * recipe.sequence * _FULL)
@@ -221,7 +221,7 @@ def draw_chunk(examples: Examples, recipe: DialogueRecipe, *, seed: int, chunk: 
         sample += 1
     batch, left_out = pack(drawn, rows=rows, sequence=recipe.sequence, pad=pad, rng=Random(f"rows/{seed}/{chunk}"))
     hashes = np.array(sorted(questions - {0}), np.uint64)
-    return Chunk(rows=batch, questions=hashes, left_out=left_out)
+    return PackedChunk(rows=batch, questions=hashes, left_out=left_out)
 
 
 def write_frame(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -16,7 +16,7 @@ _LIVE_SECONDS, _LOG_SECONDS = 0.3, 10.0
 _WATCHED = ("held_out_loss", "reward", "solved", "pass/")
 
 
-class Metrics:
+class MetricsLog:
     """`metrics.jsonl` of a stage. Reopened at step N, it forgets what lies beyond (a resumed run writes it again)."""
 
     def __init__(self, path: Path, *, step: int) -> None:

@@ -22,8 +22,8 @@ from torch import Tensor
 from ponder.model.loss import Backend, kernel_obstacle
 from ponder.model.transformer import Transformer
 from ponder.train.loop import state
-from ponder.train.loop.display import Display, Metrics, duration
-from ponder.train.loop.learner import Learner, NextToken, Report
+from ponder.train.loop.display import Display, MetricsLog, duration
+from ponder.train.loop.learner import Learner, NextToken, StepReport
 from ponder.train.loop.optim import Optim, lr_scale
 from ponder.train.recipe.sections import Precision, RunRecipe, StageRecipe
 from ponder.types import PonderError
@@ -35,7 +35,7 @@ Watch = Callable[[int, Transformer], Mapping[str, float]]
 
 
 class TrainingDiverged(PonderError):
-    """The loss is no longer a number."""
+    """The loss or its gradient is not finite."""
 
 
 class Outcome(StrEnum):
@@ -46,8 +46,8 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a stage came to. loss: smoothed over the last twenty steps or so."""
+class StageResult:
+    """How a stage ended, and how far it is. loss: smoothed over the last twenty steps or so."""
 
     outcome: Outcome
     progress: state.Progress
@@ -88,7 +88,7 @@ def pick_device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
-def fit(model: Transformer, job: Job) -> Result:
+def fit(model: Transformer, job: Job) -> StageResult:
     """Train `model` in place to the end of the job's schedule, from its latest checkpoint if it has one."""
     model.compute_dtype = torch.bfloat16 if job.run.precision is Precision.BF16 else None
     model.train()
@@ -114,12 +114,12 @@ class _Loop:
         self.display = Display(job.name, job.steps)
         self.display.say(f"{job.name}: {self.device.type}, {self.backend}{reason and f' ({reason})'}")
         self.progress = _take_up(job, model, self.optim, self.environment, self.display)
-        self.metrics = Metrics(job.folder / "metrics.jsonl", step=self.progress.step)
+        self.metrics = MetricsLog(job.folder / "metrics.jsonl", step=self.progress.step)
         self.smooth_loss = math.nan
         for record in self.metrics.kept:
             self._smooth(record["loss"])
 
-    def run(self, interrupted: threading.Event) -> Result:
+    def run(self, interrupted: threading.Event) -> StageResult:
         """Steps until the schedule, the time or the patience of the user ends."""
         with closing(self.job.batches(self.progress.step)) as batches:
             self._steps(batches, interrupted)
@@ -131,7 +131,7 @@ class _Loop:
             f"{self.progress.tokens:,} tokens, {duration(self.progress.seconds)}"
         )
         outcome = Outcome.COMPLETE if complete else Outcome.INTERRUPTED
-        return Result(outcome=outcome, progress=self.progress, loss=self.smooth_loss)
+        return StageResult(outcome=outcome, progress=self.progress, loss=self.smooth_loss)
 
     def _steps(self, batches: Iterator[Any], interrupted: threading.Event) -> None:
         saved_at = time.monotonic()
@@ -183,7 +183,7 @@ class _Loop:
             self.optim.step(scale)
         return value, norm
 
-    def _report(self, report: Report, loss: float, norm: float, scale: float, tokens: int, seconds: float) -> None:
+    def _report(self, report: StepReport, loss: float, norm: float, scale: float, tokens: int, seconds: float) -> None:
         """One line of metrics, and of the display where it is time for one."""
         progress, job = self.progress, self.job
         assert job.stage.optim.lr is not None
@@ -255,7 +255,7 @@ def choose_backend(model: Transformer, job: Job) -> tuple[Backend, str]:
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc not to hand large freed blocks back to the kernel, which every training step would fault in anew.
+    """Tell glibc not to hand large freed blocks back to the kernel, which every training step would fault in again.
 
     The process keeps its peak memory until it ends. Elsewhere than under glibc: does nothing.
     """

@@ -16,7 +16,7 @@ from ponder.train.data.packing import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class StepReport:
     """What is to be said of a step beside its loss. headline: for the progress line, instead of the loss. inference:
     tokens that the step put through a model without learning from them: generated, prefilled, read by a reference."""
 
@@ -58,7 +58,7 @@ class Learner(Protocol):
         """Entered around every change of the weights."""
         ...
 
-    def report(self) -> Report:
+    def report(self) -> StepReport:
         """Called once after each step."""
         ...
 
@@ -89,8 +89,8 @@ class NextToken:
     def updating(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def report(self) -> Report:
-        return Report()
+    def report(self) -> StepReport:
+        return StepReport()
 
     def state(self) -> Mapping[str, Any]:
         return {}

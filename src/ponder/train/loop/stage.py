@@ -20,7 +20,7 @@ from ponder.model.transformer import Linear, Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.loop.display import plot_metrics
-from ponder.train.loop.fit import Job, Outcome, Result, Watch, fit, pick_device
+from ponder.train.loop.fit import Job, Outcome, StageResult, Watch, fit, pick_device
 from ponder.train.loop.folder import DONE, RunFolder, write_atomically
 from ponder.train.recipe.sections import RANDOM, ModelRecipe, Precision, Recipe, Section, StageRecipe
 from ponder.types import MissingExtra, RecipeError
@@ -50,12 +50,12 @@ class Algorithm(ABC, Generic[S]):
         return (folder.stage(self.name) / self.done).is_file()
 
     @abstractmethod
-    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> Result | None:
+    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> StageResult | None:
         """Run the stage, or resume it. watch: see `pipeline.run`. None: it cannot be interrupted, and is complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start(Generic[T]):
+class StageStart(Generic[T]):
     """What a training stage begins with.
 
     stage: its section of the recipe, resolved.
@@ -82,13 +82,13 @@ class Training(Algorithm[T]):
     """A stage that trains the model. It leaves STAGE/model (float32) and model/ (bfloat16)."""
 
     @abstractmethod
-    def open(self, start: Start[T]) -> Job:
+    def open(self, start: StageStart[T]) -> Job:
         """The source of lessons, the learner, and what else the loop needs."""
 
-    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> Result:
+    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> StageResult:
         stage = recipe.section(self.section)
         model, tokenizer, tokenizer_folder = begin(recipe, stage, folder)
-        start = Start(
+        start = StageStart(
             recipe=recipe,
             stage=stage,
             folder=folder.stage(self.name),
@@ -148,7 +148,9 @@ def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transf
             f"{tokenizer_folder} has {tokenizer.vocab_size} tokens, the model in {start} only {model.config.vocab_size}"
         )
     if stage.sequence > model.config.max_positions:
-        raise RecipeError(f"sequence is {stage.sequence}, the model in {start} bears {model.config.max_positions}")
+        raise RecipeError(
+            f"sequence is {stage.sequence}, the model in {start} has {model.config.max_positions} positions"
+        )
     model = model.to(device)
     if stage.lora.rank:
         add_lora(model, stage.lora.rank, stage.lora.alpha, stage.lora.targets, seed=recipe.run.seed)
@@ -179,7 +181,7 @@ def export(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: torch.
 
 
 def finish(
-    result: Result,
+    result: StageResult,
     model: Transformer,
     tokenizer: Tokenizer,
     folder: RunFolder,

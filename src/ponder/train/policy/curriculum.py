@@ -24,8 +24,11 @@ REACH = 2.0  # bins: a result moves its neighbours' rates too, less the further 
 
 
 class Levels(StrEnum):
-    """How problems are drawn. EVEN: by the weights of the mix, at levels drawn evenly. ADAPTIVE: what the model neither
-    solves nor fails every time comes up more often."""
+    """How problems are drawn.
+
+    EVEN: by the weights of the mix, at levels drawn evenly.
+    ADAPTIVE: what the model neither solves nor fails every time is drawn more often (`Curriculum`).
+    """
 
     EVEN = "even"
     ADAPTIVE = "adaptive"
@@ -70,13 +73,13 @@ class Curriculum:
     def summary(self) -> dict[str, float]:
         """For each task: the share of the draws that it gets (`share/products`) and their mean level."""
         shares = self._shares()
-        told: dict[str, float] = {}
+        summary: dict[str, float] = {}
         for name, entry, rates, share in zip(self.names, self.mix, self.pass_rates, shares, strict=True):
             weights = list(map(_weight, rates))
             middle = sum(weight * (bin + 0.5) for bin, weight in enumerate(weights)) / sum(weights) / BINS
-            told[f"share/{name}"] = share / sum(shares)
-            told[f"level/{name}"] = entry.min_level + (entry.max_level - entry.min_level) * middle
-        return told
+            summary[f"share/{name}"] = share / sum(shares)
+            summary[f"level/{name}"] = entry.min_level + (entry.max_level - entry.min_level) * middle
+        return summary
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as JSON."""

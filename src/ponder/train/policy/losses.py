@@ -19,9 +19,9 @@ _EPS = 1e-4  # beside a group's standard deviation
 class Baseline(StrEnum):
     """What a reward is compared with.
 
-    GRPO: the group's mean, in units of its standard deviation (arXiv 2402.03300, section 4.1.2). DR_GRPO: the mean
-    alone, so that hard and easy prompts are not blown up (arXiv 2503.20783, section 3.1). RLOO: the mean of the others
-    (arXiv 2402.14740, section 3.2), which leaves the expected gradient as it is.
+    GRPO: the group's mean, in units of its standard deviation (arXiv 2402.03300, section 4.1.2).
+    DR_GRPO: the mean alone, so that hard and easy prompts are not scaled up (arXiv 2503.20783, section 3.1).
+    RLOO: the mean of the others (arXiv 2402.14740, section 3.2), which leaves the expected gradient as it is.
     """
 
     GRPO = "grpo"
@@ -32,9 +32,10 @@ class Baseline(StrEnum):
 class Weighting(StrEnum):
     """How much each sampled token counts. The weights of an update sum to 1, but for CONSTANT.
 
-    TRAJECTORY: every answer the same, its tokens sharing (GRPO, arXiv 2402.03300, equation 3). TOKEN: every token the
-    same, so that long answers count for more (DAPO, arXiv 2503.14476, section 3.3). CONSTANT: every token 1 over
-    (answers x longest answer allowed), which leaves no bias for length (Dr. GRPO, arXiv 2503.20783, section 3.1).
+    TRAJECTORY: every answer the same, shared by its tokens (GRPO, arXiv 2402.03300, equation 3).
+    TOKEN: every token the same, so that long answers count for more (DAPO, arXiv 2503.14476, section 3.3).
+    CONSTANT: every token 1 over (answers x longest answer allowed), which leaves no bias for length (Dr. GRPO, arXiv
+        2503.20783, section 3.1).
     """
 
     TRAJECTORY = "trajectory"
@@ -43,18 +44,65 @@ class Weighting(StrEnum):
 
 
 class Ratio(StrEnum):
-    """What importance ratios are taken over. TOKEN: each token (PPO, GRPO). SEQUENCE: a whole trajectory, the geometric
-    mean of its tokens' (GSPO, arXiv 2507.18071, equation 7)."""
+    """What importance ratios are taken over.
+
+    TOKEN: each token (PPO, GRPO).
+    SEQUENCE: a whole trajectory, the geometric mean of its tokens' (GSPO, arXiv 2507.18071, equation 7).
+    """
 
     TOKEN = "token"
     SEQUENCE = "sequence"
 
 
+def group_advantages(rewards_PS: Tensor, baseline: Baseline) -> Tensor:
+    """What each answer of a group is worth beside the others: advantages_PS, float32.
+
+    A group whose rewards are all equal gets zeros: it teaches nothing.
+
+    Raises ValueError for fewer than two samples, or rewards that are not finite.
+    """
+    if rewards_PS.dim() != 2 or rewards_PS.shape[1] < 2:
+        raise ValueError(f"rewards of shape {tuple(rewards_PS.shape)}: groups need at least 2 samples, (P, S)")
+    rewards_PS = rewards_PS.float()
+    if not rewards_PS.isfinite().all():
+        raise ValueError("a reward is not finite")
+    centred_PS = rewards_PS - rewards_PS.mean(1, keepdim=True)
+    # The mean of equal numbers may be off by a rounding error, which a small deviation would magnify.
+    centred_PS = centred_PS.masked_fill(flat(rewards_PS)[:, None], 0)
+    if baseline is Baseline.GRPO:
+        return centred_PS / (rewards_PS.std(1, keepdim=True) + _EPS)
+    if baseline is Baseline.RLOO:
+        samples = rewards_PS.shape[1]
+        return centred_PS * (samples / (samples - 1))
+    return centred_PS
+
+
+def flat(rewards_PS: Tensor) -> Tensor:
+    """Which groups have one reward for all samples, (P,) bool: those that dynamic sampling (arXiv 2503.14476, section
+    3.2) replaces."""
+    return (rewards_PS == rewards_PS[:, :1]).all(1)
+
+
+def overlong_penalty(lengths_N: Tensor, limit: int, margin: int) -> Tensor:
+    """What to add to the rewards of answers of these lengths, in [-1, 0] (DAPO, arXiv 2503.14476, equation 13).
+
+    It is 0 up to limit - margin, then falls in a straight line, and is -1 from the limit on. With margin 0 it is 0.
+    Raises ValueError for a margin outside [0, limit].
+    """
+    if not 0 <= margin <= limit:
+        raise ValueError(f"margin is {margin}: allowed are 0 to the limit, {limit}")
+    if margin == 0:
+        return torch.zeros_like(lengths_N, dtype=torch.float32)
+    return ((limit - margin - lengths_N.float()) / margin).clamp(-1, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyStats:
-    """Weighted means over the batch's tokens, as tensors without gradient. kl: the k3 estimate of KL(old | new).
+    """Sums over the batch's tokens, by their weights, as tensors without gradient.
 
-    clipped: the share of the weight whose gradient the clip has stopped.
+    clipped: the weight whose gradient the clip has stopped.
+    kl: the k3 estimate of KL(old | new).
+    reference_kl: that of KL(new | reference).
     """
 
     clipped: Tensor
@@ -63,9 +111,10 @@ class PolicyStats:
 
 
 def token_weights(lengths_M: Tensor, weighting: Weighting, longest: int) -> Tensor:
-    """The weight of each token of a trajectory, (M,). lengths_M: sampled tokens of each, over all its segments.
+    """The weight of each token of a trajectory, (M,).
 
-    The batch is everything one update is made from, so that micro-batches add up.
+    lengths_M: sampled tokens of each trajectory of one update, over all its segments. Micro-batches then add up.
+    longest: the largest length allowed, for CONSTANT.
     """
     lengths_M = lengths_M.float()
     if weighting is Weighting.TRAJECTORY:
@@ -88,13 +137,16 @@ def policy_loss(
     reference_N: Tensor | None = None,
     kl: float = 0.0,
 ) -> tuple[Tensor, PolicyStats]:
-    """The clipped surrogate (PPO, arXiv 1707.06347, equation 7) to be minimised, a scalar, and how the update goes.
+    """The clipped surrogate (PPO, arXiv 1707.06347, equation 7) to be minimised, a scalar, and its statistics.
 
-    new_N: log-probabilities under the weights that train, with gradient. old_N: under those that sampled.
-    weights_N: `token_weights` of each token's trajectory, 0 for what was not sampled. clip_low, clip_high: ratios
-    beyond 1 - clip_low and 1 + clip_high gain nothing more (they differ in DAPO's clip-higher). trajectories_N: needed
-    for Ratio.SEQUENCE; numbers from 0, all tokens of a trajectory in this call. reference_N, kl: the k3 penalty (arXiv
-    2402.03300, equation 4) for leaving a reference model.
+    new_N: log-probabilities under the weights that train, with gradient.
+    old_N: under those that sampled.
+    weights_N: `token_weights` of each token's trajectory, 0 for what was not sampled.
+    clip_low, clip_high: ratios beyond 1 - clip_low and 1 + clip_high gain nothing more (they differ in DAPO's
+        clip-higher).
+    trajectories_N: needed for Ratio.SEQUENCE; numbers from 0, all tokens of a trajectory in this call.
+    reference_N, kl: the k3 penalty (arXiv 2402.03300, equation 4) for leaving a reference model.
+    Raises ValueError for Ratio.SEQUENCE without trajectories_N.
     """
     difference_N = new_N - old_N
     if ratio is Ratio.SEQUENCE:
@@ -130,40 +182,3 @@ def _mean_within(values_N: Tensor, groups_N: Tensor, counted_N: Tensor) -> Tenso
     sums_M = values_N.new_zeros(count).index_add(0, groups_N, values_N * counts_N)
     sizes_M = values_N.new_zeros(count).index_add(0, groups_N, counts_N)
     return (sums_M / sizes_M.clamp_min(1))[groups_N]
-
-
-def group_advantages(rewards_PS: Tensor, baseline: Baseline) -> Tensor:
-    """advantages_PS, float32. A group whose rewards are all equal gets zeros: it teaches nothing.
-
-    Raises ValueError for fewer than two samples, or rewards that are not finite.
-    """
-    if rewards_PS.dim() != 2 or rewards_PS.shape[1] < 2:
-        raise ValueError(f"rewards of shape {tuple(rewards_PS.shape)}: groups need at least 2 samples, (P, S)")
-    rewards_PS = rewards_PS.float()
-    if not rewards_PS.isfinite().all():
-        raise ValueError("a reward is not finite")
-    centred_PS = rewards_PS - rewards_PS.mean(1, keepdim=True)
-    # The mean of equal numbers may be off by a rounding error, which a small deviation would blow up.
-    centred_PS = centred_PS.masked_fill(flat(rewards_PS)[:, None], 0)
-    if baseline is Baseline.GRPO:
-        return centred_PS / (rewards_PS.std(1, keepdim=True) + _EPS)
-    if baseline is Baseline.RLOO:
-        samples = rewards_PS.shape[1]
-        return centred_PS * (samples / (samples - 1))
-    return centred_PS
-
-
-def flat(rewards_PS: Tensor) -> Tensor:
-    """Which groups have one reward for all samples, (P,) bool: what dynamic sampling (arXiv 2503.14476, section 3.2)
-    draws anew."""
-    return (rewards_PS == rewards_PS[:, :1]).all(1)
-
-
-def overlong_penalty(lengths_N: Tensor, limit: int, margin: int) -> Tensor:
-    """What to add to the reward of an answer of so many tokens, in [-1, 0] (DAPO, arXiv 2503.14476, equation 13): none
-    up to limit - margin, then falling in a straight line, -1 from the limit on. margin 0: none at all."""
-    if not 0 <= margin <= limit:
-        raise ValueError(f"margin is {margin}: allowed are 0 to the limit, {limit}")
-    if margin == 0:
-        return torch.zeros_like(lengths_N, dtype=torch.float32)
-    return ((limit - margin - lengths_N.float()) / margin).clamp(-1, 0)

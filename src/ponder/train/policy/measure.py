@@ -66,7 +66,7 @@ class Rollout:
         return torch.stack([group.rewards_S for group in self.kept])
 
 
-def measure(rollout: Rollout, names: Sequence[str]) -> dict[str, float]:
+def rollout_metrics(rollout: Rollout, names: Sequence[str]) -> dict[str, float]:
     """Metrics of everything sampled, but for `flat`, the share of groups without an advantage among those kept.
 
     names: of the tasks, for each entry of the mix.

@@ -36,13 +36,14 @@ NOT_OWN = (
 
 
 def generated_tokens(group: Sequence[Attempt]) -> int:
-    """All that the model said, over all turns and contexts; what was forced on it too."""
+    """All tokens that the model produced, over all turns and contexts; those forced on it included."""
     return sum(attempt.completion.usage.completion_tokens for attempt in group)
 
 
 def prefilled_tokens(group: Sequence[Attempt]) -> int:
-    """What ran through the model without being said by it: the prompt, once for the group; results of tools; states,
-    behind a fold. Caches that groups happen to share do not count, so that the same answers have the same cost."""
+    """Tokens that ran through the model without being produced: the prompt, once for the group; results of tools;
+    states, after a fold. Caches that groups happen to share do not count, so that the same answers have the same cost.
+    """
     brought = sum(
         origin is Origin.ENV for each in group for segment in each.trajectory.segments for origin in segment.origins
     )
@@ -55,7 +56,7 @@ async def roll_out(
 ) -> list[list[Attempt]]:
     """`samples` answers to each problem, in the problems' order. The same seed and weights give the same answers.
 
-    max_tokens counts every token behind the prompt, over all contexts of folded thinking and all turns, results of
+    max_tokens counts every token after the prompt, over all contexts of folded thinking and all turns, results of
     tools included. Limits on thinking hold for each turn.
     Raises InvalidRequest for params under which the log-probabilities are not those of what was sampled, and for a
     sampler that gives none; and what sampling raises.
@@ -76,7 +77,7 @@ async def roll_out(
                 for number, pair in enumerate(problems)
             ]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # typed, and told by its own text
+        raise failed.exceptions[0] from None  # typed, with a text of its own
     finally:
         sampler.gather(0)  # those that failed before they were sampled are not waited for
     return [each.result() for each in running]

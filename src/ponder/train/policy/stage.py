@@ -26,14 +26,14 @@ from ponder.tasks.turns import Attempt
 from ponder.train.data.examples import question_number
 from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import QUESTIONS, add_questions
-from ponder.train.loop.learner import Beside, Report
-from ponder.train.loop.stage import Start, Training, padding
+from ponder.train.loop.learner import Beside, StepReport
+from ponder.train.loop.stage import StageStart, Training, padding
 from ponder.train.policy.curriculum import Curriculum, Levels
 from ponder.train.policy.gradient import PolicyGradient
 from ponder.train.policy.journal import Journal, write_samples
 from ponder.train.policy.lessons import Experience, Lesson, lay_out
 from ponder.train.policy.losses import flat, overlong_penalty
-from ponder.train.policy.measure import Alarms, Drawn, Group, Rollout, measure
+from ponder.train.policy.measure import Alarms, Drawn, Group, Rollout, rollout_metrics
 from ponder.train.policy.rollout import roll_out, solved
 from ponder.train.recipe.sections import MixRecipe, ModelRecipe, StageRecipe, mix_problems, no_data
 from ponder.types import RecipeError, SamplingParams, ThinkingLimits
@@ -140,7 +140,7 @@ class RolloutTraining(Training[R]):
     def gradient(self, stage: R, model: Transformer) -> PolicyGradient:
         """The gradient of the loss. model: as the stage starts from it."""
 
-    def open(self, start: Start[R]) -> Job:
+    def open(self, start: StageStart[R]) -> Job:
         stage = start.stage
         learner = RolloutLearner(start, partial(self.lessons, stage), self.gradient(stage, start.model))
         own_watch = solved(
@@ -170,7 +170,7 @@ class RolloutLearner:
 
     beside: Beside | None = None
 
-    def __init__(self, start: Start[R], teach: Teach, gradient: PolicyGradient) -> None:
+    def __init__(self, start: StageStart[R], teach: Teach, gradient: PolicyGradient) -> None:
         recipe = start.stage
         self.recipe, self.model, self.tokenizer = recipe, start.model, start.tokenizer
         self.folder, self.seed = start.folder, start.seed
@@ -206,7 +206,7 @@ class RolloutLearner:
                 updates = self._lessons(rollout)
                 nothing = not any(lesson.teaches for lessons in updates for lesson in lessons)
                 self._warnings = self.alarms.see([each.attempts for each in rollout.all], flat=nothing)
-                self._metrics = measure(rollout, self.names)
+                self._metrics = rollout_metrics(rollout, self.names)
                 self._learn_levels(rollout)
                 self._rolled_out = time.monotonic()
                 self._metrics["rollout_seconds"] = self._rolled_out - began
@@ -297,13 +297,13 @@ class RolloutLearner:
 
     # What is known of it --------------------------------------------------------------------------------------------
 
-    def report(self) -> Report:
+    def report(self) -> StepReport:
         """Of the step that was just made."""
         seconds = time.monotonic() - self._rolled_out
         metrics = {**self._metrics, **self.gradient.metrics(), "update_seconds": seconds, **self.alarms.metrics()}
         headline = f"solved {100 * metrics['solved']:3.0f}%  reward {metrics['reward']:6.3f}"
         inference = int(metrics["generated"] + metrics["prefilled"]) + self.gradient.reference_positions
-        return Report(metrics=metrics, inference=inference, headline=headline, alarms=self._warnings)
+        return StepReport(metrics=metrics, inference=inference, headline=headline, alarms=self._warnings)
 
     def keep(self) -> None:
         """Before a checkpoint: samples of the last step to read, and the questions asked so far."""
