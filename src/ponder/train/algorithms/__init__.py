@@ -12,6 +12,7 @@ _CLASSES = (
     "sft.Sft",
     "grpo.Grpo",
     "rejection.Rejection",
+    "pass_at_k.PassAtK",
 )
 
 
