@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ponder.model.config import ModelConfig, ModelFamily
+from ponder.model.config import Family, ModelConfig
 from ponder.model.lora import add_lora
 from ponder.model.loss import rows_at_once
 from ponder.model.transformer import Transformer
 from ponder.train.loop.stage import round_frozen
 
 QWEN3_0_6B = ModelConfig(
-    family=ModelFamily.QWEN3,
+    family=Family.QWEN3,
     vocab_size=151_936,
     hidden_size=1024,
     num_layers=28,

@@ -12,7 +12,7 @@ import torch
 
 from ponder.engine import Engine, FinishEvent
 from ponder.engine.pages import bytes_per_page
-from ponder.model.config import ModelConfig, ModelFamily
+from ponder.model.config import Family, ModelConfig
 from ponder.model.transformer import Transformer
 from ponder.types import PhaseTokens, SamplingParams
 
@@ -53,7 +53,7 @@ class Haystacks:
             num_kv_heads=1,
             head_dim=HEAD,
             intermediate_size=1,
-            family=ModelFamily.LLAMA,
+            family=Family.LLAMA,
             qk_norm=False,
             tie_embeddings=False,
             rope_theta=1e30,

@@ -24,7 +24,7 @@ from ponder.export.gguf import GgufTensor, TensorType, quantize_q8_0, write_gguf
 from ponder.export.vocabulary import pre_tokenizer_name
 from ponder.front import model_folder
 from ponder.model.checkpoint import atomic_folder, load_config, load_model, write_model
-from ponder.model.config import Llama3Scaling, ModelConfig, ModelFamily, YarnScaling
+from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.lora import add_lora, save_lora
 from ponder.model.transformer import Transformer, rotary_frequencies
 from ponder.testing.tiny import ByteTokenizer, tiny_config
@@ -128,8 +128,8 @@ def config_of(**changes: Any) -> ModelConfig:
     return ModelConfig(**(sizes | changes))
 
 
-LLAMA: dict[str, Any] = {"family": ModelFamily.LLAMA, "qk_norm": False}
-QWEN2: dict[str, Any] = {"family": ModelFamily.QWEN2, "qk_norm": False, "attention_bias": True}
+LLAMA: dict[str, Any] = {"family": Family.LLAMA, "qk_norm": False}
+QWEN2: dict[str, Any] = {"family": Family.QWEN2, "qk_norm": False, "attention_bias": True}
 LLAMA3 = Llama3Scaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=64)
 NAMES = {
     "attn_norm": "input_layernorm",
@@ -182,9 +182,9 @@ def test_every_tensor_reads_back(config: ModelConfig, tmp_path: Path) -> None:
     assert {our_name(name) for name in back.tensors} == set(config.parameter_shapes())
     for name in back.tensors:
         expected = state[our_name(name)]
-        if config.family is ModelFamily.LLAMA and ".attn_q." in name:
+        if config.family is Family.LLAMA and ".attn_q." in name:
             expected = halves_to_pairs(expected, config.num_heads)
-        if config.family is ModelFamily.LLAMA and ".attn_k." in name:
+        if config.family is Family.LLAMA and ".attn_k." in name:
             expected = halves_to_pairs(expected, config.num_kv_heads)
         assert torch.equal(back.tensor(name), expected), name
     if config.rope_scaling is None:

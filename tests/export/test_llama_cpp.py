@@ -35,7 +35,7 @@ from ponder.export.gguf import TensorType
 from ponder.export.vocabulary import PRE_TOKENIZERS
 from ponder.front import model_folder
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
-from ponder.model.config import Llama3Scaling, ModelConfig, ModelFamily, YarnScaling
+from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.transformer import Transformer
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask
 from ponder.testing.tiny import ByteTokenizer
@@ -57,8 +57,8 @@ SIZES: dict[str, Any] = {
     "rope_theta": 50_000.0,
     "rms_norm_eps": 1e-5,
 }
-LLAMA: dict[str, Any] = {"family": ModelFamily.LLAMA, "qk_norm": False}
-QWEN2: dict[str, Any] = {"family": ModelFamily.QWEN2, "qk_norm": False, "attention_bias": True}
+LLAMA: dict[str, Any] = {"family": Family.LLAMA, "qk_norm": False}
+QWEN2: dict[str, Any] = {"family": Family.QWEN2, "qk_norm": False, "attention_bias": True}
 LLAMA3 = Llama3Scaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_positions=64)
 YARN = YarnScaling(factor=4.0, original_max_positions=64, attention_factor=1.0 + 0.1 * float(np.log(4.0)))
 OWN_YARN = YarnScaling(factor=4.0, original_max_positions=64, attention_factor=1.3, beta_fast=16.0, beta_slow=2.0)

@@ -15,7 +15,7 @@ from ponder.engine.kernel import open_runner
 from ponder.engine.pages import Chunk
 from ponder.kernels import BuildError, FusedStep, choose_kernel
 from ponder.kernels.build import library
-from ponder.model.config import Llama3Scaling, ModelConfig, ModelFamily, YarnScaling
+from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.lora import add_lora, merge_lora
 from ponder.model.transformer import Transformer
 
@@ -35,7 +35,7 @@ CONFIGS = {
     # Nothing is a multiple of what the kernels like.
     "llama": replace(
         QWEN3,
-        family=ModelFamily.LLAMA,
+        family=Family.LLAMA,
         qk_norm=False,
         attention_bias=True,
         tie_embeddings=False,
@@ -49,7 +49,7 @@ CONFIGS = {
     ),
     "qwen2": replace(
         QWEN3,
-        family=ModelFamily.QWEN2,
+        family=Family.QWEN2,
         qk_norm=False,
         attention_bias=True,
         num_heads=8,

@@ -5,7 +5,7 @@ import torch
 
 from ponder.kernels.training import TrainingStack, _Kept
 from ponder.model import loss as loss_module
-from ponder.model.config import ModelConfig, ModelFamily
+from ponder.model.config import Family, ModelConfig
 from ponder.model.lora import add_lora
 from ponder.model.loss import Backend, kernel_obstacle, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
@@ -25,8 +25,8 @@ FAMILIES = {
     "qwen3": {},
     "qwen3, head_dim 64, no sharing": {"head_dim": 64, "num_kv_heads": 4},
     "qwen3, untied": {"tie_embeddings": False},
-    "qwen2": {"family": ModelFamily.QWEN2, "qk_norm": False, "attention_bias": True},
-    "llama": {"family": ModelFamily.LLAMA, "qk_norm": False, "attention_bias": True},
+    "qwen2": {"family": Family.QWEN2, "qk_norm": False, "attention_bias": True},
+    "llama": {"family": Family.LLAMA, "qk_norm": False, "attention_bias": True},
 }
 LENGTHS = {"one": [200], "many": [70, 3, 1, 62, 64], "single tokens": [1] * 40 + [160]}
 

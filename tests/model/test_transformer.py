@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ponder.model.config import ModelConfig, ModelFamily
+from ponder.model.config import Family, ModelConfig
 from ponder.model.hf_config import config_from_hf, config_to_hf
 from ponder.model.transformer import Transformer, count_positions
 
@@ -44,10 +44,10 @@ class Cache:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", list(ModelFamily))
+@pytest.mark.parametrize("family", list(Family))
 @pytest.mark.parametrize("chunks", [[30], [1] * 30, [17, 1, 1, 8, 3]])
-def test_decoding_through_a_cache_equals_the_full_forward(family: ModelFamily, chunks: list[int]) -> None:
-    model = random_model(family=family, qk_norm=family is ModelFamily.QWEN3, attention_bias=family is ModelFamily.QWEN2)
+def test_decoding_through_a_cache_equals_the_full_forward(family: Family, chunks: list[int]) -> None:
+    model = random_model(family=family, qk_norm=family is Family.QWEN3, attention_bias=family is Family.QWEN2)
     ids_BT = random_ids(2, 30)
     cache, begin, parts = Cache(), 0, []
     for length in chunks:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ponder.export.gguf import BLOCK, GgufTensor, TensorType, Value
 from ponder.model.checkpoint import StoredTensor
-from ponder.model.config import Llama3Scaling, ModelConfig, ModelFamily, YarnScaling
+from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.transformer import rotary_frequencies
 from ponder.types import InvalidRequest
 
@@ -81,13 +81,13 @@ def check_expressible(config: ModelConfig) -> None:
     def refuse(what: str) -> InvalidRequest:
         return InvalidRequest(f"llama.cpp cannot run this {config.family.value} model: {what}")
 
-    if isinstance(config.rope_scaling, Llama3Scaling) and config.family is not ModelFamily.LLAMA:
+    if isinstance(config.rope_scaling, Llama3Scaling) and config.family is not Family.LLAMA:
         raise refuse("Llama 3's rope scaling (rope_type llama3) is computed for llama models only")
     if isinstance(config.rope_scaling, YarnScaling) and not config.rope_scaling.truncate:
         raise refuse("YaRN without truncation (rope_scaling.truncate false)")
-    if config.family is ModelFamily.QWEN3 and config.attention_bias:
+    if config.family is Family.QWEN3 and config.attention_bias:
         raise refuse("attention_bias true; its qwen3 has no bias on the attention's output")
-    if config.family is ModelFamily.QWEN2 and config.num_heads * config.head_dim != config.hidden_size:
+    if config.family is Family.QWEN2 and config.num_heads * config.head_dim != config.hidden_size:
         raise refuse(
             f"{config.num_heads} heads of {config.head_dim} are not as wide as the model ({config.hidden_size})"
         )
@@ -103,7 +103,7 @@ def gguf_tensors(config: ModelConfig, stored: Mapping[str, StoredTensor], type: 
             kept = TensorType.BF16
         tensor = GgufTensor(gguf_name(name), shape, kept, stored[name].read)
         heads = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}.get(name.split(".")[-2])
-        if heads is not None and config.family is ModelFamily.LLAMA:
+        if heads is not None and config.family is Family.LLAMA:
             tensor = replace(tensor, read=_pairs_adjacent(tensor.read, heads))
         tensors.append(tensor)
     if isinstance(config.rope_scaling, Llama3Scaling):

@@ -9,7 +9,7 @@ from enum import StrEnum
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # the matrices of a block
 
 
-class ModelFamily(StrEnum):
+class Family(StrEnum):
     """The value is Hugging Face's `model_type`."""
 
     LLAMA = "llama"
@@ -83,7 +83,7 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     intermediate_size: int
-    family: ModelFamily = ModelFamily.QWEN3
+    family: Family = Family.QWEN3
     rms_norm_eps: float = 1e-6
     rope_theta: float = 10_000.0
     rope_scaling: RopeScaling | None = None
@@ -111,7 +111,7 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}: rotary embedding needs an even number")
-        if self.qk_norm != (self.family is ModelFamily.QWEN3):
+        if self.qk_norm != (self.family is Family.QWEN3):
             raise ValueError(
                 f"qk_norm is {self.qk_norm}: Qwen3 has it and {self.family} does not"
                 if self.qk_norm
@@ -158,4 +158,4 @@ class ModelConfig:
     @property
     def output_bias(self) -> bool:
         """Whether o_proj has a bias: Qwen2 has one on q, k, v only."""
-        return self.attention_bias and self.family is not ModelFamily.QWEN2
+        return self.attention_bias and self.family is not Family.QWEN2

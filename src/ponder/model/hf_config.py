@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ponder.model.config import Llama3Scaling, ModelConfig, ModelFamily, RopeScaling, YarnScaling
+from ponder.model.config import Family, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
 from ponder.types import CheckpointError
 
 
@@ -71,7 +71,7 @@ class _HfReader:
         hidden, heads = self.integer("hidden_size"), self.integer("num_attention_heads")
         rope = self.rope()
         bos, pad = self.token_ids("bos_token_id"), self.token_ids("pad_token_id")
-        default_head_dim = 128 if family is ModelFamily.QWEN3 else hidden // max(heads, 1)
+        default_head_dim = 128 if family is Family.QWEN3 else hidden // max(heads, 1)
         try:
             return ModelConfig(
                 family=family,
@@ -85,10 +85,10 @@ class _HfReader:
                 rms_norm_eps=self.number(self.raw, "rms_norm_eps", 1e-6),
                 rope_theta=self.number({**self.raw, **rope}, "rope_theta", 10_000.0),
                 rope_scaling=self.scaling(rope),
-                qk_norm=family is ModelFamily.QWEN3,
-                attention_bias=True if family is ModelFamily.QWEN2 else self.boolean("attention_bias", False),
+                qk_norm=family is Family.QWEN3,
+                attention_bias=True if family is Family.QWEN2 else self.boolean("attention_bias", False),
                 tie_embeddings=self.boolean("tie_word_embeddings", False),
-                max_positions=self.integer("max_position_embeddings", 2048 if family is ModelFamily.LLAMA else 32768),
+                max_positions=self.integer("max_position_embeddings", 2048 if family is Family.LLAMA else 32768),
                 thinking_tokens=self.integer("thinking_tokens") if "thinking_tokens" in self.raw else None,
                 bos_token_id=bos[0] if bos else None,
                 eos_token_ids=self.token_ids("eos_token_id"),
@@ -97,14 +97,14 @@ class _HfReader:
         except ValueError as error:
             raise CheckpointError(f"{self.source}: {error}") from error
 
-    def family(self) -> ModelFamily:
-        known = ", ".join(f"{f.architecture}" for f in ModelFamily)
+    def family(self) -> Family:
+        known = ", ".join(f"{f.architecture}" for f in Family)
         model_type = self.raw.get("model_type")
         architectures = self.raw.get("architectures")
-        for family in ModelFamily:
+        for family in Family:
             if model_type == family.value and architectures in (None, [], [family.architecture]):
                 return family
-        if any(model_type == f.value for f in ModelFamily):
+        if any(model_type == f.value for f in Family):
             raise self.fail("architectures", f"{architectures!r:.120} is not supported; supported: {known}")
         raise self.fail("model_type", f"{model_type!r:.80} ({architectures!r:.80}) is not supported; only {known}")
 
@@ -248,6 +248,6 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
     }
     if config.thinking_tokens is not None:
         hf["thinking_tokens"] = config.thinking_tokens
-    if config.family is not ModelFamily.QWEN2:  # always on in Qwen2, where transformers knows no such key
+    if config.family is not Family.QWEN2:  # always on in Qwen2, where transformers knows no such key
         hf["attention_bias"] = config.attention_bias
     return hf

@@ -28,9 +28,9 @@ from ponder.tasks.families.string_synthesis import StringSynthesis
 from ponder.tasks.families.syllogism import Syllogism
 from ponder.tasks.families.word_sequence_reversal import WordSequenceReversal
 from ponder.tasks.families.word_sorting import WordSorting
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 
-FAMILIES: dict[str, Family] = {
+FAMILIES: dict[str, ProblemFamily] = {
     family.name: family
     for family in (
         BaseConversion(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.columns import divide, lowest_first
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
@@ -25,7 +25,7 @@ SOURCE_LABELS, TARGET_LABELS = "abcdefghij", "klmnopqrst"  # ten digits: up to 1
 STEPS = 20  # about as many as a demonstration has; a slip is drawn among them
 
 
-class BaseConversion(Family):
+class BaseConversion(ProblemFamily):
     """Up to level 0.5 bases 2 to 16 and values up to 1000 (reasoning-gym's default), above it bases 9 to 18 and values
     up to 100,000 (its hard config)."""
 

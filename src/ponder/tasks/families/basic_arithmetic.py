@@ -15,7 +15,7 @@ from ponder.tasks.families.working.columns import (
     signed_sum,
     times_digit_onto,
 )
-from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.family import ProblemFamily, beyond, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -30,7 +30,7 @@ WRONG_GUESS_PROBABILITY = 0.03
 MISTAKE_PROBABILITY = 0.04
 
 
-class BasicArithmetic(Family):
+class BasicArithmetic(ProblemFamily):
     """Expressions of reasoning-gym's shapes: two to six terms of one to four digits up to level 0.5 (the default
     config), above it five to ten terms of two to five (its hard config)."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 from random import Random
 
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY
 from ponder.tasks.families.working.words import dictionary, running_text, story_sentences
 from ponder.tasks.graders import exact
@@ -25,7 +25,7 @@ PROBE = 6
 """How many letters are turned back: enough to tell English from the rest."""
 
 
-class CaesarCipher(Family):
+class CaesarCipher(ProblemFamily):
     """Sentences of a story, three to twenty words by level (the default config), under every rotation.
 
     Other words too, so that reading does not hang on one story.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.columns import signed_sum
-from ponder.tasks.families.working.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.working.family import ProblemFamily, beyond, number_of_digits, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem
 
@@ -13,7 +13,7 @@ GYM = ("State the final answer to the following arithmetic problem: {chain} =",)
 VARIED = ("What is {chain}?", "Calculate {chain}.", "{chain} =", "Work out {chain}.", "How much is {chain}?", "{chain}")
 
 
-class ChainSum(Family):
+class ChainSum(ProblemFamily):
     """Level sets the terms; the digits are drawn evenly, all terms alike: one to four up to level 0.5 (the default
     config), four to six above (its hard config)."""
 

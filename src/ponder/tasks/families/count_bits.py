@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY
 from ponder.tasks.protocol import Demonstration, Problem, mistake
 
@@ -23,7 +23,7 @@ VARIED = (
 LABELS = "abcdefghijklmnopqrstuvwxy"
 
 
-class CountBits(Family):
+class CountBits(ProblemFamily):
     """Level sets the bits, up to 31: reasoning-gym's default. Its hard config is easier."""
 
     name = "count_bits"

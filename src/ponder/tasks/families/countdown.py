@@ -22,7 +22,7 @@ from fractions import Fraction
 from random import Random
 
 from ponder.tasks.families.working.countdown_search import Head, Search, Signs, draw_chain, solve
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem, Try, without_marks
 
@@ -49,7 +49,7 @@ NEAR_TURN = 0.15  # share of even misses whose nearest sign is turned although i
 GIVE_UP = 0.01
 
 
-class Countdown(Family):
+class Countdown(ProblemFamily):
     """Three to nine numbers up to 100, targets from 100 to 999, drawn as reasoning-gym draws them: up to level 0.5 at
     most six numbers (the default config), at level 1 as many as its hard config has."""
 

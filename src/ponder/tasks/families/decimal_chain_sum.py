@@ -6,7 +6,7 @@ from decimal import Decimal, DefaultContext, localcontext
 from random import Random
 
 from ponder.tasks.families.working.columns import LABELS, add, difference, lowest_first, signed_sum
-from ponder.tasks.families.working.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.working.family import ProblemFamily, beyond, number_of_digits, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -14,7 +14,7 @@ GYM = ("State the final answer to the following arithmetic problem: {chain} =",)
 VARIED = ("What is {chain}?", "Calculate {chain}.", "{chain} =", "Work out {chain}.", "How much is {chain}?")
 
 
-class DecimalChainSum(Family):
+class DecimalChainSum(ProblemFamily):
     """Level sets the terms: two to six, of one to four digits and decimal places (the default config); above level 0.5
     five to eight, of four to eight digits and four to six places (its hard config). Longer ones fold after every
     addition."""

@@ -8,7 +8,7 @@ from random import Random
 
 from ponder.tasks.families.working.columns import divide
 from ponder.tasks.families.working.euclid import euclid
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Grade, GradeStatus, Problem
 
@@ -23,7 +23,7 @@ STYLES = ("{}/{}", "${}/{}$", "$\\frac{{{}}}{{{}}}$", "$\\dfrac{{{}}}{{{}}}$")
 FRACTION = re.compile(r"\$?\s*(?:\\d?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(\d+)\s*/\s*(\d+))\s*\$?", re.ASCII)
 
 
-class FractionSimplification(Family):
+class FractionSimplification(ProblemFamily):
     """Up to level 0.5 the simple fraction's terms grow to 1000 and the factor to 100 (the default config); above it
     more and more draws have terms of at least 100 and a factor of at least 10 (its hard config)."""
 

@@ -7,7 +7,7 @@ from math import gcd
 from random import Random
 
 from ponder.tasks.families.working.euclid import euclid, several
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
 GYM = ("Find the Greatest Common Divisor (GCD) of these numbers: {numbers}. Give only the GCD as your final answer.",)
@@ -19,7 +19,7 @@ VARIED = (
 )
 
 
-class Gcd(Family):
+class Gcd(ProblemFamily):
     """Up to level 0.5 two numbers up to 1000 (reasoning-gym's default), the smaller one's range growing, so that small
     numbers come as often as large ones; above it three or four from 1000 to 10,000 (its hard config)."""
 

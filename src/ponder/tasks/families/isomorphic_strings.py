@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 from random import Random
 
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -23,7 +23,7 @@ GYM = (
 VARIED = ("Are the strings {s} and {t} isomorphic? Answer True or False.", "{s} {t}: isomorphic, True or False?")
 
 
-class IsomorphicStrings(Family):
+class IsomorphicStrings(ProblemFamily):
     """Level sets the length, up to ten (the default config). Half the pairs are isomorphic.
 
     Where they are not, most often one letter goes to two; the other way round is drawn now and then.

@@ -13,7 +13,7 @@ from random import Random
 
 from ponder.tasks.families.working.columns import divide, multiply, multiply_steps
 from ponder.tasks.families.working.euclid import euclid, several
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -26,7 +26,7 @@ VARIED = (
 )
 
 
-class Lcm(Family):
+class Lcm(ProblemFamily):
     """Up to level 0.5 two numbers up to 100 (reasoning-gym's default), above it three or four from 1000 to 10,000 (its
     hard config)."""
 

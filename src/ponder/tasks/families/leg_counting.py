@@ -10,7 +10,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.columns import highest_first, lowest_first, times_digit_onto
-from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.family import ProblemFamily, beyond, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -37,7 +37,7 @@ LEGS_OF = {animal: legs for legs, animals in LEGS.items() for animal in animals.
 LINES = 5
 
 
-class LegCounting(Family):
+class LegCounting(ProblemFamily):
     """Levels up to 0.5: 3 to 10 animals, up to 15 of each (the default config). Above: 10 to 30, mostly 64 to 256 of
     each (its hard config)."""
 

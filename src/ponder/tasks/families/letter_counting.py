@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.family import ProblemFamily, beyond, size_at
 from ponder.tasks.families.working.words import dictionary, running_text
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 
@@ -23,7 +23,7 @@ WORDS_PER_THOUGHT = 16
 WORDS_IN_STATE = 3
 
 
-class LetterCounting(Family):
+class LetterCounting(ProblemFamily):
     """Level sets the number of words, up to 15 at level 0.5 (the default config), up to 50 above (its hard config).
 
     The varied phrasings ask about one to three words of the dictionary.

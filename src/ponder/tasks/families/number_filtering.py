@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.comparing import number_key, verdicts
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -19,7 +19,7 @@ VARIED = (
 DECIMALS = 4
 
 
-class NumberFiltering(Family):
+class NumberFiltering(ProblemFamily):
     """Level sets how many numbers, three to ten (the default config), from -100 to 100 with up to four decimals."""
 
     name = "number_filtering"

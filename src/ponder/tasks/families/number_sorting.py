@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from ponder.tasks.families.working.comparing import insertions, number_key, verdicts
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem
 
 GYM = (
@@ -28,7 +28,7 @@ FOLD_AFTER = 6
 TOLERANCE = 1e-8
 
 
-class NumberSorting(Family):
+class NumberSorting(ProblemFamily):
     """Level sets how many numbers, three to ten (the default config), from -100 to 100."""
 
     name = "number_sorting"

@@ -11,7 +11,7 @@ from random import Random
 
 from ponder.tasks.families.working.columns import lowest_first, multiply, multiply_steps
 from ponder.tasks.families.working.euclid import take_away
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import number
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem
@@ -28,7 +28,7 @@ VARIED = (
 KEPT = 5
 
 
-class PowerFunction(Family):
+class PowerFunction(ProblemFamily):
     """Level sets the exponent, up to 8 and down to -8 (reasoning-gym's default; its hard config starts at 4)."""
 
     name = "power_function"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.columns import divide
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Grade, GradeStatus, Problem
 
@@ -22,7 +22,7 @@ PRIMES = tuple(p for p in range(2, 100) if all(p % d for d in range(2, p)))
 STEPS = 20  # a long demonstration has as many; a slip is drawn among them
 
 
-class PrimeFactorization(Family):
+class PrimeFactorization(ProblemFamily):
     """Up to level 0.5 numbers up to 1000 (reasoning-gym's default), above it 1000 to 5000 (its hard config)."""
 
     name = "prime_factorization"

@@ -7,7 +7,7 @@ from random import Random
 
 from ponder.tasks.families.working import long_multiplication
 from ponder.tasks.families.working.columns import multiply, multiply_steps
-from ponder.tasks.families.working.family import Family, beyond, number_of_digits, size_at
+from ponder.tasks.families.working.family import ProblemFamily, beyond, number_of_digits, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem, Try
 
@@ -33,7 +33,7 @@ MISTAKE_PROBABILITY = 0.06
 """The share of folded contexts with a wrong step that their check finds."""
 
 
-class Products(Family):
+class Products(ProblemFamily):
     """Up to level 0.5 two factors, of one to five digits (the default config); above, two to eight factors of four to
     eight (its hard config)."""
 

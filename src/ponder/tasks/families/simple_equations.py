@@ -11,7 +11,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.columns import add, highest_first, lowest_first, subtract, times_digit_onto
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem
 
@@ -25,7 +25,7 @@ MAX_WORKING = 900
 """In characters, nearly all of which are tokens of their own. Longer ones (2 in 100) are drawn again."""
 
 
-class SimpleEquations(Family):
+class SimpleEquations(ProblemFamily):
     """Level sets the terms, 2 to 4, joined from left to right by +, - and *. All values lie in 1 to 100."""
 
     name = "simple_equations"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.words import dictionary, words_of_length
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
@@ -18,7 +18,7 @@ VARIED = (
 )
 
 
-class SpellBackward(Family):
+class SpellBackward(ProblemFamily):
     """Words of three to ten letters (the default config). In half the draws level sets the length, else the
     dictionary's own mix does."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.counts import count_at, halve, minus, plus, smaller
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
@@ -40,7 +40,7 @@ number of iterations, stop and provide the current counts of each machine and pa
 )
 
 
-class StringSplitting(Family):
+class StringSplitting(ProblemFamily):
     """Up to five of each machine by level up to 0.5 (the default config), up to a hundred above (its hard config).
     reasoning-gym's long wording only."""
 

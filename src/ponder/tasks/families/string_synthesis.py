@@ -9,7 +9,7 @@ from __future__ import annotations
 from random import Random
 
 from ponder.tasks.families.working.counts import count_at, halve, minus, plus, smaller
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
@@ -37,7 +37,7 @@ number of iterations, stop and provide the current counts.
 )
 
 
-class StringSynthesis(Family):
+class StringSynthesis(ProblemFamily):
     """Up to five of each block by level up to 0.5 (the default config), up to a hundred above (its hard config).
     reasoning-gym's long wording only."""
 

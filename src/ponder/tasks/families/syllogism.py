@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.working.family import Family
+from ponder.tasks.families.working.family import ProblemFamily
 from ponder.tasks.families.working.slips import noticed_slip
 from ponder.tasks.graders import exact
 from ponder.tasks.protocol import Demonstration, Grade, Problem
@@ -34,7 +34,7 @@ TURNED = {ALL: SOME, NO: NO, SOME: SOME, SOME_NOT: "nothing"}
 TURNED_SHARE, INVALID_SHARE = 0.3, 0.4
 
 
-class Syllogism(Family):
+class Syllogism(ProblemFamily):
     """Levels below a half have only `all` and `no` (the hard config); above, all four kinds (the default config)."""
 
     name = "syllogism"

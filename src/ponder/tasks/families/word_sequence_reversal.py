@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from ponder.tasks.families.working.family import Family, beyond, size_at
+from ponder.tasks.families.working.family import ProblemFamily, beyond, size_at
 from ponder.tasks.families.working.words import dictionary, running_text
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -17,7 +17,7 @@ GYM = (
 VARIED = ("Reverse the order of these words: {words}", "Write this list backward, last word first: {words}")
 
 
-class WordSequenceReversal(Family):
+class WordSequenceReversal(ProblemFamily):
     """Three to eight words up to level 0.5 (the default config), as many as fifty above (its hard config)."""
 
     name = "word_sequence_reversal"

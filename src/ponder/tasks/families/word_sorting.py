@@ -7,7 +7,7 @@ from functools import cache
 from random import Random
 
 from ponder.tasks.families.working.comparing import insertions, verdicts
-from ponder.tasks.families.working.family import Family, size_at
+from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.words import dictionary, story_words
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
@@ -26,7 +26,7 @@ END = "."
 """Stands behind a word's last letter; it comes before every letter."""
 
 
-class WordSorting(Family):
+class WordSorting(ProblemFamily):
     """Level sets how many words, three to ten (the default config)."""
 
     name = "word_sorting"

@@ -17,7 +17,7 @@ from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Demonstration, Grade, Problem
 
 
-class Family(ABC):
+class ProblemFamily(ABC):
     """A task with demonstrations. `gym_name` is the reasoning-gym dataset whose wording and sizes it covers."""
 
     name: str
@@ -44,7 +44,7 @@ class Family(ABC):
         return rng.choice(gym) if rng.random() < self.gym_wording_share else rng.choice(varied)
 
 
-class FromGym(Family):
+class FromGym(ProblemFamily):
     """A family whose problems are reasoning-gym's own items: for generators too intricate to be written again.
 
     configs: of the dataset `gym_name`, easy to hard; the level picks among them. The wording is the dataset's.
