@@ -18,7 +18,7 @@ from ponder.dialogue import CONTROL_TOKENS, Message, PonderFormat, Reasoning, Ro
 from ponder.model.checkpoint import save_model
 from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Delta, NextTurn, Regex, Request, Truncation
-from ponder.sampler.sync import run_sync
+from ponder.sampler.threads import run_sync
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_model, tiny_sampler
 from ponder.types import (
     CheckpointError,

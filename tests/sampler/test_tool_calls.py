@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ponder.dialogue import Arguments, Message, Start, Tool, ToolCall, load_format
 from ponder.dialogue.calls import json_call
+from ponder.dialogue.format import ParseStatus
 from ponder.dialogue.load import train_tokenizer
-from ponder.dialogue.rendered import ParseStatus
 from ponder.engine import TokenEvent
 from ponder.engine.blocks import CacheKey
 from ponder.engine.phases import Phases

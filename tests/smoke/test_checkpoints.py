@@ -13,7 +13,7 @@ from ponder.model.checkpoint import load_model
 from ponder.model.lora import load_lora, merge_lora
 from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Request
-from ponder.sampler.sync import run_sync
+from ponder.sampler.threads import run_sync
 from ponder.tokenizer import Tokenizer
 from ponder.train import Outcome, run
 from ponder.train.loop import state

@@ -13,7 +13,7 @@ import pytest
 from ponder.dialogue import Message
 from ponder.sampler.local import load_sampler
 from ponder.sampler.protocol import Request
-from ponder.sampler.sync import run_sync
+from ponder.sampler.threads import run_sync
 from ponder.train import Outcome, RunResult, run
 from ponder.train.loop.display import read_metrics
 from ponder.train.loop.folder import read_questions

@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from ponder.dialogue import Message, PonderFormat, Start, from_dicts, load_format
+from ponder.dialogue.format import Rendered, Span, SpanKind
 from ponder.dialogue.messages import Reasoning, Role, Text
-from ponder.dialogue.rendered import Rendered, Span, SpanKind
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer

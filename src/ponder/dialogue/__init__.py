@@ -1,8 +1,17 @@
 """The one grammar of conversations: messages and typed parts, rendered to ids and parsed back."""
 
 from ponder.dialogue.control import CONTROL_TOKENS
-from ponder.dialogue.fit import Fitted, fit_to_window
-from ponder.dialogue.format import Format, PonderFormat
+from ponder.dialogue.format import (
+    DroppedReasoning,
+    Fitted,
+    Format,
+    Parsed,
+    ParseStatus,
+    Rendered,
+    Span,
+    SpanKind,
+    fit_to_window,
+)
 from ponder.dialogue.interchange import from_dicts, to_dicts
 from ponder.dialogue.load import load_format, train_tokenizer
 from ponder.dialogue.messages import (
@@ -12,11 +21,12 @@ from ponder.dialogue.messages import (
     Reasoning,
     ReasoningPolicy,
     Role,
+    Start,
     Text,
     ToolCall,
     ToolResult,
 )
-from ponder.dialogue.rendered import DroppedReasoning, Parsed, ParseStatus, Rendered, Span, SpanKind, Start
+from ponder.dialogue.ponder import PonderFormat
 from ponder.dialogue.template import ponder_template
 from ponder.dialogue.tools import Arguments, Tool, tool_dict, tools_from_dicts
 

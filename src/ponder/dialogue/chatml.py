@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ponder.dialogue.messages import Conversation, Message, Role, ToolCall, ToolResult
+from ponder.dialogue.format import Builder, SpanKind
+from ponder.dialogue.messages import Conversation, Message, Role, Start, ToolCall, ToolResult
 from ponder.dialogue.native import LEAD, FamilyTokens, ThinkingFormat, is_json
-from ponder.dialogue.rendered import Builder, SpanKind, Start
 from ponder.dialogue.tools import Tool, function_line
 from ponder.types import FormatError
 

@@ -7,9 +7,9 @@ itself skips thinking. Tool calls are refused: the template loses the opening to
 
 from __future__ import annotations
 
-from ponder.dialogue.messages import Conversation, Message, Role
+from ponder.dialogue.format import Builder, SpanKind
+from ponder.dialogue.messages import Conversation, Message, Role, Start
 from ponder.dialogue.native import LEAD, FamilyTokens, ThinkingFormat
-from ponder.dialogue.rendered import Builder, SpanKind, Start
 
 BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"

@@ -1,41 +1,109 @@
-"""The interface of a dialogue format, and Ponder's own (`docs/format.md`): render and parse, side by side."""
+"""The interface of a dialogue format: what it renders and parses to, the builder of ids, and fitting a window."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from ponder.dialogue import control
-from ponder.dialogue.calls import CallSyntax, SeparatedCalls
-from ponder.dialogue.messages import (
-    Conversation,
-    Message,
-    Part,
-    Reasoning,
-    ReasoningPolicy,
-    Role,
-    Text,
-    ToolCall,
-    ToolResult,
-    is_state,
-    think_blocks,
-)
-from ponder.dialogue.rendered import (
-    Builder,
-    DroppedReasoning,
-    Parsed,
-    Rendered,
-    SpanKind,
-    Start,
-    verbatim_ids,
-)
-from ponder.dialogue.rules import INSTRUCTING, check_conversation, first_kept_reasoning
-from ponder.dialogue.tools import Tool, check_tools, declaration_line
-from ponder.dialogue.turn import parse_turn
+from ponder.dialogue.calls import CallSyntax
+from ponder.dialogue.messages import INSTRUCTING, Conversation, Message, Reasoning, ReasoningPolicy, Role, Start, Text
+from ponder.dialogue.tools import Tool
 from ponder.tokenizer import Tokenizer
-from ponder.types import PhaseTokens
+from ponder.types import PhaseTokens, WindowExceeded
 
 CONTINUATION = "Wait"
+
+
+class SpanKind(StrEnum):
+    """What a run of rendered ids is."""
+
+    HEADER = "header"  # opens a turn: role, name, and what a family writes around them
+    TEXT = "text"
+    OPEN = "open"  # the token that opens thinking
+    REASONING = "reasoning"
+    STATE = "state"  # a state of folded thinking, with the tokens that open and close it
+    CLOSE = "close"  # the token that closes thinking
+    CALL = "call"
+    RESULT = "result"
+    END = "end"  # closes a turn
+    TOOLS = "tools"  # the tools declared in the first turn, which may be one put in for them (then of message 0)
+    PROMPT = "prompt"  # the generation prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`ids[begin:end]` of message `message_index` (for PROMPT: the number of messages), part `part_index` of it.
+
+    sampled: these ids are the assistant's own, what it would have sampled; the supervised loss falls on them.
+    """
+
+    begin: int
+    end: int
+    message_index: int
+    part_index: int | None
+    kind: SpanKind
+    sampled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DroppedReasoning:
+    """Reasoning of one message that is left out; `tokens`: how many ids that saved, their control tokens included."""
+
+    message_index: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as ids. The spans are in order, do not overlap and cover every id.
+
+    dropped_reasoning: what the policy left out. folded_reasoning: what a later state of the same think block replaced.
+    """
+
+    ids: tuple[int, ...]
+    spans: tuple[Span, ...]
+    dropped_reasoning: tuple[DroppedReasoning, ...] = ()
+    folded_reasoning: tuple[DroppedReasoning, ...] = ()
+
+    def assistant_mask(self) -> tuple[bool, ...]:
+        """One flag per id: True where the supervised loss falls.
+
+        True on the assistant's reasoning, its close, the answer, calls and the end token; False on everything that
+        a prompt brings: other speakers, the turn's header and the open token after it, and what an earlier context
+        of folded thinking brought: a turn up to its last state.
+        """
+        mask = [False] * len(self.ids)
+        for span in self.spans:
+            if span.sampled:
+                mask[span.begin : span.end] = [True] * (span.end - span.begin)
+        return tuple(mask)
+
+    def with_loss_on(self, message_index: int) -> Rendered:
+        """The same, but the supervised loss falls on this message alone."""
+        spans = (replace(s, sampled=s.sampled and s.message_index == message_index) for s in self.spans)
+        return replace(self, spans=tuple(spans))
+
+
+class ParseStatus(StrEnum):
+    """How generated ids ended."""
+
+    COMPLETE = "complete"  # the turn was closed, its grammar whole
+    NO_END = "no_end"  # cut in the visible answer
+    OPEN_THINK = "open_think"  # cut, or the turn closed, while thinking was open: there is no answer
+    OPEN_CALL = "open_call"  # cut, or the turn closed, within a tool call, which stays as visible text
+    STRAY_CONTROL = "stray_control"  # a control token stood where the grammar has none; it stays as spelled text
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A generated message and how it ended. stray: the positions of control ids that the grammar has no place for."""
+
+    message: Message
+    status: ParseStatus
+    stray: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -98,166 +166,165 @@ class Format(Protocol):
         ...
 
 
-class PonderFormat:
-    """Ponder's own format: a role token opens a turn, `<|end|>` closes it, and nothing but tokens and text between."""
+# Into the window: nothing is cut silently -----------------------------------------------------------------------------
 
-    name = "ponder"
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A prompt that fits, the messages it holds, and the messages that had to go, oldest first.
+
+    Indices in `rendered` count `messages`.
+    """
+
+    rendered: Rendered
+    messages: tuple[Message, ...]
+    dropped: tuple[Message, ...] = ()
+
+
+def fit_to_window(
+    messages: Conversation,
+    format: Format,
+    window: int,
+    reserve: int = 0,
+    *,
+    drop_oldest: bool = False,
+    policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
+    start: Start = Start.NONE,
+    tools: Sequence[Tool] = (),
+) -> Fitted:
+    """Render `messages` into at most `window - reserve` ids; `reserve` is the room kept for the answer.
+
+    tools: declared in any case.
+    drop_oldest: drop whole turns (a user message and everything up to the next one) from the oldest on, never the
+    system message and never the turn of the last user message. Raises WindowExceeded with the counts when the
+    conversation does not fit, or would not even so.
+    """
+    room = window - reserve
+    head = 1 if messages and messages[0].role in INSTRUCTING else 0
+
+    def cut_at(cut: int) -> Fitted:
+        kept = (*messages[:head], *messages[cut:])
+        return Fitted(format.render(kept, policy=policy, start=start, tools=tools), kept, tuple(messages[head:cut]))
+
+    def fits(fitted: Fitted) -> bool:
+        return len(fitted.rendered.ids) <= room
+
+    fitted = cut_at(head)
+    cuts = list(_cuts(messages, head)) if drop_oldest and not fits(fitted) else []
+    if cuts:
+        fitted = cut_at(cuts[-1])
+    if fits(fitted):
+        # The first cut from which on it fits, in few renderings: each later one leaves less.
+        first = bisect_left(cuts, True, hi=max(len(cuts) - 1, 0), key=lambda cut: fits(cut_at(cut)))
+        return cut_at(cuts[first]) if cuts else fitted
+    rendered, dropped = fitted.rendered, len(fitted.dropped)
+    advice = "shorten it, or let the oldest turns be dropped" if not drop_oldest else "shorten the last turn"
+    left_out = f" after dropping the oldest {dropped} messages" if dropped else ""
+    raise WindowExceeded(
+        f"the conversation takes {len(rendered.ids)} tokens{left_out}, but the window of {window} leaves room for "
+        f"{max(room, 0)} ({reserve} are reserved for the answer): {advice}",
+        prompt_tokens=len(rendered.ids),
+        window=window,
+    )
+
+
+def _cuts(messages: Conversation, head: int) -> Iterator[int]:
+    """Where the kept part may begin: after the system message, then at each later user message."""
+    yield head
+    yield from (index for index in range(head + 1, len(messages)) if messages[index].role is Role.USER)
+
+
+# For the formats ------------------------------------------------------------------------------------------------------
+
+
+def verbatim_ids(tokenizer: Tokenizer, part: Text | Reasoning) -> tuple[int, ...] | None:
+    """The ids a part was sampled as, when they may stand in a prompt as they are: ordinary ids that decode to its text.
+
+    None otherwise: the text was edited, comes from another vocabulary, or a control token was sampled into it.
+    """
+    if part.ids is None or any(map(tokenizer.is_control, part.ids)) or tokenizer.decode(part.ids) != part.text:
+        return None
+    return part.ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a span's label starts to hold."""
+
+    message_index: int
+    part_index: int | None
+    kind: SpanKind
+    sampled: bool
+
+
+class Builder:
+    """Collects control ids, text and verbatim ids into `Rendered`.
+
+    Neighbouring texts are encoded together, as one string, because merges cross the seams (the reference tokenizers
+    see whole strings); each id belongs to the text in which it begins. Text can never yield a control id.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        """Raises TokenizerError when the tokenizer lacks one of the control tokens."""
         self._tokenizer = tokenizer
-        ids = {name: tokenizer.control_id(name) for name in control.CONTROL_TOKENS}
-        self.calls: CallSyntax = SeparatedCalls(tokenizer, ids[control.ARGS])
-        self.phase_tokens = PhaseTokens(
-            think_open=ids[control.THINK],
-            think_close=ids[control.END_THINK],
-            state_open=ids[control.STATE],
-            fold=ids[control.FOLD],
-            call_open=ids[control.CALL],
-            call_close=ids[control.END_CALL],
-            continuation=tuple(tokenizer.encode(CONTINUATION)),
-            end=(ids[control.END], ids[control.ENDOFTEXT]),
-        )
+        self._ids: list[int] = []
+        self._spans: list[Span] = []
+        self._run: list[tuple[str, _Mark]] = []
+        self.dropped: list[DroppedReasoning] = []
+        self.folded: list[DroppedReasoning] = []
+        self._mark = _Mark(0, None, SpanKind.HEADER, False)
 
-    def render(
-        self,
-        messages: Conversation,
-        *,
-        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
-        start: Start = Start.NONE,
-        train: bool = False,
-        tools: Sequence[Tool] = (),
-    ) -> Rendered:
-        check_conversation(messages, start=start, train=train)
-        out = self._conversation(messages, policy, tools)
-        if start is not Start.NONE:
-            out.mark(len(messages), None, SpanKind.PROMPT).control(control.ASSISTANT)
-            if start is Start.THINK:
-                out.control(control.THINK)
-        return out.rendered()
+    def mark(self, message_index: int, part_index: int | None, kind: SpanKind, *, sampled: bool = False) -> Builder:
+        """What follows belongs to this span."""
+        self._mark = _Mark(message_index, part_index, kind, sampled)
+        return self
 
-    def contexts(
-        self,
-        messages: Conversation,
-        *,
-        policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
-        tools: Sequence[Tool] = (),
-    ) -> tuple[Rendered, ...]:
-        check_conversation(messages, start=Start.NONE, train=True)
-        states = [number for number, part in enumerate(messages[-1].parts) if is_state(part)]
-        return tuple(
-            self._conversation(messages, policy, tools, fold).rendered().with_loss_on(len(messages) - 1)
-            for fold in (*states, None)
-        )
+    def control(self, *names: str) -> Builder:
+        self.seam()
+        self._append([self._tokenizer.control_id(name) for name in names], self._mark)
+        return self
 
-    def _conversation(
-        self, messages: Conversation, policy: ReasoningPolicy, tools: Sequence[Tool], fold: int | None = None
-    ) -> Builder:
-        """fold: part of the last message, a state at whose close the rendering ends."""
-        check_tools(tools)
-        kept_from = first_kept_reasoning(messages, policy)
-        out = Builder(self._tokenizer)
-        if tools and not (messages and messages[0].role in INSTRUCTING):
-            self._message(out, 0, Message(Role.SYSTEM, ()), tools)
-            tools = ()
-        for index, message in enumerate(messages):
-            last = index == len(messages) - 1
-            kept, declared = index >= kept_from, tools if index == 0 else ()
-            self._message(out, index, message, declared, keep_reasoning=kept, fold=fold if last else None)
-        return out
+    def text(self, text: str) -> Builder:
+        if text:
+            self._run.append((text, self._mark))
+        return self
 
-    def _message(
-        self,
-        out: Builder,
-        index: int,
-        message: Message,
-        tools: Sequence[Tool] = (),
-        *,
-        keep_reasoning: bool = True,
-        fold: int | None = None,
-    ) -> None:
-        parts = message.parts if fold is None else message.parts[: fold + 1]
-        whole = keep_reasoning or not any(isinstance(part, Reasoning) for part in parts)
-        own = message.role is Role.ASSISTANT and whole  # an answer that lost its reasoning is never sampled
-        # Up to its last state (of those before `fold`) the turn was sampled in earlier contexts.
-        states = [number for number, part in enumerate(message.parts[:fold]) if is_state(part)]
-        earlier = max(states, default=-1)
-        shown = [
-            range(max((state for state in states if state in block), default=block.start), block.stop)
-            for block in think_blocks(parts)
-        ]
-        out.mark(index, None, SpanKind.HEADER).control(control.ROLE_TOKENS[message.role])
-        if message.name is not None:
-            out.control(control.NAME).text(message.name).control(control.BODY)
-        header, dropped, folded = len(out), 0, 0
-        for number, part in enumerate(parts):
-            sampled = own and number > earlier
-            block = next((block for block in shown if number in block), None)
-            if not isinstance(part, Reasoning):
-                self._part(out, index, number, part, sampled=sampled)
-            elif block is None:
-                folded += self._length(part)
-            elif not keep_reasoning:
-                dropped += self._length(part) + (2 if number == block[0] else 0)
-            else:
-                if number == block[0]:
-                    # The open token right after the header belongs to the generation prompt; a later one is sampled.
-                    opened = sampled and len(out) > header
-                    out.mark(index, number, SpanKind.OPEN, sampled=opened).control(control.THINK)
-                self._part(out, index, number, part, sampled=sampled)
-                if number == block[-1] and number != fold:
-                    out.mark(index, number, SpanKind.CLOSE, sampled=own and number >= earlier)
-                    out.control(control.END_THINK)
-        if dropped:
-            out.dropped.append(DroppedReasoning(index, dropped))
-        if folded:
-            out.folded.append(DroppedReasoning(index, folded))
-        if tools:
-            out.mark(index, None, SpanKind.TOOLS).control(control.TOOL).text("\n".join(map(declaration_line, tools)))
-        if fold is None:
-            out.mark(index, None, SpanKind.END, sampled=own).control(control.END)
+    def ids(self, ids: tuple[int, ...]) -> Builder:
+        self.seam()
+        self._append(list(ids), self._mark)
+        return self
 
-    def _length(self, part: Reasoning) -> int:
-        """How many ids a part of a think block takes, those that open and close a state included."""
-        ids = verbatim_ids(self._tokenizer, part)
-        return len(self._tokenizer.encode(part.text) if ids is None else ids) + (2 if part.state else 0)
+    def seam(self) -> Builder:
+        """No merge crosses this point."""
+        run, self._run = self._run, []
+        if len(run) == 1:
+            self._append(self._tokenizer.encode(run[0][0]), run[0][1])
+        elif run:
+            ids, begins = self._tokenizer.encode_with_offsets("".join(text for text, _ in run))
+            at, limit = 0, 0
+            for text, mark in run:
+                limit += len(text)
+                first = at
+                while at < len(ids) and begins[at] < limit:
+                    at += 1
+                self._append(ids[first:at], mark)
+        return self
 
-    def _part(self, out: Builder, index: int, number: int, part: Part, *, sampled: bool) -> None:
-        match part:
-            case Text():
-                out.mark(index, number, SpanKind.TEXT, sampled=sampled)
-                self._verbatim_or_text(out, part)
-            case Reasoning(state=True):
-                out.mark(index, number, SpanKind.STATE, sampled=sampled).control(control.STATE)
-                self._verbatim_or_text(out, part)
-                out.control(control.FOLD)
-            case Reasoning():
-                out.mark(index, number, SpanKind.REASONING, sampled=sampled)
-                self._verbatim_or_text(out, part)
-            case ToolCall():
-                out.mark(index, number, SpanKind.CALL, sampled=sampled).control(control.CALL)
-                read = self.calls.read(part.ids) if part.ids is not None else None
-                if read and (read.name, read.arguments) == (part.name, part.arguments):
-                    out.ids(part.ids or ())
-                else:
-                    out.text(part.name).control(control.ARGS).text(part.arguments)
-                out.control(control.END_CALL)
-            case ToolResult():
-                out.mark(index, number, SpanKind.RESULT).control(control.RESULT).text(part.name)
-                out.control(control.BODY).text(part.content).control(control.END_RESULT)
+    def rendered(self) -> Rendered:
+        self.seam()
+        return Rendered(tuple(self._ids), tuple(self._spans), tuple(self.dropped), tuple(self.folded))
 
-    def _verbatim_or_text(self, out: Builder, part: Text | Reasoning) -> None:
-        ids = verbatim_ids(self._tokenizer, part)
-        if ids is None:
-            out.text(part.text)
+    def __len__(self) -> int:
+        self.seam()
+        return len(self._ids)
+
+    def _append(self, ids: list[int], mark: _Mark) -> None:
+        if not ids:
+            return
+        begin = len(self._ids)
+        self._ids += ids
+        previous = self._spans[-1] if self._spans else None
+        label = (mark.message_index, mark.part_index, mark.kind, mark.sampled)
+        if previous and label == (previous.message_index, previous.part_index, previous.kind, previous.sampled):
+            self._spans[-1] = Span(previous.begin, len(self._ids), *label)
         else:
-            out.ids(ids)
-
-    def parse(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Message:
-        return self.parse_generated(ids, start=start, declared=declared).message
-
-    def parse_generated(self, ids: Sequence[int], *, start: Start, declared: Collection[str] = ()) -> Parsed:
-        thinking = start is Start.THINK
-        return parse_turn(
-            self._tokenizer, ids, self.phase_tokens, thinking=thinking, calls=self.calls, declared=declared
-        )
+            self._spans.append(Span(begin, len(self._ids), *label))

@@ -16,11 +16,20 @@ from dataclasses import replace
 from typing import Any
 
 from ponder.dialogue.calls import CallSyntax, JsonCalls
-from ponder.dialogue.format import CONTINUATION
+from ponder.dialogue.format import CONTINUATION, Builder, DroppedReasoning, Parsed, Rendered, SpanKind
 from ponder.dialogue.interchange import to_dicts
-from ponder.dialogue.messages import Conversation, Message, Reasoning, ReasoningPolicy, Role
-from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
-from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
+from ponder.dialogue.messages import (
+    Conversation,
+    Message,
+    Reasoning,
+    ReasoningPolicy,
+    Role,
+    Start,
+    check_conversation,
+    check_no_states,
+    check_result_names,
+    first_kept_reasoning,
+)
 from ponder.dialogue.tools import Tool, check_tools, tool_dict
 from ponder.dialogue.turn import parse_turn
 from ponder.sandbox.templates import TemplateError, TemplateFailure, render_template
@@ -78,7 +87,8 @@ class JinjaFormat:
     ) -> Rendered:
         """As `Format.render`. Raises TemplateError for what the template refuses, FormatError for a field it loses."""
         check_conversation(messages, start=start, train=train)
-        check_tools(tools)
+        if tools:
+            check_tools(tools)
         check_result_names("a foreign template", messages)
         if train:
             raise FormatError("a foreign template does not say which ids the assistant samples: train a native format")

@@ -5,9 +5,9 @@ Llama 3.1 and later put a dated preamble into the system message; their own temp
 
 from __future__ import annotations
 
-from ponder.dialogue.messages import Conversation, Message, Reasoning, Role, Text
+from ponder.dialogue.format import Builder, DroppedReasoning, SpanKind, verbatim_ids
+from ponder.dialogue.messages import Conversation, Message, Reasoning, Role, Start, Text
 from ponder.dialogue.native import FamilyTokens, NativeFormat
-from ponder.dialogue.rendered import Builder, DroppedReasoning, SpanKind, Start, verbatim_ids
 
 BEGIN = "<|begin_of_text|>"
 HEADER, END_HEADER = "<|start_header_id|>", "<|end_header_id|>"

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from ponder.dialogue.chatml import ChatMLFormat
 from ponder.dialogue.control import CONTROL_TOKENS, END, ENDOFTEXT
 from ponder.dialogue.deepseek_r1 import DeepSeekR1Format
-from ponder.dialogue.format import Format, PonderFormat
+from ponder.dialogue.format import Format
 from ponder.dialogue.jinja import JinjaFormat
 from ponder.dialogue.llama3 import Llama3Format
-from ponder.dialogue.messages import Message
+from ponder.dialogue.messages import Message, Start
 from ponder.dialogue.native import NativeFormat
-from ponder.dialogue.rendered import Start
+from ponder.dialogue.ponder import PonderFormat
 from ponder.dialogue.template import ponder_template
 from ponder.dialogue.tools import Tool
 from ponder.tokenizer import Tokenizer

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ponder.dialogue.calls import CallSyntax, JsonCalls
-from ponder.dialogue.format import CONTINUATION
+from ponder.dialogue.format import CONTINUATION, Builder, DroppedReasoning, Parsed, Rendered, SpanKind
 from ponder.dialogue.messages import (
     Conversation,
     Message,
@@ -15,12 +15,15 @@ from ponder.dialogue.messages import (
     Reasoning,
     ReasoningPolicy,
     Role,
+    Start,
     Text,
     ToolCall,
     ToolResult,
+    check_conversation,
+    check_no_states,
+    check_result_names,
+    first_kept_reasoning,
 )
-from ponder.dialogue.rendered import Builder, DroppedReasoning, Parsed, Rendered, SpanKind, Start
-from ponder.dialogue.rules import check_conversation, check_no_states, check_result_names, first_kept_reasoning
 from ponder.dialogue.tools import Tool, check_tools
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
@@ -86,7 +89,8 @@ class NativeFormat:
         tools: Sequence[Tool] = (),
     ) -> Rendered:
         check_conversation(messages, start=start, train=train)
-        check_tools(tools)
+        if tools:
+            check_tools(tools)
         if tools and not self.declares_tools:
             raise FormatError(f"{self._refusal_of_tools()}: leave the tools out")
         check_no_states(self.name, messages)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ponder.dialogue.calls import CallSyntax, declared_call
+from ponder.dialogue.format import Parsed, ParseStatus
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
-from ponder.dialogue.rendered import Parsed, ParseStatus
 from ponder.tokenizer import Tokenizer
 from ponder.types import Phase, PhaseTokens
 

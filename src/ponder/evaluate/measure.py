@@ -11,7 +11,7 @@ from ponder.evaluate.acting import Acting
 from ponder.evaluate.intervals import Interval, wilson
 from ponder.evaluate.problems import overlap
 from ponder.sampler.protocol import Delivery, Sampler
-from ponder.sampler.sync import run_sync
+from ponder.sampler.threads import run_sync
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.gym import GymTask, question_hash
 from ponder.tasks.protocol import (

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from ponder.dialogue import Format, Message, Start
 from ponder.engine import FinishEvent, TokenEvent
 from ponder.engine.sequence import Constraint
-from ponder.sampler.mailbox import DeliveryQueue, Sink
 from ponder.sampler.next_turn import NextTurnPrefill
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Request, SampledToken, Streamed
+from ponder.sampler.threads import DeliveryQueue, Sink
 from ponder.sampler.visible import AnswerTokens, CallPiece, CallText, Piece, VisibleText, cut_at_stop
 from ponder.tokenizer import Tokenizer
 from ponder.types import Phase, StopReason
@@ -37,6 +37,7 @@ class RenderedPrompt:
 class Submission:
     """One request, ready for the engine, and its generations.
 
+    start: the phase that the prompt ends in.
     deadline: on the clock of `time.monotonic`.
     prefill: of the next turn, after its one completion.
     open: the generations that are not finished.
@@ -44,16 +45,13 @@ class Submission:
 
     request: Request
     prompt: RenderedPrompt
+    start: Phase
     sink: Sink[Delivered]
     streamed: bool
     constraint: Constraint | None = None
     deadline: float | None = None
     prefill: NextTurnPrefill | None = None
     open: set[Generation] = field(default_factory=set)
-
-    @property
-    def start(self) -> Phase:
-        return Phase.THINK if self.prompt.start is Start.THINK else Phase.ANSWER
 
 
 class Generation:

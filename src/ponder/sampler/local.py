@@ -25,7 +25,6 @@ from ponder.model.lora import load_lora, merge_lora, remove_lora
 from ponder.model.transformer import Transformer
 from ponder.sampler.calling import compile_calling, without_calls
 from ponder.sampler.generation import Delivered, Generation, RenderedPrompt, Submission
-from ponder.sampler.mailbox import DeliveryQueue, Mailbox, Sink
 from ponder.sampler.next_turn import NextTurnCounts, NextTurnPrefill, next_turn_prefill
 from ponder.sampler.protocol import (
     AT_ONCE,
@@ -42,6 +41,7 @@ from ponder.sampler.protocol import (
     check_request,
     texts_of,
 )
+from ponder.sampler.threads import DeliveryQueue, Mailbox, Sink
 from ponder.tokenizer import LONG_TEXT, Tokenizer
 from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, TopLogprobs, WindowExceeded
 
@@ -229,6 +229,7 @@ class LocalSampler:
         submission = Submission(
             request=request,
             prompt=prompt,
+            start=Phase.THINK if prompt.start is Start.THINK else Phase.ANSWER,
             sink=sink,
             streamed=streamed,
             deadline=None if request.seconds is None else began + request.seconds,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ponder.sampler.mailbox import Mailbox
+from ponder.sampler.threads import Mailbox
 from ponder.serve.errors import ApiError, logged, shutting_down
 
 T = TypeVar("T")

@@ -9,8 +9,7 @@ import json
 from dataclasses import dataclass, replace
 from random import Random
 
-from ponder.dialogue.messages import Message, Role, ToolCall, ToolResult
-from ponder.dialogue.rendered import Start
+from ponder.dialogue.messages import Message, Role, Start, ToolCall, ToolResult
 from ponder.sampler.protocol import Completion, Request, Sampler
 from ponder.tasks.isolated import IsolatedEnv
 from ponder.tasks.protocol import BAD_CALL, Env, EnvFailed, EnvironmentTask, Grade, Problem

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Unpack
 
 from ponder.sampler.protocol import Sampler
-from ponder.sampler.sync import run_sync
+from ponder.sampler.threads import run_sync
 from ponder.think.ask import Ask, Asked
 from ponder.think.conversation import Conversation
 from ponder.think.events import Answer, Event

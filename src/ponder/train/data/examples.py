@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from ponder.dialogue.format import Format
+from ponder.dialogue.format import Format, Rendered, SpanKind
 from ponder.dialogue.interchange import from_dicts
 from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, is_state
-from ponder.dialogue.rendered import Rendered, SpanKind
 from ponder.tasks.gym import question_hash
 from ponder.tasks.protocol import (
     DemonstratedEnvironment,

@@ -14,7 +14,7 @@ from ponder.evaluate.measure import grade_async
 from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import Request, Sampler
-from ponder.sampler.sync import run_sync
+from ponder.sampler.threads import run_sync
 from ponder.tasks.protocol import DemonstratedTask, EnvironmentTask, Problem, Task, without_marks
 from ponder.tasks.registry import distinct_names, load_task
 from ponder.tasks.turns import Attempt, play

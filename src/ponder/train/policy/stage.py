@@ -19,7 +19,7 @@ from ponder.dialogue import load_format
 from ponder.model.loss import Backend
 from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
-from ponder.sampler.sync import run_sync
+from ponder.sampler.threads import run_sync
 from ponder.tasks.protocol import EnvironmentTask, Task
 from ponder.tasks.registry import distinct_names, load_task
 from ponder.tasks.turns import Attempt

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from ponder.sampler.mailbox import Mailbox
+from ponder.sampler.threads import Mailbox
 
 
 def test_the_first_item_comes_at_once_and_later_ones_together():
