@@ -34,11 +34,11 @@ from common import environment, options, parse, random_ids, random_model, ratio,
 from ponder.export.gguf import TensorType, write_gguf
 from ponder.export.weights import gguf_tensors, hyperparameters
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
+from ponder.kernels.machine import InstructionSet, held_to
 from ponder.model.checkpoint import open_model, save_model
 from ponder.model.transformer import Transformer
 
 PROMPT = 128
-AVX2 = {"PONDER_MARCH": "x86-64-v3", "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def contenders(args: argparse.Namespace, model: Transformer) -> Iterator[list[Co
         for name in args.contenders.split(","):
             peer, python, env = name.removesuffix(" avx2"), sys.executable, dict(os.environ)
             if name.endswith(" avx2"):
-                env |= AVX2
+                env |= held_to(InstructionSet.AVX2)
             if peer == "openvino":
                 python = args.openvino
             if peer == "llama.cpp" and not gguf.exists():

@@ -28,7 +28,7 @@ def test_a_flag_of_zero_is_said(file: Path) -> None:
 
 
 def test_other_variables_are_none_of_ours() -> None:
-    environment = {"PONDER_API_KEY": "x", "PONDER_CACHE": "x", "PONDER_MARCH": "x", "PONDER_THE_QUESTION": "x"}
+    environment = {"PONDER_API_KEY": "x", "PONDER_CACHE": "x", "PONDER_MAX_ISA": "x", "PONDER_THE_QUESTION": "x"}
     assert read_settings(None, {**environment, "PORT": "x", "HOST": "0.0.0.0", "ponder_port": "x"}, {}) == Settings()
 
 

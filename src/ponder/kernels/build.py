@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from ponder.kernels.machine import InstructionSet, machine
+
 _SOURCES = Path(__file__).parent / "cpu"
 # Not -ffast-math: it may set flush-to-zero for the whole process, and changes the order of sums.
 _FLAGS = (
@@ -28,12 +30,15 @@ class BuildError(RuntimeError):
     """The fused step cannot be built here. The text is the reason, to be shown to the user."""
 
 
-def library(target: str = "native", source: str = "step") -> ctypes.CDLL:
-    """What `cpu/SOURCE.cpp` compiles to. target: what `-march` takes; other than "native" it must run on this machine.
+def library(target: str | None = None, source: str = "step") -> ctypes.CDLL:
+    """What `cpu/SOURCE.cpp` compiles to.
 
+    target: what `-march` takes, of something that runs on this machine; None: as `machine` says.
     Raises BuildError.
     """
-    built = _library(target, source)
+    if target is None and machine().instructions is InstructionSet.OTHER:
+        raise BuildError(f"the fused step is for x86-64 with AVX2: {machine().reason}")
+    built = _library(target or machine().march, source)
     if isinstance(built, BuildError):
         raise built
     return built

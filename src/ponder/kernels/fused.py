@@ -6,7 +6,6 @@ Axes: N rows of a step, S rows whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 import ctypes
-import os
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ponder.kernels.build import BuildError, library
+from ponder.kernels.machine import machine
 from ponder.kernels.sampling import NotFinite, Pick
 
 PAGE_SIZE = 16
@@ -91,7 +91,7 @@ def choose_kernel(
 ) -> KernelChoice:
     """The fastest path that this model and this machine allow, and what stands in the way of a faster one.
 
-    target: what to compile for, as g++'s `-march`; None: $PONDER_MARCH, or else this machine.
+    target: what to compile for, as g++'s `-march`; None: as `machine` says.
     """
     reason = _uncovered(shape, weights, compute_dtype)
     if reason:
@@ -106,7 +106,8 @@ def choose_kernel(
     if found & _FORBIDDEN:
         return KernelChoice(_PATHS[best], "the system does not permit this process to use AMX")
     lacking = "AMX tiles" if _PATHS[best] == "avx512" else "bfloat16 instructions (AVX-512 BF16, AMX)"
-    return KernelChoice(_PATHS[best], f"the processor, or what was compiled for, has no {lacking}")
+    reason = machine().reason if target is None else ""
+    return KernelChoice(_PATHS[best], reason or f"what was compiled for has no {lacking}")
 
 
 def _uncovered(shape: StepShape, weights: Weights, compute_dtype: torch.dtype) -> str:
@@ -295,7 +296,7 @@ def _dtype(weights: Weights) -> torch.dtype:
 
 
 def _open_library(target: str | None) -> ctypes.CDLL:
-    lib = library(target or os.environ.get("PONDER_MARCH") or "native")
+    lib = library(target)
     if lib.ponder_open.restype is not ctypes.c_void_p:
         integer, pointer = ctypes.c_int, ctypes.c_void_p
         lib.ponder_kernels.argtypes, lib.ponder_kernels.restype = (), integer

@@ -7,7 +7,6 @@ float32 weights, whose copies serve all micro-batches of a step.
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from ponder.kernels.build import BuildError, library
 from ponder.kernels.fused import StepShape
+from ponder.kernels.machine import InstructionSet, machine
 
 _WIDEST_HEAD, _LARGEST_GROUP = 256, 32
 _PIECE = 32  # rows that share one partial sum of a norm's gradient: ROWS of cpu/training.cpp
@@ -62,12 +62,14 @@ def training_obstacle(shape: StepShape, weights: Mapping[str, Tensor], compute_d
         return f"more than {_LARGEST_GROUP} query heads share a key/value head"
     if shape.hidden_size % 32 or shape.intermediate_size % 32:
         return "the kernels take widths that are multiples of 32"
+    if machine().instructions is not InstructionSet.AMX:
+        # Without tiles torch's own products of small blocks, fused by torch.compile, have not been beaten.
+        return f"the kernels are for AMX tiles: {machine().reason}"
     try:
         lib = _library()
     except BuildError as error:
         return str(error)
-    # Without tiles torch's own products of small blocks, fused by torch.compile, have not been beaten.
-    return "" if lib.ponder_training_tiles() else "the processor has no AMX tiles, or the system does not permit them"
+    return "" if lib.ponder_training_tiles() else "the system does not permit this process to use AMX"
 
 
 @dataclass(slots=True)
@@ -360,7 +362,7 @@ def _threads() -> int:
 
 
 def _library() -> ctypes.CDLL:
-    lib = library(os.environ.get("PONDER_MARCH") or "native", "training")
+    lib = library(None, "training")
     if lib.ponder_norm.restype is not None:
         integer, long, pointer, real = ctypes.c_int, ctypes.c_long, ctypes.c_void_p, ctypes.c_float
         rows = (integer, long, long)  # threads, rows, width

@@ -61,7 +61,7 @@ _RANGES = {
     "body": (1_024, 1 << 30),
     "samples": (1, 1_024),
 }
-_OTHERS = frozenset({"API_KEY", "CACHE", "MARCH"})  # variables of other parts of Ponder
+_OTHERS = frozenset({"API_KEY", "CACHE", "MAX_ISA"})  # variables of other parts of Ponder
 
 
 def check_range(name: str, value: Any, where: str) -> None:
