@@ -25,8 +25,8 @@ from ponder.front import model_folder
 from ponder.kernels import Quantize
 from ponder.sampler.local import LocalSampler, load_sampler
 from ponder.tasks.families import FAMILIES
-from ponder.train.data.examples import to_examples
 from ponder.train.data.packing import Example
+from ponder.train.examples import to_examples
 
 WEIGHTS: dict[str, Quantize | None] = {"bfloat16": None, "int8": "int8"}
 PAGE_SIZE, LONGEST = 16, 4096

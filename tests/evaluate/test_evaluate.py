@@ -40,7 +40,7 @@ from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 from ponder.think import consensus, direct
 from ponder.train.algorithms.sft import SftRecipe
-from ponder.train.data.examples import question_number
+from ponder.train.examples import question_number
 from ponder.train.loop.folder import add_questions
 from ponder.train.pipeline import load_recipe
 from ponder.types import DataError, InvalidRequest, SamplerError, ThinkingLimits

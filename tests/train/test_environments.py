@@ -22,7 +22,7 @@ from ponder.testing.parity import assert_logprobs_are_those_of_training
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_model, tiny_sampler
 from ponder.think import consensus, direct
-from ponder.train.data.examples import Examples, read_dialogues, to_examples
+from ponder.train.examples import Examples, read_dialogues, to_examples
 from ponder.train.policy.lessons import Lesson, lay_out, sampled_tokens
 from ponder.train.policy.rollout import generated_tokens, prefilled_tokens, roll_out
 from ponder.train.recipe.sections import MixRecipe

@@ -13,8 +13,8 @@ from ponder.dialogue.messages import Reasoning, Role, Text
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer
-from ponder.train.data.examples import Examples, _learned, question_number, read_dialogues, to_examples
 from ponder.train.data.packing import Example
+from ponder.train.examples import Examples, _learned, question_number, read_dialogues, to_examples
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, RecipeError
 

@@ -390,11 +390,11 @@ def test_a_grader_that_never_works_stops_the_run(start: Path, even: Even, tmp_pa
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"temperature": 0.0}, "temperature must be over 0"),
-        ({"samples": 1}, "samples must be at least 2"),
+        ({"temperature": 0.0}, r"grpo\.temperature is out of range \(0\.0\): give a number over 0"),
+        ({"samples": 1}, r"grpo\.samples is out of range \(1\): give a number of at least 2"),
         ({"accumulate": 2}, "accumulate does not apply"),
         ({"tokens": 5}, "leave it out"),
-        ({"overlong": 11}, r"overlong must lie in \[0, max_tokens\]"),
+        ({"overlong": 11}, r"overlong is over grpo\.max_tokens \(11 and 10\)"),
         ({"minibatches": 4}, "must not exceed"),
         ({"mix": (MixRecipe(task="even", direct=0.5),)}, "grpo.thinking = 0"),
         ({"mix": (MixRecipe(messages="a.jsonl"),)}, "messages have no grade"),

@@ -1,5 +1,10 @@
 """A recipe is TOML read strictly: what is not understood is refused by name, what is not said is derived."""
 
+import codecs
+import re
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -7,8 +12,9 @@ import pytest
 from ponder.train.algorithms import ALGORITHMS
 from ponder.train.algorithms.sft import SftRecipe
 from ponder.train.algorithms.tokenizer import TokenizerRecipe
-from ponder.train.pipeline import load_recipe
-from ponder.train.recipe.sections import Optimizer, Recipe, Schedule
+from ponder.train.pipeline import load_recipe, run
+from ponder.train.recipe.ranges import range_of
+from ponder.train.recipe.sections import ModelRecipe, Optimizer, Recipe, RunRecipe, Schedule
 from ponder.train.recipe.toml import dump_recipe
 from ponder.types import RecipeError
 
@@ -62,12 +68,142 @@ def test_a_larger_model_learns_in_smaller_steps(tmp_path: Path) -> None:
         ("run.stages=['sft']", "sft.mix is empty"),
         ("nonsense", "section.key=value"),
         ("run.folder.x=3", "is not a table"),
+        ("run.folder=''", "run.folder is empty"),
+        ("run.folder='/tmp/l\udce4uft'", r"run\.folder is not UTF-8 \('/tmp/l\\udce4uft'\)"),
+        ('run.folder="runs', "not valid TOML"),
     ],
 )
 def test_what_cannot_be_meant_is_an_error_that_says_what_to_write(tmp_path: Path, override: str, says: str) -> None:
     overrides = [override, "model.kv_heads=2"] if override == "model.heads=3" else [override]
     with pytest.raises(RecipeError, match=says):
         load(tmp_path, MINIMAL, *overrides)
+
+
+NOT_FINITE = ("nan", "inf", "-inf")
+IMPOSSIBLE = {
+    "run.seed": ("-1",),
+    "run.threads": ("-1",),
+    "run.keep": ("0",),
+    "run.checkpoint_minutes": ("-1.0", *NOT_FINITE),
+    "model.size": ("0", "-64", str(10**30)),
+    "model.layers": ("0",),
+    "model.heads": ("0",),
+    "model.max_positions": ("0",),
+    "model.rope_theta": ("0.0", *NOT_FINITE),
+    "tokenizer.vocab_size": ("0", "-32"),
+    "pretrain.held_out": ("-0.1", "1.0", *NOT_FINITE),
+    "sft.tokens": ("0",),
+    "sft.minutes": ("-1.0", *NOT_FINITE),
+    "sft.batch": ("0", "-4", str(10**12)),
+    "sft.accumulate": ("0",),
+    "sft.eval_every": ("-1",),
+    "sft.workers": ("0",),
+    "sft.direct": ("1.5", "nan"),
+    "sft.optim.lr": ("0.0", "-1.0", *NOT_FINITE),
+    "sft.optim.muon_lr": ("0.0", "-1.0", *NOT_FINITE),
+    "sft.optim.warmup": ("1.5", "-0.1", *NOT_FINITE),
+    "sft.optim.decay": ("1.5", "nan"),
+    "sft.optim.final": ("-1.0", "nan"),
+    "sft.optim.weight_decay": ("-0.1", *NOT_FINITE),
+    "sft.optim.beta1": ("1.0", "-0.1", "nan"),
+    "sft.optim.beta2": ("1.0", "1.5", "nan"),
+    "sft.optim.clip": ("-1.0", *NOT_FINITE),
+    "sft.lora.rank": ("-1",),
+    "sft.lora.alpha": ("0.0", "-1.0", *NOT_FINITE),
+    "grpo.temperature": ("0.0", "-1.0", *NOT_FINITE),
+    "grpo.clip_low": ("-0.1", "1.1", "nan"),
+    "grpo.clip_high": ("-0.1", *NOT_FINITE),
+    "grpo.kl": ("-0.1", *NOT_FINITE),
+    "rejection.per_prompt": ("0",),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in IMPOSSIBLE.items() for value in values])
+def test_a_number_out_of_its_range_is_refused_with_its_key_and_the_range(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"^{re.escape(key)} is out of range \(.*\): give a number (over|of at least) "
+    ):
+        load(tmp_path, MINIMAL, f"{key}={value}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ("{task='gcd', weight=nan}", r"sft\.mix\[1\]\.weight"),
+        ("{task='gcd', weight=0.0}", r"sft\.mix\[1\]\.weight"),
+        ("{task='gcd', earlier=2.0}", r"sft\.mix\[1\]\.earlier"),
+        ("{task='gcd', max_level=inf}", r"sft\.mix\[1\]\.max_level"),
+    ],
+)
+def test_a_number_in_a_list_of_tables_is_named_by_its_place(tmp_path: Path, entry: str, key: str) -> None:
+    with pytest.raises(RecipeError, match=rf"^{key} is out of range"):
+        load(tmp_path, MINIMAL, f"sft.mix=[{{task='gcd'}}, {entry}]")
+
+
+def test_the_ends_of_a_range_are_allowed(tmp_path: Path) -> None:
+    ends = (
+        "sft.optim.warmup=1.0",
+        "sft.optim.warmup=0.0",
+        "sft.optim.clip=0.0",
+        "sft.optim.beta1=0.0",
+        "run.threads=0",
+    )
+    for end in ends:
+        load(tmp_path, MINIMAL, end)
+
+
+def numbers(table: type, name: str) -> Iterator[tuple[str, object]]:
+    """The key and the type, annotations included, of every number that a table of a recipe may hold."""
+    for key in (each.name for each in fields(table)):
+        hint, plain = typing.get_type_hints(table, include_extras=True)[key], typing.get_type_hints(table)[key]
+        kinds = {plain, *typing.get_args(plain)}
+        if kinds & {int, float}:
+            yield f"{name}.{key}", hint
+        for inner in kinds:
+            if is_dataclass(inner) and isinstance(inner, type):
+                yield from numbers(inner, f"{name}.{key}")
+
+
+def test_every_number_of_every_section_has_a_range() -> None:
+    tables = {"run": RunRecipe, "model": ModelRecipe, **{name: each.section for name, each in ALGORITHMS.items()}}
+    found = [pair for name, table in tables.items() for pair in numbers(table, name)]
+    assert len(found) > 100
+    assert [key for key, hint in found if range_of(hint) is None] == []
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        (
+            codecs.BOM_UTF16_LE + MINIMAL.encode("utf-16-le"),
+            r"toml: not UTF-8 \(its byte order mark is .* UTF-16",
+        ),
+        ("# Grüße\n".encode("latin-1") + MINIMAL.encode(), r"recipe\.toml:1: not UTF-8"),
+        (MINIMAL.encode() + b"x = 1" + b"0" * 5000, "not valid TOML"),
+        (b"x = " + b"[" * 5000, "not valid TOML"),
+    ],
+)
+def test_a_recipe_in_another_encoding_or_of_absurd_values_is_refused_in_words(
+    tmp_path: Path, written: bytes, says: str
+) -> None:
+    (tmp_path / "recipe.toml").write_bytes(written)
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(tmp_path / "recipe.toml")
+
+
+@pytest.mark.parametrize("breaks", ["\r\n", "\r", "\n"])
+def test_a_recipe_of_any_editor_is_read(tmp_path: Path, breaks: str) -> None:
+    (tmp_path / "recipe.toml").write_bytes(codecs.BOM_UTF8 + MINIMAL.replace("\n", breaks).encode())
+    assert load_recipe(tmp_path / "recipe.toml").run.folder == "runs/x"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "cpu:x", "", "meta"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_written(tmp_path: Path, device: str) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(MINIMAL)
+    with pytest.raises(RecipeError, match=r"run\.device is not a device of this machine"):
+        run(path, [f"run.device='{device}'", f"run.folder='{tmp_path / 'run'}'"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_key_and_broken_toml_name_the_file(tmp_path: Path) -> None:

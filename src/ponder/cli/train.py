@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from ponder.train.loop.fit import Outcome
     from ponder.train.pipeline import run as train
 
-    folder = [f"run.folder={json.dumps(str(args.out))}"] if args.out else []
+    folder = [f"run.folder={json.dumps(str(args.out), ensure_ascii=False)}"] if args.out else []
     result = train(args.recipe, [*args.overrides, *folder], resume=args.resume)
     if result.outcome is Outcome.INTERRUPTED:
         raise KeyboardInterrupt(f"saved in {result.folder}; go on with --resume")

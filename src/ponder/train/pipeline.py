@@ -11,7 +11,7 @@ import torch
 
 from ponder.train.algorithms import ALGORITHMS
 from ponder.train.algorithms.rejection import RejectionRecipe
-from ponder.train.loop.fit import Outcome, StageResult, Watch
+from ponder.train.loop.fit import Outcome, StageResult, Watch, pick_device
 from ponder.train.loop.folder import RunFolder, sweep, write_atomically
 from ponder.train.recipe.sections import Recipe, resolve
 from ponder.train.recipe.toml import dump_recipe, read_recipe
@@ -45,6 +45,7 @@ def run(
     Raises RecipeError and DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder.
     """
     recipe = load_recipe(recipe_path, overrides)
+    pick_device(recipe.run.device)
     folder = RunFolder(Path(recipe.run.folder))
     _check_folder(recipe, folder, resume=resume)
     chosen = [algorithm for name, algorithm in ALGORITHMS.items() if name in recipe.run.stages]

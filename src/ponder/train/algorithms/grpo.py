@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 from torch import Tensor
 
@@ -18,7 +19,7 @@ from ponder.train.policy.gradient import PolicyGradient, SampledTokens
 from ponder.train.policy.lessons import Lesson, weigh
 from ponder.train.policy.losses import Baseline, Ratio, Weighting, group_advantages, policy_loss
 from ponder.train.policy.stage import RolloutRecipe, RolloutTraining
-from ponder.train.recipe.sections import ModelRecipe
+from ponder.train.recipe.ranges import Range, Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,22 +34,15 @@ class GrpoRecipe(RolloutRecipe):
     baseline: Baseline = Baseline.GRPO
     weighting: Weighting = Weighting.TOKEN
     ratio: Ratio = Ratio.TOKEN
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    kl: float = 0.0
+    clip_low: Share = 0.2
+    clip_high: Annotated[float, Range(0)] = 0.28
+    kl: Annotated[float, Range(0)] = 0.0
 
     name = "grpo"
     gone = dict.fromkeys(
         ("objective", "per_prompt"),
         'leave it out; rejection sampling is the stage "rejection", with a section [rejection] of its own',
     )
-
-    def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
-        return {
-            **super().problems(model, runs=runs),
-            "grpo.clip_low must lie in [0, 1], clip_high in [0, …)": not 0 <= self.clip_low <= 1 or self.clip_high < 0,
-            "grpo.kl must be at least 0": self.kl < 0,
-        }
 
 
 class Grpo(RolloutTraining[GrpoRecipe]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ponder.train.data.packing import Batch
 from ponder.train.loop.fit import Job, Watch
 from ponder.train.loop.folder import write_atomically
 from ponder.train.loop.stage import StageStart, Training
+from ponder.train.recipe.ranges import CountOrZero, Range
 from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data
 
 _HELD_OUT_ROWS = 64
@@ -30,8 +32,8 @@ class PretrainRecipe(StageRecipe):
     """
 
     text: tuple[TextRecipe, ...] = ()
-    held_out: float = 0.01
-    neighbours: int = 24
+    held_out: Annotated[float, Range(0, 0.5)] = 0.01
+    neighbours: CountOrZero = 24
 
     name = "pretrain"
     free = StageRecipe.free | {"neighbours"}
@@ -39,7 +41,6 @@ class PretrainRecipe(StageRecipe):
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         return {
             **super().problems(model, runs=runs),
-            "pretrain.held_out must lie in [0, 0.5]": not 0 <= self.held_out <= 0.5,
             no_data(self.name, "text"): runs and not self.text,
         }
 

@@ -17,19 +17,16 @@ from ponder.train.policy.gradient import PolicyGradient, SampledTokens
 from ponder.train.policy.lessons import Lesson, weigh
 from ponder.train.policy.losses import Weighting
 from ponder.train.policy.stage import RolloutRecipe, RolloutTraining
-from ponder.train.recipe.sections import ModelRecipe
+from ponder.train.recipe.ranges import Width
 
 
 @dataclass(frozen=True, kw_only=True)
 class RejectionRecipe(RolloutRecipe):
     """Next-token loss on solved answers. per_prompt: the largest number of them that is kept of each problem."""
 
-    per_prompt: int = 4
+    per_prompt: Width = 4
 
     name = "rejection"
-
-    def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
-        return {**super().problems(model, runs=runs), "rejection.per_prompt must be at least 1": self.per_prompt < 1}
 
 
 class Rejection(RolloutTraining[RejectionRecipe]):

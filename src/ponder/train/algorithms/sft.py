@@ -13,6 +13,7 @@ from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import QUESTIONS, add_questions
 from ponder.train.loop.stage import StageStart, Training, padding
 from ponder.train.policy.rollout import solved
+from ponder.train.recipe.ranges import CountOrZero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class SftRecipe(DialogueRecipe):
     """
 
     start: str = "pretrain"
-    watch_problems: int = 20
+    watch_problems: CountOrZero = 20
 
     name = "sft"
     free = DialogueRecipe.free | {"watch_problems"}

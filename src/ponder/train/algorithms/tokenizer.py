@@ -11,6 +11,7 @@ from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.data.sources import documents
 from ponder.train.loop.fit import Watch
 from ponder.train.loop.stage import Algorithm, RunFolder
+from ponder.train.recipe.ranges import Width
 from ponder.train.recipe.sections import ModelRecipe, Recipe, Section, TextRecipe, no_data
 
 
@@ -18,7 +19,7 @@ from ponder.train.recipe.sections import ModelRecipe, Recipe, Section, TextRecip
 class TokenizerRecipe(Section):
     """Byte-level BPE trained on `text`. vocab_size: control tokens included, a multiple of 32."""
 
-    vocab_size: int = 2048
+    vocab_size: Width = 2048
     text: tuple[TextRecipe, ...] = ()
 
     name = "tokenizer"

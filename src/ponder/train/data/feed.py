@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from ponder.dialogue import load_format
 from ponder.tokenizer import Tokenizer
-from ponder.train.data.examples import Examples, check_mix
 from ponder.train.data.packing import Batch, Example, pack
+from ponder.train.examples import Examples, check_mix
+from ponder.train.recipe.ranges import Processes, Share, Width
 from ponder.train.recipe.sections import MixRecipe, ModelRecipe, StageRecipe, mix_problems, no_data
 from ponder.train.recipe.toml import build
 from ponder.types import DataError, PonderError
@@ -48,10 +49,10 @@ class DialogueRecipe(StageRecipe):
     chunk_steps: the steps packed at once.
     """
 
-    direct: float = 0.1
+    direct: Share = 0.1
     mix: tuple[MixRecipe, ...] = ()
-    workers: int = 1
-    chunk_steps: int = 16
+    workers: Processes = 1
+    chunk_steps: Width = 16
 
     free = StageRecipe.free | {"workers"}
 
@@ -62,8 +63,6 @@ class DialogueRecipe(StageRecipe):
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         return {
             **super().problems(model, runs=runs),
-            f"{self.name}.workers must be at least 1": self.workers < 1,
-            f"{self.name}.chunk_steps must be at least 1": self.chunk_steps < 1,
             **mix_problems(self.name, self.mix),
             no_data(self.name, "mix"): runs and not self.mix,
         }

@@ -2,7 +2,8 @@
 
 A source is one string:
 
-    notes.txt, letters/, corpus.jsonl    a text file, a folder of them (recursively), JSONL with a "text" each line
+    notes.txt, letters/                  a text file, a folder of them (recursively)
+    corpus.jsonl, .json, .parquet        records with a "text" each (`records`)
     package:NAME/GLOB                    text files inside an installed Python package
     docstrings:NAME                      the docstrings of an installed package; NAME "python" is the standard library,
                                          with the language reference that pydoc carries (PSF licence)
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from random import Random
 
 from ponder.tasks.protocol import DemonstratedTask
 from ponder.tasks.registry import load_task
+from ponder.train.data.records import RECORD_SUFFIXES, read_records, read_text
 from ponder.train.recipe.sections import TextRecipe
 from ponder.types import DataError
 
@@ -49,7 +50,7 @@ def documents(recipe: TextRecipe, *, seed: int = 0) -> Iterator[str]:
 def _open(recipe: TextRecipe, seed: int) -> Iterator[str]:
     kind, separator, name = recipe.source.partition(":")
     if not separator or len(kind) == 1:  # one letter before a colon is a drive
-        return _from_path(Path(recipe.source).expanduser())
+        return _from_path(_expanded(recipe.source))
     if kind == "package":
         return _from_package(name)
     if kind == "docstrings":
@@ -61,51 +62,29 @@ def _open(recipe: TextRecipe, seed: int) -> Iterator[str]:
 
 def _from_path(path: Path) -> Iterator[str]:
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in {*TEXT_SUFFIXES, ".jsonl"})
+        suffixes = TEXT_SUFFIXES | RECORD_SUFFIXES
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in suffixes)
         if not files:
-            raise DataError(f"{path}: no file there ends in .jsonl or one of {', '.join(sorted(TEXT_SUFFIXES))}")
+            raise DataError(f"{path}: no file there ends in one of {', '.join(sorted(suffixes))}")
         return chain.from_iterable(_from_path(file) for file in files)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; paths are relative to the recipe, then to {Path.cwd()}")
-    return _from_jsonl(path) if path.suffix == ".jsonl" else iter([_read_text(path)])
+    return _from_records(path) if path.suffix in {*RECORD_SUFFIXES, ".json"} else iter([read_text(path)])
 
 
-def _from_jsonl(path: Path) -> Iterator[str]:
-    for where, record in read_jsonl(path):
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{path}: there is no home folder ({error}): write the whole path") from error
+
+
+def _from_records(path: Path) -> Iterator[str]:
+    for where, record in read_records(path):
         text = record.get("text")
         if not isinstance(text, str):
             raise DataError(f'{where}: needs a "text" that is a string, has {sorted(record)}')
         yield text
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """(place, record) for every non-empty line; place is `file:line`. `DataError` on anything but JSON objects."""
-    try:
-        stream = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    with stream:
-        for number, line in enumerate(stream, start=1):
-            where = f"{path}:{number}"
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not UTF-8: {error.reason} at byte {error.start}") from error
-            except json.JSONDecodeError as error:
-                raise DataError(f"{where}: not valid JSON: {error.msg} at column {error.colno}") from error
-            if not isinstance(record, dict):
-                raise DataError(f"{where}: must be a JSON object, is {type(record).__name__}")
-            yield where, record
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}:{line}: not UTF-8 ({error.reason} at byte {error.start}); convert it first") from error
 
 
 def _package_folder(name: str) -> Path:
@@ -141,8 +120,17 @@ def _from_docstrings(name: str) -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 docstring = ast.get_docstring(node) or ""
-                if len(docstring) >= _SHORTEST_DOCSTRING:
+                if len(docstring) >= _SHORTEST_DOCSTRING and _is_text(docstring):
                     yield docstring
+
+
+def _is_text(written: str) -> bool:
+    """Whether UTF-8 can express it. Literals of other people's code may hold half characters."""
+    try:
+        written.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _language_reference() -> Iterator[str]:

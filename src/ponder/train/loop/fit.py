@@ -26,7 +26,7 @@ from ponder.train.loop.display import Display, MetricsLog, duration
 from ponder.train.loop.learner import Learner, NextToken, StepReport
 from ponder.train.loop.optim import Optim, lr_scale
 from ponder.train.recipe.sections import Precision, RunRecipe, StageRecipe
-from ponder.types import PonderError
+from ponder.types import PonderError, RecipeError
 
 _COMPILE_PAYS = 1_500_000  # tokens: compiling costs up to a minute, and saves a third of the time
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc, malloc.h
@@ -84,8 +84,15 @@ class Job:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    """The device that `run.device` names. "auto" is CUDA where there is one, else the CPU.
+
+    Raises RecipeError for a device that this machine does not have.
+    """
+    cuda = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    here = ["auto", "cpu", *(cuda if torch.cuda.is_available() else ()), *(["mps"] if torch.mps.is_available() else ())]
+    if name not in here:
+        raise RecipeError(f"run.device is not a device of this machine ({name!r}): choose from {', '.join(here)}")
+    return torch.device(("cuda" if "cuda" in here else "cpu") if name == "auto" else name)
 
 
 def fit(model: Transformer, job: Job) -> StageResult:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from ponder.sampler.threads import run_sync
 from ponder.tasks.protocol import EnvironmentTask, Task
 from ponder.tasks.registry import distinct_names, load_task
 from ponder.tasks.turns import Attempt
-from ponder.train.data.examples import question_number
+from ponder.train.examples import question_number
 from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import QUESTIONS, add_questions
 from ponder.train.loop.learner import Beside, StepReport
@@ -35,6 +35,7 @@ from ponder.train.policy.lessons import Experience, Lesson, lay_out
 from ponder.train.policy.losses import flat, overlong_penalty
 from ponder.train.policy.measure import Alarms, Drawn, Group, Rollout, rollout_metrics
 from ponder.train.policy.rollout import roll_out, solved
+from ponder.train.recipe.ranges import Count, CountOrZero, Length, Range, Width
 from ponder.train.recipe.sections import MixRecipe, ModelRecipe, StageRecipe, mix_problems, no_data
 from ponder.types import RecipeError, SamplingParams, ThinkingLimits
 
@@ -67,23 +68,23 @@ class RolloutRecipe(StageRecipe):
     """
 
     start: str = "sft"
-    tokens: int = 0
-    sequence: int = 1024
-    batch: int = 4
-    steps: int = 100
-    prompts: int = 16
-    samples: int = 16
-    max_tokens: int = 512
-    thinking: int | None = None
-    temperature: float = 1.0
+    tokens: CountOrZero = 0
+    sequence: Length = 1024
+    batch: Width = 4
+    steps: Count = 100
+    prompts: Width = 16
+    samples: Annotated[int, Range(2, 1 << 20)] = 16
+    max_tokens: Length = 512
+    thinking: Annotated[int, Range(0, 1 << 30)] | None = None
+    temperature: Annotated[float, Range(0, 100, above=True)] = 1.0
     mix: tuple[MixRecipe, ...] = ()
     levels: Levels = Levels.EVEN
-    overlong: int = 0
-    redraws: int = 0
-    minibatches: int = 1
-    epochs: int = 1
-    patience: int = 5
-    watch_problems: int = 20
+    overlong: CountOrZero = 0
+    redraws: CountOrZero = 0
+    minibatches: Width = 1
+    epochs: Width = 1
+    patience: Count = 5
+    watch_problems: CountOrZero = 20
 
     free = StageRecipe.free | {"watch_problems", "patience"}
     full_lr = 1e-4
@@ -99,10 +100,7 @@ class RolloutRecipe(StageRecipe):
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         """The mix is one of tasks that are answered; what only demonstrations have is refused, not ignored."""
         name = self.name
-        least = {"steps": 1, "prompts": 1, "samples": 2, "max_tokens": 1, "minibatches": 1, "epochs": 1}
-        least |= {"patience": 1, "redraws": 0, "watch_problems": 0}
         problems = {**super().problems(model, runs=runs), **mix_problems(name, self.mix)}
-        problems |= {f"{name}.{key} must be at least {low}": getattr(self, key) < low for key, low in least.items()}
         for index, mix in enumerate(self.mix):
             problems[f"{name}.mix[{index}]: messages have no grade, name a task"] = bool(mix.messages)
             inapplicable = mix.direct is not None or mix.earlier != 0
@@ -113,10 +111,8 @@ class RolloutRecipe(StageRecipe):
             f"{name}.accumulate does not apply: there are as many micro-batches as the answers fill": (
                 self.accumulate != 1
             ),
-            f"{name}.temperature must be over 0: rollouts are sampled": self.temperature <= 0,
-            f"{name}.thinking must be at least 0": (self.thinking or 0) < 0,
-            f"{name}.overlong must lie in [0, max_tokens], [0, {self.max_tokens}]": not (
-                0 <= self.overlong <= self.max_tokens
+            f"{name}.overlong is over {name}.max_tokens ({self.overlong} and {self.max_tokens}): give at most that": (
+                self.overlong > self.max_tokens
             ),
             f"{name}.minibatches must not exceed {name}.prompts": self.minibatches > self.prompts,
             no_data(name, "mix"): runs and not self.mix,

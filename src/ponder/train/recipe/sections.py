@@ -9,9 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import ClassVar, Self, TypeVar
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from ponder.model.config import PROJECTIONS
+from ponder.train.recipe.ranges import (
+    Count,
+    CountOrZero,
+    Duration,
+    Length,
+    Positive,
+    Range,
+    Share,
+    Width,
+    out_of_range,
+)
 from ponder.types import RecipeError
 
 RANDOM = "random"  # a `start`: weights that nothing has trained
@@ -58,13 +69,13 @@ class RunRecipe:
 
     folder: str
     stages: tuple[str, ...] = ("tokenizer", "pretrain", "sft")
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     device: str = "auto"
-    threads: int = 0
+    threads: Annotated[int, Range(0, 1024)] = 0
     precision: Precision = Precision.BF16
     compile: bool | None = None
-    checkpoint_minutes: float = 5.0
-    keep: int = 2
+    checkpoint_minutes: Duration = 5.0
+    keep: Count = 2
 
     free: ClassVar[frozenset[str]] = frozenset(
         {"folder", "stages", "device", "threads", "compile", "checkpoint_minutes", "keep"}
@@ -78,15 +89,15 @@ class ModelRecipe:
     thinking: tokens of thinking that the efforts are shares of, for a model that is taught to fold; None: its window.
     """
 
-    size: int = 256
-    layers: int | None = None
-    heads: int | None = None
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    mlp: int | None = None
-    rope_theta: float = 10_000.0
-    max_positions: int = 4096
-    thinking: int | None = None
+    size: Width = 256
+    layers: Annotated[int, Range(1, 4096)] | None = None
+    heads: Width | None = None
+    kv_heads: Width | None = None
+    head_dim: Width | None = None
+    mlp: Width | None = None
+    rope_theta: Positive = 10_000.0
+    max_positions: Length = 4096
+    thinking: Length | None = None
     tie_embeddings: bool = True
 
     free: ClassVar[frozenset[str]] = frozenset()
@@ -115,9 +126,9 @@ class TextRecipe:
     """
 
     source: str
-    repeat: int = 1
-    samples: int = 1000
-    characters: int = 0
+    repeat: Count = 1
+    samples: Count = 1000
+    characters: CountOrZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +143,15 @@ class MixRecipe:
 
     task: str = ""
     messages: str = ""
-    weight: float = 1.0
-    direct: float | None = None
-    earlier: float = 0.0
-    min_level: float = 0.0
-    max_level: float = 1.0
+    weight: Annotated[float, Range(0, 1e9, above=True)] = 1.0
+    direct: Share | None = None
+    earlier: Share = 0.0
+    min_level: Share = 0.0
+    max_level: Share = 1.0
+
+
+Rate = Annotated[float, Range(0, 100, above=True)]
+Beta = Annotated[float, Range(0, 1, below=True)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,16 +166,16 @@ class OptimRecipe:
     """
 
     name: Optimizer = Optimizer.ADAMW
-    lr: float | None = None
-    muon_lr: float | None = None
+    lr: Rate | None = None
+    muon_lr: Rate | None = None
     schedule: Schedule = Schedule.WSD
-    warmup: float = 0.02
-    decay: float = 0.4
-    final: float = 0.0
-    weight_decay: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.95
-    clip: float = 1.0
+    warmup: Share = 0.02
+    decay: Share = 0.4
+    final: Share = 0.0
+    weight_decay: Annotated[float, Range(0, 100)] = 0.1
+    beta1: Beta = 0.9
+    beta2: Beta = 0.95
+    clip: Annotated[float, Range(0)] = 1.0
 
     def resolved(self, size: int, full: float) -> OptimRecipe:
         """The learning rate is `full` at a hidden size of 256, and falls with the square root of the size."""
@@ -177,8 +192,8 @@ class LoraRecipe:
     targets: the projections that get an adapter.
     """
 
-    rank: int = 0
-    alpha: float = 32.0
+    rank: Annotated[int, Range(0, 1 << 16)] = 0
+    alpha: Positive = 32.0
     targets: tuple[str, ...] = PROJECTIONS
 
 
@@ -217,13 +232,13 @@ class StageRecipe(Section):
     eval_every: steps between two evaluations; 0: only at the end.
     """
 
-    tokens: int = 1_000_000
-    minutes: float = 0.0
-    sequence: int = 512
-    batch: int = 16
-    accumulate: int = 1
+    tokens: Count = 1_000_000
+    minutes: Duration = 0.0
+    sequence: Length = 512
+    batch: Width = 16
+    accumulate: Width = 1
     start: str = RANDOM
-    eval_every: int = 0
+    eval_every: CountOrZero = 0
     optim: OptimRecipe = field(default_factory=OptimRecipe)
     lora: LoraRecipe = field(default_factory=LoraRecipe)
 
@@ -234,23 +249,18 @@ class StageRecipe(Section):
         return replace(self, optim=self.optim.resolved(model.size, self.full_lr))
 
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
-        name, optim, lora = self.name, self.optim, self.lora
-        positive = min(self.tokens, self.sequence, self.batch, self.accumulate) >= 1
+        name, lora = self.name, self.lora
         unknown = sorted(set(lora.targets) - set(PROJECTIONS))
-        shares = (optim.warmup, optim.decay, optim.final)
         meant = runs or self.sequence != type(self).sequence  # a default may be longer than a small model
         return {
-            f"{name}: tokens, sequence, batch and accumulate must be at least 1": not positive,
             f"{name}.sequence is {self.sequence}, over model.max_positions": meant
             and self.sequence > model.max_positions,
-            f"{name}.lora.rank must be 0 (all weights train) or more": lora.rank < 0,
             f"{name}.lora.targets: {unknown or 'empty'}; choose from {', '.join(PROJECTIONS)}": bool(
                 unknown or not lora.targets
             ),
             f"{name}.lora needs a model to stand beside: {name}.start is random": (
                 lora.rank > 0 and self.start == RANDOM
             ),
-            f"{name}.optim: warmup, decay and final must lie in [0, 1]": not all(0 <= s <= 1 for s in shares),
         }
 
 
@@ -260,11 +270,10 @@ def mix_problems(stage: str, mixes: Sequence[MixRecipe]) -> dict[str, bool]:
     for index, mix in enumerate(mixes):
         name = f"{stage}.mix[{index}]"
         problems[f"{name} needs either a task or messages"] = bool(mix.task) == bool(mix.messages)
-        problems[f"{name}.weight must be over 0"] = mix.weight <= 0
-        problems[f"{name}.direct must lie in [0, 1]"] = not 0 <= (mix.direct or 0) <= 1
-        problems[f"{name}.earlier must lie in [0, 1]"] = not 0 <= mix.earlier <= 1
-        levels_right = 0 <= mix.min_level <= mix.max_level <= 1
-        problems[f"{name}: levels must satisfy 0 ≤ min_level ≤ max_level ≤ 1"] = not levels_right
+        levels = f"{mix.min_level} and {mix.max_level}"
+        problems[f"{name}.min_level is over its max_level ({levels}): give the lower one as min_level"] = (
+            mix.min_level > mix.max_level
+        )
     return problems
 
 
@@ -297,16 +306,19 @@ class Recipe:
 def resolve(recipe: Recipe) -> Recipe:
     """The recipe with every derived value filled in, checked for impossible ones (RecipeError): what could only fail
     later, or mean something else than was written."""
+    for name, table in recipe.tables.items():
+        for text in out_of_range(table, name):
+            raise RecipeError(text)
     model = recipe.model.resolved()
     resolved = replace(recipe, model=model, sections=tuple(each.resolved(model) for each in recipe.sections))
     names = [section.name for section in recipe.sections]
     stages = recipe.run.stages
     problems = {
+        "run.folder is empty: name the folder of the run": not recipe.run.folder.strip(),
         f"run.stages is empty: name at least one of {', '.join(names)}": not stages,
         f"run.stages is {list(stages)}: a stage must be one of {', '.join(names)}": not set(stages) <= set(names),
         "model.heads must be a multiple of model.kv_heads": (model.heads or 0) % (model.kv_heads or 1) != 0,
         "model.head_dim must be even": (model.head_dim or 0) % 2 != 0,
-        "run.keep must be at least 1": recipe.run.keep < 1,
         "run.stages names a stage twice": len(set(stages)) != len(stages),
     }
     for section in resolved.sections:

@@ -14,8 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
 
+from ponder.train.data.records import decode_text
 from ponder.train.recipe.sections import RANDOM, ModelRecipe, Recipe, RunRecipe, Section
-from ponder.types import RecipeError
+from ponder.types import DataError, RecipeError
 
 VERSION = 1
 """Of the recipe that a run folder holds, and of the folder's layout. A folder without one has version 0."""
@@ -92,10 +93,12 @@ def _read(path: Path, words: frozenset[str], seen: tuple[Path, ...]) -> dict[str
     if path in seen:
         raise RecipeError(f"{path}: includes itself, by way of {' → '.join(str(p) for p in seen)}")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(decode_text(path.read_bytes(), str(path)).replace("\r\n", "\n").replace("\r", "\n"))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe (*.toml)") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except DataError as error:
+        raise RecipeError(str(error)) from error
+    except (ValueError, RecursionError) as error:  # tomllib refuses long numbers by a plain ValueError
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
     _anchor(table, path.parent, words)
     included = table.pop("include", None)
@@ -145,8 +148,10 @@ def _override(table: dict[str, Any], override: str) -> None:
         raise RecipeError(f"--set {override!r}: write section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError) as error:
         value = text.strip()
+        if value.startswith(('"', "'")):
+            raise RecipeError(f"--set {override!r}: the value is not valid TOML ({error}): mend the quotes") from error
     for key in keys[:-1]:
         below = table.setdefault(key, {})
         if not isinstance(below, dict):
@@ -179,6 +184,11 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return float(value)
     if type(value) is not hint:
         raise RecipeError(f"{where}: {key} must be of type {hint.__name__}, not {value!r}")
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RecipeError(f"{where}: {key} is not UTF-8 ({value!r}): use a name that is") from error
     return value
 
 

@@ -27,7 +27,7 @@ from ponder.tasks.protocol import (
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
 from ponder.train.data.packing import Example
-from ponder.train.data.sources import read_jsonl
+from ponder.train.data.records import read_records
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, FormatError, RecipeError
 
@@ -269,7 +269,7 @@ def read_dialogues(path: Path) -> Iterator[tuple[str, tuple[Message, ...]]]:
     Messages are what `dialogue.interchange.from_dicts` reads: an assistant's may carry `reasoning_content` and OpenAI's
     `tool_calls`. Other keys of the line are the writer's own.
     """
-    for where, record in read_jsonl(path):
+    for where, record in read_records(path):
         messages = record.get("messages")
         if not isinstance(messages, list) or not messages:
             raise DataError(f'{where}: needs "messages", a list of messages; has {sorted(record)}')
