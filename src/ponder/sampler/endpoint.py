@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 from ponder.dialogue.messages import Conversation
 from ponder.sampler import http
+from ponder.sampler.delivery import gathered
 from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.protocol import (
     AT_ONCE,
@@ -120,8 +121,17 @@ class EndpointSampler:
         return await self._whole(request)
 
     async def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]:
-        """Text and calls as they come; all Dones at the end, when the server has sent its bill. Raises as `sample`.
-        Nothing is held back: `delivery.gather` is 0 here."""
+        """Text and calls as they come; all Dones at the end, when the server has sent its bill. Raises as `sample`."""
+        if not delivery.deltas:
+            for index, completion in enumerate(await self.sample(request)):
+                delivery.end()
+                yield Done(index, completion)
+            return
+        async with aclosing(gathered(self._pieces(request, delivery), delivery.gather)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(self, request: Request, delivery: Delivery) -> AsyncGenerator[Streamed, None]:
         self._check(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
         singles = _one_by_one(request) if self.dialect is Dialect.DEEPSEEK else [request]
@@ -130,8 +140,6 @@ class EndpointSampler:
                 async for event in events:
                     if isinstance(event, Done):
                         delivery.end()
-                    elif not delivery.deltas:
-                        continue
                     yield replace(event, index=event.index + offset)
 
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:

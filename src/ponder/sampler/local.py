@@ -24,6 +24,7 @@ from ponder.model.checkpoint import load_model
 from ponder.model.lora import load_lora, merge_lora, remove_lora
 from ponder.model.transformer import Transformer
 from ponder.sampler.calling import compile_calling, without_calls
+from ponder.sampler.delivery import joined
 from ponder.sampler.generation import Delivered, Generation, RenderedPrompt, Submission
 from ponder.sampler.next_turn import NextTurnCounts, NextTurnPrefill, next_turn_prefill
 from ponder.sampler.protocol import (
@@ -31,7 +32,6 @@ from ponder.sampler.protocol import (
     Capabilities,
     Completion,
     Delivery,
-    Delta,
     Done,
     NextTurn,
     Request,
@@ -380,15 +380,3 @@ class LocalSampler:
 def is_long(prompt: Conversation | tuple[int, ...]) -> bool:
     """Whether rendering it would keep an event loop from its other work."""
     return sum(map(len, texts_of(prompt))) > LONG_TEXT
-
-
-def joined(batch: list[Streamed]) -> list[Streamed]:
-    """Neighbouring texts of one phase of one completion as one piece."""
-    items: list[Streamed] = []
-    for item in batch:
-        last = items[-1] if items else None
-        if type(item) is Delta and type(last) is Delta and (last.index, last.phase) == (item.index, item.phase):
-            items[-1] = Delta(item.index, item.phase, last.text + item.text, (*last.tokens, *item.tokens))
-        else:
-            items.append(item)
-    return items

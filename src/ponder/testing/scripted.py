@@ -12,6 +12,7 @@ from threading import Lock
 from typing import cast
 
 from ponder.dialogue.messages import Conversation, Message, Part, Reasoning, Role, Text, ToolCall
+from ponder.sampler.delivery import gathered
 from ponder.sampler.protocol import (
     AT_ONCE,
     CallDelta,
@@ -180,6 +181,11 @@ class ScriptedSampler:
         return [done[index] for index in range(request.n)]
 
     async def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]:
+        async with aclosing(gathered(self._pieces(request, delivery), delivery.gather)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _pieces(self, request: Request, delivery: Delivery) -> AsyncGenerator[Streamed, None]:
         self._check(request)
         self.requests.append(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
