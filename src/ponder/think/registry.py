@@ -100,10 +100,25 @@ def _plain(hint: object) -> tuple[type, ...]:
     return (cast(type, hint),) if hint in (bool, int, str) else ()
 
 
+# What stands in an ask for its caller alone: how many answers, whose they are, how they are asked for, and how long the
+# caller waits. The text of a strategy may come from an HTTP request.
+OF_THE_CALLER = frozenset(
+    [
+        "n",
+        "tenant",
+        "start",
+        "deadline",
+        "policy",
+        "truncation",
+        "tool_choice",
+        "parallel_calls",
+        "next_turn",
+        "logprobs",
+        "top_logprobs",
+    ]
+)
 SETTINGS: Mapping[str, object] = {
-    key: hint
-    for key, hint in get_type_hints(AskSettings).items()
-    if key not in ("n", "tenant", "start") and _plain(hint)
+    key: hint for key, hint in get_type_hints(AskSettings).items() if key not in OF_THE_CALLER and _plain(hint)
 }
 
 
