@@ -35,7 +35,7 @@ from ponder.dialogue import Message, PonderFormat
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import Delivery, Request
 from ponder.serve import Served, Settings, create_app
-from ponder.serve.run import server
+from ponder.serve.http.server import server
 from ponder.tokenizer import Tokenizer
 from ponder.types import Phase, SamplingParams, ThinkingLimits
 

@@ -11,9 +11,9 @@ import openai
 from fastapi import FastAPI
 
 from ponder.serve import Served, Settings, create_app
-from ponder.serve.auth import Keys
-from ponder.serve.run import Server, server
-from ponder.serve.state import State
+from ponder.serve.http.auth import Keys
+from ponder.serve.http.server import Server, server
+from ponder.serve.state import ServerState
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Live:
         return f"{self.root}/v1"
 
     @property
-    def state(self) -> State:
+    def state(self) -> ServerState:
         return self.app.state.ponder
 
     def client(self, key: str = "none", **options: object) -> openai.OpenAI:

@@ -13,12 +13,12 @@ from typing import Any
 
 LIVENESS = 120.0
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["ponder.serve.run", "ponder.serve.app", "ponder.testing.scripted"])
+FORKS.set_forkserver_preload(["ponder.serve.http.server", "ponder.serve.app", "ponder.testing.scripted"])
 
 
 def serve(port: int, store: str) -> None:
     from ponder.serve import Served, Settings, create_app
-    from ponder.serve.run import server
+    from ponder.serve.http.server import server
     from ponder.testing.scripted import Say, ScriptedSampler
 
     sampler = ScriptedSampler(lambda conversation, index: Say("Four of them.", reasoning="Two and two.", seconds=0.02))

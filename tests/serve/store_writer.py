@@ -7,13 +7,21 @@ import asyncio
 import os
 import sys
 
-from ponder.serve.store import Conversation, Event, Item, Response, Running, Status, Store
+from ponder.serve.store import (
+    ResponseStatus,
+    RunMode,
+    Store,
+    StoredConversation,
+    StoredEvent,
+    StoredItem,
+    StoredResponse,
+)
 
 
-def response(id: str, status: Status) -> Response:
+def response(id: str, status: ResponseStatus) -> StoredResponse:
     body = {"id": id, "text": "x" * 3000}
-    return Response(
-        id=id, owner="a", model="m", status=status, running=Running.BACKGROUND, created_at=0, body=body, input=[{}]
+    return StoredResponse(
+        id=id, owner="a", model="m", status=status, running=RunMode.BACKGROUND, created_at=0, body=body, input=[{}]
     )
 
 
@@ -25,17 +33,17 @@ async def write(store: Store, name: str) -> None:
     """Responses, their events, their ends, conversations and deletions, without end."""
     number = 0
     conversation = f"conv_{name}"
-    await store.add_conversation(Conversation(id=conversation, owner="a", created_at=0, metadata={}))
+    await store.add_conversation(StoredConversation(id=conversation, owner="a", created_at=0, metadata={}))
     acknowledge("conversation", conversation)
     while True:
         id = f"resp_{name}_{number}"
-        await store.add(response(id, Status.IN_PROGRESS))
+        await store.add(response(id, ResponseStatus.IN_PROGRESS))
         acknowledge("added", id)
-        await store.add_events("a", id, [Event(each, "delta", f"{id} {each}") for each in range(5)])
+        await store.add_events("a", id, [StoredEvent(each, "delta", f"{id} {each}") for each in range(5)])
         acknowledge("events", id)
-        await store.move("a", id, Status.COMPLETED, {"id": id}, events=[Event(5, "last", f"{id} 5")])
+        await store.move("a", id, ResponseStatus.COMPLETED, {"id": id}, events=[StoredEvent(5, "last", f"{id} 5")])
         acknowledge("completed", id)
-        await store.add_items("a", conversation, [Item(id, {"id": id})])
+        await store.add_items("a", conversation, [StoredItem(id, {"id": id})])
         acknowledge("item", conversation, id)
         if number % 3 == 2:
             acknowledge("deleting", id)

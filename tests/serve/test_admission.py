@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from ponder.serve.admission import Admission, Bound
-from ponder.serve.errors import ApiError
+from ponder.serve.errors import DeadlinePassed, QueueFull, ServeError, ShuttingDown
 
 
 async def no_tokens() -> int:
@@ -30,7 +30,7 @@ class Crowd:
     def __init__(self, admission: Admission) -> None:
         self.admission = admission
         self.began: list[str] = []
-        self.refused: dict[str, int] = {}
+        self.refused: dict[str, type[ServeError]] = {}
         self._leave: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -54,8 +54,8 @@ class Crowd:
             async with self.admission.admit(name[0], counted(tokens), sequences, deadline):
                 self.began.append(name)
                 await self._leave[name].wait()
-        except ApiError as error:
-            self.refused[name] = error.status
+        except ServeError as error:
+            self.refused[name] = type(error)
 
 
 async def settle() -> None:
@@ -78,7 +78,7 @@ def test_exactly_what_runs_and_what_the_queue_holds_is_let_in() -> None:
             await crowd.ask(f"a{number}")
         assert (crowd.admission.num_running, crowd.admission.num_waiting) == (3, 5)
         assert len(crowd.refused) == 72
-        assert set(crowd.refused.values()) == {429}
+        assert set(crowd.refused.values()) == {QueueFull}
         assert crowd.admission.refused == {Bound.REQUESTS: 72}
         await crowd.end()
         assert crowd.began == [f"a{number}" for number in range(8)]
@@ -92,7 +92,7 @@ def test_the_queue_is_bounded_in_tokens() -> None:
         crowd = Crowd(admission(tokens=100))
         for name, tokens in (("a0", 500), ("a1", 60), ("a2", 50), ("a3", 40)):
             await crowd.ask(name, tokens=tokens)
-        assert crowd.refused == {"a2": 429}
+        assert crowd.refused == {"a2": QueueFull}
         assert crowd.admission.waiting_tokens == 100
         await crowd.end()
         assert crowd.began == ["a0", "a1", "a3"]
@@ -120,7 +120,7 @@ def test_who_fills_the_queue_gives_up_places_to_others() -> None:
         for name in ("a0", "a1", "a2", "a3", "a4", "b0", "b1", "b2"):
             await crowd.ask(name)
         # b0 and b1 take the newest of a's four places; with two each, b2 is refused.
-        assert crowd.refused == {"a4": 429, "a3": 429, "b2": 429}
+        assert crowd.refused == {"a4": QueueFull, "a3": QueueFull, "b2": QueueFull}
         await crowd.end()
         assert crowd.began == ["a0", "a1", "b0", "a2", "b1"]
         assert is_empty(crowd.admission)
@@ -133,7 +133,7 @@ def test_who_fills_the_queue_with_tokens_gives_up_places_to_others() -> None:
         crowd = Crowd(admission(tokens=100))
         for name, tokens in (("a0", 1), ("a1", 50), ("a2", 30), ("a3", 20), ("b0", 30), ("b1", 60)):
             await crowd.ask(name, tokens=tokens)
-        assert crowd.refused == {"a2": 429, "a3": 429, "b1": 429}
+        assert crowd.refused == {"a2": QueueFull, "a3": QueueFull, "b1": QueueFull}
         assert crowd.admission.waiting_tokens == 80
         await crowd.end()
         assert is_empty(crowd.admission)
@@ -165,7 +165,7 @@ def test_a_deadline_ends_the_waiting() -> None:
         await crowd.ask("a1", deadline=time.monotonic() + 0.02)
         await crowd.ask("a2", deadline=time.monotonic() - 1)
         await crowd.tasks["a1"]
-        assert crowd.refused == {"a1": 503, "a2": 503}
+        assert crowd.refused == {"a1": DeadlinePassed, "a2": DeadlinePassed}
         await crowd.end()
         assert is_empty(crowd.admission)
 
@@ -179,7 +179,7 @@ def test_nobody_new_comes_in_once_it_is_closed_and_who_waits_still_does() -> Non
         await crowd.ask("a1")
         crowd.admission.close()
         await crowd.ask("a2")
-        assert crowd.refused == {"a2": 503}
+        assert crowd.refused == {"a2": ShuttingDown}
         await crowd.end()
         assert crowd.began == ["a0", "a1"]
 
@@ -226,7 +226,7 @@ def test_nothing_is_lost_whoever_gives_up_at_whatever_moment(seed: int) -> None:
                     assert queue.num_running <= 3
                     for _ in range(rng.randrange(6)):
                         await asyncio.sleep(0)
-            except ApiError:
+            except ServeError:
                 pass
 
         tasks = []

@@ -78,7 +78,7 @@ def test_a_spelled_control_token_is_text(live: Live, client: openai.OpenAI) -> N
 
 def test_the_prompts_log_probabilities_are_those_of_the_model(live: Live, client: openai.OpenAI) -> None:
     answer = client.completions.create(model="tiny", prompt=PROMPT, max_tokens=0, echo=True, logprobs=2)
-    choice, sampler = answer.choices[0], live.state.models.get("tiny").local
+    choice, sampler = answer.choices[0], live.state.models.get("tiny").sampler
     ids = torch.tensor([sampler.tokenizer.encode(PROMPT)])
     with torch.no_grad():
         expected = sampler.engine.model(ids)[0, :-1].log_softmax(-1)
@@ -127,7 +127,7 @@ def test_a_stop_string_ends_text_and_tokens_alike(client: openai.OpenAI) -> None
 
 
 def test_what_is_not_supported_is_refused_by_name(live: Live, client: openai.OpenAI) -> None:
-    think = live.state.models.get("tiny").local.format.phase_tokens.think_open
+    think = live.state.models.get("tiny").sampler.format.phase_tokens.think_open
     for extra, param in (
         ({"best_of": 4}, "best_of"),
         ({"suffix": "x"}, "suffix"),

@@ -11,7 +11,6 @@ import time
 import tracemalloc
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import replace
 
 import pytest
 from live import Live, serving
@@ -20,8 +19,11 @@ from talk import CHAT, Answer, ask, request
 from ponder.sampler.protocol import AT_ONCE, Delivery, Request, Streamed
 from ponder.serve import Served, Settings
 from ponder.serve.admission import Admission
-from ponder.serve.auth import Keys
-from ponder.serve.wire import Protocol
+from ponder.serve.answering import answer_pieces, served_ask
+from ponder.serve.chat.convert import read_chat
+from ponder.serve.chat.wire import ChatRequest
+from ponder.serve.http.auth import Keys
+from ponder.serve.http.server import Protocol
 from ponder.testing.scripted import Say, Script, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
@@ -199,21 +201,16 @@ def test_a_slow_reader_gives_up_its_place_when_the_model_is_done() -> None:
     async def run(live: Live) -> None:
         taken = 0
 
-        async def slow(batches: object) -> None:
+        async def slow(pieces: object) -> None:
             nonlocal taken
-            async for _ in batches:  # type: ignore[attr-defined]
+            async for _ in pieces:  # type: ignore[attr-defined]
                 taken += 1
                 await asyncio.sleep(3600)
 
-        from ponder.serve.chat.read import read_request
-        from ponder.serve.chat.schema import ChatRequest
-        from ponder.serve.work import Work, batches
-
-        models = live.state.models
+        models, settings = live.state.models, live.state.settings
         served = models.get("tiny")
-        request = read_request(ChatRequest(**ask_for), served, live.state.settings, "local")
-        work = Work(served=served, owner="local", request=replace(request, n=2))
-        reading = asyncio.create_task(slow(batches(models, work, 0.0)))
+        task = served_ask(read_chat(ChatRequest(**ask_for), served, settings, "local"), served, "local", settings)
+        reading = asyncio.create_task(slow(answer_pieces(models, task)))
         await until(lambda: taken == 1 and models.admissions["tiny"].idle)
         reading.cancel()
         await asyncio.wait([reading])

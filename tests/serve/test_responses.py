@@ -16,10 +16,11 @@ from pydantic import TypeAdapter
 
 from ponder.dialogue import Role, ToolCall
 from ponder.serve import Served, Settings
-from ponder.serve.responses.answer import ResponseObject
+from ponder.serve.responses.wire import ResponseObject
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
+DOCUMENTED = TypeAdapter(ResponseObject)
 KNOWN_EVENT = TypeAdapter(ResponseStreamEvent)
 CANARY = "canary-5150"
 EXTENSIONS = {"store", "refilled_tokens", "dropped_turns"}  # the first is in the API, and not in the client's type
@@ -63,7 +64,7 @@ def checked(stream: Iterator) -> list[dict]:
         events.append(event.to_dict())
         KNOWN_EVENT.validate_python(events[-1])
         if "response" in events[-1]:
-            ResponseObject.model_validate(events[-1]["response"])
+            DOCUMENTED.validate_python(events[-1]["response"])
     numbers = [event["sequence_number"] for event in events]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     return events
@@ -76,7 +77,7 @@ def test_a_response_is_an_answer_with_its_bill_and_its_thinking_hidden(client: o
     raw = client.responses.with_raw_response.create(model="said", input="hello")
     assert CANARY not in raw.text
     answer = Response.model_validate(json.loads(raw.text))
-    ResponseObject.model_validate(json.loads(raw.text))
+    DOCUMENTED.validate_python(json.loads(raw.text))
     assert answer.output_text == "u 0 hello"
     assert answer.status == "completed"
     assert [item.type for item in answer.output] == ["reasoning", "message"]
@@ -455,7 +456,7 @@ def test_what_is_not_stored_is_not_there(client: openai.OpenAI) -> None:
 def finished(client: openai.OpenAI, id: str) -> Response:
     for _ in range(600):
         answer = client.responses.retrieve(id)
-        ResponseObject.model_validate(answer.to_dict())
+        DOCUMENTED.validate_python(answer.to_dict())
         if answer.status not in ("queued", "in_progress"):
             return answer
         time.sleep(0.05)
@@ -521,7 +522,7 @@ def test_a_running_background_response_is_deleted(live: Live, client: openai.Ope
     client.responses.delete(answer.id)
     with pytest.raises(openai.NotFoundError):
         client.responses.retrieve(answer.id)
-    assert not live.state.jobs._jobs
+    assert not len(live.state.responses.jobs)
 
 
 def test_what_fails_in_the_background_says_why(client: openai.OpenAI) -> None:

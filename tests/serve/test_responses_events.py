@@ -13,9 +13,9 @@ from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall
 from ponder.sampler.protocol import CallDelta, Completion, Delta
 from ponder.serve import Served
 from ponder.serve.responses.events import EventWriter, frame
-from ponder.serve.responses.items import Dress, output_items
+from ponder.serve.responses.items import View, output_items
 from ponder.serve.responses.seal import Sealer
-from ponder.serve.store import Item
+from ponder.serve.store import StoredItem
 from ponder.testing.scripted import ScriptedSampler
 from ponder.types import Phase, StopReason, Usage
 
@@ -24,9 +24,9 @@ SERVED = Served(name="said", sampler=ScriptedSampler([]))
 KNOWN = TypeAdapter(ResponseStreamEvent)
 CANARY = "canary-7731"
 THOUGHT, ANSWER = f"I think {CANARY} of it.", "It is four."
-HIDDEN = Dress("anna", "said")
-SHOWN = Dress("anna", "said", shows_reasoning=True)
-SEALED = Dress("anna", "said", sealer=Sealer(bytes(32)))
+HIDDEN = View("anna", "said")
+SHOWN = View("anna", "said", shows_reasoning=True)
+SEALED = View("anna", "said", sealer=Sealer(bytes(32)))
 CALLS = (ToolCall("add", '{"a":1}'), ToolCall("sub", "{}", "call_given"))
 
 
@@ -35,12 +35,12 @@ def completion(thought=THOUGHT, answer=ANSWER, calls=(), stop_reason=StopReason.
     return Completion(message=Message(Role.ASSISTANT, parts), stop_reason=stop_reason, usage=Usage())
 
 
-def told(deltas: Sequence[Delta], done: Completion, dress: Dress = HIDDEN) -> tuple[list[dict], list[dict], bytes]:
+def told(deltas: Sequence[Delta], done: Completion, view: View = HIDDEN) -> tuple[list[dict], list[dict], bytes]:
     """The events, the output items as shown, and all bytes, of a stream whose pieces come one by one."""
-    writer = EventWriter(ID, dress)
-    events = [event for delta in deltas for event in writer.pieces([delta])]
-    items: list[Item] = writer.placed(output_items(done, ID, SERVED))
-    shown = [dress.item(item) for item in items]
+    writer = EventWriter(ID, view)
+    events = [event for delta in deltas for event in writer.piece(delta)]
+    items: list[StoredItem] = writer.placed(output_items(done, ID, SERVED))
+    shown = [view.item(item) for item in items]
     events += writer.items(shown)
     return [json.loads(event.data) for event in events], shown, b"".join(map(frame, events))
 
@@ -115,11 +115,11 @@ def test_calls_come_with_their_arguments() -> None:
     ]
 
 
-@pytest.mark.parametrize("dress", [HIDDEN, SHOWN, SEALED], ids=["hidden", "shown", "sealed"])
+@pytest.mark.parametrize("view", [HIDDEN, SHOWN, SEALED], ids=["hidden", "shown", "sealed"])
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("calls", [(), CALLS])
-def test_every_event_is_the_sdks_and_the_pieces_add_up(dress: Dress, size: int, calls: tuple) -> None:
-    events, shown, _ = told(pieces(THOUGHT, ANSWER, size), completion(calls=calls), dress)
+def test_every_event_is_the_sdks_and_the_pieces_add_up(view: View, size: int, calls: tuple) -> None:
+    events, shown, _ = told(pieces(THOUGHT, ANSWER, size), completion(calls=calls), view)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     open_items, texts = {}, {}
     for event in events:
@@ -137,16 +137,16 @@ def test_every_event_is_the_sdks_and_the_pieces_add_up(dress: Dress, size: int, 
             del open_items[index]
     assert not open_items
     assert texts[1] == ANSWER
-    assert texts[0] == (THOUGHT if dress is SHOWN else "")
+    assert texts[0] == (THOUGHT if view is SHOWN else "")
 
 
-@pytest.mark.parametrize("dress", [HIDDEN, SEALED], ids=["hidden", "sealed"])
-def test_no_byte_of_hidden_thinking_leaves_whatever_the_split(dress: Dress) -> None:
+@pytest.mark.parametrize("view", [HIDDEN, SEALED], ids=["hidden", "sealed"])
+def test_no_byte_of_hidden_thinking_leaves_whatever_the_split(view: View) -> None:
     for size in range(1, len(THOUGHT) + 1):
         for stop_reason in (StopReason.END, StopReason.LENGTH):
             for answer in (ANSWER, ""):
                 done = completion(answer=answer, stop_reason=stop_reason)
-                _, shown, sent = told(pieces(THOUGHT, answer, size), done, dress)
+                _, shown, sent = told(pieces(THOUGHT, answer, size), done, view)
                 assert CANARY.encode() not in sent
                 assert CANARY not in json.dumps(shown)
                 assert not any(piece in sent for piece in (b"reasoning_text", b"I think", b"of it"))
@@ -168,14 +168,14 @@ def test_nothing_said_is_an_empty_message() -> None:
     assert "output_text.delta" not in types(events)
 
 
-@pytest.mark.parametrize("dress", [HIDDEN, SHOWN, SEALED], ids=["hidden", "shown", "sealed"])
-def test_a_piece_of_thinking_that_had_to_wait_comes_behind_the_answer(dress: Dress) -> None:
+@pytest.mark.parametrize("view", [HIDDEN, SHOWN, SEALED], ids=["hidden", "shown", "sealed"])
+def test_a_piece_of_thinking_that_had_to_wait_comes_behind_the_answer(view: View) -> None:
     deltas = [Delta(0, Phase.THINK, "Hm."), Delta(0, Phase.ANSWER, "Four"), Delta(0, Phase.THINK, "\n")]
-    events, shown, _ = told([*deltas, Delta(0, Phase.ANSWER, ".")], completion("Hm.\n", "Four."), dress)
+    events, shown, _ = told([*deltas, Delta(0, Phase.ANSWER, ".")], completion("Hm.\n", "Four."), view)
     assert [item["type"] for item in shown] == ["reasoning", "message"]
     assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == shown
     thought = "".join(event["delta"] for event in events if event["type"] == "response.reasoning_text.delta")
-    assert thought == ("Hm.\n" if dress is SHOWN else "")
+    assert thought == ("Hm.\n" if view is SHOWN else "")
 
 
 def test_thinking_that_is_known_at_the_end_only_stands_where_it_was_added() -> None:
@@ -186,15 +186,15 @@ def test_thinking_that_is_known_at_the_end_only_stands_where_it_was_added() -> N
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-@pytest.mark.parametrize("dress", [HIDDEN, SHOWN], ids=["hidden", "shown"])
-def test_calls_that_are_streamed_are_the_same_items(size: int, dress: Dress) -> None:
+@pytest.mark.parametrize("view", [HIDDEN, SHOWN], ids=["hidden", "shown"])
+def test_calls_that_are_streamed_are_the_same_items(size: int, view: View) -> None:
     deltas: list = pieces(THOUGHT, "", 9)
     for number, call in enumerate(CALLS):
         for at in range(0, len(call.arguments), size):
             name = call.name if at == 0 else None
             deltas.append(CallDelta(0, number, name, call.arguments[at : at + size], call.id if at == 0 else None))
-    events, shown, _ = told(deltas, completion(answer="", calls=CALLS), dress)
-    _, whole, _ = told([], completion(answer="", calls=CALLS), dress)
+    events, shown, _ = told(deltas, completion(answer="", calls=CALLS), view)
+    _, whole, _ = told([], completion(answer="", calls=CALLS), view)
     assert shown == whole
     assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == shown
     for index, call in enumerate(CALLS, 1):
@@ -202,18 +202,6 @@ def test_calls_that_are_streamed_are_the_same_items(size: int, dress: Dress) -> 
         assert "".join(event["delta"] for event in of_it) == call.arguments
         assert len(of_it) == -(-len(call.arguments) // size)
     assert all(KNOWN.validate_python(event) for event in events)
-
-
-def test_pieces_of_one_batch_are_joined() -> None:
-    writer = EventWriter(ID, HIDDEN)
-    batch = [
-        Delta(0, Phase.ANSWER, "a"),
-        Delta(0, Phase.ANSWER, "b"),
-        CallDelta(0, 0, "f", "{"),
-        CallDelta(0, 0, None, "}"),
-    ]
-    events = [json.loads(event.data) for event in writer.pieces(batch)]
-    assert [event["delta"] for event in events if "delta" in event] == ["ab", "{}"]
 
 
 def test_a_call_that_was_cut_off_is_incomplete() -> None:
@@ -224,4 +212,4 @@ def test_a_call_that_was_cut_off_is_incomplete() -> None:
 def test_a_response_taken_up_again_goes_on_where_it_was() -> None:
     writer = EventWriter(ID, HIDDEN, 2)
     assert writer.state("in_progress", {"id": ID}).number == 2
-    assert [event.number for event in writer.pieces([Delta(0, Phase.ANSWER, "x")])] == [3, 4, 5]
+    assert [event.number for event in writer.piece(Delta(0, Phase.ANSWER, "x"))] == [3, 4, 5]

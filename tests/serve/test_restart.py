@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -16,8 +17,9 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from ponder.serve import Served, Settings
-from ponder.serve.auth import Keys, new_key
-from ponder.serve.store import Event, Response, Running, Status, Store
+from ponder.serve.http.auth import Keys, new_key
+from ponder.serve.store import ResponseStatus, RunMode, Store, StoredEvent, StoredResponse
+from ponder.serve.store.database import APPLICATION_ID
 from ponder.testing.scripted import Say, ScriptedSampler
 
 KNOWN_EVENT = TypeAdapter(ResponseStreamEvent)
@@ -40,11 +42,11 @@ def left(path: Path, steps: Callable[[Store], Coroutine[Any, Any, None]]) -> Non
         store.close()
 
 
-def record(id: str, status: Status, **more: Any) -> Response:
+def record(id: str, status: ResponseStatus, **more: Any) -> StoredResponse:
     body = {"id": id, "object": "response", "status": status.value, "output": [], "model": "said", "created_at": 1}
     body |= {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
     request = {"model": "said", "input": "hello", "background": True, **more.pop("request", {})}
-    return Response(
+    return StoredResponse(
         id=id,
         owner="local",
         model="said",
@@ -52,13 +54,13 @@ def record(id: str, status: Status, **more: Any) -> Response:
         created_at=int(time.time()),
         body=body,
         request=request,
-        **{"running": Running.BACKGROUND, **more},
+        **{"running": RunMode.BACKGROUND, **more},
     )
 
 
-def created(response: Response, number: int = 0) -> Event:
+def created(response: StoredResponse, number: int = 0) -> StoredEvent:
     told = {"type": "response.created", "sequence_number": number, "response": response.body}
-    return Event(number, "response.created", json.dumps(told))
+    return StoredEvent(number, "response.created", json.dumps(told))
 
 
 def test_everything_is_answered_for_after_a_restart(tmp_path: Path) -> None:
@@ -78,9 +80,36 @@ def test_everything_is_answered_for_after_a_restart(tmp_path: Path) -> None:
         assert client.responses.create(model="said", input=history).output_text == "answer to three"
 
 
+def test_a_store_of_the_first_version_opens(tmp_path: Path) -> None:
+    """Written by a server of that version: two responses, one of them in a conversation, and three in the background,
+    of which one was done, one was in progress, and one was queued."""
+    with sqlite3.connect(tmp_path / "store.db") as file:
+        file.executescript((Path(__file__).parent / "store_version_1.sql").read_text())
+        file.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        file.execute("PRAGMA user_version = 1")
+        ids = dict(file.execute("SELECT json_extract(input, '$[#-1].content[0].text'), id FROM responses"))
+        ((conversation,),) = file.execute("SELECT id FROM conversations")
+    file.close()
+    with serving(served(), Settings(store=str(tmp_path / "store.db"))) as live, live.client() as client:
+        assert client.responses.retrieve(ids["one"]).output_text == "answer to one"
+        shown = client.responses.retrieve(ids["one"], include=["reasoning.content"])
+        assert shown.output[0].content[0].text == "hm"
+        assert client.responses.create(model="said", input="next", previous_response_id=ids["one"]).output_text
+        items = client.conversations.items.list(conversation, order="asc").data
+        assert [item.content[0].text for item in items if item.type == "message"] == ["zero", "two", "answer to two"]
+        assert client.responses.create(model="said", input="more", conversation=conversation).output_text
+        events = [event.to_dict() for event in client.responses.retrieve(ids["three"], stream=True)]
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        assert events[-1]["type"] == "response.completed"
+        assert client.responses.retrieve(ids["slow"]).error.code == "server_restarted"
+        list(client.responses.retrieve(ids["four"], stream=True))
+        queued = client.responses.retrieve(ids["four"])
+        assert (queued.status, queued.output_text, queued.metadata) == ("completed", "answer to four", {"a": "b"})
+
+
 def test_what_was_queued_is_run_again_and_its_events_go_on(tmp_path: Path) -> None:
     async def steps(store: Store) -> None:
-        queued = record("resp_1", Status.QUEUED)
+        queued = record("resp_1", ResponseStatus.QUEUED)
         await store.add(queued, events=[created(queued)])
 
     left(tmp_path / "store.db", steps)
@@ -94,9 +123,9 @@ def test_what_was_queued_is_run_again_and_its_events_go_on(tmp_path: Path) -> No
 
 def test_what_was_in_progress_has_failed_and_says_why(tmp_path: Path) -> None:
     async def steps(store: Store) -> None:
-        for id, running in (("resp_1", Running.BACKGROUND), ("resp_2", Running.FOREGROUND)):
-            begun = record(id, Status.IN_PROGRESS, running=running)
-            await store.add(begun, events=[created(begun)] if running is Running.BACKGROUND else [])
+        for id, running in (("resp_1", RunMode.BACKGROUND), ("resp_2", RunMode.FOREGROUND)):
+            begun = record(id, ResponseStatus.IN_PROGRESS, running=running)
+            await store.add(begun, events=[created(begun)] if running is RunMode.BACKGROUND else [])
 
     left(tmp_path / "store.db", steps)
     with serving(served(), Settings(store=str(tmp_path / "store.db"))) as live, live.client() as client:
@@ -113,8 +142,8 @@ def test_what_was_in_progress_has_failed_and_says_why(tmp_path: Path) -> None:
 
 def test_what_was_queued_for_a_model_that_is_gone_has_failed(tmp_path: Path) -> None:
     async def steps(store: Store) -> None:
-        await store.add(record("resp_1", Status.QUEUED, request={"model": "gone"}))
-        await store.add(record("resp_2", Status.QUEUED, request={"unknown": 1}))
+        await store.add(record("resp_1", ResponseStatus.QUEUED, request={"model": "gone"}))
+        await store.add(record("resp_2", ResponseStatus.QUEUED, request={"unknown": 1}))
 
     left(tmp_path / "store.db", steps)
     with serving(served(), Settings(store=str(tmp_path / "store.db"))) as live, live.client() as client:
@@ -145,7 +174,7 @@ def test_a_stream_that_is_followed_while_the_server_stops_is_ended(tmp_path: Pat
 def test_a_store_in_memory_leaves_nothing_behind() -> None:
     with serving(served()) as live, live.client() as client:
         client.responses.create(model="said", input="one")
-        folder = live.state.store.path.parent
+        folder = live.state.responses.store.path.parent
         assert folder.exists()
     assert not folder.exists()
 

@@ -14,7 +14,7 @@ import pytest
 from live import Live, serving
 
 from ponder.serve import Served, Settings, create_app
-from ponder.serve.auth import Keys, is_local, new_key
+from ponder.serve.http.auth import Keys, is_local, new_key
 from ponder.testing.scripted import ScriptedSampler
 from ponder.types import InvalidRequest
 

@@ -15,10 +15,9 @@ import pytest
 from live import Live, serving
 
 from ponder.serve import Served, Settings
-from ponder.serve.body import Body, check_json
-from ponder.serve.bounds import DEEPEST, HEAD_BYTES, MOST_TEXTS
-from ponder.serve.errors import ApiError
-from ponder.serve.wire import Protocol
+from ponder.serve.errors import BadRequest
+from ponder.serve.http.bodies import DEEPEST, HEAD_BYTES, MOST_TEXTS, Body, check_json
+from ponder.serve.http.server import Protocol
 from ponder.testing.scripted import ScriptedSampler
 
 PATH = "/v1/chat/completions"
@@ -275,5 +274,5 @@ def test_a_large_body_is_refused_by_its_shape_before_it_is_parsed(monkeypatch: p
     megabyte = 1024 * 1024
     monkeypatch.setattr(json, "loads", lambda *_, **__: pytest.fail("it was parsed"))
     for shape in (b"0,", b'"",', b"{},", b"[],", b'"\\"",', b"null,"):
-        with pytest.raises(ApiError, match="more than"):
+        with pytest.raises(BadRequest, match="more than"):
             check_json(b"[" + shape * (4 * megabyte // len(shape)) + b"0]")

@@ -256,7 +256,7 @@ class _Fails(ScriptedSampler):
 
     async def stream(self, request: Any, delivery: Any = AT_ONCE) -> Any:
         count = 0
-        async for item in super().stream(request, delivery):
+        async for item in super().stream(request):
             if count == self._after:
                 raise self._error
             count += 1

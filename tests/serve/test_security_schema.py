@@ -12,7 +12,7 @@ from live import Live, serving
 from walk import Found, walk
 
 from ponder.serve import Served, Settings, create_app
-from ponder.serve.auth import Keys
+from ponder.serve.http.auth import Keys
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 
@@ -62,7 +62,7 @@ def test_the_walk_sees_what_is_wrong(live: Live) -> None:
     """A document that promises what the server does not keep: so a walk without findings says something."""
     document = _document(live)
     document["paths"] = {"/health": document["paths"]["/health"]}
-    document["components"]["schemas"]["Status"]["required"] = ["more"]
+    document["components"]["schemas"]["Health"]["required"] = ["more"]
     assert walk(document, live.root, KEY, examples=2, phases=("fuzzing",), mode="positive").wrong
 
 

@@ -7,20 +7,21 @@ from dataclasses import replace
 
 import pytest
 
+from ponder.serve.errors import NotFound
 from ponder.serve.store import (
-    Conversation,
-    Event,
-    Item,
-    Limits,
-    NotFound,
-    Order,
-    Response,
-    Running,
-    Status,
+    ResponseStatus,
+    RunMode,
+    SortOrder,
     Store,
+    StoredConversation,
+    StoredEvent,
+    StoredItem,
+    StoredResponse,
     StoreError,
+    StoreLimits,
     TooLarge,
 )
+from ponder.serve.store.database import Database
 from ponder.types import InvalidRequest
 
 DAY = 86400
@@ -35,14 +36,14 @@ class Clock:
         return self.now
 
 
-def response(id="resp_1", status=Status.COMPLETED, **changes):
+def response(id="resp_1", status=ResponseStatus.COMPLETED, **changes):
     return replace(
-        Response(
+        StoredResponse(
             id=id,
             owner="anna",
             model="mini",
             status=status,
-            running=Running.FOREGROUND,
+            running=RunMode.FOREGROUND,
             created_at=1_000_000,
             body={"id": id, "text": TEXT},
             request={"model": "mini", "input": TEXT},
@@ -54,7 +55,7 @@ def response(id="resp_1", status=Status.COMPLETED, **changes):
 
 
 def events(*numbers):
-    return [Event(number, "response.output_text.delta", f'{{"n":{number}}}') for number in numbers]
+    return [StoredEvent(number, "response.output_text.delta", f'{{"n":{number}}}') for number in numbers]
 
 
 @pytest.fixture
@@ -75,18 +76,18 @@ def run(tmp_path):
 
 
 def test_a_response_is_the_same_after_a_restart(run):
-    kept = response(previous_response_id="resp_0", conversation_id="conv_1", running=Running.BACKGROUND)
+    kept = response(previous_response_id="resp_0", conversation_id="conv_1", running=RunMode.BACKGROUND)
     run(lambda store: store.add(kept))
     assert run(lambda store: store.response("anna", "resp_1")) == kept
 
 
 def test_another_owners_object_does_not_exist(run):
     async def steps(store):
-        await store.add(response(status=Status.IN_PROGRESS), events=events(0))
+        await store.add(response(status=ResponseStatus.IN_PROGRESS), events=events(0))
         await store.add_conversation(
-            Conversation(id="conv_1", owner="anna", created_at=1, metadata={}), [Item("a", {})]
+            StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={}), [StoredItem("a", {})]
         )
-        page = {"after": None, "most": 1, "order": Order.ASC}
+        page = {"after": None, "most": 1, "order": SortOrder.ASC}
         for call in (
             store.response("ben", "resp_1"),
             store.chain("ben", "resp_1"),
@@ -104,20 +105,20 @@ def test_another_owners_object_does_not_exist(run):
             with pytest.raises(NotFound, match="does not exist"):
                 await call
         assert not await store.add_events("ben", "resp_1", events(1))
-        assert not await store.move("ben", "resp_1", Status.CANCELLED, {})
-        assert (await store.response("anna", "resp_1")).status is Status.IN_PROGRESS
+        assert not await store.move("ben", "resp_1", ResponseStatus.CANCELLED, {})
+        assert (await store.response("anna", "resp_1")).status is ResponseStatus.IN_PROGRESS
 
     run(steps)
 
 
 def test_a_response_ends_once(run):
     async def steps(store):
-        await store.add(response(status=Status.QUEUED), events=events(0))
-        assert await store.move("anna", "resp_1", Status.IN_PROGRESS, {"v": 1}, events=events(1))
-        assert await store.move("anna", "resp_1", Status.CANCELLED, {"v": 2}, events=events(2))
-        assert not await store.move("anna", "resp_1", Status.COMPLETED, {"v": 3}, events=events(3))
+        await store.add(response(status=ResponseStatus.QUEUED), events=events(0))
+        assert await store.move("anna", "resp_1", ResponseStatus.IN_PROGRESS, {"v": 1}, events=events(1))
+        assert await store.move("anna", "resp_1", ResponseStatus.CANCELLED, {"v": 2}, events=events(2))
+        assert not await store.move("anna", "resp_1", ResponseStatus.COMPLETED, {"v": 3}, events=events(3))
         assert not await store.add_events("anna", "resp_1", events(4))
-        assert await store.events("anna", "resp_1") == (Status.CANCELLED, events(0, 1, 2))
+        assert await store.events("anna", "resp_1") == (ResponseStatus.CANCELLED, events(0, 1, 2))
         assert (await store.response("anna", "resp_1")).body == {"v": 2}
         assert await store.live() == []
 
@@ -126,27 +127,27 @@ def test_a_response_ends_once(run):
 
 def test_events_are_read_from_any_place(run):
     async def steps(store):
-        await store.add(response(status=Status.QUEUED, running=Running.BACKGROUND))
+        await store.add(response(status=ResponseStatus.QUEUED, running=RunMode.BACKGROUND))
         assert await store.last_event("resp_1") == -1
         assert await store.add_events("anna", "resp_1", events(*range(10)))
         assert await store.last_event("resp_1") == 9
-        assert await store.events("anna", "resp_1", after=6) == (Status.QUEUED, events(7, 8, 9))
-        assert await store.events("anna", "resp_1", after=2, most=2) == (Status.QUEUED, events(3, 4))
+        assert await store.events("anna", "resp_1", after=6) == (ResponseStatus.QUEUED, events(7, 8, 9))
+        assert await store.events("anna", "resp_1", after=2, most=2) == (ResponseStatus.QUEUED, events(3, 4))
 
     run(steps)
 
 
 def test_what_was_live_is_found_by_the_next_server(run):
     async def steps(store):
-        await store.add(response("resp_2", Status.QUEUED, created_at=2))
-        await store.add(response("resp_3", Status.COMPLETED))
-        await store.add(response("resp_1", Status.IN_PROGRESS, created_at=1, owner="ben"))
+        await store.add(response("resp_2", ResponseStatus.QUEUED, created_at=2))
+        await store.add(response("resp_3", ResponseStatus.COMPLETED))
+        await store.add(response("resp_1", ResponseStatus.IN_PROGRESS, created_at=1, owner="ben"))
 
     run(steps)
     found = run(lambda store: store.live())
     assert [(each.id, each.owner, each.status) for each in found] == [
-        ("resp_1", "ben", Status.IN_PROGRESS),
-        ("resp_2", "anna", Status.QUEUED),
+        ("resp_1", "ben", ResponseStatus.IN_PROGRESS),
+        ("resp_2", "anna", ResponseStatus.QUEUED),
     ]
 
 
@@ -173,9 +174,9 @@ def test_a_chain_has_an_end(run):
         with pytest.raises(TooLarge, match="begin anew"):
             await store.chain("anna", "resp_3")
 
-    run(steps, limits=Limits(chain=2))
+    run(steps, limits=StoreLimits(chain=2))
     with pytest.raises(TooLarge, match="100 bytes"):
-        run(lambda store: store.chain("anna", "resp_2"), limits=Limits(chain_bytes=100))
+        run(lambda store: store.chain("anna", "resp_2"), limits=StoreLimits(chain_bytes=100))
 
 
 def test_deleted_is_gone_from_the_disk(run, tmp_path):
@@ -183,9 +184,9 @@ def test_deleted_is_gone_from_the_disk(run, tmp_path):
         return b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
     async def steps(store):
-        await store.add(response(status=Status.QUEUED), events=events(0))
-        conversation = Conversation(id="conv_1", owner="anna", created_at=1, metadata={})
-        await store.add_conversation(conversation, [Item("msg_1", {"text": "what is said"}, {"text": HIDDEN})])
+        await store.add(response(status=ResponseStatus.QUEUED), events=events(0))
+        conversation = StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={})
+        await store.add_conversation(conversation, [StoredItem("msg_1", {"text": "what is said"}, {"text": HIDDEN})])
         assert HIDDEN.encode() in bytes_on_disk()
         await store.delete("anna", "resp_1")
         await store.delete_item("anna", "conv_1", "msg_1")
@@ -201,10 +202,10 @@ def test_what_is_past_its_time_is_not_there_and_then_deleted(run):
 
     async def steps(store):
         await store.add(response("resp_old"))
-        await store.add_conversation(Conversation(id="conv_1", owner="anna", created_at=1, metadata={}))
+        await store.add_conversation(StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={}))
         clock.now += 20 * DAY
         await store.add(response("resp_new"))
-        await store.add_items("anna", "conv_1", [Item("a", {})])  # used: its time begins anew
+        await store.add_items("anna", "conv_1", [StoredItem("a", {})])  # used: its time begins anew
         clock.now += 11 * DAY
         with pytest.raises(NotFound):
             await store.response("anna", "resp_old")
@@ -231,19 +232,19 @@ def test_kept_for_ever_where_no_days_are_given(run):
 
 def test_pages_of_a_conversation(run):
     async def steps(store):
-        conversation = Conversation(id="conv_1", owner="anna", created_at=1, metadata={"topic": "tea"})
-        await store.add_conversation(conversation, [Item(f"item_{n}", {"n": n}) for n in range(5)])
+        conversation = StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={"topic": "tea"})
+        await store.add_conversation(conversation, [StoredItem(f"item_{n}", {"n": n}) for n in range(5)])
 
         async def ids(after, most, order):
             page = await store.items("anna", "conv_1", after=after, most=most, order=order)
             return [item.id[-1] for item in page.items], page.more
 
-        assert await ids(None, 2, Order.ASC) == (["0", "1"], True)
-        assert await ids("item_1", 3, Order.ASC) == (["2", "3", "4"], False)
-        assert await ids(None, 2, Order.DESC) == (["4", "3"], True)
-        assert await ids("item_1", 9, Order.DESC) == (["0"], False)
+        assert await ids(None, 2, SortOrder.ASC) == (["0", "1"], True)
+        assert await ids("item_1", 3, SortOrder.ASC) == (["2", "3", "4"], False)
+        assert await ids(None, 2, SortOrder.DESC) == (["4", "3"], True)
+        assert await ids("item_1", 9, SortOrder.DESC) == (["0"], False)
         with pytest.raises(NotFound, match="item_9"):
-            await ids("item_9", 2, Order.ASC)
+            await ids("item_9", 2, SortOrder.ASC)
         await store.delete_item("anna", "conv_1", "item_1")
         assert [item.id for item in await store.all_items("anna", "conv_1")] == ["item_0", "item_2", "item_3", "item_4"]
         assert (await store.set_metadata("anna", "conv_1", {"topic": "x"})).metadata == {"topic": "x"}
@@ -253,10 +254,10 @@ def test_pages_of_a_conversation(run):
 
 def test_an_items_id_is_taken_once(run):
     async def steps(store):
-        conversation = Conversation(id="conv_1", owner="anna", created_at=1, metadata={})
-        await store.add_conversation(conversation, [Item("a", {})])
+        conversation = StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={})
+        await store.add_conversation(conversation, [StoredItem("a", {})])
         with pytest.raises(InvalidRequest, match="already has an item"):
-            await store.add_items("anna", "conv_1", [Item("b", {}), Item("a", {})])
+            await store.add_items("anna", "conv_1", [StoredItem("b", {}), StoredItem("a", {})])
         assert [item.id for item in await store.all_items("anna", "conv_1")] == ["a"]
 
     run(steps)
@@ -264,33 +265,35 @@ def test_an_items_id_is_taken_once(run):
 
 def test_what_a_response_adds_to_its_conversation_is_kept_with_it_or_not_at_all(run):
     async def steps(store):
-        await store.add_conversation(Conversation(id="conv_1", owner="anna", created_at=1, metadata={}))
-        running = response(status=Status.IN_PROGRESS, conversation_id="conv_1")
+        await store.add_conversation(StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={}))
+        running = response(status=ResponseStatus.IN_PROGRESS, conversation_id="conv_1")
         await store.add(running)
         with pytest.raises(TooLarge):
-            await store.move("anna", "resp_1", Status.COMPLETED, {}, items=[Item("big", {"text": "x" * 2000})])
-        assert (await store.response("anna", "resp_1")).status is Status.IN_PROGRESS
-        assert await store.move("anna", "resp_1", Status.COMPLETED, {}, items=[Item("a", {})])
+            await store.move(
+                "anna", "resp_1", ResponseStatus.COMPLETED, {}, items=[StoredItem("big", {"text": "x" * 2000})]
+            )
+        assert (await store.response("anna", "resp_1")).status is ResponseStatus.IN_PROGRESS
+        assert await store.move("anna", "resp_1", ResponseStatus.COMPLETED, {}, items=[StoredItem("a", {})])
         assert [item.id for item in await store.all_items("anna", "conv_1")] == ["a"]
         await store.add(replace(running, id="resp_2"))
         await store.delete_conversation("anna", "conv_1")
-        assert await store.move("anna", "resp_2", Status.COMPLETED, {}, items=[Item("b", {})])
+        assert await store.move("anna", "resp_2", ResponseStatus.COMPLETED, {}, items=[StoredItem("b", {})])
 
-    run(steps, limits=Limits(record=1000))
+    run(steps, limits=StoreLimits(record=1000))
 
 
 def test_everything_has_a_bound(run):
     async def steps(store):
         with pytest.raises(TooLarge, match=r"the input takes \d+ bytes, 1000 are allowed"):
             await store.add(response(input=[{"text": "x" * 2000}]))
-        await store.add(response(status=Status.QUEUED))
+        await store.add(response(status=ResponseStatus.QUEUED))
         with pytest.raises(TooLarge, match="event 7"):
-            await store.add_events("anna", "resp_1", [Event(7, "t", "x" * 2000)])
-        await store.add_conversation(Conversation(id="conv_1", owner="anna", created_at=1, metadata={}))
+            await store.add_events("anna", "resp_1", [StoredEvent(7, "t", "x" * 2000)])
+        await store.add_conversation(StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={}))
         with pytest.raises(TooLarge, match="4 are allowed"):
-            await store.add_items("anna", "conv_1", [Item(str(n), {}) for n in range(5)])
+            await store.add_items("anna", "conv_1", [StoredItem(str(n), {}) for n in range(5)])
 
-    run(steps, limits=Limits(record=1000, event=1000, conversation_items=4))
+    run(steps, limits=StoreLimits(record=1000, event=1000, conversation_items=4))
 
 
 def test_a_full_file_refuses_and_keeps_what_it_has(run):
@@ -310,7 +313,7 @@ def test_a_full_file_refuses_and_keeps_what_it_has(run):
         await store.delete("anna", "resp_0")
         await store.add(response("resp_small"))
 
-    run(steps, limits=Limits(file=300_000))
+    run(steps, limits=StoreLimits(file=300_000))
 
 
 def test_many_writers_at_once_share_transactions_and_fail_alone(run):
@@ -359,3 +362,33 @@ def test_a_file_of_a_newer_version_or_another_program_is_refused(tmp_path):
         path = tmp_path / f"{name}.db" if name else tmp_path
         with pytest.raises(StoreError, match=why):
             Store(path)
+
+
+def test_an_older_file_gets_what_its_version_lacks(tmp_path):
+    first = ("CREATE TABLE kept (id TEXT) STRICT",)
+    second = ("ALTER TABLE kept ADD COLUMN note TEXT NOT NULL DEFAULT 'old'", "CREATE INDEX notes ON kept (note)")
+
+    def opened(*versions, asked="SELECT id, note FROM kept ORDER BY id"):
+        database = Database(tmp_path / "kept.db", versions, max_bytes=1 << 20)
+        try:
+            return [tuple(row) for row in asyncio.run(database.write(lambda c: c.execute(asked).fetchall()))]
+        finally:
+            database.close()
+
+    assert opened(first, asked="INSERT INTO kept (id) VALUES ('a') RETURNING id") == [("a",)]
+    assert opened(first, second) == [("a", "old")]
+    assert opened(first, second, asked="INSERT INTO kept VALUES ('b', 'new') RETURNING id") == [("b",)]
+    assert opened(first, second) == [("a", "old"), ("b", "new")]
+    with pytest.raises(StoreError, match=r"newer Ponder \(version 2 of the store, this one knows 1\)"):
+        opened(first)
+
+
+def test_a_step_to_a_new_version_is_taken_whole_or_not_at_all(tmp_path):
+    first, broken = ("CREATE TABLE kept (id TEXT) STRICT",), ("CREATE TABLE more (id TEXT)", "CREATE TABLE kept (x)")
+    Database(tmp_path / "kept.db", (first,), max_bytes=1 << 20).close()
+    with pytest.raises(StoreError, match="already exists"):
+        Database(tmp_path / "kept.db", (first, broken), max_bytes=1 << 20)
+    with sqlite3.connect(tmp_path / "kept.db") as file:
+        assert file.execute("PRAGMA user_version").fetchone() == (1,)
+        assert [name for (name,) in file.execute("SELECT name FROM sqlite_schema")] == ["kept"]
+    file.close()

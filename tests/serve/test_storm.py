@@ -78,8 +78,7 @@ async def client(live: Live, rng: random.Random, seen: Counter[str]) -> None:
 def watched(live: Live) -> Counter[str]:
     """How often a request was given up in which state, as the engine and the queue see it."""
     states: Counter[str] = Counter()
-    local = live.state.models.get("tiny").local
-    assert local is not None
+    local = live.state.models.get("tiny").sampler
     engine, abort = local.engine, local.engine.abort
     admission = live.state.models.admissions["tiny"]
     drop = admission._drop
@@ -112,8 +111,7 @@ async def tasks_of(live: Live) -> int:
 async def held(live: Live) -> dict[str, int]:
     """What requests hold."""
     admission = live.state.models.admissions["tiny"]
-    local = live.state.models.get("tiny").local
-    assert local is not None
+    local = live.state.models.get("tiny").sampler
     stats = await local.stats()
     return {
         "pages": stats.pages_used,

@@ -54,7 +54,7 @@ def test_text_and_back(live: Live, base: str) -> None:
 def test_messages_come_to_what_a_chat_completion_is_billed_for(live: Live, options: dict, start: Start) -> None:
     told = post(live, "/v1/tokenize", messages=MESSAGES, **options).json()
     messages = (Message.system("Be brief."), Message.user("Grüße <|end|>"))
-    assert told["tokens"] == list(live.state.models.get("tiny").local.format.render(messages, start=start).ids)
+    assert told["tokens"] == list(live.state.models.get("tiny").sampler.format.render(messages, start=start).ids)
     if start is not Start.NONE:
         effort = {"reasoning_effort": "none"} if start is Start.DIRECT else {}
         with live.client() as client:

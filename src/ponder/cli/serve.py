@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from ponder.cli.options import ENDPOINT, MODEL_HELP, add_quantize, load_reasoner
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
+    from ponder.sampler.protocol import Sampler
     from ponder.serve import Served
 
 NAME = "serve"
@@ -37,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         metavar="MODEL",
         nargs="*",
-        help=f"NAME=MODEL, or MODEL alone, for each: {MODEL_HELP}",
+        help=f"NAME=MODEL, or MODEL alone, for each: {MODEL_HELP}. NAME='MODEL:STRATEGY' is a model that answers by a "
+        "strategy, such as deep='mini:consensus(samples=8)' or mine='mini:FILE.py:NAME'; it shares the engine of MODEL",
+    )
+    parser.add_argument(
+        "--model", metavar="MODEL", action="append", default=[], help="one more model, written in the same way"
     )
     parser.add_argument(
         "--lora",
@@ -56,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.serve.auth import Keys, new_key
+    from ponder.serve.http.auth import Keys, new_key
     from ponder.serve.settings import read_settings
 
     if args.new_key is not None:
@@ -68,11 +74,11 @@ def run(args: argparse.Namespace) -> int:
     keys = Keys.load(Path(settings.keys)) if settings.keys else None
 
     from ponder.serve import create_app
-    from ponder.serve.responses.keeping import open_store
-    from ponder.serve.run import bind, log_to_stderr, server
+    from ponder.serve.http.server import bind, log_to_stderr, server
+    from ponder.serve.store import open_store
 
     address = bind(settings)  # first: loading takes longer, and would be for nothing
-    models = load_models(args.models or ["mini"], args.lora, args.quantize)
+    models = load_models([*args.models, *args.model] or ["mini"], args.lora, args.quantize)
     app = create_app(models, settings, keys=keys, store=open_store(settings) if settings.store else None)
     log_to_stderr()
     running = server(app)
@@ -81,34 +87,78 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None) -> list[Served]:
-    """The models of NAME=MODEL each, then the adapters of NAME=FOLDER@BASE each. Raises InvalidRequest."""
+    """The models of NAME=MODEL[:STRATEGY] each, then the adapters of NAME=FOLDER@BASE each. Raises InvalidRequest.
+
+    A model with a strategy shares the sampler of the model under it, which it names by its place or its served name.
+    """
     from ponder.serve import Served
 
-    named = [_name_and_place(text) for text in texts]
-    served = []
-    for name, where in named:
-        if ENDPOINT.fullmatch(where):
-            from ponder.serve.models import REMOTE_RUNNING
+    asked = [_parse(text) for text in texts]
+    served: dict[str, Served] = {}
+    samplers: dict[str, Sampler] = {}  # by place
 
-            if not name and "#" not in where:
-                raise InvalidRequest(f"{where} needs a name to serve it by: NAME={where}, or {where}#MODEL")
-            sampler = load_reasoner(where, quantize, concurrency=REMOTE_RUNNING).sampler
-        else:
-            sampler = load_reasoner(where, quantize).sampler
-        served.append(Served(name=name or sampler.name, sampler=sampler))
-    places = {each.name: where for each, (_, where) in zip(served, named, strict=True) if each.local}
+    def add(one: Served) -> None:
+        if one.name in served:
+            raise InvalidRequest(f"two models are called {one.name!r}: give each a name of its own (NAME=MODEL)")
+        served[one.name] = one
+
+    for name, place, strategy in asked:
+        if not strategy:
+            sampler = samplers[place] = _sampler(name, place, quantize)
+            add(Served(name=name or sampler.name, sampler=sampler))
+    plain = [place for _, place, strategy in asked if not strategy]
+    places = {name: place for name, place in zip(served, plain, strict=True) if not ENDPOINT.fullmatch(place)}
     for text in loras:
         name, folder, base = _adapter(text, places)
         sampler = load_reasoner(places.get(base, base), quantize, adapter=folder).sampler
-        served.append(Served(name=name, sampler=sampler, parent=base if base in places else Path(base).name))
-    return served
+        add(Served(name=name, sampler=sampler, parent=base if base in places else Path(base).name))
+    for name, place, strategy in asked:
+        if strategy:
+            from ponder.think.registry import parse_strategy
+
+            made = parse_strategy(strategy)  # first: loading takes longer
+            under = served.get(place)
+            if under is None and place not in samplers:
+                samplers[place] = _sampler(name, place, quantize)
+            sampler = samplers[place] if under is None else under.sampler
+            parent = under.name if under else next((n for n, each in served.items() if each.sampler is sampler), None)
+            add(Served(name=name, sampler=sampler, strategy=made, parent=parent))
+    return list(served.values())
 
 
-def _name_and_place(text: str) -> tuple[str, str]:
-    name, mark, where = text.partition("=")
-    if not mark or "/" in name or ":" in name:  # a URL or a path that holds a "="
-        return "", text
-    return name, where
+def _sampler(name: str, place: str, quantize: str | None) -> Sampler:
+    if not ENDPOINT.fullmatch(place):
+        return load_reasoner(place, quantize).sampler
+    from ponder.serve.models import REMOTE_RUNNING
+
+    if not name and "#" not in place:
+        raise InvalidRequest(f"{place} needs a name to serve it by: NAME={place}, or {place}#MODEL")
+    return load_reasoner(place, quantize, concurrency=REMOTE_RUNNING).sampler
+
+
+def _parse(text: str) -> tuple[str, str, str]:
+    """(name, place, strategy) of NAME=MODEL:STRATEGY, "" for what is not there. Raises InvalidRequest."""
+    name, mark, rest = text.partition("=")
+    if not mark or "/" in name or ":" in name:  # a URL, a path or a strategy that holds a "="
+        name, rest = "", text
+    place, strategy = _split(rest)
+    if strategy and not name:
+        raise InvalidRequest(f"{text} needs a name to serve it by: NAME='{text}'")
+    return name, place, strategy
+
+
+def _split(text: str) -> tuple[str, str]:
+    """(place, strategy) of MODEL:STRATEGY. An address and a remote name hold colons of their own: there a strategy is a
+    call, a function of a file, or the name of one that there is."""
+    if not ENDPOINT.fullmatch(text):
+        place, _, strategy = (text, "", "") if Path(text).exists() else text.partition(":")
+        return place, strategy
+    from ponder.think.registry import strategy_names
+
+    call = r"\(.*\)"
+    kinds = rf"[a-z_]\w*{call}|[^:()#]+\.py:[A-Za-z_]\w*(?:{call})?|{'|'.join(strategy_names())}"
+    found = re.fullmatch(rf"(.+?):({kinds})", text, re.DOTALL)
+    return (found[1], found[2]) if found else (text, "")
 
 
 def _adapter(text: str, places: Mapping[str, str]) -> tuple[str, Path, str]:

@@ -1,7 +1,7 @@
-"""The API that programs already speak, over any sampler: `ponder serve`, or `create_app` in a server of one's own.
+"""The API that programs already speak, over any sampler: `ponder serve`, or `create_app` in your own server.
 
-A request passes `auth` (who is it?), a schema (is it well formed and within bounds?), `admission` (is there room?) and
-then a sampler; `streaming` watches whether anybody still waits for the answer.
+A request passes `http` (key, body, errors), its endpoint (`chat`, `completions`, `responses`: wire objects, conversion
+to an ask, routes) and `answering` (a place in the queue of `admission`, then a strategy over a sampler).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Who may begin, and who has to wait: a bounded queue, fair between owners. What does not fit is refused at once."""
+"""Which request begins and which one waits: a bounded queue, fair between owners. What does not fit is refused at
+once."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ponder.serve.errors import ApiError, shutting_down, too_busy, too_late
+from ponder.serve.errors import DeadlinePassed, QueueFull, ServeError, ShuttingDown
 
 LONGEST_WAIT = 60  # of what Retry-After says, in seconds
 MEMORY = 0.1  # weight of the newest request in what a request takes
@@ -20,7 +21,7 @@ Count = Callable[[], Awaitable[int]]
 
 
 class Bound(StrEnum):
-    """Which bound of the queue a refused request met."""
+    """The bound of the queue that a refused request met."""
 
     REQUESTS = "queued_requests"
     TOKENS = "queued_tokens"
@@ -28,7 +29,7 @@ class Bound(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    """ready: set once it has its place; an exception once it has lost it."""
+    """ready: set when the request has its place; holds an exception when it has lost it."""
 
     owner: str
     sequences: int
@@ -38,7 +39,7 @@ class _Waiter:
 
 @dataclass(slots=True, eq=False)
 class _Line:
-    """What one owner has waiting, oldest first. tokens: of all of it, as far as they are counted."""
+    """One owner's waiting requests, oldest first. tokens: of all of them, as far as they are counted."""
 
     waiters: OrderedDict[_Waiter, None] = field(default_factory=OrderedDict)
     tokens: int = 0
@@ -47,22 +48,23 @@ class _Line:
 class Admission:
     """Sequences that run at once, and requests that wait for them.
 
-    Owners take turns, whoever asks most. A full queue is shared out as well: who waits with more than the newcomer's
-    owner would gives up its newest place in it. A request begins as soon as any place is free, and then with all its
-    sequences (n of them): those beyond `running` wait in the engine, so that nobody waits for it with idle places.
+    Owners take turns, however much each asks. A full queue is shared out too: an owner that has more waiting than the
+    newcomer's owner would have loses its newest place. A request begins as soon as any place is free, and then with
+    all its sequences: those beyond `running` wait in the engine, so that no place is idle while a large request waits.
 
-    running: sequences at once. queued_requests, queued_tokens: of those that wait.
+    running: sequences at once.
+    queued_requests, queued_tokens: most requests that wait, and most tokens of their prompts.
     """
 
     def __init__(self, *, running: int, queued_requests: int, queued_tokens: int) -> None:
         self._free = self._running = running
         self._bounds = {Bound.REQUESTS: queued_requests, Bound.TOKENS: queued_tokens}
-        self._lines: OrderedDict[str, _Line] = OrderedDict()  # who is first in turn stands first
+        self._lines: OrderedDict[str, _Line] = OrderedDict()  # the owner whose turn is next stands first
         self._seconds = 1.0  # how long a request has taken lately
         self._closed = False
         self.num_running = self.num_waiting = self.waiting_tokens = 0
         self.refused: Counter[Bound] = Counter()
-        self.observe: Callable[[float], object] = lambda seconds: None  # is told how long each had to wait
+        self.observe: Callable[[float], object] = lambda seconds: None  # called with the seconds that each waited
 
     @asynccontextmanager
     async def admit(
@@ -76,21 +78,23 @@ class Admission:
             place.leave()
 
     async def enter(self, owner: str, count: Count, sequences: int = 1, deadline: float | None = None) -> Place:
-        """Wait for a place. count: the prompt's tokens, asked only where it has to wait. deadline: on the clock of
-        `time.monotonic`. Raises ApiError: 429 where the queue is full, 503 once the deadline is over and once the
-        server shuts down."""
+        """Wait for a place.
+
+        count: gives the tokens of the prompt; called only if the request has to wait.
+        deadline: on the clock of `time.monotonic`.
+        Raises QueueFull, DeadlinePassed, and ShuttingDown after `close`."""
         came = time.monotonic()
         await self._enter(owner, count, sequences, deadline)
         self.observe(time.monotonic() - came)
         return Place(self, sequences)
 
     def close(self) -> None:
-        """Nobody new comes in; whoever waits goes on waiting for its place."""
+        """Refuse new requests; those that wait still get their places."""
         self._closed = True
 
     @property
     def idle(self) -> bool:
-        """Nobody runs or waits."""
+        """Whether no request runs or waits."""
         return not self.num_running and not self.num_waiting
 
     @property
@@ -100,7 +104,7 @@ class Admission:
 
     async def _enter(self, owner: str, count: Count, sequences: int, deadline: float | None) -> None:
         if self._closed:
-            raise shutting_down()
+            raise ShuttingDown()
         if not self.num_waiting and self._free > 0:
             self._take(sequences)
             return
@@ -114,30 +118,29 @@ class Admission:
                 await waiter.ready
         except BaseException as error:
             if _has_place(waiter):
-                self.leave(sequences)  # it came just when nobody wanted it any more
+                self.leave(sequences)  # the place came after the request had given up
             elif not waiter.ready.done() or waiter.ready.cancelled():
                 self._drop(waiter)
             if isinstance(error, TimeoutError) and late.expired():
-                raise too_late(self.retry_after) from None
+                raise DeadlinePassed(self.retry_after) from None
             raise
 
-    def refusal(self, owner: str) -> ApiError | None:
-        """What a request of this owner would be told now, where it would be refused whatever it asks."""
+    def refusal(self, owner: str) -> ServeError | None:
+        """The refusal that any request of this owner would meet now; None: it would be let in or queued."""
         if self._closed or self.num_waiting < self._bounds[Bound.REQUESTS] or (not self.num_waiting and self._free > 0):
             return None
         return self._refusal(Bound.REQUESTS) if self._victim(owner) is None else None
 
     def _victim(self, owner: str) -> _Waiter | None:
-        """Who gives up its place in a full queue: the newest of whoever has most, if that is more than `owner` would
-        have."""
+        """The request that loses its place in a full queue: the newest of the owner with most, if that is more than
+        `owner` would have."""
         longest = max(self._lines.values(), key=lambda line: len(line.waiters), default=_Line())
         if len(longest.waiters) <= len(self._line(owner).waiters) + 1:
             return None
         return next(reversed(longest.waiters))
 
     def _queue(self, waiter: _Waiter) -> None:
-        """Let it wait, at the end of its owner's line. Raises ApiError 429 where the queue is full, unless another
-        owner has more in it."""
+        """Let it wait at the end of its owner's line. Raises QueueFull, unless another owner has more in the queue."""
         if self.num_waiting >= self._bounds[Bound.REQUESTS]:
             victim = self._victim(waiter.owner)
             if victim is None:
@@ -147,7 +150,8 @@ class Admission:
         self.num_waiting += 1
 
     def _weigh(self, waiter: _Waiter, tokens: int) -> None:
-        """Its tokens are known now. Raises ApiError 429 where they are too many, unless another owner has more."""
+        """Count its tokens, which are known now. Raises QueueFull where they are too many, unless another owner has
+        more."""
         over = self.waiting_tokens + tokens - self._bounds[Bound.TOKENS]
         if over > 0:
             longest = max(self._lines.values(), key=lambda line: line.tokens)
@@ -174,26 +178,26 @@ class Admission:
         if not waiter.ready.done():
             waiter.ready.set_exception(self._refusal(bound))
 
-    def _refusal(self, bound: Bound) -> ApiError:
+    def _refusal(self, bound: Bound) -> QueueFull:
         self.refused[bound] += 1
-        return too_busy(self.retry_after)
+        return QueueFull(self.retry_after)
 
     def _take(self, sequences: int) -> None:
         self._free -= sequences
         self.num_running += 1
 
     def took(self, seconds: float) -> None:
-        """How long a request held its place."""
+        """Note how long a request held its place."""
         self._seconds += MEMORY * (seconds - self._seconds)
 
     def leave(self, sequences: int) -> None:
-        """A place is free."""
+        """Give a place back."""
         self._free += sequences
         self.num_running -= 1
         self._next()
 
     def _next(self) -> None:
-        """Let in whoever is next, owner by owner, as long as there is room."""
+        """Let waiting requests in, owner by owner, as long as there is room."""
         while self._lines and self._free > 0:
             owner, line = next(iter(self._lines.items()))
             waiter = next(iter(line.waiters))
@@ -204,7 +208,7 @@ class Admission:
                 waiter.ready.set_result(None)
 
     def _drop(self, waiter: _Waiter) -> None:
-        """It waits no longer."""
+        """Take it out of the queue."""
         line = self._line(waiter.owner)
         if waiter in line.waiters:
             del line.waiters[waiter]
@@ -221,7 +225,7 @@ def _has_place(waiter: _Waiter) -> bool:
 
 
 class Place:
-    """Among what runs, until it is left."""
+    """A request's place among those that run, until it is left."""
 
     def __init__(self, admission: Admission, sequences: int) -> None:
         self._admission = admission
@@ -230,7 +234,7 @@ class Place:
         self._left = False
 
     def leave(self) -> None:
-        """Once is enough."""
+        """Give it back; a second call does nothing."""
         if not self._left:
             self._left = True
             self._admission.took(time.monotonic() - self._began)

@@ -1,39 +1,37 @@
-"""The application: routes, the one error path, and what starts and stops with it."""
+"""The application: its routes, what every request passes, what starts and stops with it, and its OpenAPI document."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ponder.serve import conversations, health, tokenize
-from ponder.serve.auth import Auth, Keys
-from ponder.serve.body import Body
+from ponder.serve import health, tokenize
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
-from ponder.serve.document import document
-from ponder.serve.errors import ERRORS, ApiError, ErrorType, Failures, logged
-from ponder.serve.full import Full
-from ponder.serve.logs import AccessLog
-from ponder.serve.metrics import Metrics
+from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
+from ponder.serve.http.bodies import Body, check_query
+from ponder.serve.http.errors import ERRORS, Failures, add_error_handlers, error_response
+from ponder.serve.http.log import AccessLog
+from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
-from ponder.serve.query import check_query
+from ponder.serve.responses import conversations
 from ponder.serve.responses import routes as responses
-from ponder.serve.responses.keeping import keeping
+from ponder.serve.responses.service import ResponseService
 from ponder.serve.settings import Settings
-from ponder.serve.state import State
+from ponder.serve.state import ServerState, owner_of, state_of
 from ponder.serve.store import Store
-from ponder.types import PonderError
 
-MOST_ERRORS = 100  # that are looked at in one request
+SHED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})  # which do nothing but wait for the one model
+SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 
 
 def create_app(
@@ -41,19 +39,21 @@ def create_app(
 ) -> FastAPI:
     """The server's application over models that are loaded. The samplers are closed with it.
 
-    keys: whose requests are answered; None: those of the file in `settings`, and where there is none everybody's on
-    this machine, under the owner "local". store: an open one, closed with it; None: the one that the settings name, or
-    one that is gone with the server.
+    keys: whose requests are answered. None: those of the file in `settings`; without one, every request from this
+        machine, under the owner "local".
+    store: an open one, closed with the application. None: the one that the settings name, or a temporary one.
     """
     settings = settings or Settings()
     if keys is None and settings.keys:
         keys = Keys.load(Path(settings.keys))
     models = Models(served, settings)
-    state = State(settings=settings, models=models, metrics=Metrics(models))
+    metrics = ServerMetrics(models)
+    service = ResponseService(models, settings, metrics)
+    state = ServerState(settings=settings, models=models, metrics=metrics, responses=service)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with keeping(state, store):
+        async with service.running(store):
             yield
         await models.close()
 
@@ -71,75 +71,45 @@ def create_app(
     app.state.ponder = state
     for part in (health, chat, completions, tokenize, responses, conversations):
         app.include_router(part.router)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    for kind in (ApiError, PonderError):
-        app.add_exception_handler(kind, _failed)
-    # From the outside in: the log sees every answer, and nothing is read before it is known who asks.
+    add_error_handlers(app)
+    # From the outside in: the log sees every answer, and nothing is read before the owner is known.
     app.add_middleware(Body, limit=settings.body)
-    app.add_middleware(Full)
+    app.add_middleware(LoadShedding)
     app.add_middleware(Auth, keys=keys)
     app.add_middleware(Failures)
     app.add_middleware(AccessLog)
-    app.openapi = document(app, keys=keys is not None)  # type: ignore[method-assign]
+    app.openapi = _document(app, keys=keys is not None)  # type: ignore[method-assign]
     return app
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
-    told = logged(error)
-    return JSONResponse(told.as_json(), told.status, told.headers)
+class LoadShedding:
+    """ASGI middleware: 429 before anything of the body is read, on a server with one queue. With several, the body says
+    which is meant, and `Admission` refuses."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in SHED_PATHS:
+            request = Request(scope)
+            admissions = list(state_of(request).models.admissions.values())
+            refusal = admissions[0].refusal(owner_of(request)) if len(admissions) == 1 else None
+            if refusal is not None:
+                return await error_response(refusal)(scope, receive, send)
+        return await self._app(scope, receive, send)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """The first of the things that are wrong deepest in the request, named by its place: a value that could be of
-    several kinds is wrong as each of them. What was sent is not repeated."""
-    assert isinstance(error, RequestValidationError)
-    body = error.body if isinstance(error.body, dict) else {}
-    places = [_place(each["loc"], body, each["type"] == "missing") for each in error.errors()[:MOST_ERRORS]]
-    deepest = max(range(len(places)), key=lambda at: len(places[at]))
-    first: dict[str, Any] = dict(error.errors()[deepest])
-    place = _spelled(places[deepest])
-    message = first["msg"] if first["type"] != "extra_forbidden" else "unknown or unsupported parameter"
-    code = "unsupported_parameter" if first["type"] == "extra_forbidden" else "invalid_value"
-    told = ApiError(400, f"{place or 'the body'}: {message}", param=place or None, code=code)
-    return JSONResponse(told.as_json(), told.status)
+def _document(app: FastAPI, *, keys: bool) -> Callable[[], dict[str, Any]]:
+    """What `app.openapi` should be: the document, with the paths that need a key. keys: whether requests need one."""
+    plain = app.openapi
 
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None and keys:
+            document = plain()
+            document["components"]["securitySchemes"] = SCHEMES
+            for path, methods in document["paths"].items():
+                for operation in methods.values():
+                    operation["security"] = [] if path in OPEN_PATHS else [{name: []} for name in SCHEMES]
+        return plain()
 
-def _place(location: Sequence[str | int], body: Any, missing: bool) -> list[str | int]:
-    """Where in the request an error is. The location also names the kinds that a value might be of: these are left out.
-    missing: its last step is no part of the body."""
-    if location[0] != "body":
-        return list(location[1:])
-    place: list[str | int] = []
-    for step in location[1:]:
-        if (isinstance(body, dict) and step in body) or (isinstance(body, list) and isinstance(step, int)):
-            body = body[step]  # type: ignore[index]
-            place.append(step)
-    return [*place, location[-1]] if missing and len(location) > 1 else place
-
-
-def _spelled(place: Sequence[str | int]) -> str:
-    """messages[0].content, as the API names fields."""
-    text = ""
-    for step in place:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
-    return text[:200]
-
-
-async def _http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.INVALID_REQUEST
-    what = {404: "there is no such path", 405: "this path does not take this method"}.get(error.status_code)
-    headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
-    told = ApiError(error.status_code, what or str(error.detail), type=kind, headers=headers)
-    return JSONResponse(told.as_json(), told.status, told.headers)
-
-
-def _methods(request: Request) -> list[str]:
-    """What the path takes, over all routes that have it: the router names those of the first alone."""
-    scope = dict(request.scope)
-    return [
-        method
-        for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
-    ]
+    return described

@@ -1,4 +1,4 @@
-"""Whether the server lives, whether it takes requests, what it counts, and which models it has."""
+"""Health of the server: whether it lives and takes requests, what it counts, and which models it has."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ponder.serve.errors import shutting_down
+from ponder.serve.errors import ShuttingDown
 from ponder.serve.models import Served
 from ponder.serve.state import state_of
 
@@ -18,13 +18,13 @@ router = APIRouter()
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
-class Status(BaseModel):
+class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
 class ModelObject(BaseModel):
-    """`max_model_len` and `parent` as vLLM tells them: the window, null for a model behind another server; and of an
-    adapter the model under it."""
+    """`max_model_len` and `parent` are as in vLLM: the window, null for a model behind another server; and the model
+    under an adapter."""
 
     id: str
     object: Literal["model"] = "model"
@@ -40,24 +40,25 @@ class ModelList(BaseModel):
 
 
 @router.get("/health")
-async def health() -> Status:
+async def health() -> Health:
     """The process lives. Needs no key."""
-    return Status()
+    return Health()
 
 
 @router.get("/ready")
-async def ready(request: Request) -> Status:
+async def ready(request: Request) -> Health:
     """The server takes requests: 503 while it shuts down."""
     if not state_of(request).accepting:
-        raise shutting_down()
-    return Status()
+        raise ShuttingDown()
+    return Health()
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": TEXT}})
 async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
     state = state_of(request)
-    engines = {each.name: stats for each in state.models if (stats := await each.sampler.stats()) is not None}
+    found = {name: await sampler.stats() for name, sampler in state.models.samplers().items()}
+    engines = {name: stats for name, stats in found.items() if stats is not None}
     return Response(state.metrics.page(engines), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -78,6 +79,6 @@ def _model(served: Served) -> ModelObject:
         id=served.name,
         created=served.created,
         owned_by=served.owned_by,
-        max_model_len=served.sampler.capabilities.window,
+        max_model_len=served.capabilities.window,
         parent=served.parent,
     )

@@ -18,7 +18,7 @@ TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2,
 LABELS = ("model_name",)
 
 
-class Metrics:
+class ServerMetrics:
     """Counters of one server. No label holds anything that a request says."""
 
     def __init__(self, models: Models) -> None:
@@ -45,7 +45,7 @@ class Metrics:
             admission.observe = self._queue.labels(name).observe
 
     def finished(self, model: str, usage: Usage, reasons: list[str], seconds: float, first: float | None) -> None:
-        """One request that ended. seconds: it took; first: until its first token, where that is known."""
+        """Count one request that ended. seconds: it took; first: until its first token, where that is known."""
         self._prompt.labels(model).inc(usage.prompt_tokens)
         self._queries.labels(model).inc(usage.prompt_tokens)
         self._hits.labels(model).inc(usage.cached_tokens)
@@ -60,7 +60,7 @@ class Metrics:
                 self._between.labels(model).observe((seconds - first) / (usage.completion_tokens - 1))
 
     def left(self) -> None:
-        """A client that did not wait for its answer."""
+        """Count a client that did not wait for its answer."""
         self._left.inc()
 
     def page(self, engines: Mapping[str, EngineStats]) -> bytes:
@@ -76,7 +76,7 @@ class Metrics:
 
 
 class _Queues(Collector):
-    """What is read off the queues when somebody looks."""
+    """Read off the queues when the page is asked for."""
 
     def __init__(self, models: Models) -> None:
         self._models = models

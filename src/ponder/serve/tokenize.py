@@ -1,5 +1,4 @@
-"""`/v1/tokenize` and `/v1/detokenize`, in vLLM's shape and under its paths too: what a prompt comes to, before it is
-asked."""
+"""`/v1/tokenize` and `/v1/detokenize`, in vLLM's shape and under its paths too: the ids of a prompt."""
 
 from __future__ import annotations
 
@@ -10,13 +9,15 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request as HttpRequest
 
 from ponder.dialogue import Start
+from ponder.dialogue.format import Format
 from ponder.engine.requests import check_ids
-from ponder.sampler.local import LocalSampler
-from ponder.serve.bounds import MOST_VALUES, LongText, Name
-from ponder.serve.chat.read import read_messages
-from ponder.serve.chat.schema import AnyMessage, Efforts, Strict, TokenId
-from ponder.serve.errors import ApiError, unsupported
-from ponder.serve.state import State, state_of
+from ponder.serve.chat.convert import read_chat_messages
+from ponder.serve.chat.wire import ChatMessage
+from ponder.serve.common.wire import MOST_VALUES, Efforts, LongText, Name, Strict, TokenId
+from ponder.serve.errors import BadRequest, Unsupported
+from ponder.serve.models import Served
+from ponder.serve.state import ServerState, state_of
+from ponder.tokenizer import Tokenizer
 
 router = APIRouter()
 
@@ -27,7 +28,7 @@ class TokenizeRequest(Strict):
 
     model: Name | None = None
     prompt: LongText | None = None
-    messages: Annotated[list[AnyMessage], Field(min_length=1, max_length=4096, fail_fast=True)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096, fail_fast=True)] | None = None
     reasoning_effort: Efforts | None = None
     add_generation_prompt: bool = True
     add_special_tokens: bool = False
@@ -46,7 +47,7 @@ class DetokenizeRequest(Strict):
     tokens: Annotated[list[TokenId], Field(max_length=MOST_VALUES, fail_fast=True)]
 
 
-class Text(BaseModel):
+class Detokenized(BaseModel):
     prompt: str
 
 
@@ -54,39 +55,45 @@ class Text(BaseModel):
 @router.post("/tokenize", include_in_schema=False)
 def tokenize(body: TokenizeRequest, http: HttpRequest) -> Tokens:
     """The ids of a text or of a conversation."""
-    sampler = _local(state_of(http), body.model)
+    served = _served(state_of(http), body.model)
+    tokenizer, format = _tokens_of(served)
     if (body.prompt is None) == (body.messages is None):
-        raise ApiError(400, "give either prompt or messages", param="prompt")
+        raise BadRequest("give either prompt or messages", param="prompt")
     if body.add_special_tokens:
-        raise unsupported("add_special_tokens", "a text is encoded as it is; messages bring their own")
+        raise Unsupported("add_special_tokens", "a text is encoded as it is; messages bring their own")
     if body.prompt is not None:
-        ids = sampler.tokenizer.encode(body.prompt)
+        ids = tokenizer.encode(body.prompt)
     else:
-        ids = list(sampler.format.render(read_messages(body.messages or ()), start=_start(body, sampler)).ids)
-    names = [sampler.tokenizer.decode([id]) for id in ids] if body.return_token_strs else None
-    return Tokens(count=len(ids), max_model_len=sampler.engine.window, tokens=ids, token_strs=names)
+        ids = list(format.render(read_chat_messages(body.messages or ()), start=_start(body, format)).ids)
+    names = [tokenizer.decode([id]) for id in ids] if body.return_token_strs else None
+    return Tokens(count=len(ids), max_model_len=served.capabilities.window or 0, tokens=ids, token_strs=names)
 
 
 @router.post("/v1/detokenize")
 @router.post("/detokenize", include_in_schema=False)
-def detokenize(body: DetokenizeRequest, http: HttpRequest) -> Text:
+def detokenize(body: DetokenizeRequest, http: HttpRequest) -> Detokenized:
     """The text of ids; control tokens are spelled by their names."""
-    sampler = _local(state_of(http), body.model)
-    check_ids(body.tokens, sampler.tokenizer.vocab_size, "tokens")
-    return Text(prompt=sampler.tokenizer.decode(body.tokens))
+    tokenizer, _ = _tokens_of(_served(state_of(http), body.model))
+    check_ids(body.tokens, tokenizer.vocab_size, "tokens")
+    return Detokenized(prompt=tokenizer.decode(body.tokens))
 
 
-def _start(body: TokenizeRequest, sampler: LocalSampler) -> Start:
+def _start(body: TokenizeRequest, format: Format) -> Start:
     if not body.add_generation_prompt:
         return Start.NONE
-    thinks = body.reasoning_effort != "none" and sampler.format.phase_tokens.think_close is not None
+    thinks = body.reasoning_effort != "none" and format.phase_tokens.think_close is not None
     return Start.THINK if thinks else Start.DIRECT
 
 
-def _local(state: State, model: str | None) -> LocalSampler:
+def _served(state: ServerState, model: str | None) -> Served:
     if model is None and len(names := [each.name for each in state.models]) != 1:
-        raise ApiError(400, f"model: name the one you mean: {', '.join(names)}", param="model")
-    served = state.models.get(model) if model is not None else next(iter(state.models))
-    if served.local is None:
-        raise unsupported("model", f"{served.name!r} is behind another server, which has its tokens")
-    return served.local
+        raise BadRequest(f"model: name the one you mean: {', '.join(names)}", param="model")
+    return state.models.get(model) if model is not None else next(iter(state.models))
+
+
+def _tokens_of(served: Served) -> tuple[Tokenizer, Format]:
+    """Raises Unsupported for a model whose tokens are not here."""
+    tokenizer, format = served.capabilities.tokenizer, served.capabilities.format
+    if tokenizer is None or format is None:
+        raise Unsupported("model", f"{served.name!r} is behind another server, which has its tokens")
+    return tokenizer, format

@@ -1,1 +1,1 @@
-"""`/v1/chat/completions`: its request (schema, read), its answers (write), its route."""
+"""`/v1/chat/completions`: its objects (wire), their conversion (convert), its route (routes)."""

@@ -3,85 +3,73 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from ponder.dialogue import Message
-from ponder.sampler.local import LocalSampler
-from ponder.sampler.protocol import CallDelta, Completion, Delta, Done
-from ponder.serve.chat.write import usage
-from ponder.serve.completions.answer import ANSWERS
-from ponder.serve.completions.read import Prompt, read_prompts
-from ponder.serve.completions.schema import CompletionRequest
-from ponder.serve.completions.write import Scores, Writer
+from ponder.sampler.delivery import gathered
+from ponder.sampler.protocol import Completion, Delivery, Delta, Done, Streamed
+from ponder.serve.answering import Ended, Pieces, ServedAsk, Tally, admitted, completions_of, run_pieces, served_ask
+from ponder.serve.completions.convert import Scores, TextPrompt, TextWriter, read_prompts
+from ponder.serve.completions.wire import TEXT_ANSWERS, CompletionRequest
+from ponder.serve.http.streams import Events, EventStreamResponse, answered, event
 from ponder.serve.models import Models, Served
-from ponder.serve.state import owner_of, state_of
-from ponder.serve.streaming import Events, EventStream, answered, coalesced, event
-from ponder.serve.tally import Tally
-from ponder.serve.work import begun
-from ponder.types import StopReason, Usage
+from ponder.serve.state import ServerState, owner_of, state_of, tally_of
+from ponder.think.strategy import Demand
+from ponder.types import Phase, StopReason, Usage
 
 router = APIRouter()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """Prompts to go on from, for one owner."""
+class TextTask:
+    """Prompts to go on from, for one owner. asks: of each prompt; None: nothing is sampled after it."""
 
     models: Models
     served: Served
     owner: str
-    prompts: list[Prompt]
+    prompts: list[TextPrompt]
+    asks: list[ServedAsk | None]
     n: int
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def sampler(self) -> LocalSampler:
-        return cast(LocalSampler, self.served.local)
 
     @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[None]:
+    async def admitted(self) -> AsyncIterator[Ended]:
         """One place for all of it."""
-        admission = self.models.admissions[self.served.name]
-        async with admission.admit(self.owner, self.prompt_tokens, len(self.prompts) * self.n, self.deadline):
-            yield
+        asks = [ask for ask in self.asks if ask is not None]
+        at_once = sum(ask.demand.at_once for ask in asks) or len(self.prompts) * self.n
+        demand = Demand(at_once, sum(ask.demand.in_all for ask in asks))
+        deadline = asks[0].ask.deadline if asks else None
+        async with admitted(self.models, self.served, self.owner, demand, self._count, deadline) as ended:
+            yield ended
 
-    @property
-    def deadline(self) -> float | None:
-        """On the clock of `time.monotonic`: all prompts have the same."""
-        request = self.prompts[0].request
-        return None if request is None or request.seconds is None else self.began + request.seconds
-
-    async def prompt_tokens(self) -> int:
+    async def _count(self) -> int:
         return sum(len(prompt.ids) for prompt in self.prompts)
 
 
-@router.post("/v1/completions", response_model=None, responses=ANSWERS)
+@router.post("/v1/completions", response_model=None, responses=TEXT_ANSWERS)
 async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
     """Continuations of one or several prompts, whole or, with `stream`, as they come."""
     state, owner = state_of(http), owner_of(http)
-    served = state.models.get(body.model)
-    prompts = await asyncio.to_thread(read_prompts, body, served, state.settings, owner)
-    work = Work(models=state.models, served=served, owner=owner, prompts=prompts, n=body.n)
-    writer, tally = Writer(body, served, work.sampler.tokenizer), Tally(http, state, served.name)
+    task = await asyncio.to_thread(_read, body, state, owner)
+    writer, tally = TextWriter(body, task.served), tally_of(http, task.served)
     if body.stream:
-        return EventStream(_chunks(work, writer, tally, body.include_usage, state.settings.coalesce / 1000))
+        items = _items(task, writer, state.settings.coalesce / 1000)
+        return EventStreamResponse(_chunks(items, writer, tally, include_usage=body.include_usage))
 
     async def whole() -> Response:
-        async with work.admitted():
-            results = await _each(work)
+        async with task.admitted() as ended:
+            results = await _each(task, ended)
         done = [completion for _, completions in results for completion in completions]
         tally.end(done)
         choices = [
-            writer.choice(number * body.n + index, prompt, completion, scores)
-            for number, (prompt, (scores, completions)) in enumerate(zip(prompts, results, strict=True))
+            writer.choice(number * task.n + index, prompt, completion, scores)
+            for number, (prompt, (scores, completions)) in enumerate(zip(task.prompts, results, strict=True))
             for index, completion in enumerate(completions)
         ]
         return JSONResponse(writer.whole(choices, done))
@@ -89,101 +77,135 @@ async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
     return await answered(http, whole())
 
 
-async def _each(work: Work) -> list[tuple[Scores | None, list[Completion]]]:
+def _read(body: CompletionRequest, state: ServerState, owner: str) -> TextTask:
+    served = state.models.get(body.model)
+    prompts = read_prompts(body, served, state.settings, owner)
+    asks = [None if prompt.ask is None else served_ask(prompt.ask, served, owner, state.settings) for prompt in prompts]
+    return TextTask(models=state.models, served=served, owner=owner, prompts=prompts, asks=asks, n=body.n)
+
+
+async def _each(task: TextTask, ended: Ended) -> list[tuple[Scores | None, list[Completion]]]:
     """Every prompt's scores and completions. Where one fails, the others are given up."""
+
+    async def one(prompt: TextPrompt, ask: ServedAsk | None) -> tuple[Scores | None, list[Completion]]:
+        scores = await _scores(task, prompt)
+        if ask is None:
+            return scores, _nothing(task, prompt)
+        return scores, await completions_of(run_pieces(ask, Delivery(deltas=False, ended=ended)))
+
     async with _failing_as_one(), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(_one(work, prompt)) for prompt in work.prompts]
-    return [task.result() for task in tasks]
+        tasks = [group.create_task(one(*each)) for each in zip(task.prompts, task.asks, strict=True)]
+    return [each.result() for each in tasks]
 
 
-async def _one(work: Work, prompt: Prompt) -> tuple[Scores | None, list[Completion]]:
-    scores = await _scores(work, prompt)
-    if prompt.request is None:
-        return scores, _nothing(work, prompt)
-    return scores, await work.sampler.sample(begun(prompt.request, work.began))
+async def _scores(task: TextTask, prompt: TextPrompt) -> Scores | None:
+    return None if prompt.top is None else await task.served.sampler.score(prompt.ids, prompt.top)
 
 
-async def _scores(work: Work, prompt: Prompt) -> Scores | None:
-    return None if prompt.top is None else await work.sampler.score(prompt.ids, prompt.top)
-
-
-def _nothing(work: Work, prompt: Prompt) -> list[Completion]:
-    """What no tokens at all come to."""
-    bills = [Usage(prompt_tokens=len(prompt.ids))] + [Usage()] * (work.n - 1)
+def _nothing(task: TextTask, prompt: TextPrompt) -> list[Completion]:
+    """The completions of no tokens at all."""
+    bills = [Usage(prompt_tokens=len(prompt.ids))] + [Usage()] * (task.n - 1)
     return [Completion(message=Message.assistant(""), stop_reason=StopReason.LENGTH, usage=bill) for bill in bills]
 
 
-# Streamed ------------------------------------------------------------------------------------------------------------
-
-Item = tuple[int, Prompt, Scores | None, Delta | Done | None]  # None: the prompt itself
+# Streamed -------------------------------------------------------------------------------------------------------------
 
 
-async def _chunks(work: Work, writer: Writer, tally: Tally, include_usage: bool, seconds: float) -> Events:
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A piece of choice `index`."""
+
+    index: int
+    prompt: TextPrompt
+    scores: Scores | None
+    piece: Streamed
+
+
+_Items = AsyncGenerator[_Item, None]
+
+
+async def _chunks(items: _Items, writer: TextWriter, tally: Tally, *, include_usage: bool) -> Events:
     """Pieces of text, each choice's end, the bill, and [DONE]."""
     done: list[Completion] = []
-    more = {"usage": None} if include_usage else {}
-    async with aclosing(coalesced(_items(work), seconds, lambda item: isinstance(item[3], Done))) as batches:
-        async for batch in batches:
+    async with aclosing(items):
+        async for item in items:
             tally.first_token()
-            texts: dict[int, str] = {}
-            choices = []
-            for index, prompt, scores, item in batch:
-                if isinstance(item, Done):
-                    done.append(item.completion)
-                    if texts.get(index):
-                        choices.append(writer.piece(index, texts.pop(index)))
-                    choices.append(writer.ending(index, prompt, item.completion, scores))
-                else:
-                    text = writer.echoed(prompt) if item is None else item.text
-                    texts[index] = texts.get(index, "") + text
-            choices += [writer.piece(index, text) for index, text in texts.items() if text]
-            for choice in choices:
-                yield event(writer.chunk([choice], **more))
+            if isinstance(item.piece, Done):
+                done.append(item.piece.completion)
+                yield event(writer.chunk([writer.ending(item.index, item.prompt, item.piece.completion, item.scores)]))
+            elif isinstance(item.piece, Delta) and item.piece.text:  # without tools no call can begin
+                yield event(writer.chunk([writer.piece(item.index, item.piece.text)]))
     tally.end(done)
     if include_usage:
-        yield event(writer.chunk([], usage=usage(sum((each.usage for each in done), Usage()))))
+        yield event(writer.bill(done))
     yield b"data: [DONE]\n\n"
 
 
-async def _items(work: Work) -> AsyncGenerator[Item, None]:
+async def _items(task: TextTask, writer: TextWriter, gather: float) -> _Items:
     """What the prompts' streams give, as it comes."""
-    inbox: asyncio.Queue[Item | None] = asyncio.Queue()
+    async with task.admitted() as ended:
+        streams = [_follow(task, number, writer, gather, ended) for number in range(len(task.prompts))]
+        async with aclosing(_merged(streams)) as items:
+            async for item in items:
+                yield item
 
-    async def feed(number: int, prompt: Prompt) -> None:
-        scores, first = await _scores(work, prompt), number * work.n
-        for index in range(first, first + work.n):
-            inbox.put_nowait((index, prompt, scores, None))
-        if prompt.request is None:
-            for index, completion in enumerate(_nothing(work, prompt)):
-                inbox.put_nowait((first + index, prompt, scores, Done(index, completion)))
+
+async def _follow(task: TextTask, number: int, writer: TextWriter, gather: float, ended: Ended) -> _Items:
+    """The pieces of prompt `number`. An echo is the first of them, so then they are gathered here."""
+    prompt, ask = task.prompts[number], task.asks[number]
+    scores, echo = await _scores(task, prompt), writer.echoed(prompt)
+    delivery = Delivery(gather=0.0 if echo else gather, ended=ended)
+
+    async def echoed() -> Pieces:
+        for index in range(task.n if echo else 0):
+            yield Delta(index, Phase.ANSWER, echo)
+        if ask is None:
+            for index, completion in enumerate(_nothing(task, prompt)):
+                yield Done(index, completion)
             return
-        request = begun(prompt.request, work.began)
-        async with aclosing(work.sampler.stream(request)) as stream:
-            async for item in stream:
-                assert not isinstance(item, CallDelta)  # ToolChoice.NONE: no call can begin
-                inbox.put_nowait((first + item.index, prompt, scores, item))
+        async with aclosing(run_pieces(ask, delivery)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async with aclosing(gathered(echoed(), gather if echo else 0.0)) as pieces:
+        async for piece in pieces:
+            yield _Item(number * task.n + piece.index, prompt, scores, piece)
+
+
+async def _merged(streams: Sequence[_Items]) -> _Items:
+    """Several streams as one. Where one fails, the others are given up."""
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as items:
+            async for item in items:
+                yield item
+        return
+    queue: asyncio.Queue[_Item | None] = asyncio.Queue()
+
+    async def feed(stream: _Items) -> None:
+        async with aclosing(stream) as items:
+            async for item in items:
+                queue.put_nowait(item)
 
     async def feed_all() -> None:
         try:
             async with _failing_as_one(), asyncio.TaskGroup() as group:
-                for number, prompt in enumerate(work.prompts):
-                    group.create_task(feed(number, prompt))
+                for stream in streams:
+                    group.create_task(feed(stream))
         finally:
-            inbox.put_nowait(None)
+            queue.put_nowait(None)
 
-    async with work.admitted():
-        feeding = asyncio.ensure_future(feed_all())
-        try:
-            while (item := await inbox.get()) is not None:
-                yield item
-            await feeding
-        finally:
-            feeding.cancel()
-            await asyncio.wait([feeding])
+    feeding = asyncio.ensure_future(feed_all())
+    try:
+        while (taken := await queue.get()) is not None:
+            yield taken
+        await feeding
+    finally:
+        feeding.cancel()
+        await asyncio.wait([feeding])
 
 
 @asynccontextmanager
-async def _failing_as_one() -> AsyncIterator[None]:
+async def _failing_as_one() -> AsyncIterator[Any]:
     """The first error of a group, by itself."""
     try:
         yield

@@ -1,1 +1,2 @@
-"""`/v1/responses`: what is asked (schema, items, context), what is answered (items, events, body), and its routes."""
+"""`/v1/responses` and `/v1/conversations`: objects (wire), conversion (convert, items, events), routes, and the service
+that makes and keeps responses (service, turn, jobs, seal)."""

@@ -11,18 +11,18 @@ it is done when the answer, or a call, begins. https://platform.openai.com/docs/
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ponder.sampler.protocol import CallDelta, Delta
-from ponder.serve.chat.write import spelled
-from ponder.serve.responses.items import Dress, call_id, item_id, output_text, reasoning_text
-from ponder.serve.store import Event, Item
+from ponder.serve.common.convert import token_logprob
+from ponder.serve.responses.items import View, call_id, item_id, output_text, reasoning_text
+from ponder.serve.responses.wire import CallItem, MessageItem, OutputItem, ReasoningItem
+from ponder.serve.store import StoredEvent, StoredItem
 from ponder.types import Phase
 
-Wire = dict[str, Any]
-Piece = Delta | CallDelta
+TextOrCall = Delta | CallDelta
 
 
 @dataclass(slots=True)
@@ -38,184 +38,160 @@ class _Sent:
 
 @dataclass(slots=True)
 class EventWriter:
-    """Follows one response. number: of the next event; a response that is taken up again goes on where it was."""
+    """Follows one response. number: of the next event; a response that is run again goes on where it was."""
 
     response_id: str
-    dress: Dress
+    view: View
     number: int = 0
     _sent: dict[str, _Sent] = field(default_factory=dict)
 
     @classmethod
     def at(cls, number: int) -> EventWriter:
-        """For states of the whole response alone."""
-        return cls("", Dress("", ""), number)
+        """A writer for states of the whole response alone."""
+        return cls("", View("", ""), number)
 
-    def state(self, name: str, response: Mapping[str, Any]) -> Event:
+    def state(self, name: str, response: Mapping[str, Any]) -> StoredEvent:
         """`response.created`, `.in_progress`, `.completed` and the like, with the whole response."""
         return self._event(f"response.{name}", response=response)
 
-    def pieces(self, pieces: Iterable[Piece]) -> Iterator[Event]:
-        """What a batch of pieces lets out, neighbours of one phase, or of one call, joined."""
-        for piece in _joined(pieces):
-            match piece:
-                case CallDelta():
-                    yield from self._call(piece)
-                case Delta(phase=Phase.THINK):
-                    yield from self._think(piece.text)
-                case Delta(phase=Phase.ANSWER):
-                    yield from self._say(piece)
+    def piece(self, piece: TextOrCall) -> Iterator[StoredEvent]:
+        """The events of a piece of the stream."""
+        match piece:
+            case CallDelta():
+                yield from self._call(piece)
+            case Delta(phase=Phase.THINK):
+                yield from self._think(piece.text)
+            case Delta(phase=Phase.ANSWER):
+                yield from self._say(piece)
 
-    def placed(self, items: Sequence[Item]) -> list[Item]:
+    def placed(self, items: Sequence[StoredItem]) -> list[StoredItem]:
         """The finished items under the ids and in the order in which they were added, or will be."""
         keys = list(_keys(items))
         order = [key for key in self._sent if key in keys] + [key for key in keys if key not in self._sent]
         found = dict(zip(keys, items, strict=True))
         return [_renamed(found[key], self.response_id, place) for place, key in enumerate(order)]
 
-    def items(self, bodies: Sequence[Wire]) -> Iterator[Event]:
-        """The end of the output, given its items as they are shown: what was not sent yet, and every item done."""
+    def items(self, bodies: Sequence[OutputItem]) -> Iterator[StoredEvent]:
+        """The end of the output, given its items as they are shown: what was not sent yet, then every item done."""
         for key, body in zip(_keys(bodies), bodies, strict=True):
             sent = self._sent.get(key)
             if sent is None:
-                sent = yield from self._add(key, body)
+                call = (body["call_id"], body["name"]) if body["type"] == "function_call" else None
+                sent = yield from self._add(key, body["type"], call)
             if sent.done:
                 continue
-            match sent.kind:
-                case "reasoning":
-                    yield from self._end_reasoning(sent, body)
-                case "message":
-                    yield from self._end_message(sent, body)
-                case _:
-                    yield from self._end_call(sent, body)
+            if body["type"] == "reasoning":
+                yield from self._end_reasoning(sent, body)
+            elif body["type"] == "message":
+                yield from self._end_message(sent, body)
+            else:
+                yield from self._end_call(sent, body)
             yield self._done(sent, body)
 
-    def _think(self, text: str) -> Iterator[Event]:
+    def _think(self, text: str) -> Iterator[StoredEvent]:
         sent = self._sent.get("reasoning")
         if sent is None:
             if not text.strip():
-                return  # white space about nothing
-            sent = yield from self._add("reasoning", {"type": "reasoning"})
-        if self.dress.shows_reasoning:
+                return  # white space alone is not a thought
+            sent = yield from self._add("reasoning", "reasoning")
+        if self.view.shows_reasoning:
             sent.text += text
             yield self._of("response.reasoning_text.delta", sent, content_index=0, delta=text)
 
-    def _say(self, piece: Delta) -> Iterator[Event]:
+    def _say(self, piece: Delta) -> Iterator[StoredEvent]:
         sent = self._sent.get("message")
         if sent is None:
             yield from self._end_hidden_thought()
-            sent = yield from self._add("message", {"type": "message"})
+            sent = yield from self._add("message", "message")
         sent.text += piece.text
-        tokenizer = self.dress.tokenizer
-        logprobs = [] if tokenizer is None else [spelled(token, tokenizer) for token in piece.tokens]
+        tokenizer = self.view.tokenizer
+        logprobs = [] if tokenizer is None else [token_logprob(token, tokenizer) for token in piece.tokens]
         yield self._of("response.output_text.delta", sent, content_index=0, delta=piece.text, logprobs=logprobs)
 
-    def _call(self, piece: CallDelta) -> Iterator[Event]:
+    def _call(self, piece: CallDelta) -> Iterator[StoredEvent]:
         sent = self._sent.get(f"call {piece.call}")
         if sent is None:
             yield from self._end_hidden_thought()
-            names = {"name": piece.name or "", "call_id": piece.id or call_id(self.response_id, piece.call)}
-            sent = yield from self._add(f"call {piece.call}", {"type": "function_call", **names})
+            call = (piece.id or call_id(self.response_id, piece.call), piece.name or "")
+            sent = yield from self._add(f"call {piece.call}", "function_call", call)
         if piece.arguments:
             sent.text += piece.arguments
             yield self._of("response.function_call_arguments.delta", sent, delta=piece.arguments)
 
-    def _end_hidden_thought(self) -> Iterator[Event]:
+    def _end_hidden_thought(self) -> Iterator[StoredEvent]:
         thought = self._sent.get("reasoning")
-        if thought is not None and not thought.done and self.dress.plain:
-            yield self._done(thought, {"id": thought.id, "type": "reasoning", "summary": [], "status": "completed"})
+        if thought is not None and not thought.done and self.view.plain:
+            item: ReasoningItem = {"id": thought.id, "type": "reasoning", "summary": [], "status": "completed"}
+            yield self._done(thought, item)
 
-    def _end_reasoning(self, sent: _Sent, body: Wire) -> Iterator[Event]:
+    def _end_reasoning(self, sent: _Sent, body: ReasoningItem) -> Iterator[StoredEvent]:
         for part in body.get("content", ()):
             if owed := part["text"][len(sent.text) :]:
                 yield self._of("response.reasoning_text.delta", sent, content_index=0, delta=owed)
             yield self._of("response.reasoning_text.done", sent, content_index=0, text=part["text"])
             yield self._of("response.content_part.done", sent, content_index=0, part=part)
 
-    def _end_message(self, sent: _Sent, body: Wire) -> Iterator[Event]:
-        part = body["content"][0]
-        if owed := part["text"][len(sent.text) :]:
-            yield self._of("response.output_text.delta", sent, content_index=0, delta=owed, logprobs=[])
-        told = {"text": part["text"], "logprobs": part["logprobs"]}
-        yield self._of("response.output_text.done", sent, content_index=0, **told)
-        yield self._of("response.content_part.done", sent, content_index=0, part=part)
+    def _end_message(self, sent: _Sent, body: MessageItem) -> Iterator[StoredEvent]:
+        for part in body["content"]:
+            assert part["type"] == "output_text"
+            if owed := part["text"][len(sent.text) :]:
+                yield self._of("response.output_text.delta", sent, content_index=0, delta=owed, logprobs=[])
+            said = {"text": part["text"], "logprobs": part["logprobs"]}
+            yield self._of("response.output_text.done", sent, content_index=0, **said)
+            yield self._of("response.content_part.done", sent, content_index=0, part=part)
 
-    def _end_call(self, sent: _Sent, body: Wire) -> Iterator[Event]:
+    def _end_call(self, sent: _Sent, body: CallItem) -> Iterator[StoredEvent]:
         if owed := body["arguments"][len(sent.text) :]:
             yield self._of("response.function_call_arguments.delta", sent, delta=owed)
         yield self._of("response.function_call_arguments.done", sent, arguments=body["arguments"])
 
     # ----------------------------------------------------------------------------------------------------------------
 
-    def _add(self, key: str, body: Wire) -> Generator[Event, None, _Sent]:
-        """A generator whose value is the item that it adds. body: of what it will be, its type and its names."""
-        kind, index = body["type"], len(self._sent)
+    def _add(self, key: str, kind: str, call: tuple[str, str] | None = None) -> Generator[StoredEvent, None, _Sent]:
+        """A generator whose value is the item that it adds. call: the id and the name of a call."""
+        index = len(self._sent)
         sent = self._sent[key] = _Sent(kind, item_id(kind, self.response_id, index), index)
-        begun: Wire = {"id": sent.id, "type": kind, "status": "in_progress"}
-        match kind:
-            case "reasoning":
-                begun |= {"summary": []}
-            case "message":
-                begun |= {"role": "assistant", "content": []}
-            case _:
-                begun |= {"call_id": body["call_id"], "name": body["name"], "arguments": ""}
+        begun: dict[str, Any] = {"id": sent.id, "type": kind, "status": "in_progress"}
+        if call is not None:
+            begun |= {"call_id": call[0], "name": call[1], "arguments": ""}
+        elif kind == "message":
+            begun |= {"role": "assistant", "content": []}
+        else:
+            begun |= {"summary": []}
         yield self._event("response.output_item.added", output_index=index, item=begun)
         if kind == "message":
             yield self._of("response.content_part.added", sent, content_index=0, part=output_text(""))
-        elif kind == "reasoning" and self.dress.shows_reasoning:
+        elif kind == "reasoning" and self.view.shows_reasoning:
             yield self._of("response.content_part.added", sent, content_index=0, part=reasoning_text(""))
         return sent
 
-    def _done(self, sent: _Sent, body: Wire) -> Event:
+    def _done(self, sent: _Sent, body: OutputItem) -> StoredEvent:
         sent.done = True
         return self._event("response.output_item.done", output_index=sent.index, item=body)
 
-    def _of(self, type: str, sent: _Sent, **more: Any) -> Event:
+    def _of(self, type: str, sent: _Sent, **more: Any) -> StoredEvent:
         return self._event(type, item_id=sent.id, output_index=sent.index, **more)
 
-    def _event(self, type: str, **more: Any) -> Event:
+    def _event(self, type: str, **more: Any) -> StoredEvent:
         number, self.number = self.number, self.number + 1
-        told = {"type": type, "sequence_number": number, **more}
-        return Event(number, type, json.dumps(told, separators=(",", ":")))
+        data = {"type": type, "sequence_number": number, **more}
+        return StoredEvent(number, type, json.dumps(data, separators=(",", ":")))
 
 
-def _keys(items: Sequence[Item] | Sequence[Wire]) -> Iterator[str]:
-    """What tells the items of one response apart: there is at most one of a kind, but for calls."""
+def _keys(items: Sequence[StoredItem] | Sequence[OutputItem]) -> Iterator[str]:
+    """Keys of the items of one response: there is at most one of a kind, except for calls."""
     calls = 0
     for item in items:
-        kind = item.body["type"] if isinstance(item, Item) else item["type"]
+        kind = item.body["type"] if isinstance(item, StoredItem) else item["type"]
         calls += kind == "function_call"
         yield kind if kind != "function_call" else f"call {calls - 1}"
 
 
-def _renamed(item: Item, response_id: str, place: int) -> Item:
+def _renamed(item: StoredItem, response_id: str, place: int) -> StoredItem:
     id = item_id(item.body["type"], response_id, place)
-    return Item(id, {**item.body, "id": id}, item.hidden)
+    return StoredItem(id, {**item.body, "id": id}, item.hidden)
 
 
-def frame(event: Event) -> bytes:
+def frame(event: StoredEvent) -> bytes:
     """The event on the wire: the same bytes each time it is sent."""
     return f"event: {event.type}\ndata: {event.data}\n\n".encode()
-
-
-def _joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    held: list[Piece] = []
-    for piece in pieces:
-        if held and _source(held[0]) != _source(piece):
-            yield _together(held)
-            held = []
-        held.append(piece)
-    if held:
-        yield _together(held)
-
-
-def _source(piece: Piece) -> Phase | int:
-    return piece.call if isinstance(piece, CallDelta) else piece.phase
-
-
-def _together(pieces: Sequence[Piece]) -> Piece:
-    first = pieces[0]
-    if isinstance(first, CallDelta):
-        return replace(first, arguments="".join(piece.arguments for piece in pieces if isinstance(piece, CallDelta)))
-    deltas = [piece for piece in pieces if isinstance(piece, Delta)]
-    tokens = tuple(token for delta in deltas for token in delta.tokens)
-    return replace(first, text="".join(delta.text for delta in deltas), tokens=tokens)

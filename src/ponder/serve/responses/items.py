@@ -1,30 +1,44 @@
-"""What the model said as items of a response, and what clients send as items of a request."""
+"""Items of requests and answers, and the conversation that they are: parsed from clients, made from what a model said,
+shown to clients, and read as the messages that the next model call is given."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-from ponder.dialogue.messages import Message, Part, Reasoning, Text, ToolCall
+from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, ToolCall, ToolResult
 from ponder.sampler.protocol import Completion
+from ponder.serve.common.wire import TokenLogprob
+from ponder.serve.errors import BadRequest
 from ponder.serve.models import Served
-from ponder.serve.responses.parts import vocabulary, write_parts
-from ponder.serve.responses.schema import (
-    AssistantSaid,
-    FunctionCallItem,
-    FunctionCallOutput,
-    Instruction,
+from ponder.serve.responses.seal import Foreign, Sealer
+from ponder.serve.responses.wire import (
+    AnyItem,
+    CallItem,
+    CallOutputItem,
+    GivenItem,
+    InputText,
+    ItemStatus,
+    OutputItem,
+    OutputText,
     ReasoningItem,
+    ReasoningText,
+    RemovedReasoning,
     ResponseRequest,
 )
-from ponder.serve.responses.seal import Sealer
-from ponder.serve.store import Item
+from ponder.serve.store import StoredItem
 from ponder.tokenizer import Tokenizer
 from ponder.types import StopReason
 
-ENDED_EARLY = (StopReason.LENGTH, StopReason.DEADLINE, StopReason.ABORTED)
+ENDED_EARLY = (StopReason.LENGTH, StopReason.DEADLINE, StopReason.ABORTED, StopReason.FILTERED)
+INSTRUCTING = (Role.SYSTEM, Role.DEVELOPER)
 PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
+
+_VOCABULARIES: WeakKeyDictionary[Tokenizer, str] = WeakKeyDictionary()
 
 
 def item_id(kind: str, response_id: str, place: int, *, given: bool = False) -> str:
@@ -34,55 +48,124 @@ def item_id(kind: str, response_id: str, place: int, *, given: bool = False) -> 
 
 
 def response_of(id: str) -> str | None:
-    """The response in whose output the item `id` came; None: it is none of ours."""
+    """The response whose output holds the item `id`; None: the item is not from this server."""
     number, mark, place = id.partition("_")[2].rpartition("_")
     return f"resp_{number}" if mark and place.isdigit() else None
 
 
-# Out ------------------------------------------------------------------------------------------------------------------
+def call_id(response_id: str, number: int) -> str:
+    """The handle of call `number` of a response, where the sampler gave none."""
+    return f"call_{response_id.partition('_')[2]}_{number}"
 
 
-def output_items(completion: Completion, response_id: str, served: Served, logprobs: Sequence[Any] = ()) -> list[Item]:
-    """A reasoning item where anything was thought, a message where anything was said, and the calls, in this order.
+# What a client sent ---------------------------------------------------------------------------------------------------
 
-    Hidden are the parts themselves, with their ids, the model and its vocabulary: what the next turn is rendered from.
+
+def input_items(request: ResponseRequest, response_id: str) -> list[StoredItem]:
+    """The items of a request, with ids. They are kept and listed so."""
+    if request.input is None:
+        return []
+    if isinstance(request.input, str):
+        return [given_item({"role": "user", "content": request.input}, response_id, 0)]
+    return [given_item(item, response_id, place) for place, item in enumerate(request.input)]
+
+
+def given_item(item: GivenItem, owner_id: str, place: int) -> StoredItem:
+    """An item that a client sent, with its id, or one made from that of the object it is sent to."""
+    kind = item.get("type", "message")
+    id, status = item.get("id") or item_id(kind, owner_id, place, given=True), item.get("status") or "completed"
+    fields = cast(Mapping[str, Any], item)  # those of its kind, which the request's model has checked
+    body: AnyItem
+    match kind:
+        case "message":
+            body = {"id": id, "type": "message", "role": fields["role"], "content": _content(fields), "status": status}
+        case "reasoning":
+            shown = {name: fields[name] for name in ("content", "encrypted_content") if fields.get(name) is not None}
+            summary = fields.get("summary", [])
+            body = cast(ReasoningItem, {"id": id, "type": kind, "summary": summary, **shown, "status": status})
+        case "function_call":
+            said = {name: fields[name] for name in ("call_id", "name", "arguments")}
+            body = cast(CallItem, {"id": id, "type": kind, **said, "status": status})
+        case _:
+            said = {name: fields[name] for name in ("call_id", "output")}
+            body = cast(CallOutputItem, {"id": id, "type": kind, **said, "status": status})
+    return StoredItem(id, body)
+
+
+def _content(message: Mapping[str, Any]) -> list[InputText | OutputText]:
+    texts = _texts(message["content"])
+    if message["role"] == "assistant":
+        return [output_text(text) for text in texts]
+    return [{"type": "input_text", "text": text} for text in texts]
+
+
+def _texts(content: str | Sequence[Mapping[str, Any]]) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content]
+
+
+# What a model said ----------------------------------------------------------------------------------------------------
+
+
+def output_items(
+    completion: Completion, response_id: str, served: Served, logprobs: Sequence[TokenLogprob] = ()
+) -> list[StoredItem]:
+    """A reasoning item if anything was thought, a message if anything was said, and the calls, in this order.
+
+    Hidden are the parts themselves, with their ids, the model and its vocabulary: the next turn is rendered from them.
     """
-    parts = with_call_ids(completion.message, response_id).parts
+    parts = _with_call_ids(completion.message, response_id).parts
     early = completion.stop_reason in ENDED_EARLY
     calls = [part for part in parts if isinstance(part, ToolCall)]
     texts = [part for part in parts if isinstance(part, Text)]
     thoughts = [part for part in parts if isinstance(part, Reasoning)]
     spoken = completion.text or not (calls or early)
-    items: list[Item] = []
+    items: list[StoredItem] = []
 
-    def add(kind: str, body: dict[str, Any], hidden: Sequence[Part]) -> None:
-        id = item_id(kind, response_id, len(items))
-        told = {"model": served.name, "vocabulary": vocabulary(served), "parts": write_parts(hidden)}
-        items.append(Item(id, {"id": id, "type": kind, **body}, told))
+    def id_of(kind: str) -> str:
+        return item_id(kind, response_id, len(items))
+
+    def add(body: OutputItem, hidden: Sequence[Part]) -> None:
+        kept = {"model": served.name, "vocabulary": _vocabulary(served), "parts": write_parts(hidden)}
+        items.append(StoredItem(body["id"], body, kept))
 
     if completion.reasoning.strip():
-        add("reasoning", {"summary": [], "status": _status(early and not spoken and not calls)}, thoughts)
+        cut = _status(early and not spoken and not calls)
+        add({"id": id_of("reasoning"), "type": "reasoning", "summary": [], "status": cut}, thoughts)
     if spoken:
         add(
-            "message",
-            {"role": "assistant", "status": _status(early), "content": [output_text(completion.text, logprobs)]},
+            {
+                "id": id_of("message"),
+                "type": "message",
+                "role": "assistant",
+                "status": _status(early),
+                "content": [output_text(completion.text, logprobs)],
+            },
             texts,
         )
     for call in calls:
-        cut = early and call is parts[-1]
-        add("function_call", {**call_body(call), "status": _status(cut)}, [call])
+        add(
+            {
+                "id": id_of("function_call"),
+                "type": "function_call",
+                "call_id": call.id or "",
+                "name": call.name,
+                "arguments": call.arguments,
+                "status": _status(early and call is parts[-1]),
+            },
+            [call],
+        )
     return items
 
 
-def output_text(text: str, logprobs: Sequence[Any] = ()) -> dict[str, Any]:
+def output_text(text: str, logprobs: Sequence[TokenLogprob] = ()) -> OutputText:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
 
 
-def call_body(call: ToolCall) -> dict[str, Any]:
-    return {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+def reasoning_text(text: str) -> ReasoningText:
+    return {"type": "reasoning_text", "text": text}
 
 
-def with_call_ids(message: Message, response_id: str) -> Message:
+def _with_call_ids(message: Message, response_id: str) -> Message:
     """Every call with a handle by which its result can name it."""
     calls = 0
     parts: list[Part] = []
@@ -94,21 +177,19 @@ def with_call_ids(message: Message, response_id: str) -> Message:
     return replace(message, parts=tuple(parts))
 
 
-def call_id(response_id: str, number: int) -> str:
-    """The handle of call `number` of a response, where the sampler gave none."""
-    return f"call_{response_id.partition('_')[2]}_{number}"
-
-
-def _status(incomplete: bool) -> str:
+def _status(incomplete: bool) -> ItemStatus:
     return "incomplete" if incomplete else "completed"
 
 
-@dataclass(frozen=True, slots=True)
-class Dress:
-    """How items are shown to a client: what it asked to be included is put in, and nothing else.
+# What a client is shown -----------------------------------------------------------------------------------------------
 
-    sealer: None: reasoning is not sealed. tokenizer: spells the tokens of streamed pieces, where log-probabilities were
-    asked for.
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How items are shown to a client: with what it asked to be included, and nothing else.
+
+    sealer: seals the reasoning; None: it is not sent sealed.
+    tokenizer: spells the tokens of streamed pieces, if log-probabilities were asked for.
     """
 
     owner: str
@@ -122,8 +203,8 @@ class Dress:
         """Whether nothing of the reasoning is shown, not even sealed."""
         return not self.shows_reasoning and self.sealer is None
 
-    def item(self, item: Item) -> dict[str, Any]:
-        body = dict(item.body)
+    def item(self, item: StoredItem) -> OutputItem:
+        body = cast(OutputItem, dict(item.body))
         if body["type"] != "reasoning" or item.hidden is None:
             return body
         parts = item.hidden["parts"]
@@ -135,39 +216,199 @@ class Dress:
         return body
 
 
-def reasoning_text(text: str) -> dict[str, Any]:
-    return {"type": "reasoning_text", "text": text}
+# What the model is given ----------------------------------------------------------------------------------------------
 
 
-# In -------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class PastTurns:
+    """messages: what the model is given. removed: reasoning items that it is not given, and why."""
+
+    messages: tuple[Message, ...]
+    removed: tuple[RemovedReasoning, ...]
 
 
-def input_items(body: ResponseRequest, response_id: str) -> list[Item]:
-    """What a request says, as items with ids. They are kept and listed so."""
-    if body.input is None:
-        return []
-    if isinstance(body.input, str):
-        return [given_item(Instruction(role="user", content=body.input), response_id, 0)]
-    return [given_item(item, response_id, place) for place, item in enumerate(body.input)]
+@dataclass(frozen=True, slots=True)
+class ItemReader:
+    """Reads items as messages, for one request. owner, served: whose and which model's reasoning may be used.
+    sealer: opens sealed reasoning; None: there is none."""
+
+    owner: str
+    served: Served
+    policy: ReasoningPolicy
+    sealer: Sealer | None
+
+    def read(self, instructions: str | None, items: Sequence[StoredItem]) -> PastTurns:
+        """Raises BadRequest naming the item that cannot stand where it does."""
+        last_user = max((place for place, item in enumerate(items) if item.body.get("role") == "user"), default=-1)
+        builder = _Builder()
+        if instructions is not None:
+            builder.instruct(Role.SYSTEM, instructions, "instructions")
+        removed: list[RemovedReasoning] = []
+        for place, item in enumerate(items):
+            if item.body["type"] != "reasoning":
+                self._add(builder, item)
+                continue
+            past = self.policy is ReasoningPolicy.CURRENT_TURN and place < last_user
+            parts = Foreign.TURN if past else self._thoughts(item)
+            if isinstance(parts, Foreign):
+                removed.append({"id": item.id, "type": "reasoning", "action": "removed", "reason": parts.value})
+            else:
+                builder.say(parts)
+        return PastTurns(builder.finish(), tuple(removed))
+
+    def _thoughts(self, item: StoredItem) -> tuple[Part, ...] | Foreign:
+        """The thoughts of a reasoning item, or why they are not to be used."""
+        if item.hidden is not None:
+            if item.hidden["model"] != self.served.name:
+                return Foreign.MODEL
+            return self._kept(item)
+        sealed, content = item.body.get("encrypted_content"), item.body.get("content")
+        if sealed is None and content is None:
+            raise BadRequest(
+                f"the reasoning item '{item.id}' holds nothing, and is not kept here: ask for it with "
+                "include: ['reasoning.encrypted_content'] and send it back whole, or leave it out",
+                param="input",
+                code="invalid_value",
+            )
+        if sealed is None:
+            return tuple(Reasoning(part["text"]) for part in content or () if part["text"])
+        if self.sealer is None:
+            raise BadRequest("this server does not seal reasoning: leave encrypted_content out", param="input")
+        opened = self.sealer.open(self.owner, self.served.name, item.id, sealed)
+        return opened if isinstance(opened, Foreign) else read_parts(opened, keep_ids=False)
+
+    def _kept(self, item: StoredItem) -> tuple[Part, ...]:
+        assert item.hidden is not None
+        same = item.hidden["vocabulary"] is not None and item.hidden["vocabulary"] == _vocabulary(self.served)
+        return read_parts(item.hidden["parts"], keep_ids=same)
+
+    def _add(self, builder: _Builder, item: StoredItem) -> None:
+        body, where = item.body, f"item '{item.id}'"
+        match body["type"]:
+            case "message" if body["role"] == "assistant":
+                builder.say(self._kept(item) if item.hidden else (Text(_text(body["content"])),))
+            case "message" if body["role"] == "user":
+                builder.add(Message.user(_text(body["content"])))
+            case "message":
+                builder.instruct(Role(body["role"]), _text(body["content"]), where)
+            case "function_call":
+                call = ToolCall(body["name"], body["arguments"], body["call_id"])
+                builder.say(self._kept(item) if item.hidden else (call,))
+            case _:
+                builder.answer(body["call_id"], _text(body["output"]), where)
 
 
-def given_item(
-    item: Instruction | AssistantSaid | ReasoningItem | FunctionCallItem | FunctionCallOutput, owner_id: str, place: int
-) -> Item:
-    """An item that a client sent, with its id, or one made from that of the object it is sent to."""
-    id = item.id or item_id(item.type, owner_id, place, given=True)
-    body: dict[str, Any] = {"id": id, "type": item.type}
-    match item:
-        case Instruction():
-            texts = [item.content] if isinstance(item.content, str) else [part.text for part in item.content]
-            body |= {"role": item.role, "content": [{"type": "input_text", "text": text} for text in texts]}
-        case AssistantSaid():
-            said = [item.content] if isinstance(item.content, str) else [part.text for part in item.content]
-            body |= {"role": item.role, "content": [output_text(text) for text in said]}
-        case ReasoningItem():
-            body |= item.model_dump(mode="json", exclude_none=True, exclude={"id", "type", "status"})
-        case FunctionCallItem():
-            body |= {"call_id": item.call_id, "name": item.name, "arguments": item.arguments}
-        case FunctionCallOutput():
-            body |= {"call_id": item.call_id, "output": item.model_dump(mode="json")["output"]}
-    return Item(id, body | {"status": item.status or "completed"})
+def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    return "".join(_texts(content))
+
+
+class _Builder:
+    """Messages from items: neighbouring items of the assistant are one message, and so are neighbouring results."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._instructions: list[str] = []  # of the first message
+        self._calls: dict[str, str] = {}  # names by id
+
+    def instruct(self, role: Role, text: str, where: str) -> None:
+        """Instructions that stand together at the beginning become one message, joined by a blank line."""
+        if not self._messages:
+            self._messages.append(Message(role, (Text(text),)))
+        elif len(self._messages) > 1 or self._messages[0].role not in INSTRUCTING:
+            raise BadRequest(
+                f"{where}: instructions stand at the beginning, not behind other items: give them as `instructions`, "
+                "which hold for one request",
+                param="input",
+                code="invalid_value",
+            )
+        self._instructions.append(text)
+
+    def add(self, message: Message) -> None:
+        self._messages.append(message)
+
+    def say(self, parts: Sequence[Part]) -> None:
+        """Add what the assistant thinks, says or calls."""
+        last = self._messages[-1] if self._messages else None
+        if last is not None and last.role is Role.ASSISTANT:
+            self._messages[-1] = replace(last, parts=(*last.parts, *parts))
+        else:
+            self._messages.append(Message(Role.ASSISTANT, tuple(parts)))
+        self._calls |= {part.id: part.name for part in parts if isinstance(part, ToolCall) and part.id}
+
+    def answer(self, call_id: str, output: str, where: str) -> None:
+        """Add the result of a call."""
+        if call_id not in self._calls:
+            raise BadRequest(
+                f"{where} answers the call {call_id[:100]!r}, which nobody made before",
+                param="input",
+                code="invalid_value",
+            )
+        result = ToolResult(self._calls[call_id], output, call_id)
+        last = self._messages[-1]
+        if last.role is Role.TOOL:
+            self._messages[-1] = replace(last, parts=(*last.parts, result))
+        else:
+            self._messages.append(Message(Role.TOOL, (result,)))
+
+    def finish(self) -> tuple[Message, ...]:
+        if self._instructions:
+            self._messages[0] = replace(self._messages[0], parts=(Text("\n\n".join(self._instructions)),))
+        return tuple(self._in_order())
+
+    def _in_order(self) -> Iterator[Message]:
+        """Results in the order of their calls, as the formats have them, whatever order they came in."""
+        order: list[str | None] = []
+        for message in self._messages:
+            if message.role is Role.ASSISTANT:
+                order = [part.id for part in message.parts if isinstance(part, ToolCall)]
+            if message.role is Role.TOOL:
+                results = [part for part in message.parts if isinstance(part, ToolResult)]
+                results.sort(key=lambda result: order.index(result.id) if result.id in order else len(order))
+                message = replace(message, parts=tuple(results))
+            if message.parts:
+                yield message
+
+
+# What is kept and never sent ------------------------------------------------------------------------------------------
+
+
+def write_parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    """The parts of an assistant's message as JSON: text, hidden reasoning, and the ids they were sampled as."""
+    return [_written(part) for part in parts]
+
+
+def read_parts(written: Sequence[Mapping[str, Any]], *, keep_ids: bool) -> tuple[Part, ...]:
+    """The inverse. keep_ids: whether they are ids of the tokenizer that will read them."""
+    return tuple(_read(each, tuple(each["ids"]) if keep_ids and "ids" in each else None) for each in written)
+
+
+def _vocabulary(served: Served) -> str | None:
+    """What tells one tokenizer's ids from another's; None: the model gives no ids."""
+    tokenizer = served.tokenizer
+    if tokenizer is not None and tokenizer not in _VOCABULARIES:
+        spec = json.dumps(dict(tokenizer.spec), sort_keys=True, default=str)
+        _VOCABULARIES[tokenizer] = hashlib.sha256(spec.encode()).hexdigest()[:16]
+    return None if tokenizer is None else _VOCABULARIES[tokenizer]
+
+
+def _written(part: Part) -> dict[str, Any]:
+    match part:
+        case Text():
+            written: dict[str, Any] = {"type": "text", "text": part.text}
+        case Reasoning():
+            written = {"type": "reasoning", "text": part.text, **({"state": True} if part.state else {})}
+        case ToolCall():
+            written = {"type": "call", "name": part.name, "arguments": part.arguments, "id": part.id}
+        case _:
+            raise TypeError(f"not a part of an assistant's message: {type(part).__name__}")
+    return written if part.ids is None else {**written, "ids": list(part.ids)}
+
+
+def _read(written: Mapping[str, Any], ids: tuple[int, ...] | None) -> Part:
+    match written["type"]:
+        case "text":
+            return Text(written["text"], ids)
+        case "reasoning":
+            return Reasoning(written["text"], ids, bool(written.get("state")))
+        case _:
+            return ToolCall(written["name"], written["arguments"], written["id"], ids)

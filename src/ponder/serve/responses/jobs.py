@@ -1,71 +1,87 @@
-"""Background responses: run while nobody waits, followed by whoever comes back, ended or run again after a restart."""
+"""Background responses: run while no client waits, followed by clients that come back, ended or run again after a
+restart."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ponder.sampler.protocol import Completion, Done
-from ponder.serve import work
-from ponder.serve.errors import ApiError, shutting_down, too_busy
-from ponder.serve.responses.body import failed, failure, in_words
-from ponder.serve.responses.events import EventWriter, Wire
-from ponder.serve.responses.read import read_turn
-from ponder.serve.responses.schema import ResponseRequest
-from ponder.serve.responses.turn import Turn
-from ponder.serve.store import Event, Response, Running, Status
+from ponder.serve.answering import Tally, answer_pieces
+from ponder.serve.errors import QueueFull, ServeError, ShuttingDown
+from ponder.serve.metrics import ServerMetrics
+from ponder.serve.models import Models
+from ponder.serve.responses.convert import ResponseTurn, failed, failure, response_error
+from ponder.serve.responses.events import EventWriter
+from ponder.serve.responses.wire import ResponseError, ResponseRequest
+from ponder.serve.settings import Settings
+from ponder.serve.store import ResponseStatus, RunMode, Store, StoredEvent, StoredResponse
 
-if TYPE_CHECKING:
-    from ponder.serve.state import State
+Release = Callable[[], None]
+Read = Callable[[ResponseRequest, str, str, int], Awaitable[ResponseTurn]]
+Lock = Callable[[str, str | None], Release]
 
-RESTARTED = {"code": "server_restarted", "message": "the server stopped while this response was in progress: ask again"}
+RESTARTED: ResponseError = {
+    "code": "server_restarted",
+    "message": "the server stopped while this response was in progress: ask again",
+}
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """change: set, and replaced, whenever something of it is kept."""
+    """change: set, and replaced, whenever something of the response is kept."""
 
-    turn: Turn
+    turn: ResponseTurn
     writer: EventWriter
-    release: Callable[[], None]
+    release: Release
     task: asyncio.Task[None] | None = None
     begun: bool = False
     change: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(slots=True)
-class Jobs:
+class BackgroundJobs:
     """The background responses that are queued or running, by id."""
 
-    state: State
-    _jobs: dict[str, _Job] = field(default_factory=dict)
-    _closed: bool = False
+    def __init__(
+        self, models: Models, settings: Settings, metrics: ServerMetrics, store: Store, *, read: Read, lock: Lock
+    ) -> None:
+        """read: makes a turn of a request that is run again. lock: takes its conversation."""
+        self._models, self._settings, self._metrics, self._store = models, settings, metrics, store
+        self._read, self._lock = read, lock
+        self._jobs: dict[str, _Job] = {}
+        self._accepting = True
 
-    def check_room(self, owner: str, served: str) -> None:
-        """Raises ApiError 429 where the owner has as many as it may, 503 once the server stops. Whoever has some shares
-        the places with everybody else who has; what was promised to others is kept."""
-        if self._closed or not self.state.accepting:
-            raise shutting_down()
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def drain(self) -> None:
+        """Take no new job."""
+        self._accepting = False
+
+    def check_room(self, owner: str, model: str) -> None:
+        """Owners that have jobs share the places; what was accepted is kept. Raises QueueFull where the owner has its
+        share, ShuttingDown after `drain`."""
+        served = self._models.get(model)
+        if not self._accepting:
+            raise ShuttingDown()
         owners = [job.turn.owner for job in self._jobs.values()]
-        share = self.state.settings.queued_requests // len({*owners, owner})
+        share = self._settings.queued_requests // len({*owners, owner})
         if owners.count(owner) >= max(1, share):
-            raise too_busy(self.state.models.admissions[served].retry_after)
+            raise QueueFull(self._models.admission(served).retry_after)
 
-    def start(self, turn: Turn, writer: EventWriter, release: Callable[[], None]) -> None:
+    def start(self, turn: ResponseTurn, writer: EventWriter, release: Release) -> None:
         """Run a response that is stored as queued. release: called when it has ended."""
         job = self._jobs[turn.id] = _Job(turn, writer, release)
         job.task = asyncio.create_task(self._run(job), name=f"response {turn.id}")
         job.task.add_done_callback(lambda task: self._forget(job, task))
 
-    async def cancel(self, owner: str, response: Response) -> None:
+    async def cancel(self, owner: str, response: StoredResponse) -> None:
         """End a queued or running response. One that ended meanwhile stays as it is."""
         await self.stop(response.id)
-        body = {**response.body, "status": Status.CANCELLED.value}
-        await self.state.store.move(owner, response.id, Status.CANCELLED, body)
+        body = {**response.body, "status": ResponseStatus.CANCELLED.value}
+        await self._store.move(owner, response.id, ResponseStatus.CANCELLED, body)
 
     async def stop(self, id: str) -> None:
         """Work on a response no more, if it is worked on; what is kept of it stays as it is."""
@@ -74,12 +90,12 @@ class Jobs:
             job.task.cancel()
             await asyncio.wait([job.task])
 
-    async def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[Event, None]:
-        """The events behind number `after`, those to come included, until the response has ended. Raises NotFound."""
+    async def follow(self, owner: str, id: str, after: int) -> AsyncGenerator[StoredEvent, None]:
+        """The events past number `after`, those to come included, until the response has ended. Raises NotFound."""
         while True:
             job = self._jobs.get(id)
             change = None if job is None else job.change  # taken before the look, so that nothing is missed
-            status, events = await self.state.store.events(owner, id, after)
+            status, events = await self._store.events(owner, id, after)
             for event in events:
                 yield event
                 after = event.number
@@ -89,16 +105,16 @@ class Jobs:
                 await change.wait()
 
     async def recover(self) -> None:
-        """What the last server left: what had begun is failed, what was queued is run again."""
-        for response in await self.state.store.live():
-            if response.status is Status.QUEUED and response.running is Running.BACKGROUND:
-                await self._take_up(response)
+        """Answer for what the last server left: what had begun has failed, what was queued is run again."""
+        for response in await self._store.live():
+            if response.status is ResponseStatus.QUEUED and response.running is RunMode.BACKGROUND:
+                await self._run_again(response)
             else:
                 await self._fail(response, RESTARTED)
 
     async def close(self, seconds: float) -> None:
-        """Let what runs finish, for so long; then end it. What is still queued is left to the next server."""
-        self._closed = True
+        """Let what runs finish for that many seconds, then end it. What is still queued is left to the next server."""
+        self.drain()
         for job in list(self._jobs.values()):
             if not job.begun and job.task is not None:
                 job.task.cancel()
@@ -108,50 +124,51 @@ class Jobs:
         for job in list(self._jobs.values()):
             await self.stop(job.turn.id)
             if job.begun:
-                await self._fail(job.turn.record(Status.IN_PROGRESS), RESTARTED)
+                await self._fail(job.turn.record(ResponseStatus.IN_PROGRESS), RESTARTED)
 
     # ----------------------------------------------------------------------------------------------------------------
 
     async def _run(self, job: _Job) -> None:
-        """To the end, whatever that is. A full queue is waited for: the client has been told that it is queued."""
-        turn = job.turn
+        """To the end, whatever that is. It waits for a full queue: its client knows that it is queued."""
         try:
             while True:
                 try:
                     await self._answer(job)
                     return
-                except ApiError as error:
-                    if error.status != 429 or job.begun:
+                except QueueFull as error:
+                    if job.begun:
                         raise
-                    await asyncio.sleep(float(error.headers.get("Retry-After", 1)))
+                    await asyncio.sleep(error.retry_after)
+        except ShuttingDown:
+            pass  # it stays queued
         except Exception as error:
-            told = in_words(error)
-            if told.body.code != "shutting_down":  # then it stays queued
-                await self._fail(turn.record(Status.IN_PROGRESS), failure(told))
+            await self._fail(job.turn.record(ResponseStatus.IN_PROGRESS), failure(response_error(error)))
 
     async def _answer(self, job: _Job) -> None:
-        turn, writer, store = job.turn, job.writer, self.state.store
+        turn, writer, store = job.turn, job.writer, self._store
         done: list[Completion] = []
-        began, first = time.monotonic(), None
+        tally = Tally(self._metrics, turn.served.name)
 
         async def begin() -> None:
             job.begun = True
-            body = turn.body(Status.IN_PROGRESS)
-            await store.move(turn.owner, turn.id, Status.IN_PROGRESS, body, events=[writer.state("in_progress", body)])
+            body = turn.body(ResponseStatus.IN_PROGRESS)
+            events = [writer.state("in_progress", body)]
+            await store.move(turn.owner, turn.id, ResponseStatus.IN_PROGRESS, body, events=events)
             _changed(job)
 
-        batches = work.batches(self.state.models, turn.work, self.state.settings.coalesce / 1000, begin)
-        async with aclosing(batches):
-            async for batch in batches:
-                first = first or time.monotonic() - began
-                done += (item.completion for item in batch if isinstance(item, Done))
-                events = list(writer.pieces(item for item in batch if not isinstance(item, Done)))
+        gather = self._settings.coalesce / 1000
+        async with aclosing(answer_pieces(self._models, turn.task, gather=gather, begin=begin)) as pieces:
+            async for piece in pieces:
+                tally.first_token()
+                if isinstance(piece, Done):
+                    done.append(piece.completion)
+                    continue
+                events = list(writer.piece(piece))
                 if events and not await store.add_events(turn.owner, turn.id, events):
                     return  # deleted or cancelled
                 _changed(job)
         ended = turn.end(done[0], writer)
-        usage, reason = done[0].usage, done[0].stop_reason.value
-        self.state.metrics.finished(turn.served.name, usage, [reason], time.monotonic() - began, first)
+        tally.end(done)
         await store.move(
             turn.owner,
             turn.id,
@@ -162,40 +179,39 @@ class Jobs:
             events=ended.events,
         )
 
-    async def _take_up(self, response: Response) -> None:
+    async def _run_again(self, response: StoredResponse) -> None:
         try:
-            release = self.state.claims.take(response.owner, response.conversation_id)
-        except ApiError as error:
+            release = self._lock(response.owner, response.conversation_id)
+        except ServeError as error:
             await self._fail(response, failure(error))
             return
         try:
             asked = ResponseRequest.model_validate(response.request)
-            turn = await read_turn(asked, response.owner, self.state, response.id, response.created_at)
+            turn = await self._read(asked, response.owner, response.id, response.created_at)
         except Exception as error:
             release()
-            await self._fail(response, failure(in_words(error)))
+            await self._fail(response, failure(response_error(error)))
             return
-        number = await self.state.store.last_event(response.id) + 1
-        self.start(turn, EventWriter(response.id, turn.dress, number), release)
+        number = await self._store.last_event(response.id) + 1
+        self.start(turn, EventWriter(response.id, turn.view, number), release)
 
-    async def _fail(self, response: Response, error: Wire) -> None:
+    async def _fail(self, response: StoredResponse, error: ResponseError) -> None:
         """Its events end with `response.failed`, where it has events."""
-        store = self.state.store
         body = failed(response.body, error)
         events = []
-        if response.running is Running.BACKGROUND:
-            events = [EventWriter.at(await store.last_event(response.id) + 1).state("failed", body)]
-        await store.move(response.owner, response.id, Status.FAILED, body, events=events)
+        if response.running is RunMode.BACKGROUND:
+            events = [EventWriter.at(await self._store.last_event(response.id) + 1).state("failed", body)]
+        await self._store.move(response.owner, response.id, ResponseStatus.FAILED, body, events=events)
 
     def _forget(self, job: _Job, task: asyncio.Task[None]) -> None:
         self._jobs.pop(job.turn.id, None)
         job.release()
         job.change.set()
         if not task.cancelled():
-            task.exception()  # read, so that nobody complains that it was not
+            task.exception()  # retrieved, so that asyncio does not report it
 
 
 def _changed(job: _Job) -> None:
-    """Wake whoever follows."""
+    """Wake the clients that follow."""
     change, job.change = job.change, asyncio.Event()
     change.set()

@@ -25,10 +25,11 @@ HEADER_BYTES = len(VERSION) + 2 * NAME_BYTES
 
 
 class Foreign(StrEnum):
-    """Why sealed reasoning is none of this request's, in the API's words."""
+    """Why reasoning is not for this request, in the API's words: it is of another owner, model or turn."""
 
     OWNER = "organization_mismatch"
     MODEL = "model_mismatch"
+    TURN = "turn_boundary"
 
 
 class Sealer:

@@ -6,7 +6,16 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from ponder.serve.store.records import Conversation, Item, Limits, NotFound, Order, Page, TooLarge, dump
+from ponder.serve.store.records import (
+    Page,
+    SortOrder,
+    StoredConversation,
+    StoredItem,
+    StoreLimits,
+    TooLarge,
+    dump,
+    missing,
+)
 
 SCHEMA = (
     """CREATE TABLE conversations (
@@ -30,7 +39,9 @@ SCHEMA = (
 MINE = "id = ? AND owner = ? AND (expires_at IS NULL OR expires_at > ?)"
 
 
-def insert(connection: sqlite3.Connection, conversation: Conversation, expires_at: int | None, limits: Limits) -> None:
+def insert_conversation(
+    connection: sqlite3.Connection, conversation: StoredConversation, expires_at: int | None, limits: StoreLimits
+) -> None:
     metadata = dump(conversation.metadata, limits.record, "the metadata")
     connection.execute(
         "INSERT INTO conversations (id, owner, created_at, expires_at, metadata) VALUES (?, ?, ?, ?, ?)",
@@ -38,17 +49,17 @@ def insert(connection: sqlite3.Connection, conversation: Conversation, expires_a
     )
 
 
-def find(connection: sqlite3.Connection, owner: str, id: str, now: int) -> Conversation:
+def find_conversation(connection: sqlite3.Connection, owner: str, id: str, now: int) -> StoredConversation:
     """Raises NotFound."""
     row = connection.execute(f"SELECT * FROM conversations WHERE {MINE}", (id, owner, now)).fetchone()
     if row is None:
-        raise NotFound("conversation", id)
-    return Conversation(
+        raise missing("conversation", id)
+    return StoredConversation(
         id=row["id"], owner=row["owner"], created_at=row["created_at"], metadata=json.loads(row["metadata"])
     )
 
 
-def set_metadata(connection: sqlite3.Connection, id: str, metadata: Mapping[str, str], limits: Limits) -> None:
+def set_metadata(connection: sqlite3.Connection, id: str, metadata: Mapping[str, str], limits: StoreLimits) -> None:
     text = dump(metadata, limits.record, "the metadata")
     connection.execute("UPDATE conversations SET metadata = ? WHERE id = ?", (text, id))
 
@@ -57,11 +68,11 @@ def keep_until(connection: sqlite3.Connection, id: str, expires_at: int | None) 
     connection.execute("UPDATE conversations SET expires_at = ? WHERE id = ?", (expires_at, id))
 
 
-def delete(connection: sqlite3.Connection, owner: str, id: str) -> bool:
+def remove_conversation(connection: sqlite3.Connection, owner: str, id: str) -> bool:
     return connection.execute("DELETE FROM conversations WHERE id = ? AND owner = ?", (id, owner)).rowcount == 1
 
 
-def prune(connection: sqlite3.Connection, now: int, most: int) -> int:
+def prune_conversations(connection: sqlite3.Connection, now: int, most: int) -> int:
     doomed = "SELECT id FROM conversations WHERE expires_at <= ? LIMIT ?"
     return connection.execute(f"DELETE FROM conversations WHERE id IN ({doomed})", (now, most)).rowcount
 
@@ -70,7 +81,7 @@ def count(connection: sqlite3.Connection, id: str) -> int:
     return connection.execute("SELECT count(*) FROM items WHERE conversation_id = ?", (id,)).fetchone()[0]
 
 
-def append(connection: sqlite3.Connection, id: str, items: Sequence[Item], limits: Limits) -> None:
+def append(connection: sqlite3.Connection, id: str, items: Sequence[StoredItem], limits: StoreLimits) -> None:
     """Behind what is there. Raises TooLarge; sqlite3.IntegrityError where an item's id is taken."""
     last = "SELECT coalesce(max(position), -1) FROM items WHERE conversation_id = ?"
     first = connection.execute(last, (id,)).fetchone()[0] + 1
@@ -89,7 +100,7 @@ def append(connection: sqlite3.Connection, id: str, items: Sequence[Item], limit
     )
 
 
-def check_room(connection: sqlite3.Connection, id: str, more: int, limits: Limits) -> None:
+def check_room(connection: sqlite3.Connection, id: str, more: int, limits: StoreLimits) -> None:
     if (there := count(connection, id)) + more > limits.conversation_items:
         raise TooLarge(
             f"conversation '{id}' holds {there} items, {limits.conversation_items} are allowed: delete some, or begin "
@@ -97,11 +108,11 @@ def check_room(connection: sqlite3.Connection, id: str, more: int, limits: Limit
         )
 
 
-def item(connection: sqlite3.Connection, id: str, item_id: str) -> Item:
+def item(connection: sqlite3.Connection, id: str, item_id: str) -> StoredItem:
     """Raises NotFound."""
     row = connection.execute("SELECT * FROM items WHERE conversation_id = ? AND id = ?", (id, item_id)).fetchone()
     if row is None:
-        raise NotFound("item", item_id)
+        raise missing("item", item_id)
     return _read(row)
 
 
@@ -110,7 +121,7 @@ def delete_item(connection: sqlite3.Connection, id: str, item_id: str) -> bool:
     return gone.rowcount == 1
 
 
-def page(connection: sqlite3.Connection, id: str, after: str | None, most: int, order: Order) -> Page[Item]:
+def page(connection: sqlite3.Connection, id: str, after: str | None, most: int, order: SortOrder) -> Page[StoredItem]:
     """Raises NotFound where there is no item `after`."""
     place = None
     if after is not None:
@@ -118,7 +129,7 @@ def page(connection: sqlite3.Connection, id: str, after: str | None, most: int, 
         place = connection.execute(
             "SELECT position FROM items WHERE conversation_id = ? AND id = ?", (id, after)
         ).fetchone()[0]
-    beyond, way = (">", "ASC") if order is Order.ASC else ("<", "DESC")
+    beyond, way = (">", "ASC") if order is SortOrder.ASC else ("<", "DESC")
     where = "conversation_id = ?" if place is None else f"conversation_id = ? AND position {beyond} ?"
     rows = connection.execute(
         f"SELECT * FROM items WHERE {where} ORDER BY position {way} LIMIT ?",
@@ -127,11 +138,11 @@ def page(connection: sqlite3.Connection, id: str, after: str | None, most: int, 
     return Page([_read(row) for row in rows[:most]], len(rows) > most)
 
 
-def everything(connection: sqlite3.Connection, id: str) -> list[Item]:
+def everything(connection: sqlite3.Connection, id: str) -> list[StoredItem]:
     rows = connection.execute("SELECT * FROM items WHERE conversation_id = ? ORDER BY position", (id,))
     return [_read(row) for row in rows]
 
 
-def _read(row: sqlite3.Row) -> Item:
+def _read(row: sqlite3.Row) -> StoredItem:
     hidden = row["hidden"]
-    return Item(row["id"], json.loads(row["body"]), None if hidden is None else json.loads(hidden))
+    return StoredItem(row["id"], json.loads(row["body"]), None if hidden is None else json.loads(hidden))

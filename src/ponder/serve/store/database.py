@@ -1,7 +1,7 @@
 """One SQLite file: a thread that writes, a thread that reads, and an event loop that waits for neither.
 
-Everything that waits when the writer comes round is one transaction (group commit): many writers share one sync of the
-disk, and none is answered before it. https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous
+Everything that waits when the writer looks is one transaction (group commit): many writers share one sync of the disk,
+and none is answered before it. https://sqlite.org/wal.html, https://sqlite.org/pragma.html#pragma_synchronous
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_BATCH = 256  # writes in one transaction
 OLDEST_SQLITE = (3, 37)  # STRICT tables
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+Transaction = Callable[[sqlite3.Connection], T]
 
 
 class StoreError(PonderError):
@@ -42,16 +42,20 @@ class After(StrEnum):
 
 
 @dataclass(slots=True)
-class _Order:
-    work: Work[Any]
+class _Write:
+    work: Transaction[Any]
     after: After
     future: Future[Any] = field(default_factory=Future)
 
 
 class Database:
-    """The file at `path`, made with `schema` (statements) where it does not exist, readable by its user alone."""
+    """The file at `path`, made where it does not exist, readable by its user alone.
 
-    def __init__(self, path: str | Path, schema: Sequence[str], *, version: int, max_bytes: int) -> None:
+    versions: for each version of the layout, the statements that bring a file from the version before to it. A new file
+        runs all of them, an older file those that it lacks, in one transaction.
+    """
+
+    def __init__(self, path: str | Path, versions: Sequence[Sequence[str]], *, max_bytes: int) -> None:
         """Raises StoreError: a file of another program, of a newer version, or in use by another process."""
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
@@ -59,7 +63,7 @@ class Database:
         self._lock = _lock(self.path)
         try:
             self._writing = _connect(self.path)
-            _prepare(self._writing, self.path, schema, version, max_bytes)
+            _prepare(self._writing, self.path, versions, max_bytes)
             self._reading = _connect(self.path)
             self._reading.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
@@ -68,31 +72,31 @@ class Database:
         except BaseException:
             os.close(self._lock)
             raise
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
-        self._gate = threading.Lock()  # between it being open and an order being put
+        self._jobs: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # between being open and a job being put
         self._open = True
         self._reader = ThreadPoolExecutor(1, "store-reader")
         self._writer = threading.Thread(target=self._serve, name="store-writer", daemon=True)
         self._writer.start()
 
-    async def read(self, work: Work[T]) -> T:
+    async def read(self, work: Transaction[T]) -> T:
         """What `work` returns, run on the reading thread. It sees every write that was answered."""
         with self._gate:
             self._check_open()
             future = self._reader.submit(work, self._reading)
         return await asyncio.wrap_future(future)
 
-    async def write(self, work: Work[T], after: After = After.COMMIT) -> T:
+    async def write(self, work: Transaction[T], after: After = After.COMMIT) -> T:
         """What `work` returns, once it is on the disk. What it raises is raised here, and undoes it alone.
 
         Cancelled while it waits for its turn, it is not run; cancelled later, it may or may not be in the file.
         Raises StoreError where the disk or the file is full, or fails.
         """
-        order = _Order(work, after)
+        job = _Write(work, after)
         with self._gate:
             self._check_open()
-            self._orders.put(order)
-        return await asyncio.wrap_future(order.future)
+            self._jobs.put(job)
+        return await asyncio.wrap_future(job.future)
 
     def close(self) -> None:
         """Finish what was asked, then close the file. A second call does nothing."""
@@ -100,7 +104,7 @@ class Database:
             if not self._open:
                 return
             self._open = False
-            self._orders.put(None)
+            self._jobs.put(None)
         self._writer.join()
         self._reader.shutdown()
         self._reading.close()
@@ -116,37 +120,37 @@ class Database:
     def _serve(self) -> None:
         going = True
         while going:
-            batch = [self._orders.get()]
+            batch = [self._jobs.get()]
             with contextlib.suppress(queue.Empty):
                 while batch[-1] is not None and len(batch) < MAX_BATCH:
-                    batch.append(self._orders.get_nowait())
+                    batch.append(self._jobs.get_nowait())
             going = batch[-1] is not None
-            wanted = [order for order in batch if order is not None and order.future.set_running_or_notify_cancel()]
+            wanted = [job for job in batch if job is not None and job.future.set_running_or_notify_cancel()]
             if wanted:
                 self._commit(wanted)
 
-    def _commit(self, orders: Sequence[_Order]) -> None:
+    def _commit(self, jobs: Sequence[_Write]) -> None:
         connection = self._writing
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes = [_run(connection, order.work) for order in orders]
+            outcomes = [_run(connection, job.work) for job in jobs]
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):  # some failures have rolled back already
                 connection.execute("ROLLBACK")
             failure = StoreError(f"{self.path}: nothing was written ({error})")
-            outcomes = [(None, failure)] * len(orders)
-        if any(order.after is After.ERASED for order in orders):
+            outcomes = [(None, failure)] * len(jobs)
+        if any(job.after is After.ERASED for job in jobs):
             with contextlib.suppress(sqlite3.Error):  # it is deleted; the next checkpoint clears the log
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        for order, (result, raised) in zip(orders, outcomes, strict=True):
+        for job, (result, raised) in zip(jobs, outcomes, strict=True):
             if raised is None:
-                order.future.set_result(result)
+                job.future.set_result(result)
             else:
-                order.future.set_exception(raised)
+                job.future.set_exception(raised)
 
 
-def _run(connection: sqlite3.Connection, work: Work[Any]) -> tuple[Any, Exception | None]:
+def _run(connection: sqlite3.Connection, work: Transaction[Any]) -> tuple[Any, Exception | None]:
     """Result and None, or None and what `work` raised, with everything undone that it did."""
     connection.execute("SAVEPOINT piece")
     try:
@@ -187,7 +191,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, schema: Sequence[str], version: int, max_bytes: int) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, versions: Sequence[Sequence[str]], max_bytes: int) -> None:
     def ask(pragma: str) -> Any:
         return connection.execute(f"PRAGMA {pragma}").fetchone()[0]
 
@@ -195,16 +199,18 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: Sequence[str], 
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if not empty and owner != APPLICATION_ID:
         raise StoreError(f"{path}: a database of another program: give another file")
-    if found > version:
+    if found > len(versions):
         raise StoreError(
-            f"{path}: written by a newer Ponder (version {found} of the store, this one knows {version}): "
+            f"{path}: written by a newer Ponder (version {found} of the store, this one knows {len(versions)}): "
             "run that Ponder, or give another file"
         )
     if ask("journal_mode = WAL") != "wal":
         raise StoreError(f"{path}: this file system cannot keep a write-ahead log: give a file on a local disk")
     ask(f"max_page_count = {max(1, max_bytes // ask('page_size'))}")
-    if empty:
+    if found < len(versions):
         connection.execute("BEGIN IMMEDIATE")
-        for statement in (*schema, f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {version}"):
+        for statement in (statement for version in versions[found:] for statement in version):
             connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {len(versions)}")
         connection.execute("COMMIT")

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from ponder.types import InvalidRequest, PonderError
+from ponder.serve.errors import NotFound
+from ponder.types import InvalidRequest
 
 Json = Mapping[str, Any]
 T = TypeVar("T")
 
 
-class Status(StrEnum):
-    """Where a response stands, in the API's words."""
+class ResponseStatus(StrEnum):
+    """The state of a response, in the API's words."""
 
     QUEUED = "queued"
     IN_PROGRESS = "in_progress"
@@ -26,34 +27,36 @@ class Status(StrEnum):
 
     @property
     def live(self) -> bool:
-        return self in (Status.QUEUED, Status.IN_PROGRESS)
+        return self in (ResponseStatus.QUEUED, ResponseStatus.IN_PROGRESS)
 
 
-class Running(StrEnum):
-    """Whether a client waits for a response, or comes back for it. The events of BACKGROUND ones are kept."""
+class RunMode(StrEnum):
+    """Whether a client waits for a response (FOREGROUND), or comes back for it and its events are kept (BACKGROUND)."""
 
     FOREGROUND = "foreground"
     BACKGROUND = "background"
 
 
-class Order(StrEnum):
+class SortOrder(StrEnum):
     ASC = "asc"
     DESC = "desc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class StoredResponse:
     """One response.
 
-    body: the response as it is sent. request: what was asked, enough to run it again. input: the request's items as
-        they are listed. output: what the model made, hidden reasoning and ids included; never sent.
+    body: the response as it is sent.
+    request: what was asked, enough to run it again.
+    input: the request's items as they are listed.
+    output: what the model made, hidden reasoning and ids included; never sent.
     """
 
     id: str
     owner: str
     model: str
-    status: Status
-    running: Running
+    status: ResponseStatus
+    running: RunMode
     created_at: int
     body: Json
     request: Json = field(default_factory=dict)
@@ -64,7 +67,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class StoredEvent:
     """One event of a stream, its data as the very text that is sent."""
 
     number: int
@@ -73,7 +76,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
+class StoredConversation:
     id: str
     owner: str
     created_at: int
@@ -81,7 +84,7 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class StoredItem:
     """One item of a conversation: as it is sent, and (of a reasoning item) what is never sent."""
 
     id: str
@@ -96,9 +99,14 @@ class Page(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Upper bounds. record: bytes of JSON in one column. chain: responses behind one another; chain_bytes: their JSON
-    together. file: bytes of the database."""
+class StoreLimits:
+    """Upper bounds.
+
+    record: bytes of JSON in one column. event: bytes of one event.
+    chain: responses that follow one another. chain_bytes: their JSON together.
+    conversation_items: items of one conversation.
+    file: bytes of the database.
+    """
 
     record: int = 16 << 20
     event: int = 32 << 20  # the last one holds the whole response
@@ -108,16 +116,13 @@ class Limits:
     file: int = 16 << 30
 
 
-class NotFound(PonderError):
-    """There is no such object, or it is another owner's."""
-
-    def __init__(self, what: str, id: str) -> None:
-        super().__init__(f"{what} '{id}' does not exist")
-        self.id = id
+def missing(what: str, id: str) -> NotFound:
+    """The error for an object that is not in the store, or is another owner's."""
+    return NotFound(f"{what} '{id}' does not exist")
 
 
 class TooLarge(InvalidRequest):
-    """More than a bound of the store allows. Nothing was kept."""
+    """The request asks for more than a bound of the store allows. Nothing was kept."""
 
 
 def dump(value: Any, limit: int, what: str) -> str:

@@ -6,7 +6,17 @@ import json
 import sqlite3
 from collections.abc import Sequence
 
-from ponder.serve.store.records import Event, Json, Limits, NotFound, Response, Running, Status, TooLarge, dump
+from ponder.serve.store.records import (
+    Json,
+    ResponseStatus,
+    RunMode,
+    StoredEvent,
+    StoredResponse,
+    StoreLimits,
+    TooLarge,
+    dump,
+    missing,
+)
 
 SCHEMA = (
     """CREATE TABLE responses (
@@ -38,7 +48,9 @@ LIVE = "status IN ('queued', 'in_progress')"
 MINE = "id = :id AND owner = :owner AND (expires_at IS NULL OR expires_at > :now)"
 
 
-def insert(connection: sqlite3.Connection, response: Response, expires_at: int | None, limits: Limits) -> None:
+def insert_response(
+    connection: sqlite3.Connection, response: StoredResponse, expires_at: int | None, limits: StoreLimits
+) -> None:
     connection.execute(
         "INSERT INTO responses (id, owner, model, status, running, created_at, expires_at, previous_response_id, "
         "conversation_id, body, request, input, output) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -67,7 +79,12 @@ def is_live(connection: sqlite3.Connection, owner: str, id: str) -> bool:
 
 
 def move(
-    connection: sqlite3.Connection, id: str, status: Status, body: Json, output: Sequence[Json], limits: Limits
+    connection: sqlite3.Connection,
+    id: str,
+    status: ResponseStatus,
+    body: Json,
+    output: Sequence[Json],
+    limits: StoreLimits,
 ) -> str | None:
     """The conversation that the response belongs to."""
     return connection.execute(
@@ -76,19 +93,19 @@ def move(
     ).fetchone()[0]
 
 
-def find(connection: sqlite3.Connection, owner: str, id: str, now: int) -> Response | None:
+def find_response(connection: sqlite3.Connection, owner: str, id: str, now: int) -> StoredResponse | None:
     row = _row(connection, owner, id, now)
     return None if row is None else _read(row)
 
 
-def chain(connection: sqlite3.Connection, owner: str, id: str, now: int, limits: Limits) -> list[Response]:
+def chain(connection: sqlite3.Connection, owner: str, id: str, now: int, limits: StoreLimits) -> list[StoredResponse]:
     """The response and those before it, oldest first. Raises NotFound naming the missing one, TooLarge."""
-    links: list[Response] = []
+    links: list[StoredResponse] = []
     size, wanted = 0, id
     while wanted:
         row = _row(connection, owner, wanted, now)
         if row is None:
-            raise NotFound("response", wanted)
+            raise missing("response", wanted)
         size += len(row["input"]) + len(row["output"])
         if len(links) == limits.chain or size > limits.chain_bytes:
             raise TooLarge(
@@ -99,22 +116,22 @@ def chain(connection: sqlite3.Connection, owner: str, id: str, now: int, limits:
     return links[::-1]
 
 
-def delete(connection: sqlite3.Connection, owner: str, id: str) -> bool:
+def remove_response(connection: sqlite3.Connection, owner: str, id: str) -> bool:
     return connection.execute("DELETE FROM responses WHERE id = ? AND owner = ?", (id, owner)).rowcount == 1
 
 
-def live(connection: sqlite3.Connection) -> list[Response]:
+def live(connection: sqlite3.Connection) -> list[StoredResponse]:
     """Every owner's queued and running responses, oldest first: for a server that starts."""
     rows = connection.execute(f"SELECT * FROM responses WHERE {LIVE} ORDER BY created_at, rowid")
     return [_read(row) for row in rows]
 
 
-def prune(connection: sqlite3.Connection, now: int, most: int) -> int:
+def prune_responses(connection: sqlite3.Connection, now: int, most: int) -> int:
     doomed = "SELECT id FROM responses WHERE expires_at <= ? LIMIT ?"
     return connection.execute(f"DELETE FROM responses WHERE id IN ({doomed})", (now, most)).rowcount
 
 
-def write_events(connection: sqlite3.Connection, id: str, events: Sequence[Event], limits: Limits) -> None:
+def write_events(connection: sqlite3.Connection, id: str, events: Sequence[StoredEvent], limits: StoreLimits) -> None:
     for event in events:
         if len(event.data) > limits.event:
             raise TooLarge(f"event {event.number} takes {len(event.data)} bytes, {limits.event} are allowed")
@@ -126,18 +143,18 @@ def write_events(connection: sqlite3.Connection, id: str, events: Sequence[Event
 
 def events(
     connection: sqlite3.Connection, owner: str, id: str, after: int, most: int, now: int
-) -> tuple[Status, list[Event]]:
+) -> tuple[ResponseStatus, list[StoredEvent]]:
     """Where the response stands, and the events behind number `after`. Raises NotFound."""
     row = connection.execute(
         f"SELECT status FROM responses WHERE {MINE}", {"id": id, "owner": owner, "now": now}
     ).fetchone()
     if row is None:
-        raise NotFound("response", id)
+        raise missing("response", id)
     found = connection.execute(
         "SELECT number, type, data FROM events WHERE response_id = ? AND number > ? ORDER BY number LIMIT ?",
         (id, after, most),
     )
-    return Status(row["status"]), [Event(*each) for each in found]
+    return ResponseStatus(row["status"]), [StoredEvent(*each) for each in found]
 
 
 def last_event(connection: sqlite3.Connection, id: str) -> int:
@@ -151,13 +168,13 @@ def _row(connection: sqlite3.Connection, owner: str, id: str, now: int) -> sqlit
     return row
 
 
-def _read(row: sqlite3.Row) -> Response:
-    return Response(
+def _read(row: sqlite3.Row) -> StoredResponse:
+    return StoredResponse(
         id=row["id"],
         owner=row["owner"],
         model=row["model"],
-        status=Status(row["status"]),
-        running=Running(row["running"]),
+        status=ResponseStatus(row["status"]),
+        running=RunMode(row["running"]),
         created_at=row["created_at"],
         previous_response_id=row["previous_response_id"],
         conversation_id=row["conversation_id"],

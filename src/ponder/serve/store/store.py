@@ -1,7 +1,7 @@
 """The store as the server sees it: one method for each thing that is kept, changed or asked.
 
-Every method takes the owner: what is another's does not exist. A method that changes something returns once that is on
-the disk.
+Every method takes the owner; another owner's objects do not exist for it. A method that changes something returns when
+the change is on the disk.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ponder.serve.errors import NotFound
+from ponder.serve.settings import Settings
 from ponder.serve.store import conversations, responses
 from ponder.serve.store.database import After, Database
 from ponder.serve.store.records import (
-    Conversation,
-    Event,
-    Item,
     Json,
-    Limits,
-    NotFound,
-    Order,
     Page,
-    Response,
-    Status,
+    ResponseStatus,
+    SortOrder,
+    StoredConversation,
+    StoredEvent,
+    StoredItem,
+    StoredResponse,
+    StoreLimits,
+    missing,
 )
 from ponder.types import InvalidRequest
 
-VERSION = 1
+# What brings a file from version k to version k + 1. A new version is one more entry; no entry is ever changed.
+VERSIONS = ((*responses.SCHEMA, *conversations.SCHEMA),)
 DAYS_KEPT = 30
 MOST_PRUNED = 200  # of a table, in one transaction: others wait for it
 
@@ -43,15 +46,14 @@ class Store:
         path: str | Path,
         *,
         days: float | None = DAYS_KEPT,
-        limits: Limits | None = None,
+        limits: StoreLimits | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Raises StoreError saying what is wrong with the file."""
-        self.limits = limits or Limits()
+        self.limits = limits or StoreLimits()
         self._days = days
         self._clock = clock
-        schema = (*responses.SCHEMA, *conversations.SCHEMA)
-        self._database = Database(path, schema, version=VERSION, max_bytes=self.limits.file)
+        self._database = Database(path, VERSIONS, max_bytes=self.limits.file)
 
     @property
     def path(self) -> Path:
@@ -65,7 +67,9 @@ class Store:
         now, total = self._now(), 0
 
         def work(connection: sqlite3.Connection) -> int:
-            return responses.prune(connection, now, MOST_PRUNED) + conversations.prune(connection, now, MOST_PRUNED)
+            return responses.prune_responses(connection, now, MOST_PRUNED) + conversations.prune_conversations(
+                connection, now, MOST_PRUNED
+            )
 
         while gone := await self._database.write(work, After.ERASED):
             total += gone
@@ -73,11 +77,13 @@ class Store:
 
     # Responses ------------------------------------------------------------------------------------------------------
 
-    async def add(self, response: Response, *, events: Sequence[Event] = (), items: Sequence[Item] = ()) -> None:
+    async def add(
+        self, response: StoredResponse, *, events: Sequence[StoredEvent] = (), items: Sequence[StoredItem] = ()
+    ) -> None:
         """Keep a new response, its first events, and what it adds to its conversation. Raises TooLarge."""
 
         def work(connection: sqlite3.Connection) -> None:
-            responses.insert(connection, response, self._expiry(), self.limits)
+            responses.insert_response(connection, response, self._expiry(), self.limits)
             responses.write_events(connection, response.id, events, self.limits)
             self._append(connection, response.owner, response.conversation_id, items)
 
@@ -87,12 +93,12 @@ class Store:
         self,
         owner: str,
         id: str,
-        status: Status,
+        status: ResponseStatus,
         body: Json,
         *,
         output: Sequence[Json] = (),
-        events: Sequence[Event] = (),
-        items: Sequence[Item] = (),
+        events: Sequence[StoredEvent] = (),
+        items: Sequence[StoredItem] = (),
     ) -> bool:
         """Whether a queued or running response now stands at `status`; one that ended or was deleted meanwhile is left
         alone, and nothing of this is kept. Raises TooLarge."""
@@ -107,27 +113,27 @@ class Store:
 
         return await self._database.write(work)
 
-    async def response(self, owner: str, id: str) -> Response:
+    async def response(self, owner: str, id: str) -> StoredResponse:
         """Raises NotFound."""
-        found = await self._database.read(lambda c: responses.find(c, owner, id, self._now()))
+        found = await self._database.read(lambda c: responses.find_response(c, owner, id, self._now()))
         if found is None:
-            raise NotFound("response", id)
+            raise missing("response", id)
         return found
 
-    async def chain(self, owner: str, id: str) -> list[Response]:
+    async def chain(self, owner: str, id: str) -> list[StoredResponse]:
         """The response and all those it came after, oldest first. Raises NotFound naming what is missing, TooLarge."""
         return await self._database.read(lambda c: responses.chain(c, owner, id, self._now(), self.limits))
 
     async def delete(self, owner: str, id: str) -> None:
         """Raises NotFound."""
-        if not await self._database.write(lambda c: responses.delete(c, owner, id), After.ERASED):
-            raise NotFound("response", id)
+        if not await self._database.write(lambda c: responses.remove_response(c, owner, id), After.ERASED):
+            raise missing("response", id)
 
-    async def live(self) -> list[Response]:
+    async def live(self) -> list[StoredResponse]:
         """Every owner's queued and running responses, oldest first: what a server that starts has to see to."""
         return await self._database.read(responses.live)
 
-    async def add_events(self, owner: str, id: str, events: Sequence[Event]) -> bool:
+    async def add_events(self, owner: str, id: str, events: Sequence[StoredEvent]) -> bool:
         """Whether the response still runs, and the events are kept."""
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -138,7 +144,9 @@ class Store:
 
         return await self._database.write(work)
 
-    async def events(self, owner: str, id: str, after: int = -1, most: int = 500) -> tuple[Status, list[Event]]:
+    async def events(
+        self, owner: str, id: str, after: int = -1, most: int = 500
+    ) -> tuple[ResponseStatus, list[StoredEvent]]:
         """Where the response stands and up to `most` events behind number `after`. Raises NotFound."""
         return await self._database.read(lambda c: responses.events(c, owner, id, after, most, self._now()))
 
@@ -148,73 +156,73 @@ class Store:
 
     # Conversations --------------------------------------------------------------------------------------------------
 
-    async def add_conversation(self, conversation: Conversation, items: Sequence[Item] = ()) -> None:
+    async def add_conversation(self, conversation: StoredConversation, items: Sequence[StoredItem] = ()) -> None:
         """Raises TooLarge; InvalidRequest where two items have one id."""
 
         def work(connection: sqlite3.Connection) -> None:
-            conversations.insert(connection, conversation, self._expiry(), self.limits)
+            conversations.insert_conversation(connection, conversation, self._expiry(), self.limits)
             self._add_items(connection, conversation.owner, conversation.id, items)
 
         await self._database.write(work)
 
-    async def conversation(self, owner: str, id: str) -> Conversation:
+    async def conversation(self, owner: str, id: str) -> StoredConversation:
         """Raises NotFound."""
-        return await self._database.read(lambda c: conversations.find(c, owner, id, self._now()))
+        return await self._database.read(lambda c: conversations.find_conversation(c, owner, id, self._now()))
 
-    async def set_metadata(self, owner: str, id: str, metadata: Mapping[str, str]) -> Conversation:
+    async def set_metadata(self, owner: str, id: str, metadata: Mapping[str, str]) -> StoredConversation:
         """Raises NotFound, TooLarge."""
 
-        def work(connection: sqlite3.Connection) -> Conversation:
-            conversations.find(connection, owner, id, self._now())
+        def work(connection: sqlite3.Connection) -> StoredConversation:
+            conversations.find_conversation(connection, owner, id, self._now())
             conversations.set_metadata(connection, id, metadata, self.limits)
-            return conversations.find(connection, owner, id, self._now())
+            return conversations.find_conversation(connection, owner, id, self._now())
 
         return await self._database.write(work)
 
     async def delete_conversation(self, owner: str, id: str) -> None:
         """With its items. Raises NotFound."""
-        if not await self._database.write(lambda c: conversations.delete(c, owner, id), After.ERASED):
-            raise NotFound("conversation", id)
+        if not await self._database.write(lambda c: conversations.remove_conversation(c, owner, id), After.ERASED):
+            raise missing("conversation", id)
 
-    async def add_items(self, owner: str, id: str, items: Sequence[Item]) -> None:
+    async def add_items(self, owner: str, id: str, items: Sequence[StoredItem]) -> None:
         """Raises NotFound, TooLarge; InvalidRequest where an item's id is taken."""
         await self._database.write(lambda c: self._add_items(c, owner, id, items))
 
-    async def items(self, owner: str, id: str, *, after: str | None, most: int, order: Order) -> Page[Item]:
+    async def items(self, owner: str, id: str, *, after: str | None, most: int, order: SortOrder) -> Page[StoredItem]:
         """Raises NotFound."""
 
-        def work(connection: sqlite3.Connection) -> Page[Item]:
-            conversations.find(connection, owner, id, self._now())
+        def work(connection: sqlite3.Connection) -> Page[StoredItem]:
+            conversations.find_conversation(connection, owner, id, self._now())
             return conversations.page(connection, id, after, most, order)
 
         return await self._database.read(work)
 
-    async def all_items(self, owner: str, id: str) -> list[Item]:
+    async def all_items(self, owner: str, id: str) -> list[StoredItem]:
         """Raises NotFound, and TooLarge where there is no room for an answer."""
 
-        def work(connection: sqlite3.Connection) -> list[Item]:
-            conversations.find(connection, owner, id, self._now())
+        def work(connection: sqlite3.Connection) -> list[StoredItem]:
+            conversations.find_conversation(connection, owner, id, self._now())
             conversations.check_room(connection, id, 1, self.limits)
             return conversations.everything(connection, id)
 
         return await self._database.read(work)
 
-    async def item(self, owner: str, id: str, item_id: str) -> Item:
+    async def item(self, owner: str, id: str, item_id: str) -> StoredItem:
         """Raises NotFound."""
 
-        def work(connection: sqlite3.Connection) -> Item:
-            conversations.find(connection, owner, id, self._now())
+        def work(connection: sqlite3.Connection) -> StoredItem:
+            conversations.find_conversation(connection, owner, id, self._now())
             return conversations.item(connection, id, item_id)
 
         return await self._database.read(work)
 
-    async def delete_item(self, owner: str, id: str, item_id: str) -> Conversation:
+    async def delete_item(self, owner: str, id: str, item_id: str) -> StoredConversation:
         """The conversation that is left. Raises NotFound."""
 
-        def work(connection: sqlite3.Connection) -> Conversation:
-            found = conversations.find(connection, owner, id, self._now())
+        def work(connection: sqlite3.Connection) -> StoredConversation:
+            found = conversations.find_conversation(connection, owner, id, self._now())
             if not conversations.delete_item(connection, id, item_id):
-                raise NotFound("item", item_id)
+                raise missing("item", item_id)
             return found
 
         return await self._database.write(work, After.ERASED)
@@ -227,8 +235,8 @@ class Store:
     def _expiry(self) -> int | None:
         return None if self._days is None else self._now() + round(self._days * 86400)
 
-    def _add_items(self, connection: sqlite3.Connection, owner: str, id: str, items: Sequence[Item]) -> None:
-        conversations.find(connection, owner, id, self._now())
+    def _add_items(self, connection: sqlite3.Connection, owner: str, id: str, items: Sequence[StoredItem]) -> None:
+        conversations.find_conversation(connection, owner, id, self._now())
         conversations.check_room(connection, id, len(items), self.limits)
         try:
             conversations.append(connection, id, items, self.limits)
@@ -236,13 +244,18 @@ class Store:
             raise InvalidRequest(f"conversation '{id}' already has an item of that id: leave ids out") from error
         conversations.keep_until(connection, id, self._expiry())
 
-    def _append(self, connection: sqlite3.Connection, owner: str, id: str | None, items: Sequence[Item]) -> None:
+    def _append(self, connection: sqlite3.Connection, owner: str, id: str | None, items: Sequence[StoredItem]) -> None:
         """What a response adds. Its conversation may have been deleted meanwhile; the response stands all the same."""
         if id is None or not items:
             return
         try:
-            conversations.find(connection, owner, id, self._now())
+            conversations.find_conversation(connection, owner, id, self._now())
         except NotFound:
             return
         conversations.append(connection, id, items, self.limits)
         conversations.keep_until(connection, id, self._expiry())
+
+
+def open_store(settings: Settings, otherwise: Path | None = None) -> Store:
+    """The store that the settings name, or else the file `otherwise`. Raises StoreError."""
+    return Store(settings.store or otherwise or "", days=settings.store_days or None)

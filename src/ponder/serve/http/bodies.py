@@ -11,12 +11,18 @@ from email.message import Message as Mime
 from typing import Any, NoReturn
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ponder.serve.bounds import DEEPEST, HEAD_BYTES, LONGEST_INTEGER, MOST_NAMES, MOST_TEXTS, MOST_VALUES, check_text
-from ponder.serve.errors import ApiError
+from ponder.serve.common.wire import MOST_NAMES, MOST_VALUES, check_text
+from ponder.serve.errors import BadRequest, ServeError, Unsupported
+from ponder.serve.http.errors import HttpError, error_response
 
+HEAD_BYTES = 32 * 1024  # path, query and headers of a request
+DEEPEST = 64  # lists and objects in each other, of a whole body
+MOST_TEXTS = 50_000  # of a whole body, names included; and as many objects
+LONGEST_INTEGER = 100  # digits
+LONGEST_QUERY = 4096  # characters
 SECONDS = 60.0  # for a body to arrive
 INLINE = 64 * 1024  # bytes; a longer body is read in a thread of its own, so that others are answered meanwhile
 TOO_MANY = f"holds more than {MOST_VALUES} values or {MOST_TEXTS} objects"
@@ -42,8 +48,8 @@ class Body:
             if body:
                 _check_kind(Headers(scope=scope))
                 await (asyncio.to_thread(check_json, body) if len(body) > INLINE else _now(body))
-        except ApiError as error:
-            return await JSONResponse(error.as_json(), error.status, error.headers)(scope, receive, send)
+        except ServeError as error:
+            return await error_response(error)(scope, receive, send)
         if body is None:
             return None
         first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -74,17 +80,17 @@ class Body:
                     if not message.get("more_body", False):
                         return b"".join(pieces)
         except TimeoutError:
-            raise ApiError(408, f"the body did not arrive within {self._seconds:g} s", code="body_too_slow") from None
+            raise HttpError(408, f"the body did not arrive within {self._seconds:g} s", code="body_too_slow") from None
 
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"the body is too large: allowed are {self._limit} bytes", code="body_too_large")
+    def _too_large(self) -> HttpError:
+        return HttpError(413, f"the body is too large: allowed are {self._limit} bytes", code="body_too_large")
 
 
 def _check_head(scope: Scope) -> None:
-    """The wire bounds what it has to keep before the end of a head is there; this bounds what came at once."""
+    """The connection bounds a head that comes in pieces; this bounds one that came at once."""
     length = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
     if length + sum(len(name) + len(value) for name, value in scope["headers"]) > HEAD_BYTES:
-        raise ApiError(431, f"the request's head is longer than {HEAD_BYTES} bytes", code="head_too_large")
+        raise HttpError(431, f"the request's head is longer than {HEAD_BYTES} bytes", code="head_too_large")
 
 
 async def _now(body: bytes) -> None:
@@ -92,19 +98,19 @@ async def _now(body: bytes) -> None:
 
 
 def _check_kind(headers: Headers) -> None:
-    """For JSON a browser asks before it sends what a web page of elsewhere wants sent; for plain text it does not."""
+    """JSON alone: before a page of another site can send it, a browser asks this server. For plain text it does not."""
     encoding = headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise ApiError(415, "the body is compressed: send it as it is", code="unsupported_media_type")
+        raise HttpError(415, "the body is compressed: send it as it is", code="unsupported_media_type")
     kind = Mime()
     kind["content-type"] = headers.get("content-type", "")
     charset = str(kind.get_param("charset") or "utf-8").lower()
     if kind.get_content_type() != "application/json" or charset not in ("utf-8", "utf8"):
-        raise ApiError(415, "the body must be application/json, in UTF-8", code="unsupported_media_type")
+        raise HttpError(415, "the body must be application/json, in UTF-8", code="unsupported_media_type")
 
 
 def check_json(body: bytes) -> None:
-    """Raises ApiError 400 for what is no JSON in UTF-8, names a key twice, holds a number that is none or half of a
+    """Raises BadRequest for what is no JSON in UTF-8, names a key twice, holds a number that is none or half of a
     surrogate pair, is nested too deep or holds too many values."""
     _check_size(body)
     try:
@@ -119,7 +125,7 @@ def check_json(body: bytes) -> None:
 
 
 def _check_size(body: bytes) -> None:
-    """Raises ApiError 400 where commas and quotes tell that there are too many values. Parsing these would take
+    """Raises BadRequest where commas and quotes tell that there are too many values. Parsing these would take
     seconds, in which nobody else is answered."""
     counts = body.count(b'"') // 2, body.count(b"{"), body.count(b",")
     if max(counts[:2]) <= MOST_TEXTS and counts[2] <= MOST_VALUES:
@@ -184,5 +190,20 @@ def _check_text(text: str) -> None:
         raise _invalid("holds half of a surrogate pair, which is no character") from None
 
 
-def _invalid(what: str) -> ApiError:
-    return ApiError(400, f"the body {what}", code="invalid_json")
+def _invalid(what: str) -> BadRequest:
+    return BadRequest(f"the body {what}", code="invalid_json")
+
+
+# The query ------------------------------------------------------------------------------------------------------------
+
+
+def check_query(request: Request) -> None:
+    """A dependency of every route: each parameter is one that the route has. Raises ServeError naming the parameter."""
+    if len(request.scope.get("query_string", b"")) > LONGEST_QUERY:
+        raise BadRequest(f"the query is too long: allowed are {LONGEST_QUERY} characters", code="query_too_long")
+    if not request.query_params:
+        return
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            raise Unsupported(name[:100], "unknown or unsupported parameter of the query")

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from ponder.serve.chat.schema import Strict
-from ponder.serve.responses.answer import AnyItem, ConversationDeleted, ConversationObject, ItemPage, answers
+from ponder.serve.responses.convert import listed
 from ponder.serve.responses.items import given_item
-from ponder.serve.responses.paging import listed
-from ponder.serve.responses.schema import Id, InputItem, Metadata
+from ponder.serve.responses.wire import (
+    AnyItem,
+    ConversationDeleted,
+    ConversationObject,
+    ConversationRequest,
+    GivenItem,
+    Id,
+    ItemPage,
+    ItemsRequest,
+    MetadataRequest,
+    answers,
+)
 from ponder.serve.state import owner_of, state_of
-from ponder.serve.store import Conversation, Item, Order
+from ponder.serve.store import SortOrder, Store, StoredConversation, StoredItem
 
 router = APIRouter(prefix="/v1/conversations")
 ConversationId = Annotated[Id, Path()]
@@ -31,51 +39,37 @@ LINKS = dict.fromkeys(
     ),
     "conversation_id",
 )
-MOST_ITEMS = 20  # at a time, as the API has it
-
-
-class ConversationRequest(Strict):
-    items: Annotated[list[InputItem], Field(max_length=MOST_ITEMS, fail_fast=True)] | None = None
-    metadata: Metadata | None = None
-
-
-class MetadataRequest(Strict):
-    metadata: Metadata | None
-
-
-class ItemsRequest(Strict):
-    items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 
 
 @router.post(
     "", response_model=None, responses=answers(ConversationObject, leads_to=LINKS), operation_id="create_conversation"
 )
-async def create(http: HttpRequest, asked: ConversationRequest | None = None) -> Response:
+async def create_conversation(http: HttpRequest, asked: ConversationRequest | None = None) -> Response:
     """A new conversation, with its first items."""
     asked = asked or ConversationRequest()
-    conversation = Conversation(
+    conversation = StoredConversation(
         id=f"conv_{secrets.token_hex(16)}",
         owner=owner_of(http),
         created_at=int(time.time()),
         metadata=asked.metadata or {},
     )
-    await state_of(http).store.add_conversation(conversation, _items(asked.items or []))
+    await _store(http).add_conversation(conversation, _items(asked.items or []))
     return JSONResponse(_body(conversation))
 
 
 @router.get(
     "/{conversation_id}", response_model=None, responses=answers(ConversationObject), operation_id="get_conversation"
 )
-async def retrieve(conversation_id: ConversationId, http: HttpRequest) -> Response:
-    return JSONResponse(_body(await state_of(http).store.conversation(owner_of(http), conversation_id)))
+async def get_conversation(conversation_id: ConversationId, http: HttpRequest) -> Response:
+    return JSONResponse(_body(await _store(http).conversation(owner_of(http), conversation_id)))
 
 
 @router.post(
     "/{conversation_id}", response_model=None, responses=answers(ConversationObject), operation_id="update_conversation"
 )
-async def update(conversation_id: ConversationId, asked: MetadataRequest, http: HttpRequest) -> Response:
+async def update_conversation(conversation_id: ConversationId, asked: MetadataRequest, http: HttpRequest) -> Response:
     """Other metadata in place of what there was."""
-    store, metadata = state_of(http).store, asked.metadata or {}
+    store, metadata = _store(http), asked.metadata or {}
     return JSONResponse(_body(await store.set_metadata(owner_of(http), conversation_id, metadata)))
 
 
@@ -85,23 +79,24 @@ async def update(conversation_id: ConversationId, asked: MetadataRequest, http: 
     responses=answers(ConversationDeleted),
     operation_id="delete_conversation",
 )
-async def delete(conversation_id: ConversationId, http: HttpRequest) -> Response:
+async def delete_conversation(conversation_id: ConversationId, http: HttpRequest) -> Response:
     """Delete a conversation with its items. Responses that were made in it stay."""
-    await state_of(http).store.delete_conversation(owner_of(http), conversation_id)
-    return JSONResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
+    await _store(http).delete_conversation(owner_of(http), conversation_id)
+    deleted: ConversationDeleted = {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
+    return JSONResponse(deleted)
 
 
 @router.get(
     "/{conversation_id}/items", response_model=None, responses=answers(ItemPage), operation_id="list_conversation_items"
 )
-async def list_items(
+async def list_conversation_items(
     conversation_id: ConversationId,
     http: HttpRequest,
     after: Annotated[Id | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    order: Order = Order.DESC,
+    order: SortOrder = SortOrder.DESC,
 ) -> Response:
-    store = state_of(http).store
+    store = _store(http)
     page = await store.items(owner_of(http), conversation_id, after=after, most=limit, order=order)
     return JSONResponse(listed([item.body for item in page.items], more=page.more))
 
@@ -112,9 +107,11 @@ async def list_items(
     responses=answers(ItemPage),
     operation_id="create_conversation_items",
 )
-async def add_items(conversation_id: ConversationId, asked: ItemsRequest, http: HttpRequest) -> Response:
+async def create_conversation_items(
+    conversation_id: ConversationId, asked: ItemsRequest, http: HttpRequest
+) -> Response:
     items = _items(asked.items)
-    await state_of(http).store.add_items(owner_of(http), conversation_id, items)
+    await _store(http).add_items(owner_of(http), conversation_id, items)
     return JSONResponse(listed([item.body for item in items], more=False))
 
 
@@ -124,8 +121,10 @@ async def add_items(conversation_id: ConversationId, asked: ItemsRequest, http: 
     responses=answers(AnyItem),
     operation_id="get_conversation_item",
 )
-async def retrieve_item(conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest) -> Response:
-    item = await state_of(http).store.item(owner_of(http), conversation_id, item_id)
+async def get_conversation_item(
+    conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest
+) -> Response:
+    item = await _store(http).item(owner_of(http), conversation_id, item_id)
     return JSONResponse(dict(item.body))
 
 
@@ -135,17 +134,23 @@ async def retrieve_item(conversation_id: ConversationId, item_id: Annotated[Id, 
     responses=answers(ConversationObject),
     operation_id="delete_conversation_item",
 )
-async def delete_item(conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest) -> Response:
+async def delete_conversation_item(
+    conversation_id: ConversationId, item_id: Annotated[Id, Path()], http: HttpRequest
+) -> Response:
     """The conversation without the item."""
-    return JSONResponse(_body(await state_of(http).store.delete_item(owner_of(http), conversation_id, item_id)))
+    return JSONResponse(_body(await _store(http).delete_item(owner_of(http), conversation_id, item_id)))
 
 
-def _items(asked: list[Any]) -> list[Item]:
+def _store(http: HttpRequest) -> Store:
+    return state_of(http).responses.store
+
+
+def _items(asked: list[GivenItem]) -> list[StoredItem]:
     base = f"item_{secrets.token_hex(16)}"
     return [given_item(item, base, place) for place, item in enumerate(asked)]
 
 
-def _body(conversation: Conversation) -> dict[str, Any]:
+def _body(conversation: StoredConversation) -> ConversationObject:
     return {
         "id": conversation.id,
         "object": "conversation",

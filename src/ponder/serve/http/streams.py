@@ -1,31 +1,24 @@
-"""Server-sent events, and noticing that nobody reads them: work ends when its client has left."""
+"""Server-sent events, and the end of work whose client has left."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ponder.sampler.threads import Mailbox
-from ponder.serve.errors import ApiError, logged, shutting_down
+from ponder.serve.errors import ServeError, ShuttingDown, logged
+from ponder.serve.http.errors import error_object, error_response
 
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
 HOLE = "\0"
 KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that nothing between cuts the connection
-
-
-def event_schema(what: str) -> dict[str, Any]:
-    """How the OpenAPI document tells of a stream: each event as an object of its fields."""
-    fields = {"event": {"type": "string"}, "data": {"type": "string"}}
-    event = {"type": "object", "description": what, "properties": fields, "required": ["data"]}
-    return {"text/event-stream": {"schema": event}}
 
 
 def event(data: Any, name: str | None = None) -> bytes:
@@ -44,7 +37,7 @@ class Template:
         return b"%b%b%b" % (self._before, json.dumps(text).encode(), self._after)
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Sends events as they come. When the client leaves, the generator is closed where it stands. What fails before
     the first event is an error response with its own status; what fails later ends the stream with an error event."""
 
@@ -64,8 +57,8 @@ class EventStream(Response):
         try:
             if not await unless_gone(receive, working):
                 left(scope)
-        except asyncio.CancelledError:  # the server ends, and waits no longer
-            await self._fail(shutting_down(), scope, receive, send)
+        except asyncio.CancelledError:  # the server ends and waits no longer
+            await self._fail(ShuttingDown(), scope, receive, send)
         finally:
             await _cancel(beating)
 
@@ -78,7 +71,7 @@ class EventStream(Response):
         except Exception as error:
             await self._fail(logged(error), scope, receive, send)
             return True
-        if not self._sent:  # nothing to tell is told too
+        if not self._sent:  # an empty stream is an answer too
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b""})
         return True
@@ -91,11 +84,11 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": piece, "more_body": True})
         self._sending = False
 
-    async def _fail(self, told: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _fail(self, error: ServeError, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._sent:
-            await JSONResponse(told.as_json(), told.status, told.headers)(scope, receive, send)
+            await error_response(error)(scope, receive, send)
             return
-        await send({"type": "http.response.body", "body": event(told.as_json()), "more_body": True})
+        await send({"type": "http.response.body", "body": event(error_object(error)), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def _beat(self, send: Send) -> None:
@@ -130,15 +123,15 @@ async def _cancel(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # read, so that nobody complains that it was not
+            task.exception()  # retrieved, so that asyncio does not report it
 
 
 async def answered(request: Request, work: Coroutine[Any, Any, T]) -> T | Response:
-    """`work` for a route that does not stream: cancelled when its client leaves, and then nobody reads the response."""
+    """The result of `work`, for a route that does not stream; `work` is cancelled when the client leaves."""
     try:
         result = await unless_gone(request.receive, work)
     except asyncio.CancelledError:
-        raise shutting_down() from None  # the server ends, and waits no longer
+        raise ShuttingDown() from None  # the server ends and waits no longer
     if result is None:
         left(request.scope)
         return Response(status_code=499)
@@ -148,38 +141,4 @@ async def answered(request: Request, work: Coroutine[Any, Any, T]) -> T | Respon
 def left(scope: Scope) -> None:
     """Note that the client of a request did not wait for its end."""
     scope["app"].state.ponder.metrics.left()
-    scope.setdefault("state", {}).setdefault("log", {})["ended"] = ["disconnect"]
-
-
-async def coalesced(
-    items: AsyncGenerator[T, None], seconds: float, ends: Callable[[T], bool]
-) -> AsyncGenerator[list[T], None]:
-    """Items in lists: the first at once, each later one at most `seconds` after it came, and at once where it `ends`
-    something. An error of `items` comes behind what came before it.
-    """
-    mailbox: Mailbox[T | _Over] = Mailbox(seconds)
-
-    async def gather() -> None:
-        try:
-            async with aclosing(items) as stream:
-                async for item in stream:
-                    (mailbox.end if ends(item) else mailbox.put)(item)
-        finally:
-            mailbox.end(_Over())
-
-    gathering = asyncio.ensure_future(gather())
-    try:
-        over = False
-        while not over:
-            taken = await mailbox.take()
-            over = isinstance(taken[-1], _Over)
-            batch = [item for item in taken if not isinstance(item, _Over)]
-            if batch:
-                yield batch
-        await gathering  # raises what it raised
-    finally:
-        await _cancel(gathering)
-
-
-class _Over:
-    """Nothing comes any more."""
+    scope["state"]["log"]["ended"] = ["disconnect"]

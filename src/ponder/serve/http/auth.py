@@ -1,4 +1,7 @@
-"""Who asks. Every path needs a key but `/health`; keys are stored hashed and compared in constant time."""
+"""The owner of each request, by its API key.
+
+Every path but `/health` needs a key. Keys are stored hashed and compared in constant time.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ponder.serve.errors import ApiError, ErrorType
+from ponder.serve.http.errors import ErrorType, HttpError, error_response
 from ponder.serve.settings import is_loopback
 from ponder.types import InvalidRequest
 
 OPEN_PATHS = frozenset({"/health"})
-LOCAL = "local"  # who asks where there are no keys
+LOCAL = "local"  # the owner of every request where there are no keys
 LONGEST_KEY = 256
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -35,7 +37,7 @@ class Keys:
 
     @classmethod
     def load(cls, file: Path) -> Keys:
-        """Lines of `name:hex digest`. Raises InvalidRequest naming the line, and where there is no key at all."""
+        """Read lines of `name:hex digest`. Raises InvalidRequest naming the line, and where there is no key at all."""
         digests: dict[str, bytes] = {}
         check_private(file)
         try:
@@ -54,7 +56,7 @@ class Keys:
         return cls(digests)
 
     def owner(self, key: str) -> str | None:
-        """Whose key it is. Takes the same time for every key."""
+        """The owner of a key; None: it is not known. Takes the same time for every key."""
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         found = None
         for name, known in self._digests.items():
@@ -64,7 +66,7 @@ class Keys:
 
 
 def new_key(name: str, file: Path) -> str:
-    """Add a key to the file, which only its owner may read, and return it: it is written down nowhere else."""
+    """Add a key to the file, which only its owner may read, and return the key. Only its hash is kept."""
     if not NAME.fullmatch(name):
         raise InvalidRequest(f"the key's name is {name!r}: allowed are 1 to 64 letters, digits, '.', '_' and '-'")
     there = file.exists() and file.stat().st_size > 0
@@ -78,16 +80,17 @@ def new_key(name: str, file: Path) -> str:
 
 
 def check_private(file: Path) -> None:
-    """Raises InvalidRequest for a file that others than its owner may read or write: a line is enough to get in."""
+    """Raises InvalidRequest for a file that other users may read or write: one line added to it grants access."""
     if os.name == "posix" and file.exists() and file.stat().st_mode & 0o077:
         raise InvalidRequest(f"{file} is open to other users of this machine: run `chmod 600 {file}`")
 
 
 class Auth:
-    """ASGI middleware. Sets `scope["state"]["owner"]`; refuses with 401 whoever has no key, whatever the path.
+    """ASGI middleware. Sets `scope["state"]["owner"]`, and refuses a request without a valid key with 401.
 
-    keys: None: there are none. Then only this machine is answered, and only under a name of its own: a web page that a
-    browser here shows could else speak to the server under a name that its own host let point here (DNS rebinding).
+    keys: None: there are no keys. Then the server answers this machine only, and only under a loopback name: otherwise
+        a web page could reach it from a browser here under a name that its own host points at this machine (DNS
+        rebinding).
     """
 
     def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
@@ -101,15 +104,15 @@ class Auth:
             return await send({"type": "websocket.close", "code": 1008})
         try:
             owner = self._owner(scope)
-        except ApiError as error:
-            return await JSONResponse(error.as_json(), error.status, error.headers)(scope, receive, send)
+        except HttpError as error:
+            return await error_response(error)(scope, receive, send)
         scope.setdefault("state", {})["owner"] = owner
         return await self._app(scope, receive, send)
 
     def _owner(self, scope: Scope) -> str:
         if self._keys is None:
             if not is_local(scope):
-                raise ApiError(
+                raise HttpError(
                     403,
                     "this server has no keys: it answers this machine only, as localhost or under a loopback address",
                     type=ErrorType.PERMISSION,
@@ -118,7 +121,7 @@ class Auth:
             return LOCAL
         owner = self._keys.owner(presented(Headers(scope=scope)))
         if owner is None:
-            raise ApiError(
+            raise HttpError(
                 401,
                 "no valid API key: send it as 'Authorization: Bearer KEY' or as 'X-API-Key: KEY'",
                 type=ErrorType.AUTHENTICATION,

@@ -1,4 +1,4 @@
-"""One line of JSON for every request: who, what, how it ended and how long it took. Never what was said."""
+"""One line of JSON for every request: owner, route, how it ended and how long it took. Never what was said."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AccessLog:
             await send(message)
 
         state = scope.setdefault("state", {})
-        state["request_id"] = number
+        state["log"] = {}
         try:
             await self._app(scope, receive, noting)
         finally:
@@ -49,6 +49,6 @@ class AccessLog:
                 "route": route,
                 "status": status or 499,
                 "seconds": round(time.monotonic() - began, 4),
-                **state.get("log", {}),
+                **state["log"],
             }
             access.info(json.dumps(line))

@@ -1,0 +1,179 @@
+"""From an ask to its answer: a strategy, a place among what runs, the pieces as they come, and what they cost.
+
+Nothing here knows HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ponder.sampler.protocol import Completion, Delivery, Done, Streamed
+from ponder.serve.admission import Count
+from ponder.serve.errors import BadRequest
+from ponder.serve.metrics import ServerMetrics
+from ponder.serve.models import Models, Served
+from ponder.serve.settings import Settings
+from ponder.think.ask import Ask
+from ponder.think.events import Cut, Event, Stopped, pieces
+from ponder.think.registry import parse_strategy
+from ponder.think.strategies.direct import direct
+from ponder.think.strategy import Demand, Ledger, NotTaken, Strategy, events_of
+from ponder.types import InvalidRequest, Usage
+
+Pieces = AsyncGenerator[Streamed, None]
+Begin = Callable[[], Awaitable[None]]
+Ended = Callable[[], None]
+DIRECT = direct()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedAsk:
+    """An ask, with the model and the strategy that answer it, and its owner. demand: how many sequences that takes."""
+
+    owner: str
+    served: Served
+    ask: Ask
+    strategy: Strategy
+    demand: Demand
+
+
+def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strategy: str | None = None) -> ServedAsk:
+    """An ask with its strategy: the one that the request names, the model's own, or else one direct answer.
+
+    strategy: as the request spells it; only those of the package can be named.
+    Raises BadRequest for a strategy that is unknown, needs more samples than this server allows, does not take what is
+    asked beside it, or is named although the model has one of its own.
+    """
+    if strategy is not None and served.strategy is not None:
+        raise BadRequest(
+            f"strategy: the model {served.name!r} has its own, {served.strategy.name}: leave it out", param="strategy"
+        )
+    greedy = ask.temperature == 0
+    try:
+        chosen = served.strategy or (DIRECT if strategy is None else parse_strategy(strategy, files=False))
+        demand = chosen.demand(replace(ask, temperature=None) if greedy else ask)
+    except NotTaken as error:
+        raise BadRequest(str(error), param=error.field, code="unsupported_parameter") from None
+    except InvalidRequest as error:
+        raise BadRequest(str(error), param="strategy", code="invalid_value") from None
+    if strategy is not None and demand.in_all > settings.samples:
+        raise BadRequest(f"strategy asks for {demand.in_all} samples: allowed are {settings.samples}", param="strategy")
+    if greedy and demand.in_all > ask.n:  # greedy samples are all the same: then it keeps its own temperature
+        ask = replace(ask, temperature=None)
+    return ServedAsk(owner=owner, served=served, ask=ask, strategy=chosen, demand=demand)
+
+
+@asynccontextmanager
+async def admitted(
+    models: Models, served: Served, owner: str, demand: Demand, count: Count, deadline: float | None
+) -> AsyncIterator[Ended]:
+    """A place among what runs. The value is to be called each time a completion is over in the sampler: the place is
+    left with the last of them, however slowly the answer is read, or else with the context."""
+    place = await models.admission(served).enter(owner, count, demand.at_once, deadline)
+    left = demand.in_all
+
+    def ended() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            place.leave()
+
+    try:
+        yield ended
+    finally:
+        place.leave()
+
+
+async def run_pieces(task: ServedAsk, delivery: Delivery) -> Pieces:
+    """The pieces of the answer's choices as they come, each choice ending in its `Done`. For what has a place."""
+    async with (
+        aclosing(events_of(task.strategy, task.ask, task.served.sampler, Ledger(delivery=delivery))) as events,
+        aclosing(_while_wanted(events)) as wanted,
+        aclosing(pieces(wanted)) as items,
+    ):
+        async for item in items:
+            yield item
+
+
+async def _while_wanted(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
+    """A strategy that is cancelled gives the best answer so far. Here no client waits for it: it stays cancelled."""
+    async for event in events:
+        if type(event) is Stopped and event.cut is Cut.CANCELLED:
+            raise asyncio.CancelledError
+        yield event
+
+
+async def _at_once() -> None:
+    pass
+
+
+async def answer_pieces(
+    models: Models, task: ServedAsk, *, deltas: bool = True, gather: float = 0.0, begin: Begin = _at_once
+) -> Pieces:
+    """`run_pieces` with a place.
+
+    deltas: False: the ends alone. gather: seconds over which pieces are gathered. begin: called when there is a place.
+    """
+    ask = task.ask
+
+    async def count() -> int:
+        return await task.served.sampler.count(ask.prompt)
+
+    async with admitted(models, task.served, task.owner, task.demand, count, ask.deadline) as ended:
+        await begin()
+        async with aclosing(run_pieces(task, Delivery(deltas=deltas, gather=gather, ended=ended))) as items:
+            async for item in items:
+                yield item
+
+
+async def completions_of(items: Pieces) -> list[Completion]:
+    """The answer's choices, when all of them are there."""
+    done: dict[int, Completion] = {}
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, Done):
+                done[item.index] = item.completion
+    return [done[index] for index in sorted(done)]
+
+
+async def whole_answer(models: Models, task: ServedAsk) -> list[Completion]:
+    return await completions_of(answer_pieces(models, task, deltas=False))
+
+
+class Tally:
+    """What one request costs, for the metrics and the log. Begins when it is made.
+
+    log: where the line of the access log that belongs to the request is gathered; None: it has no line.
+    """
+
+    def __init__(self, metrics: ServerMetrics, model: str, log: dict[str, Any] | None = None) -> None:
+        self._metrics = metrics
+        self._model = model
+        self._log = log
+        self._began = time.monotonic()
+        self._first: float | None = None
+
+    def first_token(self) -> None:
+        """A piece of the answer came: the first one counts."""
+        if self._first is None:
+            self._first = time.monotonic() - self._began
+
+    def end(self, completions: Sequence[Completion]) -> None:
+        bill = sum((each.usage for each in completions), Usage())
+        reasons = [each.stop_reason.value for each in completions]
+        self._metrics.finished(self._model, bill, reasons, time.monotonic() - self._began, self._first)
+        if self._log is not None:
+            self._log |= {
+                "model": self._model,
+                "first_token": None if self._first is None else round(self._first, 4),
+                "prompt_tokens": bill.prompt_tokens,
+                "cached_tokens": bill.cached_tokens,
+                "completion_tokens": bill.completion_tokens,
+                "reasoning_tokens": bill.reasoning_tokens,
+                "ended": reasons,
+            }

@@ -1,0 +1,249 @@
+"""The objects of `/v1/chat/completions`. A field of a request that is not here is refused by name."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from ponder.serve.common.wire import (
+    CompletionUsage,
+    Efforts,
+    FinishReason,
+    LongText,
+    Name,
+    ObjectFormat,
+    Sampled,
+    Strict,
+    TextFormat,
+    TokenId,
+    TokenLogprob,
+    Tree,
+    closed,
+    event_schema,
+    strict,
+)
+
+# In both directions ---------------------------------------------------------------------------------------------------
+
+
+@strict
+class CalledFunction(TypedDict):
+    name: Name
+    arguments: LongText
+
+
+@strict
+class ChatCall(TypedDict):
+    id: Name
+    type: Literal["function"]
+    function: CalledFunction
+
+
+# Requests -------------------------------------------------------------------------------------------------------------
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: LongText
+
+
+class InstructingMessage(Strict):
+    role: Literal["system", "developer"]
+    content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
+    name: Name | None = None
+
+
+class UserMessage(Strict):
+    role: Literal["user"]
+    content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
+    name: Name | None = None
+
+
+class AssistantMessage(Strict):
+    """reasoning, reasoning_content: thinking sent back. It is kept after the last user message (tool loops) and dropped
+    before it."""
+
+    role: Literal["assistant"]
+    content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)] | None = None
+    name: Name | None = None
+    tool_calls: Annotated[list[ChatCall], Field(min_length=1, max_length=128, fail_fast=True)] | None = None
+    reasoning: LongText | None = None
+    reasoning_content: LongText | None = None
+    refusal: None = None
+
+
+class ToolMessage(Strict):
+    role: Literal["tool"]
+    content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)]
+    tool_call_id: Name
+
+
+ChatMessage = Annotated[InstructingMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class ChatFunction(Strict):
+    name: Name
+    description: LongText | None = None
+    parameters: Tree | None = None
+    strict: bool | None = None
+
+
+class ChatTool(Strict):
+    type: Literal["function"]
+    function: ChatFunction
+
+
+class NamedFunction(Strict):
+    name: Name
+
+
+class NamedChatTool(Strict):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class ChatSchema(Strict):
+    name: Name
+    description: LongText | None = None
+    schema_: Annotated[Tree, Field(alias="schema")]
+    strict: bool | None = None
+
+
+class ChatSchemaFormat(Strict):
+    type: Literal["json_schema"]
+    json_schema: ChatSchema
+
+
+class ChatRequest(Sampled):
+    """The fields of the API; `top_k`, `min_p`, `stop_token_ids`, `thinking_token_budget` as vLLM has them; and Ponder's
+    own.
+
+    reasoning_format: the field in which the thinking is shown; hidden unless asked for.
+    answer_room: tokens of the limit that are kept for the answer: thinking is closed early enough.
+    strategy: how the answer is found, such as "consensus(samples=8)"; all of it is billed.
+    truncation: "auto" drops the oldest turns that do not fit, and says how many in `dropped_turns`.
+    regex: the answer matches it.
+    """
+
+    model: Name
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096, fail_fast=True)]
+    reasoning_effort: Efforts | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
+    response_format: Annotated[TextFormat | ObjectFormat | ChatSchemaFormat, Field(discriminator="type")] | None = None
+    tools: Annotated[list[ChatTool], Field(max_length=128, fail_fast=True)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedChatTool | None = None
+    parallel_tool_calls: bool | None = None
+    store: Literal[False] | None = None
+    safety_identifier: Name | None = None
+    prompt_cache_key: Name | None = None
+    service_tier: Literal["auto", "default"] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    reasoning_format: Literal["hidden", "reasoning", "reasoning_content"] = "hidden"
+    answer_room: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    strategy: Name | None = None
+    truncation: Literal["auto", "disabled"] = "disabled"
+    regex: Annotated[str, Field(max_length=8192)] | None = None
+
+
+# Answers --------------------------------------------------------------------------------------------------------------
+
+
+@closed
+class AnswerMessage(TypedDict):
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    reasoning: NotRequired[str | None]
+    reasoning_content: NotRequired[str | None]
+    tool_calls: NotRequired[list[ChatCall]]
+
+
+@closed
+class ChatLogprobs(TypedDict):
+    content: list[TokenLogprob]
+    refusal: None
+
+
+@closed
+class ChatChoice(TypedDict):
+    index: int
+    message: AnswerMessage
+    finish_reason: FinishReason
+    logprobs: ChatLogprobs | None
+
+
+@closed
+class ChatHead(TypedDict):
+    """The fields of every object of one answer."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    service_tier: Literal["default"]
+
+
+@closed
+class ChatCompletion(ChatHead):
+    """dropped_turns: the number of the oldest messages that `truncation: "auto"` left out."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
+    usage: CompletionUsage
+    dropped_turns: NotRequired[int]
+
+
+class IndexedCall(ChatCall):
+    """The first piece of a call in a stream, or a whole one."""
+
+    index: int
+
+
+class CalledArguments(TypedDict):
+    arguments: str
+
+
+class CallChunk(TypedDict):
+    """A later piece of a call."""
+
+    index: int
+    function: CalledArguments
+
+
+class ChatDelta(TypedDict, total=False):
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+    reasoning: str
+    reasoning_content: str
+    tool_calls: list[IndexedCall | CallChunk]
+
+
+class ChunkChoice(TypedDict):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class ChatChunk(ChatHead):
+    """An event of a stream."""
+
+    object: Literal["chat.completion.chunk"]
+    choices: list[ChunkChoice]
+    usage: NotRequired[CompletionUsage | None]
+
+
+CHAT_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": ChatCompletion,
+        "description": "The answer, or its pieces as they come",
+        "content": event_schema("`chat.completion.chunk` objects in `data`, then `[DONE]`"),
+    }
+}

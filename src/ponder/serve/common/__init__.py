@@ -1,0 +1,1 @@
+"""What the endpoints share: fields, bounds and shapes of their objects (wire), and how those are converted."""

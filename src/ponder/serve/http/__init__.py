@@ -1,0 +1,1 @@
+"""HTTP itself: keys, bodies, errors, event streams, the access log, and uvicorn."""

@@ -1,0 +1,199 @@
+"""One error path for all routes: every failure becomes the API's error object, with the status of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import TypedDict
+
+from ponder.serve.errors import (
+    BadRequest,
+    Busy,
+    Locked,
+    ModelFailed,
+    NotFound,
+    QueueFull,
+    ServeError,
+    ServerFailed,
+    UnknownReference,
+    logged,
+)
+from ponder.types import PonderError
+
+MAX_ERRORS = 100  # of one request that are looked at
+
+
+class ErrorType(StrEnum):
+    """The API's words for whose fault it is."""
+
+    INVALID_REQUEST = "invalid_request_error"
+    AUTHENTICATION = "authentication_error"
+    PERMISSION = "permission_error"
+    NOT_FOUND = "not_found_error"
+    RATE_LIMIT = "rate_limit_error"
+    SERVER = "server_error"
+
+
+class ErrorBody(TypedDict):
+    message: str
+    type: ErrorType
+    param: str | None
+    code: str | None
+
+
+class ErrorObject(TypedDict):
+    """What every response of status 400 and above holds."""
+
+    error: ErrorBody
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorObject, "description": "The request cannot be answered as it is"},
+    "5XX": {"model": ErrorObject, "description": "The server or the model failed, or is shutting down"},
+}
+
+
+class HttpError(ServeError):
+    """A refusal that exists in HTTP alone, with a status of its own."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: ErrorType = ErrorType.INVALID_REQUEST,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.status = status
+        self.type = type
+        self.headers = headers
+
+
+KINDS: dict[type[ServeError], tuple[int, ErrorType]] = {
+    BadRequest: (400, ErrorType.INVALID_REQUEST),
+    UnknownReference: (404, ErrorType.INVALID_REQUEST),
+    NotFound: (404, ErrorType.NOT_FOUND),
+    Locked: (409, ErrorType.INVALID_REQUEST),
+    QueueFull: (429, ErrorType.RATE_LIMIT),
+    Busy: (503, ErrorType.SERVER),
+    ModelFailed: (502, ErrorType.SERVER),
+    ServerFailed: (500, ErrorType.SERVER),
+}
+
+
+def _kind(error: ServeError) -> tuple[int, ErrorType]:
+    if isinstance(error, HttpError):
+        return error.status, error.type
+    return next(KINDS[kind] for kind in type(error).__mro__ if kind in KINDS)
+
+
+def error_object(error: ServeError) -> ErrorObject:
+    return {"error": {"message": error.message, "type": _kind(error)[1], "param": error.param, "code": error.code}}
+
+
+def error_response(error: ServeError) -> JSONResponse:
+    headers = error.headers if isinstance(error, HttpError) else None
+    if isinstance(error, Busy):
+        headers = {"Retry-After": str(error.retry_after)}
+    return JSONResponse(error_object(error), _kind(error)[0], headers)
+
+
+class Failures:
+    """ASGI middleware. A failure becomes an error object, or cuts the connection once the response has begun."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = False
+
+        async def noting(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except Exception as error:
+            public = logged(error)
+            if scope["type"] != "http":
+                raise
+            if not began:
+                await error_response(public)(scope, receive, send)
+
+
+# Handlers of the application ------------------------------------------------------------------------------------------
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(PonderError, _failed)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    return error_response(logged(error))
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    """The first of the errors deepest in the request, named by its place: a value that could be of several kinds is
+    wrong as each of them. What was sent is not repeated."""
+    assert isinstance(error, RequestValidationError)
+    body = error.body if isinstance(error.body, dict) else {}
+    places = [_place(each["loc"], body, each["type"] == "missing") for each in error.errors()[:MAX_ERRORS]]
+    deepest = max(range(len(places)), key=lambda at: len(places[at]))
+    first: dict[str, Any] = dict(error.errors()[deepest])
+    place = _spelled(places[deepest])
+    message = first["msg"] if first["type"] != "extra_forbidden" else "unknown or unsupported parameter"
+    code = "unsupported_parameter" if first["type"] == "extra_forbidden" else "invalid_value"
+    return error_response(BadRequest(f"{place or 'the body'}: {message}", param=place or None, code=code))
+
+
+def _place(location: Sequence[str | int], body: Any, missing: bool) -> list[str | int]:
+    """Where in the request an error is. The location also names the kinds that a value might be of: they are left out.
+    missing: the last step of the location is not in the body."""
+    if location[0] != "body":
+        return list(location[1:])
+    place: list[str | int] = []
+    for step in location[1:]:
+        if (isinstance(body, dict) and step in body) or (isinstance(body, list) and isinstance(step, int)):
+            body = body[step]  # type: ignore[index]
+            place.append(step)
+    return [*place, location[-1]] if missing and len(location) > 1 else place
+
+
+def _spelled(place: Sequence[str | int]) -> str:
+    """messages[0].content, as the API names fields."""
+    text = ""
+    for step in place:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text[:200]
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.INVALID_REQUEST
+    what = {404: "there is no such path", 405: "this path does not take this method"}.get(error.status_code)
+    headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
+    return error_response(HttpError(error.status_code, what or str(error.detail), type=kind, headers=headers))
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that the path takes, over all routes that have it: the router names those of the first alone."""
+    scope = dict(request.scope)
+    return [
+        method
+        for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
