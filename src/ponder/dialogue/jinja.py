@@ -192,9 +192,7 @@ class JinjaFormat:
 
     def _special(self, name: str) -> str:
         """The text of `bos_token` and the like in the tokenizer's config."""
-        value = self._tokenizer.config.get(name)
-        value = value.get("content") if isinstance(value, dict) else value
-        return value if isinstance(value, str) else ""
+        return self._tokenizer.special_name(name) or ""
 
 
 class _Fields:

@@ -15,7 +15,7 @@ from ponder.dialogue.native import NativeFormat
 from ponder.dialogue.ponder import PonderFormat
 from ponder.dialogue.template import ponder_template
 from ponder.dialogue.tools import Tool
-from ponder.tokenizer import Tokenizer
+from ponder.tokenizer import DEFAULT_TEMPLATE, Tokenizer
 from ponder.types import FormatError
 
 NATIVE: dict[str, type[NativeFormat]] = {
@@ -45,6 +45,11 @@ def load_format(tokenizer: Tokenizer, name: str | None = None, chat_template: st
         raise FormatError(f"no dialogue format is named {name!r}; known: {', '.join([*FORMATS, 'jinja'])}")
     if name is None and set(CONTROL_TOKENS) <= set(tokenizer.control):
         return PonderFormat(tokenizer)
+    if template is None and tokenizer.chat_templates:
+        raise FormatError(
+            f"this tokenizer has chat templates, but none of them is called {DEFAULT_TEMPLATE!r} "
+            f"({', '.join(tokenizer.chat_templates)}): pass one of them as chat_template=…"
+        )
     fallback = JinjaFormat(tokenizer, template) if template is not None else None
     for family in NATIVE.values() if name is None else ():
         if set(family.family.required) <= set(tokenizer.control):

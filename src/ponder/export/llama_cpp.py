@@ -13,7 +13,7 @@ from ponder.export.weights import gguf_tensors, hyperparameters, stored_type
 from ponder.model.checkpoint import atomic_file, open_model
 from ponder.model.config import ModelConfig
 from ponder.model.lora import ADAPTER_CONFIG
-from ponder.tokenizer import Tokenizer
+from ponder.tokenizer import DEFAULT_TEMPLATE, Tokenizer
 from ponder.types import InvalidRequest
 
 
@@ -91,11 +91,13 @@ def tokenizer_fields(tokenizer: Tokenizer, form: Format, config: ModelConfig) ->
     template = tokenizer.chat_template or (ponder_template() if own else None)
     if template:
         fields["tokenizer.chat_template"] = llama_cpp_template(template) if own else template
+    named = {name: text for name, text in tokenizer.chat_templates.items() if name != DEFAULT_TEMPLATE}
+    if named:
+        fields["tokenizer.chat_templates"] = list(named)
+        fields |= {f"tokenizer.chat_template.{name}": text for name, text in named.items()}
     return fields, words.notes
 
 
 def _named_id(tokenizer: Tokenizer, key: str, default: int | None) -> int | None:
-    """The id of a token that tokenizer_config.json names, by its text or by an object with its `content`."""
-    name = tokenizer.config.get(key)
-    name = name.get("content") if isinstance(name, dict) else name
-    return tokenizer.control.get(name, default) if isinstance(name, str) else default
+    """The id of a token that tokenizer_config.json names."""
+    return tokenizer.control.get(tokenizer.special_name(key) or "", default)

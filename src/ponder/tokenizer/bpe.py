@@ -18,7 +18,15 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from ponder.tokenizer.files import TokenizerError, build_tokenizer, read_folder, write_folder
+from ponder.tokenizer.files import (
+    DEFAULT_TEMPLATE,
+    TokenizerError,
+    build_tokenizer,
+    check_templates,
+    read_folder,
+    write_folder,
+)
+from ponder.tokenizer.special import added_token, added_tokens, gather_special_tokens, special_name, stripping
 from ponder.types import InvalidRequest
 
 # Qwen2's splitting rule (Qwen/Qwen2-7B tokenizer.json): contractions, words with at most one leading mark, digits one
@@ -43,19 +51,30 @@ class Tokenizer:
     """
 
     def __init__(
-        self, spec: Mapping[str, Any], config: Mapping[str, Any] | None = None, source: str = "<memory>"
+        self,
+        spec: Mapping[str, Any],
+        config: Mapping[str, Any] | None = None,
+        source: str = "<memory>",
+        *,
+        ends: Sequence[int] = (),
     ) -> None:
         """spec: the content of a `tokenizer.json`. config: of its `tokenizer_config.json`.
+        ends: ids that end a generation, beside the config's `eos_token`.
 
-        Raises TokenizerError naming `source` when the spec is malformed or not byte-level BPE.
+        Raises TokenizerError naming `source` when the spec is malformed or not byte-level BPE, or when the config's
+        chat templates are malformed.
         """
         self._spec = dict(spec)
         self._config = dict(config or {})
-        self._control = _added_tokens(self._spec, source)
+        self._control = added_tokens(self._spec, source)
         self._names = {id: name for name, id in self._control.items()}
         self._plain = _without_added_tokens(self._spec, set(self._names), source)
         self._vocab_size = 1 + max(max(self._plain.get_vocab().values(), default=-1), max(self._names, default=-1))
         self._bytes: dict[int, bytes] = {id: name.encode() for id, name in self._names.items()}
+        self._templates = check_templates(self._config, source)
+        named = self._control.get(self.special_name("eos_token") or "")
+        declared = dict.fromkeys(([] if named is None else [named]) + list(ends))
+        self._ends = tuple(id for id in declared if id < self._vocab_size)
 
     @classmethod
     def train(
@@ -69,7 +88,8 @@ class Tokenizer:
         """Learn merges from `texts`. The control tokens get the last ids, in the order given.
 
         The total is exactly `vocab_size`: where the texts do not give enough merges, `<|unused_i|>` control tokens
-        fill the gap below the control tokens. config: what `save` writes as `tokenizer_config.json`.
+        fill the gap below the control tokens. config: what `save` writes as `tokenizer_config.json`, beside the list of
+        the control tokens.
         Raises InvalidRequest when `vocab_size` is not a multiple of 32 or cannot hold 256 bytes and the control tokens.
         """
         least = 256 + len(control_tokens)
@@ -97,18 +117,21 @@ class Tokenizer:
         spec = json.loads(learner.to_str())
         first = learner.get_vocab_size()
         unused = [f"<|unused_{i}|>" for i in range(vocab_size - len(control_tokens) - first)]
-        spec["added_tokens"] = [_added_token(first + i, name) for i, name in enumerate([*unused, *control_tokens])]
-        return cls(spec, config)
+        special = [*unused, *control_tokens]
+        spec["added_tokens"] = [added_token(first + i, name) for i, name in enumerate(special)]
+        return cls(spec, {"additional_special_tokens": special, **(config or {})})
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a folder in the Hugging Face layout, or a `tokenizer.json`. Raises TokenizerError naming the file."""
-        spec, config, source = read_folder(Path(path))
-        return cls(spec, config, source)
+        """Read a folder in the Hugging Face layout, or a `tokenizer.json` with the files beside it. Raises
+        TokenizerError naming the file."""
+        files = read_folder(Path(path))
+        spec, config = gather_special_tokens(files)
+        return cls(spec, config, str(files.source), ends=files.ends)
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json` (which `transformers` loads) into `folder`."""
-        write_folder(Path(folder), self._spec, self._config, list(self._control))
+        write_folder(Path(folder), self._spec, self._config)
 
     @property
     def vocab_size(self) -> int:
@@ -131,10 +154,23 @@ class Tokenizer:
         return MappingProxyType(self._spec)
 
     @property
+    def chat_templates(self) -> Mapping[str, str]:
+        """Name → text of the Jinja templates that came with the tokenizer; the usual one is called "default"."""
+        return MappingProxyType(self._templates)
+
+    @property
     def chat_template(self) -> str | None:
-        """The Jinja template that came with the tokenizer."""
-        template = self._config.get("chat_template")
-        return template if isinstance(template, str) else None
+        """The default one of `chat_templates`."""
+        return self._templates.get(DEFAULT_TEMPLATE)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Every id that the tokenizer's and the model's files declare to end a generation."""
+        return self._ends
+
+    def special_name(self, key: str) -> str | None:
+        """The text of the token that the config names `bos_token`, `eos_token` and the like; None: it names none."""
+        return special_name(self._config, key)
 
     def control_id(self, name: str) -> int:
         """The id of a control token. Raises TokenizerError when the vocabulary has none of that name."""
@@ -194,10 +230,10 @@ class Tokenizer:
 
     @cached_property
     def _control_pattern(self) -> re.Pattern[str]:
-        flags = {token["content"]: token for token in self._spec.get("added_tokens") or ()}
         space = {True: r"\s*", False: ""}
+        strips = stripping(self._spec, self._config)
         stripped = (
-            space[bool(flags[name].get("lstrip"))] + f"({re.escape(name)})" + space[bool(flags[name].get("rstrip"))]
+            space[strips[name][0]] + f"({re.escape(name)})" + space[strips[name][1]]
             for name in sorted(self._control, key=len, reverse=True)
         )
         return re.compile("|".join(stripped) or r"(?!)")
@@ -283,39 +319,6 @@ def _byte_characters() -> Iterator[tuple[str, int]]:
 _BYTE_OF_CHARACTER = dict(_byte_characters())
 
 
-def _added_token(id: int, name: str) -> dict[str, object]:
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    return {"id": id, "content": name, **flags}
-
-
-def _added_tokens(spec: Mapping[str, Any], source: str) -> dict[str, int]:
-    """Name → id of every added token of a `tokenizer.json`, ordered by id."""
-    model = spec.get("model")
-    if (
-        not isinstance(model, Mapping)
-        or model.get("type", "BPE") != "BPE"
-        or not isinstance(model.get("vocab"), Mapping)
-    ):
-        raise TokenizerError(f"{source}: key 'model' must be a BPE model with a 'vocab'")
-    try:
-        tokens = {token["content"]: token["id"] for token in spec.get("added_tokens") or ()}
-    except (TypeError, KeyError, AttributeError) as error:
-        raise TokenizerError(f"{source}: key 'added_tokens' is malformed ({error!r})") from error
-    if not all(isinstance(name, str) and type(id) is int and id >= 0 for name, id in tokens.items()):
-        raise TokenizerError(f"{source}: key 'added_tokens' must pair a string 'content' with an id of 0 or more")
-    ordered = dict(sorted(tokens.items(), key=lambda item: item[1]))
-    vocab = spec["model"]["vocab"]
-    free = len(vocab)
-    for name, id in ordered.items():
-        place = vocab.get(name, free)
-        if id != place:  # the `tokenizers` library numbers them by place, whatever is written
-            raise TokenizerError(
-                f"{source}: key 'added_tokens' gives {name!r} the id {id}, but its place makes it {place}"
-            )
-        free = max(free, id + 1)
-    return ordered
-
-
 def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: str) -> tokenizers.Tokenizer:
     """The text half of a `tokenizer.json`: no added token in its list, its vocabulary or its merges."""
     model = spec.get("model")
@@ -332,9 +335,16 @@ def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: 
             f"{source}: key 'model.vocab' holds {foreign!r}, which is no byte-level token; Ponder reads byte-level BPE "
             "tokenizers (Qwen, Llama 3, DeepSeek, GPT-2), not SentencePiece ones"
         )
+    byte = next((token for token in model["vocab"] if token in _BYTE_OF_CHARACTER and token not in vocab), None)
+    if byte is not None:
+        raise TokenizerError(
+            f"{source}: the token {byte!r} is a byte of ordinary text, but it is declared as an added token; without "
+            "it no text can be encoded: declare another one"
+        )
     merges = model.get("merges") or []
     if len(vocab) != len(model["vocab"]):
-        merges = [merge for merge in merges if _merged(merge) in vocab]
+        gone = model["vocab"].keys() - vocab.keys()
+        merges = [merge for merge in merges if not gone & {*_halves(merge), "".join(_halves(merge))}]
     text_half = {**model, "vocab": vocab, "merges": merges, "unk_token": None}
     plain = {
         **spec,
@@ -347,9 +357,9 @@ def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: 
     return build_tokenizer(plain, source)
 
 
-def _merged(merge: Sequence[str] | str) -> str:
-    """The token a merge makes; merges are written as pairs or as 'left right'."""
-    return "".join(merge.split(" ", 1) if isinstance(merge, str) else merge)
+def _halves(merge: Sequence[str] | str) -> Sequence[str]:
+    """The two tokens that a merge joins; merges are written as pairs or as 'left right'."""
+    return merge.split(" ", 1) if isinstance(merge, str) else merge
 
 
 def _not_text(given: object, error: Exception) -> InvalidRequest:
