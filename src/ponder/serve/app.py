@@ -18,6 +18,7 @@ from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
 from ponder.serve.http.bodies import Body, check_query
 from ponder.serve.http.errors import ERRORS, Failures, add_error_handlers, error_response
 from ponder.serve.http.log import AccessLog
+from ponder.serve.messages import routes as messages
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
 from ponder.serve.responses import conversations
@@ -27,7 +28,8 @@ from ponder.serve.settings import Settings
 from ponder.serve.state import ServerState, owner_of, state_of
 from ponder.serve.store import Store
 
-SHED_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})  # which do nothing but wait for the one model
+# Requests that do nothing but wait for the one model.
+SHED_PATHS = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/completions"})
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -69,7 +71,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for part in (health, chat, completions, tokenize, responses, conversations):
+    for part in (health, chat, messages, completions, tokenize, responses, conversations):
         app.include_router(part.router)
     add_error_handlers(app)
     # From the outside in: the log sees every answer, and nothing is read before the owner is known.

@@ -1,0 +1,53 @@
+"""`POST /v1/messages` and `/v1/messages/count_tokens`."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from ponder.serve.answering import Pieces, Tally, answer_pieces, served_ask, whole_answer
+from ponder.serve.http.streams import Events, EventStreamResponse, answered, event
+from ponder.serve.messages.convert import MessageWriter, count_tokens, read_messages_request
+from ponder.serve.messages.wire import COUNT_ANSWERS, MESSAGE_ANSWERS, CountRequest, MessagesRequest
+from ponder.serve.state import owner_of, state_of, tally_of
+
+router = APIRouter(prefix="/v1/messages")
+
+
+@router.post("", response_model=None, responses=MESSAGE_ANSWERS)
+async def messages(body: MessagesRequest, http: HttpRequest) -> Response:
+    """An answer to a conversation, whole or, with `stream`, as events."""
+    state, owner = state_of(http), owner_of(http)
+    models, settings = state.models, state.settings
+    served = models.get(body.model)
+    task = served_ask(read_messages_request(body, served, settings, owner), served, owner, settings, body.strategy)
+    writer, tally = MessageWriter(body, served), tally_of(http, served)
+    if body.stream:
+        return EventStreamResponse(_events(answer_pieces(models, task, gather=settings.coalesce / 1000), writer, tally))
+
+    async def whole() -> Response:
+        completions = await whole_answer(models, task)
+        tally.end(completions)
+        return JSONResponse(writer.whole(completions[0]))
+
+    return await answered(http, whole())
+
+
+@router.post("/count_tokens", response_model=None, responses=COUNT_ANSWERS)
+async def count_message_tokens(body: CountRequest, http: HttpRequest) -> Response:
+    """How many tokens a conversation takes as a prompt."""
+    return JSONResponse({"input_tokens": await count_tokens(body, state_of(http).models.get(body.model))})
+
+
+async def _events(pieces: Pieces, writer: MessageWriter, tally: Tally) -> Events:
+    begun = False
+    async with aclosing(pieces):
+        async for piece in pieces:
+            tally.first_token()
+            events = [*([] if begun else [writer.start()]), *writer.events(piece)]
+            begun = True
+            yield b"".join(event(each, each["type"]) for each in events)
+    tally.end(writer.done)

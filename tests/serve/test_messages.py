@@ -1,0 +1,179 @@
+"""`/v1/messages`, as Anthropic's own client drives it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import pytest
+from live import Live, serving
+
+from ponder.dialogue import Reasoning, Role, ToolCall, ToolResult
+from ponder.serve import Served
+from ponder.testing.scripted import Say, ScriptedSampler
+from ponder.testing.tiny import tiny_sampler
+from ponder.think import consensus
+
+ASKED: list[Any] = [{"role": "user", "content": "What is 6 * 7, and the weather?"}]
+EMPTY = {"type": "object", "properties": {}}
+TOOLS: list[Any] = [
+    {"name": "multiply", "description": "A product.", "input_schema": EMPTY},
+    {"name": "weather", "input_schema": EMPTY, "cache_control": {"type": "ephemeral"}},
+]
+CALLS = Say(
+    "Let me see.",
+    reasoning="Two calls.",
+    calls=(ToolCall("multiply", '{"a": 6}'), ToolCall("weather", "{}")),
+)
+SHOWN: Any = {"type": "enabled", "budget_tokens": 1024}
+
+
+def script(messages: Any, index: int) -> Say:
+    if messages[-1].role is Role.TOOL:
+        return Say("42, and rain.", "So.")
+    return CALLS if "weather" in messages[-1].text else Say("Hello there.", "A greeting.")
+
+
+@pytest.fixture(scope="module")
+def said() -> ScriptedSampler:
+    return ScriptedSampler(script)
+
+
+@pytest.fixture(scope="module")
+def live(said: ScriptedSampler) -> Iterator[Live]:
+    tiny = tiny_sampler(max_positions=512)
+    served = [
+        Served(name="said", sampler=said),
+        Served(name="tiny", sampler=tiny),
+        Served(name="deep", sampler=said, strategy=consensus(3)),
+    ]
+    with serving(served) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=live.root, api_key="none", max_retries=0)
+
+
+def ask(client: anthropic.Anthropic, content: Any = "hi", **fields: Any) -> Any:
+    messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
+    return client.messages.create(**{"model": "said", "max_tokens": 100, "messages": messages, **fields})
+
+
+def test_an_answer_hides_its_thinking_and_bills_it(client: anthropic.Anthropic) -> None:
+    answer = ask(client, system="Be kind.")
+    assert [block.type for block in answer.content] == ["text"]
+    assert (answer.content[0].text, answer.stop_reason, answer.role) == ("Hello there.", "end_turn", "assistant")
+    assert answer.usage.output_tokens == 6  # two words and a close of thinking, two words and an end
+    assert answer.usage.input_tokens > 0
+
+
+def test_thinking_is_a_block_of_its_own_where_it_is_asked_for(client: anthropic.Anthropic) -> None:
+    answer = ask(client, thinking=SHOWN)
+    assert [(block.type, getattr(block, "thinking", None)) for block in answer.content] == [
+        ("thinking", "A greeting."),
+        ("text", None),
+    ]
+    assert ask(client, thinking={"type": "disabled"}).usage.output_tokens == 3
+
+
+def test_a_budget_is_an_exact_cap(client: anthropic.Anthropic, said: ScriptedSampler) -> None:
+    ask(client, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000)
+    assert said.requests[-1].params.thinking.cap == 1024
+
+
+def test_tools_are_called_answered_in_any_order_and_carried_on(
+    client: anthropic.Anthropic, said: ScriptedSampler
+) -> None:
+    first = ask(client, ASKED, tools=TOOLS, thinking=SHOWN)
+    assert first.stop_reason == "tool_use"
+    assert [block.type for block in first.content] == ["thinking", "text", "tool_use", "tool_use"]
+    multiply, weather = first.content[2:]
+    assert (multiply.name, multiply.input, weather.input) == ("multiply", {"a": 6}, {})
+    results: Any = [
+        {
+            "type": "tool_result",
+            "tool_use_id": weather.id,
+            "content": [{"type": "text", "text": "no rain"}],
+            "is_error": True,
+        },
+        {"type": "tool_result", "tool_use_id": multiply.id, "content": "42"},
+    ]
+    history = [*ASKED, {"role": "assistant", "content": first.content}, {"role": "user", "content": results}]
+    second = ask(client, history, tools=TOOLS)
+    assert second.content[0].text == "42, and rain."
+    *_, assistant, tool = said.requests[-1].prompt
+    assert assistant.parts[0] == Reasoning("Two calls.")
+    assert tool.parts == (
+        ToolResult("multiply", "42", multiply.id),
+        ToolResult("weather", "error: no rain", weather.id),
+    )
+
+
+def test_a_stream_closes_each_block_before_the_next(client: anthropic.Anthropic) -> None:
+    with client.messages.stream(model="said", max_tokens=100, messages=ASKED, tools=TOOLS, thinking=SHOWN) as stream:
+        kinds = [event.type for event in stream if event.type.startswith(("message_", "content_block_s"))]
+        final = stream.get_final_message()
+    assert kinds == [
+        "message_start",
+        *["content_block_start", "content_block_stop"] * 4,
+        "message_delta",
+        "message_stop",
+    ]
+    assert [block.type for block in final.content] == ["thinking", "text", "tool_use", "tool_use"]
+    assert final.content[0].thinking == "Two calls."
+    assert final.content[2].input == {"a": 6}
+    assert final.stop_reason == "tool_use"
+    whole = ask(client, ASKED, tools=TOOLS, thinking=SHOWN)
+    assert final.usage.output_tokens == whole.usage.output_tokens
+    assert final.usage.input_tokens == whole.usage.input_tokens
+
+
+def test_a_stop_sequence_is_named_and_a_limit_told(client: anthropic.Anthropic) -> None:
+    stopped = ask(client, stop_sequences=["there"])
+    assert (stopped.stop_reason, stopped.stop_sequence, stopped.content[0].text) == ("stop_sequence", "there", "Hello ")
+    assert ask(client, max_tokens=4).stop_reason == "max_tokens"
+
+
+def test_a_model_with_a_strategy_answers_here_too(client: anthropic.Anthropic, said: ScriptedSampler) -> None:
+    assert ask(client, model="deep").content[0].text == "Hello there."
+    assert said.requests[-1].n == 3
+
+
+def test_the_tokens_of_a_prompt_are_those_that_are_billed(client: anthropic.Anthropic) -> None:
+    messages: Any = [{"role": "user", "content": "Count these words, please."}]
+    counted = client.messages.count_tokens(model="tiny", messages=messages, system="Be exact.")
+    answer = ask(client, messages, model="tiny", system="Be exact.", max_tokens=2)
+    usage = answer.usage
+    assert counted.input_tokens == usage.input_tokens + usage.cache_read_input_tokens
+
+
+@pytest.mark.parametrize(
+    ("fields", "place"),
+    [
+        ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "fly"}}, "tool_choice"),
+        ({"container": "x"}, "container"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"content": [{"type": "tool_result", "tool_use_id": "x", "content": ""}]}, "tool_use_id"),
+        ({"content": [{"type": "image", "source": {}}]}, "content"),
+    ],
+)
+def test_what_is_not_served_is_refused_by_name(live: Live, fields: dict[str, Any], place: str) -> None:
+    import urllib.error
+    import urllib.request
+
+    content = fields.pop("content", "hi")
+    body = {"model": "said", "max_tokens": 10, "messages": [{"role": "user", "content": content}], **fields}
+    request = urllib.request.Request(
+        f"{live.url}/messages", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    error = json.loads(refused.value.read())["error"]
+    assert refused.value.code == 400
+    assert place in f"{error['param']} {error['message']}"
