@@ -11,6 +11,7 @@ from ponder.dialogue.messages import Message
 from ponder.dialogue.tools import Tool
 from ponder.sampler.protocol import Delivery, Delta, Done
 from ponder.testing.scripted import Say, ScriptedSampler
+from ponder.testing.tiny import tiny_sampler
 from ponder.think import (
     Answer,
     Ask,
@@ -275,6 +276,13 @@ def test_only_what_was_asked_for_reaches_the_sampler():
     (request,) = sampler.requests
     assert (request.params.top_p, request.params.top_k, request.params.min_p) == (0.5, 3, 0.1)
     assert (request.stop, request.tenant, request.seconds) == (("!",), "t", None)
+
+
+def test_the_least_thinking_is_kept_exactly():
+    answer = Reasoner(tiny_sampler(max_positions=256)).ask("2+2?", min_thinking=20, thinking=40, max_tokens=60)
+    assert 20 <= answer.usage.reasoning_tokens <= 40
+    direct = Reasoner(tiny_sampler(max_positions=256)).ask("2+2?", min_thinking=20, effort="none", max_tokens=5)
+    assert direct.usage.reasoning_tokens == 0
 
 
 def test_a_run_without_deltas_gives_the_same_answer():

@@ -42,6 +42,9 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     add_quantize(parser)
     add_thinking(parser, effort="how long to think")
     parser.add_argument(
+        "--min-thinking", type=natural, metavar="N", help="thinking tokens before which the thinking may not end"
+    )
+    parser.add_argument(
         "--strategy",
         default="direct",
         metavar="S",
@@ -78,6 +81,7 @@ def settings(args: argparse.Namespace) -> RunSettings:
     return {
         "effort": args.effort,
         "thinking": args.thinking,
+        "min_thinking": args.min_thinking or 0,
         "strategy": args.strategy,
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,

@@ -38,6 +38,7 @@ class Ask:
     n: how many answers the caller wants to see; only a strategy whose answer is one sample takes more than 1.
     effort: how long to think, as a word; None: medium, or an endpoint's own default.
     thinking: the same as limits in tokens, over all contexts of a folded thought.
+    min_thinking: THINK tokens before which the thinking may not close (s1, arXiv 2501.19393); not for a direct answer.
     answer_room: tokens kept for the answer; None: an eighth of the window, at most half of `max_tokens`.
     max_tokens: of each completion, thinking included; None: as many as the window holds.
     temperature, top_p: None: the strategy's own and 1, or an endpoint's own defaults.
@@ -61,6 +62,7 @@ class Ask:
     n: int = 1
     effort: Effort | None = None
     thinking: ThinkingLimits | None = None
+    min_thinking: int = 0
     answer_room: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
@@ -163,6 +165,8 @@ class Ask:
         thinking = self.thinking
         if thinking is None:
             thinking = ThinkingLimits() if window is None else limits(self.effort or Effort.MEDIUM, window, longest)
+        if self.min_thinking and thinking.cap != 0:
+            thinking = replace(thinking, floor=max(thinking.floor, self.min_thinking))
         room = self.answer_room
         if room is None:
             room = 0 if thinking.cap == 0 or window is None else answer_room(window, max_tokens)
@@ -178,6 +182,7 @@ class AskSettings(TypedDict, total=False):
     n: int
     effort: Effort | str | None
     thinking: ThinkingLimits | int | None
+    min_thinking: int
     answer_room: int | None
     max_tokens: int | None
     temperature: float | None

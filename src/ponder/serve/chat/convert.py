@@ -81,6 +81,7 @@ def read_chat(body: ChatRequest, served: Served, settings: Settings, owner: str)
         read_sampled(body, read_chat_messages(body.messages), served, settings),
         effort=effort,
         thinking=thinking,
+        min_thinking=body.min_thinking_tokens or 0,
         answer_room=read_answer_room(body.answer_room, limit),
         max_tokens=limit,
         stop_ids=tuple(body.stop_token_ids or ()),

@@ -121,6 +121,7 @@ class ChatRequest(Sampled):
     own.
 
     reasoning_format: the field in which the thinking is shown; hidden unless asked for.
+    min_thinking_tokens: the thinking may not end before that many tokens.
     answer_room: tokens of the limit that are kept for the answer: thinking is closed early enough.
     strategy: how the answer is found, such as "consensus(samples=8)"; all of it is billed.
     truncation: "auto" drops the oldest turns that do not fit, and says how many in `dropped_turns`.
@@ -144,6 +145,7 @@ class ChatRequest(Sampled):
     prompt_cache_key: Name | None = None
     service_tier: Literal["auto", "default"] | None = None
     thinking_token_budget: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    min_thinking_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     reasoning_format: Literal["hidden", "reasoning", "reasoning_content"] = "hidden"
     answer_room: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     strategy: Name | None = None
