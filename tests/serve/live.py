@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from ponder.serve import Served, Settings, create_app
 from ponder.serve.http.auth import Keys
+from ponder.serve.http.exchange import ServerState
 from ponder.serve.http.server import Server, server
-from ponder.serve.state import ServerState
 
 
 @dataclass

@@ -13,7 +13,7 @@ from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall
 from ponder.sampler.protocol import CallDelta, Completion, Delta
 from ponder.serve import Served
 from ponder.serve.responses.events import EventWriter, frame
-from ponder.serve.responses.items import View, output_items
+from ponder.serve.responses.objects import View, output_items
 from ponder.serve.responses.seal import Sealer
 from ponder.serve.store import StoredItem
 from ponder.testing.scripted import ScriptedSampler

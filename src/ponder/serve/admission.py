@@ -17,7 +17,7 @@ from ponder.serve.errors import DeadlinePassed, QueueFull, ServeError, ShuttingD
 LONGEST_WAIT = 60  # of what Retry-After says, in seconds
 MEMORY = 0.1  # weight of the newest request in what a request takes
 
-Count = Callable[[], Awaitable[int]]
+CountTokens = Callable[[], Awaitable[int]]
 
 
 class Bound(StrEnum):
@@ -68,7 +68,7 @@ class Admission:
 
     @asynccontextmanager
     async def admit(
-        self, owner: str, count: Count, sequences: int = 1, deadline: float | None = None
+        self, owner: str, count: CountTokens, sequences: int = 1, deadline: float | None = None
     ) -> AsyncIterator[None]:
         """`enter`, and leave with the context."""
         place = await self.enter(owner, count, sequences, deadline)
@@ -77,7 +77,7 @@ class Admission:
         finally:
             place.leave()
 
-    async def enter(self, owner: str, count: Count, sequences: int = 1, deadline: float | None = None) -> Place:
+    async def enter(self, owner: str, count: CountTokens, sequences: int = 1, deadline: float | None = None) -> Place:
         """Wait for a place.
 
         count: gives the tokens of the prompt; called only if the request has to wait.
@@ -102,7 +102,7 @@ class Admission:
         """Seconds until the queue has likely moved."""
         return min(LONGEST_WAIT, max(1, math.ceil(self._seconds * (self.num_waiting + 1) / self._running)))
 
-    async def _enter(self, owner: str, count: Count, sequences: int, deadline: float | None) -> None:
+    async def _enter(self, owner: str, count: CountTokens, sequences: int, deadline: float | None) -> None:
         if self._closed:
             raise ShuttingDown()
         if not self.num_waiting and self._free > 0:

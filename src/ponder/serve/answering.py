@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ponder.sampler.protocol import Completion, Delivery, Done, Streamed
-from ponder.serve.admission import Count
+from ponder.serve.admission import CountTokens
 from ponder.serve.errors import BadRequest
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
@@ -70,7 +70,7 @@ def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strateg
 
 @asynccontextmanager
 async def admitted(
-    models: Models, served: Served, owner: str, demand: Demand, count: Count, deadline: float | None
+    models: Models, served: Served, owner: str, demand: Demand, count: CountTokens, deadline: float | None
 ) -> AsyncIterator[Ended]:
     """A place among what runs. The value is to be called each time a completion is over in the sampler: the place is
     left with the last of them, however slowly the answer is read, or else with the context."""

@@ -17,6 +17,7 @@ from ponder.serve.completions import routes as completions
 from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
 from ponder.serve.http.bodies import Body, check_query
 from ponder.serve.http.errors import ERRORS, Failures, add_error_handlers, error_response
+from ponder.serve.http.exchange import ServerState, owner_of, state_of
 from ponder.serve.http.log import AccessLog
 from ponder.serve.messages import routes as messages
 from ponder.serve.metrics import ServerMetrics
@@ -25,7 +26,6 @@ from ponder.serve.responses import conversations
 from ponder.serve.responses import routes as responses
 from ponder.serve.responses.service import ResponseService
 from ponder.serve.settings import Settings
-from ponder.serve.state import ServerState, owner_of, state_of
 from ponder.serve.store import Store
 
 # Requests that do nothing but wait for the one model.

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ponder.serve.errors import ShuttingDown
+from ponder.serve.http.exchange import state_of
 from ponder.serve.models import Served
-from ponder.serve.state import state_of
 
 router = APIRouter()
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
@@ -23,8 +23,8 @@ class Health(BaseModel):
 
 
 class ModelObject(BaseModel):
-    """`max_model_len` and `parent` are as in vLLM: the window, null for a model behind another server; and the model
-    under an adapter."""
+    """`max_model_len` is the window, as in vLLM; null for a model behind another server. `parent` is the model under an
+    adapter or a strategy."""
 
     id: str
     object: Literal["model"] = "model"

@@ -64,7 +64,7 @@ class ServerMetrics:
         self._left.inc()
 
     def page(self, engines: Mapping[str, EngineStats]) -> bytes:
-        """engines: a moment of each model's, by name."""
+        """The page. engines: the counters of each engine, by the name of its model."""
         self._engines.stats = engines
         return generate_latest(self.registry)
 
@@ -76,7 +76,7 @@ class ServerMetrics:
 
 
 class _Queues(Collector):
-    """Read off the queues when the page is asked for."""
+    """Read from the queues when the page is asked for."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
@@ -98,7 +98,7 @@ class _Queues(Collector):
 
 
 class _Engines(Collector):
-    """What the engines count."""
+    """The counters of the engines."""
 
     def __init__(self) -> None:
         self.stats: Mapping[str, EngineStats] = {}

@@ -18,13 +18,18 @@ PREFIX = "PONDER_"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """host, port: where it listens. keys: file of API keys (`ponder serve --new-key`); none: everybody on this machine.
-    store: file that keeps responses and conversations; empty: a temporary one, gone when the server stops.
-    queued_requests, queued_tokens: more waiting requests, or more tokens of theirs, are refused with 429.
-    deadline: seconds one request may take; 0: no limit. drain: seconds that a shutdown waits for running requests.
+    """What a server is started with.
+
+    host, port: the address to listen on.
+    keys: file of API keys (`ponder serve --new-key`); empty: every request from this machine is answered.
+    store: file that keeps responses and conversations; empty: a temporary one, deleted when the server stops.
+    queued_requests, queued_tokens: most requests that wait, and most tokens of theirs; more are refused with 429.
+    deadline: seconds that one request may take; 0: no limit.
+    drain: seconds that a shutdown waits for running requests.
     coalesce: milliseconds over which streamed text is gathered into one event.
-    store_days: how long a response is kept, and a conversation after its last item; 0: for ever.
-    body: bytes of the longest request body. samples: answers that one request may ask for, as `n` or by a strategy.
+    store_days: days that a response is kept, and a conversation after its last item; 0: for ever.
+    body: bytes of the longest request body.
+    samples: most answers that one request may ask for, as `n` or by a strategy.
     """
 
     host: str = "127.0.0.1"
@@ -82,10 +87,13 @@ def is_loopback(host: str) -> bool:
 
 
 def read_settings(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
-    """The settings, and only those: an unknown key of the file is an InvalidRequest with a suggestion, and so is a
-    variable that looks like a setting and is none. What is out of range is named by where it was set.
+    """Merge the settings.
 
-    environment: `PONDER_PORT` sets `port`, and so on; other variables are none of ours. flags: None says nothing.
+    Raises InvalidRequest with a suggestion for an unknown key of the file and for a misspelt variable. A value out of
+    range is named by where it was set.
+
+    environment: `PONDER_PORT` sets `port`, and so on; other variables are ignored.
+    flags: None leaves a setting as it is.
     """
     _check_variables(environment)
     kinds = {name: kind for name, kind in get_type_hints(Settings).items() if name in _NAMES}
@@ -104,7 +112,7 @@ def read_settings(file: Path | None, environment: Mapping[str, str], flags: Mapp
 
 
 def _check_variables(environment: Mapping[str, str]) -> None:
-    """A misspelt variable would be a setting that does not hold, and nobody would know."""
+    """Raises InvalidRequest for a misspelt variable, which would be ignored without a word."""
     for variable in environment:
         name = variable.removeprefix(PREFIX)
         if variable.startswith(PREFIX) and name.lower() not in _NAMES and name not in _OTHERS:
@@ -118,10 +126,10 @@ _NAMES = frozenset(field.name for field in dataclasses.fields(Settings))
 
 def _read_file(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
     try:
-        told = tomllib.loads(file.read_text(encoding="utf-8"))
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InvalidRequest(f"{file}: {error}") from None
-    for name, value in told.items():
+    for name, value in found.items():
         if name not in kinds:
             close = difflib.get_close_matches(name, kinds, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(kinds))}"
@@ -129,7 +137,7 @@ def _read_file(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
         wanted = (int, float) if kinds[name] is float else kinds[name]
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise InvalidRequest(f"{file}: {name} is {value!r}: it must be of type {kinds[name].__name__}")
-    return told
+    return found
 
 
 def _number_or_text(variable: str, text: str, kind: type) -> Any:

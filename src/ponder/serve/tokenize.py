@@ -15,8 +15,8 @@ from ponder.serve.chat.convert import read_chat_messages
 from ponder.serve.chat.wire import ChatMessage
 from ponder.serve.common.wire import MOST_VALUES, Efforts, LongText, Name, Strict, TokenId
 from ponder.serve.errors import BadRequest, Unsupported
+from ponder.serve.http.exchange import ServerState, state_of
 from ponder.serve.models import Served
-from ponder.serve.state import ServerState, state_of
 from ponder.tokenizer import Tokenizer
 
 router = APIRouter()

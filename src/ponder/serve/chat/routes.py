@@ -11,8 +11,17 @@ from starlette.responses import JSONResponse, Response
 from ponder.serve.answering import Pieces, Tally, answer_pieces, served_ask, whole_answer
 from ponder.serve.chat.convert import ChatWriter, Chunks, read_chat
 from ponder.serve.chat.wire import CHAT_ANSWERS, ChatRequest, ChunkChoice
-from ponder.serve.http.streams import HOLE, Events, EventStreamResponse, Template, answered, event
-from ponder.serve.state import owner_of, state_of, tally_of
+from ponder.serve.http.exchange import (
+    HOLE,
+    Events,
+    EventStreamResponse,
+    Template,
+    answered,
+    event,
+    owner_of,
+    state_of,
+    tally_of,
+)
 
 router = APIRouter()
 

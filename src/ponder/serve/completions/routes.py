@@ -18,9 +18,17 @@ from ponder.sampler.protocol import Completion, Delivery, Delta, Done, Streamed
 from ponder.serve.answering import Ended, Pieces, ServedAsk, Tally, admitted, completions_of, run_pieces, served_ask
 from ponder.serve.completions.convert import Scores, TextPrompt, TextWriter, read_prompts
 from ponder.serve.completions.wire import TEXT_ANSWERS, CompletionRequest
-from ponder.serve.http.streams import Events, EventStreamResponse, answered, event
+from ponder.serve.http.exchange import (
+    Events,
+    EventStreamResponse,
+    ServerState,
+    answered,
+    event,
+    owner_of,
+    state_of,
+    tally_of,
+)
 from ponder.serve.models import Models, Served
-from ponder.serve.state import ServerState, owner_of, state_of, tally_of
 from ponder.think.strategy import Demand
 from ponder.types import Phase, StopReason, Usage
 

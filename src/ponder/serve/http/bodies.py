@@ -30,9 +30,11 @@ HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Body:
-    """ASGI middleware: 431 for a head that is longer than `HEAD_BYTES`, 413 for a body that is, or says it is, longer
-    than `limit` bytes, 408 for one that takes longer than `seconds` to arrive, 415 for what is not JSON as it stands,
-    400 for what is no strict JSON."""
+    """ASGI middleware that reads the whole body and checks it.
+
+    431: the head is longer than `HEAD_BYTES`. 413: the body is, or says that it is, longer than `limit` bytes.
+    408: it takes longer than `seconds` to arrive. 415: its type is not JSON. 400: it is not strict JSON.
+    """
 
     def __init__(self, app: ASGIApp, limit: int, seconds: float = SECONDS) -> None:
         self._app = app
@@ -60,7 +62,7 @@ class Body:
         return await self._app(scope, replayed, send)
 
     async def _read(self, headers: Headers, receive: Receive) -> bytes | None:
-        """The whole body; None: the client left before it was there."""
+        """The whole body; None: the client left before it was complete."""
         said = headers.get("content-length", "0")
         if not (said.isascii() and said.isdigit() and len(said) < 20) or int(said) > self._limit:
             raise self._too_large()
@@ -110,7 +112,7 @@ def _check_kind(headers: Headers) -> None:
 
 
 def check_json(body: bytes) -> None:
-    """Raises BadRequest for what is no JSON in UTF-8, names a key twice, holds a number that is none or half of a
+    """Raises BadRequest for a body that is not JSON in UTF-8, names a key twice, holds NaN, an infinity or half of a
     surrogate pair, is nested too deep or holds too many values."""
     _check_size(body)
     try:
@@ -125,8 +127,8 @@ def check_json(body: bytes) -> None:
 
 
 def _check_size(body: bytes) -> None:
-    """Raises BadRequest where commas and quotes tell that there are too many values. Parsing these would take
-    seconds, in which nobody else is answered."""
+    """Raises BadRequest where commas and quotes show that there are too many values. Parsing them would take seconds in
+    which no other request is answered."""
     counts = body.count(b'"') // 2, body.count(b"{"), body.count(b",")
     if max(counts[:2]) <= MOST_TEXTS and counts[2] <= MOST_VALUES:
         return

@@ -19,8 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ponder.serve.errors import log
 from ponder.serve.http.bodies import HEAD_BYTES
 from ponder.serve.http.errors import HttpError, error_object
+from ponder.serve.http.exchange import ServerState
 from ponder.serve.settings import Settings
-from ponder.serve.state import ServerState
 from ponder.types import InvalidRequest
 
 TICK = 0.05  # seconds between two looks at whether all is done
@@ -149,7 +149,7 @@ class Server(uvicorn.Server):
 
 
 def server(app: FastAPI) -> Server:
-    """A server that is not started yet, at the address of the application's settings."""
+    """A server at the address of the application's settings, not started yet."""
     settings = app.state.ponder.settings
     config = uvicorn.Config(
         app,
@@ -167,7 +167,7 @@ def server(app: FastAPI) -> Server:
 
 
 def bind(settings: Settings) -> socket.socket:
-    """The address to listen on, not listening yet. Raises InvalidRequest where it cannot be had."""
+    """A socket bound to the address, not listening yet. Raises InvalidRequest if the address cannot be had."""
     try:
         kind, *_, place = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(kind, socket.SOCK_STREAM)

@@ -1,2 +1,4 @@
-"""`/v1/responses` and `/v1/conversations`: objects (wire), conversion (convert, items, events), routes, and the service
-that makes and keeps responses (service, turn, jobs, seal)."""
+"""`/v1/responses` and `/v1/conversations`: wire objects, what is read (convert) and written (objects, events), routes.
+
+The service behind the routes knows no HTTP: service, turn, jobs, seal.
+"""

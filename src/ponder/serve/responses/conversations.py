@@ -10,8 +10,9 @@ from fastapi import APIRouter, Path, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from ponder.serve.responses.convert import listed
-from ponder.serve.responses.items import given_item
+from ponder.serve.http.exchange import owner_of, state_of
+from ponder.serve.responses.convert import given_item
+from ponder.serve.responses.objects import listed
 from ponder.serve.responses.wire import (
     AnyItem,
     ConversationDeleted,
@@ -24,7 +25,6 @@ from ponder.serve.responses.wire import (
     MetadataRequest,
     answers,
 )
-from ponder.serve.state import owner_of, state_of
 from ponder.serve.store import SortOrder, Store, StoredConversation, StoredItem
 
 router = APIRouter(prefix="/v1/conversations")

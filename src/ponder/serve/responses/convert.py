@@ -1,19 +1,18 @@
-"""A request for a response as an ask, and the response object: what it says of its request, its bill, how it ended."""
+"""A request for a response as an ask: its fields, its items as they are kept, and the messages that they are."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-from ponder.dialogue.messages import Message, ReasoningPolicy
-from ponder.sampler.protocol import Completion, Grammar, JsonSchema, NextTurn, Truncation
-from ponder.serve.answering import ServedAsk
+from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, ToolCall, ToolResult
+from ponder.sampler.protocol import Grammar, JsonSchema, NextTurn, Truncation
 from ponder.serve.common.convert import (
     ANY_OBJECT,
-    answer_logprobs,
     read_answer_room,
     read_deadline,
     read_parallel_calls,
@@ -25,34 +24,34 @@ from ponder.serve.common.convert import (
     tenant,
 )
 from ponder.serve.common.wire import TokenLogprob
-from ponder.serve.errors import BadRequest, NotFound, QueueFull, ServeError, UnknownReference, Unsupported, logged
+from ponder.serve.errors import BadRequest, Unsupported
 from ponder.serve.models import Served
-from ponder.serve.responses.events import EventWriter
-from ponder.serve.responses.items import View, output_items
-from ponder.serve.responses.seal import Sealer
+from ponder.serve.responses.seal import Foreign, Sealer
 from ponder.serve.responses.wire import (
+    AnyItem,
+    CallItem,
+    CallOutputItem,
     ConversationName,
-    IncompleteDetails,
-    ItemPage,
+    GivenItem,
+    InputText,
     NamedResponseTool,
-    OutputItem,
+    OutputText,
+    ReasoningItem,
     RemovedReasoning,
-    ResponseError,
-    ResponseObject,
     ResponseRequest,
     ResponseSchemaFormat,
-    ResponseUsage,
 )
 from ponder.serve.settings import Settings
-from ponder.serve.store import ResponseStatus, RunMode, SortOrder, StoredEvent, StoredItem, StoredResponse
+from ponder.serve.store import StoredItem
 from ponder.think.ask import Ask
-from ponder.types import StopReason, Usage, WindowExceeded
+from ponder.tokenizer import Tokenizer
 
 LOGPROBS = "message.output_text.logprobs"
 PRO_SAMPLES = 8
+INSTRUCTING = (Role.SYSTEM, Role.DEVELOPER)
+PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
 
-
-# In -------------------------------------------------------------------------------------------------------------------
+_VOCABULARIES: WeakKeyDictionary[Tokenizer, str] = WeakKeyDictionary()
 
 
 def conversation_of(asked: ResponseRequest) -> str | None:
@@ -158,236 +157,239 @@ def _grammar(asked: ResponseRequest) -> Grammar | None:
     return JsonSchema(json.dumps(wanted.schema_) if isinstance(wanted, ResponseSchemaFormat) else ANY_OBJECT)
 
 
-def read_view(asked: ResponseRequest, owner: str, served: Served, sealer: Sealer | None) -> View:
-    """Reasoning is sealed if that is asked for, and always if nothing is stored."""
-    include = asked.include or ()
-    sealed = "reasoning.encrypted_content" in include or not is_stored(asked)
-    return View(
-        owner,
-        served.name,
-        shows_reasoning="reasoning.content" in include,
-        sealer=sealer if sealed else None,
-        tokenizer=served.tokenizer if LOGPROBS in include else None,
-    )
+# Items ----------------------------------------------------------------------------------------------------------------
 
 
-# Out ------------------------------------------------------------------------------------------------------------------
+def item_id(kind: str, response_id: str, place: int, *, given: bool = False) -> str:
+    """The id of item `place` of a response's output, or (given) of its input. It names its response."""
+    number = response_id.partition("_")[2]
+    return f"{PREFIXES[kind]}_{number}_{'in' if given else ''}{place}"
 
 
-def response_object(asked: ResponseRequest, ask: Ask, served: Served, id: str, created_at: int) -> ResponseObject:
-    """All that is known of a response before it is made. Its status is `queued`."""
-    default = "medium" if served.tokenizer is not None and ask.thinking is None else None
-    conversation = conversation_of(asked)
-    return {
-        "id": id,
-        "object": "response",
-        "status": "queued",
-        "background": bool(asked.background),
-        "error": None,
-        "incomplete_details": None,
-        "instructions": asked.instructions,
-        "max_output_tokens": asked.max_output_tokens,
-        "model": asked.model,
-        "output": [],
-        "parallel_tool_calls": asked.parallel_tool_calls is not False,
-        "previous_response_id": asked.previous_response_id,
-        "conversation": {"id": conversation} if conversation else None,
-        "prompt_cache_key": asked.prompt_cache_key,
-        "reasoning": {
-            "effort": effort_of(asked) or default,
-            "summary": None,
-            "context": "all_turns" if ask.policy is ReasoningPolicy.ALL_TURNS else "current_turn",
-            "mode": "pro" if is_pro(asked) else "standard",
-        },
-        "input_transformations": [],
-        "safety_identifier": asked.safety_identifier,
-        "service_tier": "default",
-        "store": is_stored(asked),
-        "temperature": 1.0 if asked.temperature is None else asked.temperature,
-        "text": {"format": _format(asked)},
-        "tool_choice": _tool_choice(asked),
-        "tools": [tool.model_dump(mode="json", exclude_none=True) for tool in asked.tools or ()],
-        "top_logprobs": ask.top_logprobs,
-        "top_p": 1.0 if asked.top_p is None else asked.top_p,
-        "truncation": asked.truncation or "disabled",
-        "usage": None,
-        "user": asked.user,
-        "metadata": asked.metadata or {},
-        "created_at": created_at,
-    }
+def response_of(id: str) -> str | None:
+    """The response whose output holds the item `id`; None: the item is not from this server."""
+    number, mark, place = id.partition("_")[2].rpartition("_")
+    return f"resp_{number}" if mark and place.isdigit() else None
 
 
-def _format(asked: ResponseRequest) -> dict[str, Any]:
-    if asked.text is None or asked.text.format is None:
-        return {"type": "text"}
-    return asked.text.format.model_dump(mode="json", by_alias=True, exclude_none=True)
+def input_items(request: ResponseRequest, response_id: str) -> list[StoredItem]:
+    """The items of a request, with ids. They are kept and listed so."""
+    if request.input is None:
+        return []
+    if isinstance(request.input, str):
+        return [given_item({"role": "user", "content": request.input}, response_id, 0)]
+    return [given_item(item, response_id, place) for place, item in enumerate(request.input)]
 
 
-def _tool_choice(asked: ResponseRequest) -> str | dict[str, Any]:
-    choice = asked.tool_choice
-    return choice.model_dump(mode="json") if isinstance(choice, NamedResponseTool) else choice or "auto"
-
-
-def ending(reason: StopReason) -> tuple[ResponseStatus, IncompleteDetails | None]:
-    """The status that a stop makes, and `incomplete_details`."""
-    match reason:
-        case StopReason.LENGTH:
-            return ResponseStatus.INCOMPLETE, {"reason": "max_output_tokens"}
-        case StopReason.FILTERED:
-            return ResponseStatus.INCOMPLETE, {"reason": "content_filter"}
-        case StopReason.DEADLINE | StopReason.ABORTED:
-            return ResponseStatus.INCOMPLETE, {"reason": "deadline"}
+def given_item(item: GivenItem, owner_id: str, place: int) -> StoredItem:
+    """An item that a client sent, with its id, or one made from that of the object it is sent to."""
+    kind = item.get("type", "message")
+    id, status = item.get("id") or item_id(kind, owner_id, place, given=True), item.get("status") or "completed"
+    fields = cast(Mapping[str, Any], item)  # those of its kind, which the request's model has checked
+    body: AnyItem
+    match kind:
+        case "message":
+            body = {"id": id, "type": "message", "role": fields["role"], "content": _content(fields), "status": status}
+        case "reasoning":
+            shown = {name: fields[name] for name in ("content", "encrypted_content") if fields.get(name) is not None}
+            summary = fields.get("summary", [])
+            body = cast(ReasoningItem, {"id": id, "type": kind, "summary": summary, **shown, "status": status})
+        case "function_call":
+            said = {name: fields[name] for name in ("call_id", "name", "arguments")}
+            body = cast(CallItem, {"id": id, "type": kind, **said, "status": status})
         case _:
-            return ResponseStatus.COMPLETED, None
+            said = {name: fields[name] for name in ("call_id", "output")}
+            body = cast(CallOutputItem, {"id": id, "type": kind, **said, "status": status})
+    return StoredItem(id, body)
 
 
-def response_usage(bill: Usage) -> ResponseUsage:
-    """The bill. A state that was computed again after a fold stands apart."""
-    usage: ResponseUsage = {
-        "input_tokens": bill.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": bill.cached_tokens, "cache_write_tokens": 0},
-        "output_tokens": bill.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": bill.reasoning_tokens},
-        "total_tokens": bill.prompt_tokens + bill.completion_tokens,
-    }
-    if bill.refilled_tokens:
-        usage["refilled_tokens"] = bill.refilled_tokens
-    return usage
+def _content(message: Mapping[str, Any]) -> list[InputText | OutputText]:
+    texts = _texts(message["content"])
+    if message["role"] == "assistant":
+        return [output_text(text) for text in texts]
+    return [{"type": "input_text", "text": text} for text in texts]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedTurn:
-    """A response as it ended.
-
-    stored: the object without any reasoning. shown: as its client is answered.
-    output: what is kept and never sent. items: what it adds to its conversation. events: the last ones.
-    """
-
-    status: ResponseStatus
-    stored: ResponseObject
-    shown: ResponseObject
-    output: list[dict[str, object]]
-    items: list[StoredItem]
-    events: list[StoredEvent]
+def _texts(content: str | Sequence[Mapping[str, Any]]) -> list[str]:
+    return [content] if isinstance(content, str) else [part["text"] for part in content]
 
 
-@dataclass(slots=True, kw_only=True)
-class ResponseTurn:
-    """asked: the request. given: its items. view: how items are shown. removed: reasoning that the model was not
-    given."""
+def output_text(text: str, logprobs: Sequence[TokenLogprob] = ()) -> OutputText:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
 
-    id: str
+
+# The messages that they are -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PastTurns:
+    """messages: what the model is given. removed: reasoning items that it is not given, and why."""
+
+    messages: tuple[Message, ...]
+    removed: tuple[RemovedReasoning, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemReader:
+    """Reads items as messages, for one request. owner, served: whose and which model's reasoning may be used.
+    sealer: opens sealed reasoning; None: there is none."""
+
     owner: str
     served: Served
-    created_at: int
-    asked: ResponseRequest
-    task: ServedAsk
-    given: list[StoredItem]
-    view: View
-    removed: Sequence[RemovedReasoning] = ()
+    policy: ReasoningPolicy
+    sealer: Sealer | None
 
-    def body(self, status: ResponseStatus, output: Sequence[OutputItem] = ()) -> ResponseObject:
-        """The response object."""
-        body = response_object(self.asked, self.task.ask, self.served, self.id, self.created_at)
-        body["status"] = status.value
-        body["output"] = list(output)
-        body["input_transformations"] = list(self.removed)
-        return body
+    def read(self, instructions: str | None, items: Sequence[StoredItem]) -> PastTurns:
+        """Raises BadRequest naming the item that cannot stand where it does."""
+        last_user = max((place for place, item in enumerate(items) if item.body.get("role") == "user"), default=-1)
+        builder = _Builder()
+        if instructions is not None:
+            builder.instruct(Role.SYSTEM, instructions, "instructions")
+        removed: list[RemovedReasoning] = []
+        for place, item in enumerate(items):
+            if item.body["type"] != "reasoning":
+                self._add(builder, item)
+                continue
+            past = self.policy is ReasoningPolicy.CURRENT_TURN and place < last_user
+            parts = Foreign.TURN if past else self._thoughts(item)
+            if isinstance(parts, Foreign):
+                removed.append({"id": item.id, "type": "reasoning", "action": "removed", "reason": parts.value})
+            else:
+                builder.say(parts)
+        return PastTurns(builder.finish(), tuple(removed))
 
-    def record(self, status: ResponseStatus, ended: EndedTurn | None = None) -> StoredResponse:
-        """As it is kept."""
-        asked = self.asked
-        return StoredResponse(
-            id=self.id,
-            owner=self.owner,
-            model=self.served.name,
-            status=status,
-            running=RunMode.BACKGROUND if asked.background else RunMode.FOREGROUND,
-            created_at=self.created_at,
-            previous_response_id=asked.previous_response_id,
-            conversation_id=conversation_of(asked),
-            request=asked.model_dump(
-                mode="json", exclude_unset=True, by_alias=True, include=None if asked.background else {"include"}
-            ),
-            input=[item.body for item in self.given],
-            body=self.body(status) if ended is None else ended.stored,
-            output=() if ended is None else ended.output,
-        )
+    def _thoughts(self, item: StoredItem) -> tuple[Part, ...] | Foreign:
+        """The thoughts of a reasoning item, or why they are not to be used."""
+        if item.hidden is not None:
+            if item.hidden["model"] != self.served.name:
+                return Foreign.MODEL
+            return self._kept(item)
+        sealed, content = item.body.get("encrypted_content"), item.body.get("content")
+        if sealed is None and content is None:
+            raise BadRequest(
+                f"the reasoning item '{item.id}' holds nothing, and is not kept here: ask for it with "
+                "include: ['reasoning.encrypted_content'] and send it back whole, or leave it out",
+                param="input",
+                code="invalid_value",
+            )
+        if sealed is None:
+            return tuple(Reasoning(part["text"]) for part in content or () if part["text"])
+        if self.sealer is None:
+            raise BadRequest("this server does not seal reasoning: leave encrypted_content out", param="input")
+        opened = self.sealer.open(self.owner, self.served.name, item.id, sealed)
+        return opened if isinstance(opened, Foreign) else read_parts(opened, keep_ids=False)
 
-    def end(self, completion: Completion, writer: EventWriter) -> EndedTurn:
-        """The response that its completion makes."""
-        items = writer.placed(output_items(completion, self.id, self.served, self._logprobs(completion)))
-        shown = [self.view.item(item) for item in items]
-        status, why = ending(completion.stop_reason)
-        body = self.body(status, shown)
-        body["usage"] = response_usage(completion.usage)
-        body["incomplete_details"] = why
-        if status is ResponseStatus.COMPLETED:
-            body["completed_at"] = int(time.time())
-        if completion.dropped_turns:
-            body["dropped_turns"] = completion.dropped_turns
-        return EndedTurn(
-            status=status,
-            stored={**body, "output": cast(list[OutputItem], [item.body for item in items])},
-            shown=body,
-            output=[{"id": item.id, "hidden": item.hidden} for item in items],
-            items=[*self.given, *items] if conversation_of(self.asked) else [],
-            events=[*writer.items(shown), writer.state(status.value, body)],
-        )
+    def _kept(self, item: StoredItem) -> tuple[Part, ...]:
+        assert item.hidden is not None
+        same = item.hidden["vocabulary"] is not None and item.hidden["vocabulary"] == vocabulary_of(self.served)
+        return read_parts(item.hidden["parts"], keep_ids=same)
 
-    def _logprobs(self, completion: Completion) -> list[TokenLogprob]:
-        tokenizer, segment = self.view.tokenizer, completion.segment
-        if tokenizer is None or segment is None:
-            return []
-        return answer_logprobs(segment, completion.text, tokenizer)
-
-
-RENAMED = {"logprobs": "include"}  # fields of an ask that this API calls otherwise
+    def _add(self, builder: _Builder, item: StoredItem) -> None:
+        body, where = item.body, f"item '{item.id}'"
+        match body["type"]:
+            case "message" if body["role"] == "assistant":
+                builder.say(self._kept(item) if item.hidden else (Text(_text(body["content"])),))
+            case "message" if body["role"] == "user":
+                builder.add(Message.user(_text(body["content"])))
+            case "message":
+                builder.instruct(Role(body["role"]), _text(body["content"]), where)
+            case "function_call":
+                call = ToolCall(body["name"], body["arguments"], body["call_id"])
+                builder.say(self._kept(item) if item.hidden else (call,))
+            case _:
+                builder.answer(body["call_id"], _text(body["output"]), where)
 
 
-def response_error(error: Exception) -> ServeError:
-    """A failure under the names of this request. The server's own failures are logged."""
-    public = logged(error)
-    if isinstance(error, WindowExceeded):
-        return BadRequest(public.message, param="input", code=public.code)
-    if public.param in RENAMED:
-        public.param = RENAMED[public.param]
-    return public
+def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    return "".join(_texts(content))
 
 
-def failure(error: ServeError) -> ResponseError:
-    """An error as a response shows it."""
-    if isinstance(error, QueueFull):
-        code = "rate_limit_exceeded"
-    elif isinstance(error, BadRequest | NotFound | UnknownReference):
-        code = "invalid_prompt"
-    else:
-        code = "server_error"
-    return {"code": code, "message": error.message}
+class _Builder:
+    """Messages from items: neighbouring items of the assistant are one message, and so are neighbouring results."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._instructions: list[str] = []  # of the first message
+        self._calls: dict[str, str] = {}  # names by id
+
+    def instruct(self, role: Role, text: str, where: str) -> None:
+        """Instructions that stand together at the beginning become one message, joined by a blank line."""
+        if not self._messages:
+            self._messages.append(Message(role, (Text(text),)))
+        elif len(self._messages) > 1 or self._messages[0].role not in INSTRUCTING:
+            raise BadRequest(
+                f"{where}: instructions stand at the beginning, not behind other items: give them as `instructions`, "
+                "which hold for one request",
+                param="input",
+                code="invalid_value",
+            )
+        self._instructions.append(text)
+
+    def add(self, message: Message) -> None:
+        self._messages.append(message)
+
+    def say(self, parts: Sequence[Part]) -> None:
+        """Add what the assistant thinks, says or calls."""
+        last = self._messages[-1] if self._messages else None
+        if last is not None and last.role is Role.ASSISTANT:
+            self._messages[-1] = replace(last, parts=(*last.parts, *parts))
+        else:
+            self._messages.append(Message(Role.ASSISTANT, tuple(parts)))
+        self._calls |= {part.id: part.name for part in parts if isinstance(part, ToolCall) and part.id}
+
+    def answer(self, call_id: str, output: str, where: str) -> None:
+        """Add the result of a call."""
+        if call_id not in self._calls:
+            raise BadRequest(
+                f"{where} answers the call {call_id[:100]!r}, which nobody made before",
+                param="input",
+                code="invalid_value",
+            )
+        result = ToolResult(self._calls[call_id], output, call_id)
+        last = self._messages[-1]
+        if last.role is Role.TOOL:
+            self._messages[-1] = replace(last, parts=(*last.parts, result))
+        else:
+            self._messages.append(Message(Role.TOOL, (result,)))
+
+    def finish(self) -> tuple[Message, ...]:
+        if self._instructions:
+            self._messages[0] = replace(self._messages[0], parts=(Text("\n\n".join(self._instructions)),))
+        return tuple(self._in_order())
+
+    def _in_order(self) -> Iterator[Message]:
+        """Results in the order of their calls, as the formats have them, whatever order they came in."""
+        order: list[str | None] = []
+        for message in self._messages:
+            if message.role is Role.ASSISTANT:
+                order = [part.id for part in message.parts if isinstance(part, ToolCall)]
+            if message.role is Role.TOOL:
+                results = [part for part in message.parts if isinstance(part, ToolResult)]
+                results.sort(key=lambda result: order.index(result.id) if result.id in order else len(order))
+                message = replace(message, parts=tuple(results))
+            if message.parts:
+                yield message
 
 
-def failed(body: Mapping[str, Any], error: ResponseError) -> dict[str, Any]:
-    """The response object of a response that failed. What it had said so far is not kept."""
-    return {**body, "status": ResponseStatus.FAILED.value, "error": error, "output": []}
+def read_parts(written: Sequence[Mapping[str, Any]], *, keep_ids: bool) -> tuple[Part, ...]:
+    """The inverse. keep_ids: whether they are ids of the tokenizer that will read them."""
+    return tuple(_read(each, tuple(each["ids"]) if keep_ids and "ids" in each else None) for each in written)
 
 
-def page_of(items: Sequence[Any], after: str | None, most: int, order: SortOrder) -> ItemPage:
-    """The `most` items that follow the one called `after`. Raises UnknownReference where there is no such item."""
-    ordered = list(items) if order is SortOrder.ASC else list(items)[::-1]
-    begin = 0
-    if after is not None:
-        ids = [item["id"] for item in ordered]
-        if after not in ids:
-            raise UnknownReference(f"after: there is no item '{after}' here", param="after")
-        begin = ids.index(after) + 1
-    return listed(ordered[begin : begin + most], more=len(ordered) > begin + most)
+def _read(written: Mapping[str, Any], ids: tuple[int, ...] | None) -> Part:
+    match written["type"]:
+        case "text":
+            return Text(written["text"], ids)
+        case "reasoning":
+            return Reasoning(written["text"], ids, bool(written.get("state")))
+        case _:
+            return ToolCall(written["name"], written["arguments"], written["id"], ids)
 
 
-def listed(items: Sequence[Any], *, more: bool) -> ItemPage:
-    return {
-        "object": "list",
-        "data": list(items),
-        "first_id": items[0]["id"] if items else "",
-        "last_id": items[-1]["id"] if items else "",
-        "has_more": more,
-    }
+def vocabulary_of(served: Served) -> str | None:
+    """What tells one tokenizer's ids from another's; None: the model gives no ids."""
+    tokenizer = served.tokenizer
+    if tokenizer is not None and tokenizer not in _VOCABULARIES:
+        spec = json.dumps(dict(tokenizer.spec), sort_keys=True, default=str)
+        _VOCABULARIES[tokenizer] = hashlib.sha256(spec.encode()).hexdigest()[:16]
+    return None if tokenizer is None else _VOCABULARIES[tokenizer]

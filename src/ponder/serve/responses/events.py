@@ -17,7 +17,8 @@ from typing import Any
 
 from ponder.sampler.protocol import CallDelta, Delta
 from ponder.serve.common.convert import token_logprob
-from ponder.serve.responses.items import View, call_id, item_id, output_text, reasoning_text
+from ponder.serve.responses.convert import item_id, output_text
+from ponder.serve.responses.objects import View, call_id, reasoning_text
 from ponder.serve.responses.wire import CallItem, MessageItem, OutputItem, ReasoningItem
 from ponder.serve.store import StoredEvent, StoredItem
 from ponder.types import Phase

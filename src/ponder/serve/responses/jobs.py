@@ -13,8 +13,9 @@ from ponder.serve.answering import Tally, answer_pieces
 from ponder.serve.errors import QueueFull, ServeError, ShuttingDown
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models
-from ponder.serve.responses.convert import ResponseTurn, failed, failure, response_error
 from ponder.serve.responses.events import EventWriter
+from ponder.serve.responses.objects import failed, failure, response_error
+from ponder.serve.responses.turn import ResponseTurn
 from ponder.serve.responses.wire import ResponseError, ResponseRequest
 from ponder.serve.settings import Settings
 from ponder.serve.store import ResponseStatus, RunMode, Store, StoredEvent, StoredResponse

@@ -11,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from ponder.serve.errors import BadRequest
-from ponder.serve.http.streams import Events, EventStreamResponse, answered
+from ponder.serve.http.exchange import Events, EventStreamResponse, answered, owner_of, state_of, tally_of
 from ponder.serve.responses.events import frame
 from ponder.serve.responses.service import Batches
 from ponder.serve.responses.wire import (
@@ -23,7 +23,6 @@ from ponder.serve.responses.wire import (
     ResponseRequest,
     answers,
 )
-from ponder.serve.state import owner_of, state_of, tally_of
 from ponder.serve.store import SortOrder, StoredEvent
 
 router = APIRouter(prefix="/v1/responses")

@@ -45,7 +45,7 @@ class Sealer:
 
     @classmethod
     def beside(cls, path: Path) -> Sealer:
-        """With the key in `path`, which is made where there is none, readable by its user alone. Raises StoreError."""
+        """With the key in the file `path`, made if it does not exist, readable by its user alone. Raises StoreError."""
         try:
             with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
                 file.write(secrets.token_bytes(KEY_BYTES))
@@ -67,7 +67,7 @@ class Sealer:
         return base64.urlsafe_b64encode(header + nonce + self._cipher.encrypt(nonce, text, header)).decode()
 
     def open(self, owner: str, model: str, id: str, sealed: str) -> list[Any] | Foreign:
-        """The parts, or why they are not to be used. Raises InvalidRequest for what this server did not seal so."""
+        """The parts, or why they are not for this request. Raises InvalidRequest for what this server did not seal."""
         from cryptography.exceptions import InvalidTag
 
         broken = InvalidRequest(

@@ -21,23 +21,21 @@ from ponder.serve.errors import BadRequest, Locked, NotFound, UnknownReference, 
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models
 from ponder.serve.responses.convert import (
-    ResponseTurn,
+    ItemReader,
     check_response,
     conversation_of,
-    failed,
-    failure,
+    input_items,
     is_stored,
-    page_of,
     read_policy,
     read_response,
     read_strategy,
-    read_view,
-    response_error,
+    response_of,
 )
 from ponder.serve.responses.events import EventWriter
-from ponder.serve.responses.items import ItemReader, View, input_items, response_of
 from ponder.serve.responses.jobs import BackgroundJobs, Release
+from ponder.serve.responses.objects import View, failed, failure, page_of, response_error
 from ponder.serve.responses.seal import Sealer
+from ponder.serve.responses.turn import ResponseTurn
 from ponder.serve.responses.wire import ItemPage, ResponseObject, ResponseRequest
 from ponder.serve.settings import Settings
 from ponder.serve.store import (
@@ -248,7 +246,7 @@ class ResponseService:
             asked=asked,
             task=served_ask(ask, served, owner, self._settings, read_strategy(asked, served, self._settings)),
             given=given,
-            view=read_view(asked, owner, served, self.sealer),
+            sealer=self.sealer,
             removed=past.removed,
         )
 

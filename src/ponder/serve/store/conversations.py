@@ -82,7 +82,7 @@ def count(connection: sqlite3.Connection, id: str) -> int:
 
 
 def append(connection: sqlite3.Connection, id: str, items: Sequence[StoredItem], limits: StoreLimits) -> None:
-    """Behind what is there. Raises TooLarge; sqlite3.IntegrityError where an item's id is taken."""
+    """Append items. Raises TooLarge; sqlite3.IntegrityError where an item's id is taken."""
     last = "SELECT coalesce(max(position), -1) FROM items WHERE conversation_id = ?"
     first = connection.execute(last, (id,)).fetchone()[0] + 1
     connection.executemany(

@@ -31,11 +31,11 @@ Transaction = Callable[[sqlite3.Connection], T]
 
 
 class StoreError(PonderError):
-    """The store cannot be opened, or could not write: nothing of that write is in it."""
+    """The store cannot be opened, or could not write; a write that failed left nothing."""
 
 
 class After(StrEnum):
-    """What a write waits for besides its commit. ERASED: what it deleted is gone from the log beside the file too."""
+    """What a write waits for besides its commit. ERASED: what it deleted is gone from the write-ahead log too."""
 
     COMMIT = "commit"
     ERASED = "erased"
@@ -80,14 +80,15 @@ class Database:
         self._writer.start()
 
     async def read(self, work: Transaction[T]) -> T:
-        """What `work` returns, run on the reading thread. It sees every write that was answered."""
+        """Run `work` on the reading thread and return its result. It sees every write that was answered."""
         with self._gate:
             self._check_open()
             future = self._reader.submit(work, self._reading)
         return await asyncio.wrap_future(future)
 
     async def write(self, work: Transaction[T], after: After = After.COMMIT) -> T:
-        """What `work` returns, once it is on the disk. What it raises is raised here, and undoes it alone.
+        """Run `work` in a transaction and return its result when that is on the disk. An error that it raises is raised
+        here, and undoes its own changes alone.
 
         Cancelled while it waits for its turn, it is not run; cancelled later, it may or may not be in the file.
         Raises StoreError where the disk or the file is full, or fails.
@@ -99,7 +100,7 @@ class Database:
         return await asyncio.wrap_future(job.future)
 
     def close(self) -> None:
-        """Finish what was asked, then close the file. A second call does nothing."""
+        """Finish the waiting work, then close the file. A second call does nothing."""
         with self._gate:
             if not self._open:
                 return
@@ -151,7 +152,7 @@ class Database:
 
 
 def _run(connection: sqlite3.Connection, work: Transaction[Any]) -> tuple[Any, Exception | None]:
-    """Result and None, or None and what `work` raised, with everything undone that it did."""
+    """(result, None), or (None, the error that `work` raised), with its changes undone."""
     connection.execute("SAVEPOINT piece")
     try:
         result = work(connection)

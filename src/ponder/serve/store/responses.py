@@ -144,7 +144,7 @@ def write_events(connection: sqlite3.Connection, id: str, events: Sequence[Store
 def events(
     connection: sqlite3.Connection, owner: str, id: str, after: int, most: int, now: int
 ) -> tuple[ResponseStatus, list[StoredEvent]]:
-    """Where the response stands, and the events behind number `after`. Raises NotFound."""
+    """The status of the response, and its events past number `after`. Raises NotFound."""
     row = connection.execute(
         f"SELECT status FROM responses WHERE {MINE}", {"id": id, "owner": owner, "now": now}
     ).fetchone()

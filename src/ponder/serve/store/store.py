@@ -63,7 +63,7 @@ class Store:
         self._database.close()
 
     async def prune(self) -> int:
-        """How many responses and conversations were past their time, and are deleted."""
+        """Delete the responses and conversations past their time. Returns how many."""
         now, total = self._now(), 0
 
         def work(connection: sqlite3.Connection) -> int:
@@ -121,7 +121,7 @@ class Store:
         return found
 
     async def chain(self, owner: str, id: str) -> list[StoredResponse]:
-        """The response and all those it came after, oldest first. Raises NotFound naming what is missing, TooLarge."""
+        """The response and all that it follows, oldest first. Raises NotFound naming the missing one, TooLarge."""
         return await self._database.read(lambda c: responses.chain(c, owner, id, self._now(), self.limits))
 
     async def delete(self, owner: str, id: str) -> None:
@@ -130,7 +130,7 @@ class Store:
             raise missing("response", id)
 
     async def live(self) -> list[StoredResponse]:
-        """Every owner's queued and running responses, oldest first: what a server that starts has to see to."""
+        """Every owner's queued and running responses, oldest first, for a server that starts."""
         return await self._database.read(responses.live)
 
     async def add_events(self, owner: str, id: str, events: Sequence[StoredEvent]) -> bool:
@@ -147,7 +147,7 @@ class Store:
     async def events(
         self, owner: str, id: str, after: int = -1, most: int = 500
     ) -> tuple[ResponseStatus, list[StoredEvent]]:
-        """Where the response stands and up to `most` events behind number `after`. Raises NotFound."""
+        """The status of the response and up to `most` events past number `after`. Raises NotFound."""
         return await self._database.read(lambda c: responses.events(c, owner, id, after, most, self._now()))
 
     async def last_event(self, id: str) -> int:
@@ -245,7 +245,7 @@ class Store:
         conversations.keep_until(connection, id, self._expiry())
 
     def _append(self, connection: sqlite3.Connection, owner: str, id: str | None, items: Sequence[StoredItem]) -> None:
-        """What a response adds. Its conversation may have been deleted meanwhile; the response stands all the same."""
+        """Add the items of a response to its conversation, unless that was deleted meanwhile."""
         if id is None or not items:
             return
         try:

@@ -1,24 +1,75 @@
-"""Server-sent events, and the end of work whose client has left."""
+"""What routes share: the server's state, a request's owner, event streams, and the end of work whose client left."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from contextlib import aclosing
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ponder.serve.answering import Tally
 from ponder.serve.errors import ServeError, ShuttingDown, logged
 from ponder.serve.http.errors import error_object, error_response
+from ponder.serve.metrics import ServerMetrics
+from ponder.serve.models import Models, Served
+from ponder.serve.responses.service import ResponseService
+from ponder.serve.settings import Settings
 
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
 HOLE = "\0"
-KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that nothing between cuts the connection
+KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that no proxy cuts the connection
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerState:
+    """accepting: False when the server drains.
+    ends: when it stops waiting for what runs, on the clock of `time.monotonic`."""
+
+    settings: Settings
+    models: Models
+    metrics: ServerMetrics
+    responses: ResponseService
+    accepting: bool = True
+    ends: float = math.inf
+
+    def drain(self) -> None:
+        """Take nothing new; what runs or waits goes on."""
+        self.accepting = False
+        self.ends = min(self.ends, time.monotonic() + self.settings.drain)
+        self.responses.drain(self.ends)
+        for admission in self.models.admissions.values():
+            admission.close()
+
+    @property
+    def idle(self) -> bool:
+        """No model computes, and no request waits for one."""
+        return all(admission.idle for admission in self.models.admissions.values())
+
+
+def state_of(request: Request) -> ServerState:
+    return cast(ServerState, request.app.state.ponder)
+
+
+def owner_of(request: Request) -> str:
+    """The owner whose key the request came with."""
+    return cast(str, request.state.owner)
+
+
+def tally_of(request: Request, served: Served) -> Tally:
+    """A tally whose figures stand in the request's line of the log."""
+    return Tally(state_of(request).metrics, served.name, request.state.log)
+
+
+# Streams --------------------------------------------------------------------------------------------------------------
 
 
 def event(data: Any, name: str | None = None) -> bytes:
@@ -63,7 +114,7 @@ class EventStreamResponse(Response):
             await _cancel(beating)
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> bool:
-        """True: nothing is left to be sent."""
+        """Send everything. Returns True, so that it differs from a client that left."""
         try:
             async with aclosing(self._events) as events:
                 async for piece in events:
@@ -92,7 +143,7 @@ class EventStreamResponse(Response):
         await send({"type": "http.response.body", "body": b""})
 
     async def _beat(self, send: Send) -> None:
-        """A comment in every long silence, so that nothing between cuts the connection."""
+        """Send a comment in every long silence, so that no proxy cuts the connection."""
         while True:
             sent = self._sent
             await asyncio.sleep(KEEP_ALIVE)
@@ -101,7 +152,7 @@ class EventStreamResponse(Response):
 
 
 async def unless_gone(receive: Receive, work: Awaitable[T]) -> T | None:
-    """What `work` returns; None when the client left first, and then `work` is cancelled and has ended."""
+    """The result of `work`; None if the client left first, after `work` was cancelled and has ended."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_disconnected(receive))
     try:
@@ -117,7 +168,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 async def _cancel(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel tasks and wait for their ends, whatever those are."""
+    """Cancel tasks and wait until they have ended, by whatever outcome."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
