@@ -9,10 +9,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from ponder.serve.answering import Pieces, Tally, answer_pieces, served_ask, whole_answer
-from ponder.serve.http.streams import Events, EventStreamResponse, answered, event
+from ponder.serve.http.exchange import Events, EventStreamResponse, answered, event, owner_of, state_of, tally_of
 from ponder.serve.messages.convert import MessageWriter, count_tokens, read_messages_request
 from ponder.serve.messages.wire import COUNT_ANSWERS, MESSAGE_ANSWERS, CountRequest, MessagesRequest
-from ponder.serve.state import owner_of, state_of, tally_of
 
 router = APIRouter(prefix="/v1/messages")
 
