@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from ponder.model.checkpoint import load_model, save_model
+from ponder.model.checkpoint import load_config, load_model, save_model
+from ponder.model.config import YarnScaling
 from ponder.model.hf_config import config_from_hf
-from ponder.model.transformer import Transformer
+from ponder.model.transformer import Transformer, rotary_frequencies
+from ponder.types import CheckpointError
 
 transformers = pytest.importorskip("transformers")
 
@@ -129,6 +132,51 @@ def test_config_json_of_transformers_4_is_read_alike(case: str) -> None:
     rope = dict(new["rope_parameters"])
     old |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope | {"type": rope.pop("rope_type")}}
     assert config_from_hf(old) == config_from_hf(new)
+
+
+SPELLINGS: dict[str, dict[str, Any]] = {
+    "type": {"rope_theta": 5e5, "rope_scaling": {"type": "yarn", "factor": 4.0}},
+    "both_types": {"rope_theta": 5e5, "rope_scaling": LLAMA3 | {"type": "linear"}},
+    "scaling_with_theta": {"rope_scaling": YARN},
+    "scaling_over_parameters": {"rope_parameters": {"rope_type": "default"}, "rope_theta": 5e5, "rope_scaling": YARN},
+    "scaling_over_another_scaling": {"rope_parameters": LLAMA3, "rope_scaling": YARN | {"rope_theta": 500000.0}},
+    "empty_scaling": {"rope_parameters": YARN, "rope_scaling": {}},
+    "no_scaling": {"rope_parameters": YARN, "rope_scaling": None},
+    "theta_beside_parameters": {"rope_parameters": {"type": "yarn", "factor": 2.0}, "rope_theta": 5e5},
+    "theta_in_both": {"rope_parameters": YARN, "rope_theta": 5e5},
+    "default": {"rope_scaling": {"type": "default"}},
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_each_spelling_of_rope_scaling_is_read_as_transformers_reads_it(name: str, tmp_path: Path) -> None:
+    raw = json.loads(json.dumps(SIZES | {"model_type": "llama", "head_dim": 16} | SPELLINGS[name]))
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    theirs = transformers.models.llama.modeling_llama.LlamaRotaryEmbedding(config)
+    ours = load_config(tmp_path)
+    torch.testing.assert_close(rotary_frequencies(ours), theirs.inv_freq, atol=0, rtol=1e-6)
+    scaling = ours.rope_scaling
+    assert (scaling.attention_factor if isinstance(scaling, YarnScaling) else 1.0) == theirs.attention_scaling
+
+
+def test_frequencies_that_transformers_would_lose_are_refused() -> None:
+    raw = SIZES | {"model_type": "llama", "rope_parameters": {"rope_theta": 1e6}, "rope_scaling": {"type": "default"}}
+    with pytest.raises(CheckpointError, match=r"key 'rope_scaling': takes the place of .* 1000000\.0 is lost"):
+        config_from_hf(raw)
+
+
+def test_the_end_tokens_of_both_files_are_the_models(tmp_path: Path) -> None:
+    reference_model("qwen3").save_pretrained(tmp_path)
+    for file, ends in (("config.json", 7), ("generation_config.json", [9, 7, 8])):
+        raw = json.loads((tmp_path / file).read_text())
+        (tmp_path / file).write_text(json.dumps(raw | {"eos_token_id": ends}))
+    assert load_config(tmp_path).eos_token_ids == (7, 9, 8)
+    save_model(load_model(tmp_path), tmp_path / "ours")
+    assert load_config(tmp_path / "ours").eos_token_ids == (7, 9, 8)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": "end"}')
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: key 'eos_token_id': must be a token id"):
+        load_config(tmp_path)
 
 
 def test_packed_documents_equal_transformers_on_each_alone(tmp_path: Path) -> None:

@@ -66,14 +66,13 @@ class JinjaFormat:
         think = next((pair for pair in THINK_PAIRS if pair[0] in control and pair[1] in control), None)
         call = CALL_PAIR if CALL_PAIR[0] in control and CALL_PAIR[1] in control else None
         self.calls: CallSyntax | None = JsonCalls(tokenizer) if call else None
-        ends = dict.fromkeys(name for name in (self._special("eos_token"), *END_NAMES) if name in control)
         self.phase_tokens = PhaseTokens(
             think_open=control[think[0]] if think else None,
             think_close=control[think[1]] if think else None,
             call_open=control[call[0]] if call else None,
             call_close=control[call[1]] if call else None,
             continuation=tuple(tokenizer.encode(CONTINUATION)) if think else (),
-            end=tuple(control[name] for name in ends),
+            end=tokenizer.end_ids((self._special("eos_token"), *END_NAMES)),
         )
 
     def render(

@@ -72,7 +72,7 @@ class NativeFormat:
             call_close=self._id(call[1]),
             continuation=tuple(tokenizer.encode(CONTINUATION)) if self.family.think else (),
             lead=tuple(tokenizer.encode(LEAD)) if self.family.think else (),
-            end=tuple(tokenizer.control[name] for name in self.family.end if name in tokenizer.control),
+            end=tokenizer.end_ids(self.family.end),
         )
 
     @property

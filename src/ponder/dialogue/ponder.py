@@ -56,7 +56,7 @@ class PonderFormat:
             call_open=ids[control.CALL],
             call_close=ids[control.END_CALL],
             continuation=tuple(tokenizer.encode(CONTINUATION)),
-            end=(ids[control.END], ids[control.ENDOFTEXT]),
+            end=tokenizer.end_ids((control.END, control.ENDOFTEXT)),
         )
 
     def render(

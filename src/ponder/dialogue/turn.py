@@ -58,10 +58,10 @@ class _Turn:
         if self._ending is not None:  # nothing has a place after the end of the turn
             self._stray.append(at)
             self._buffer.append(id)
-        elif not self._tokenizer.is_control(id):
-            self._buffer.append(id)
         elif id in self._tokens.end:
             self._close(at)
+        elif not self._tokenizer.is_control(id):
+            self._buffer.append(id)
         elif self._phase is Phase.THINK and id == self._tokens.think_close:
             if self._state_open_at is not None:  # a state that was not closed is not a state
                 self._stray.append(self._state_open_at)

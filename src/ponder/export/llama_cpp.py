@@ -62,6 +62,8 @@ def tokenizer_fields(tokenizer: Tokenizer, form: Format, config: ModelConfig) ->
     """The fields of the vocabulary, the end tokens and the chat template; and the vocabulary's notes."""
     own = isinstance(form, PonderFormat)
     words = llama_cpp_vocabulary(tokenizer, config.vocab_size, LLAMA_CPP_NAMES if own else {})
+    if not form.phase_tokens.end:
+        raise InvalidRequest("the model has no end token (eos_token): name one in tokenizer_config.json")
     end, *other_ends = form.phase_tokens.end
     fields: dict[str, Value] = {
         "tokenizer.ggml.model": "gpt2",

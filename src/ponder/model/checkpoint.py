@@ -6,6 +6,7 @@ that size is allocated, and pickles are not opened at all.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,22 +22,28 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ponder.model.config import ModelConfig
-from ponder.model.hf_config import config_from_hf, config_to_hf
+from ponder.model.hf_config import config_from_hf, config_to_hf, end_token_ids
 from ponder.model.transformer import Transformer
 from ponder.types import CheckpointError, InvalidRequest
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 _MAX_JSON_BYTES = 64 << 20
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def load_config(folder: str | Path) -> ModelConfig:
-    """Read and check config.json. Raises CheckpointError naming file and key."""
-    path = Path(folder) / CONFIG
-    return config_from_hf(read_json(path), source=str(path))
+    """Read and check config.json; its end tokens and those of generation_config.json, where there is one, are the
+    model's. Raises CheckpointError naming file and key."""
+    path, generation = Path(folder) / CONFIG, Path(folder) / GENERATION_CONFIG
+    config = config_from_hf(read_json(path), source=str(path))
+    if not generation.is_file():
+        return config
+    ends = end_token_ids(read_json(generation), source=str(generation))
+    return dataclasses.replace(config, eos_token_ids=tuple(dict.fromkeys((*config.eos_token_ids, *ends))))
 
 
 def load_model(

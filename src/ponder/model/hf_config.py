@@ -10,6 +10,8 @@ from typing import Any
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
 from ponder.types import CheckpointError
 
+DEFAULT_THETA = 10_000.0  # where config.json gives none
+
 
 def config_from_hf(raw: Mapping[str, Any], *, source: str = "config.json") -> ModelConfig:
     """Read config.json as transformers writes it (version 4 or 5).
@@ -17,6 +19,11 @@ def config_from_hf(raw: Mapping[str, Any], *, source: str = "config.json") -> Mo
     Raises CheckpointError naming `source` and the key for a missing, ill-typed or unsupported value.
     """
     return _HfReader(raw, source).config()
+
+
+def end_token_ids(raw: Mapping[str, Any], *, source: str) -> tuple[int, ...]:
+    """The ids that config.json or generation_config.json declares to end a generation. Raises CheckpointError."""
+    return _HfReader(raw, source).token_ids("eos_token_id")
 
 
 class _HfReader:
@@ -83,7 +90,7 @@ class _HfReader:
                 head_dim=self.integer("head_dim", default_head_dim),
                 intermediate_size=self.integer("intermediate_size"),
                 rms_norm_eps=self.number(self.raw, "rms_norm_eps", 1e-6),
-                rope_theta=self.number({**self.raw, **rope}, "rope_theta", 10_000.0),
+                rope_theta=self.number({**self.raw, **rope}, "rope_theta", DEFAULT_THETA),
                 rope_scaling=self.scaling(rope),
                 qk_norm=family is Family.QWEN3,
                 attention_bias=True if family is Family.QWEN2 else self.boolean("attention_bias", False),
@@ -132,15 +139,27 @@ class _HfReader:
                 raise self.fail(key, "mixtures of experts are not supported")
 
     def rope(self) -> Mapping[str, Any]:
-        """`rope_parameters` (transformers 5) or `rope_scaling` (4)."""
-        for key in ("rope_parameters", "rope_scaling"):
+        """`rope_parameters` (transformers 5) or `rope_scaling` (4). Where both are given, transformers takes the latter
+        in place of the former; one whose frequencies would be lost so is refused."""
+        given: dict[str, Mapping[str, Any]] = {}
+        for key in ("rope_scaling", "rope_parameters"):
             rope = self.raw.get(key)
-            if rope is None:
-                continue
-            if not isinstance(rope, dict):
+            if rope is not None and not isinstance(rope, dict):
                 raise self.fail(key, f"must be an object, found {rope!r:.80}")
-            return rope
-        return {}
+            given[key] = rope or {}
+        scaling, parameters = given["rope_scaling"], given["rope_parameters"]
+        lost = parameters.get("rope_theta")
+        if (
+            scaling
+            and lost is not None
+            and scaling.get("rope_theta", self.raw.get("rope_theta", DEFAULT_THETA)) != lost
+        ):
+            raise self.fail(
+                "rope_scaling",
+                f"takes the place of rope_parameters, whose rope_theta {lost!r:.80} is lost: give rope_theta in "
+                "rope_scaling, or add the scaling to rope_parameters and leave rope_scaling out",
+            )
+        return scaling or parameters
 
     def scaling(self, rope: Mapping[str, Any]) -> RopeScaling | None:
         kind = rope.get("rope_type", rope.get("type", "default"))

@@ -168,6 +168,11 @@ class Tokenizer:
         """Every id that the tokenizer's and the model's files declare to end a generation."""
         return self._ends
 
+    def end_ids(self, names: Iterable[str]) -> tuple[int, ...]:
+        """The ids of those control tokens of `names` that the vocabulary has, then those of `ends`."""
+        known = (self._control[name] for name in names if name in self._control)
+        return tuple(dict.fromkeys((*known, *self._ends)))
+
     def special_name(self, key: str) -> str | None:
         """The text of the token that the config names `bos_token`, `eos_token` and the like; None: it names none."""
         return special_name(self._config, key)
