@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all test-peers lint format tree bench clean
+.PHONY: help demo test test-all test-peers lint format tree picture docs bench release clean
 
 help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
@@ -14,8 +14,11 @@ help:
 	@echo "make lint      ruff (lint and format) and mypy"
 	@echo "make format    let ruff format the code and sort its imports"
 	@echo "make tree      write the annotated tree of docs/architecture.md from the modules' docstrings"
+	@echo "make picture   draw the picture of the README from bench/results"
+	@echo "make docs      build the documentation site in build/site; a broken link is an error"
 	@echo "make bench     the benchmarks against peers: tables here, and as Markdown and JSON in bench/results"
-	@echo "make clean     remove .venv and the caches of the tools"
+	@echo "make release   build wheel and sdist in dist, check them, and try the wheel in an empty environment"
+	@echo "make clean     remove .venv, what was built, and the caches of the tools"
 
 demo: $(VENV)/.demo
 	@$(BIN)/ponder demo
@@ -44,14 +47,27 @@ format: $(VENV)/.dev
 tree:
 	$(PYTHON) tools/tree.py
 
+picture:
+	$(PYTHON) tools/picture.py
+
+docs: $(VENV)/.docs
+	$(PYTHON) tools/pages.py
+	$(BIN)/zensical build --clean --strict
+
 # Not scripts of their own: what the others import or start.
 BENCHES := $(filter-out bench/common.py bench/peers.py,$(sort $(wildcard bench/*.py)))
 
 bench: $(VENV)/.dev
 	@for script in $(BENCHES); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
+release: $(VENV)/.release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) tools/try_release.py dist
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Stamps: a second run finds them newer than what they were made from and is instant.
 $(VENV)/.torch: constraints.txt
@@ -68,6 +84,14 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.docs: $(VENV)/.torch pyproject.toml
+	@$(INSTALL) -e '.[docs]'
+	@touch $@
+
+$(VENV)/.release: $(VENV)/.torch pyproject.toml
+	@$(INSTALL) -e '.[release]'
+	@touch $@
 
 $(VENV)/.peers: $(VENV)/.dev
 	@echo "compiling llama-cpp-python (ten minutes, once), and installing TRL, PEFT and lm-eval"

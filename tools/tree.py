@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from itertools import takewhile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,13 +20,14 @@ WIDTH = 28
 
 
 def summary(file: Path) -> str:
-    """The first sentence of a module's docstring; of a TOML file or a shell script, its first comment."""
+    """The first sentence of a module's docstring; of a TOML file or a shell script, of its first comment."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".py":
-        first = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0].replace("\n", " ")
-        return re.split(r"(?<=[.])\s", first, maxsplit=1)[0].removesuffix(".")
-    comments = [line for line in text.splitlines()[:3] if line.startswith("# ")]
-    return comments[0].removeprefix("# ") if comments else ""
+        first = (ast.get_docstring(ast.parse(text)) or "").partition("\n\n")[0]
+    else:
+        comments = takewhile(lambda line: line.startswith("#"), text.removeprefix("#!/usr/bin/env bash\n").splitlines())
+        first = "\n".join(line.removeprefix("#").strip() for line in comments)
+    return re.split(r"(?<=[.])\s", first.replace("\n", " "), maxsplit=1)[0].removesuffix(".")
 
 
 def lines(path: Path, depth: int = 0) -> list[str]:
