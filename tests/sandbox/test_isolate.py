@@ -156,7 +156,9 @@ def test_thousands_of_small_calls_are_quick():
     assert time.monotonic() - began < 10
 
 
-def test_the_reader_is_one_thread_whatever_the_number_of_calls():
-    for _ in range(5):
-        run_isolated("math:sqrt", 1)
-    assert sum(thread.name == "ponder-sandbox" and thread.is_alive() for thread in threading.enumerate()) == 1
+def test_a_fork_servers_reader_is_one_thread_whatever_the_number_of_calls():
+    for variables in Variables:
+        for _ in range(5):
+            run_isolated("math:sqrt", 1, variables=variables)
+    readers = [thread for thread in threading.enumerate() if thread.name == "ponder-sandbox" and thread.is_alive()]
+    assert len(readers) == len(Variables), "one for each fork server"
