@@ -22,7 +22,8 @@ from ponder.testing.parity import assert_logprobs_are_those_of_training
 from ponder.testing.scripted import ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_model, tiny_sampler
 from ponder.think import consensus, direct
-from ponder.train.examples import Examples, read_dialogues, to_examples
+from ponder.train.data.dialogues import read_dialogues
+from ponder.train.examples import Examples, to_examples
 from ponder.train.policy.lessons import Lesson, lay_out, sampled_tokens
 from ponder.train.policy.rollout import generated_tokens, prefilled_tokens, roll_out
 from ponder.train.recipe.sections import MixRecipe
@@ -434,7 +435,7 @@ def test_demonstrations_in_a_file_teach_calls_and_not_results(tmp_path):
     dialogue = [Message.user(problem.question), *HERE.show(problem, Random(0))]
     (tmp_path / "shown.jsonl").write_text(json.dumps({"messages": to_dicts(dialogue)}))
     ((_, read),) = read_dialogues(tmp_path / "shown.jsonl")
-    (example,) = to_examples(read, FORMAT)
+    (example,) = to_examples(read.messages, FORMAT)
     learned = TOKENIZER.decode([id for id, flag in zip(example.ids, example.learned, strict=True) if flag])
     assert learned == (
         "1 to 7: 4<|/think|><|call|>compare<|args|>4<|/call|><|end|>"
@@ -442,5 +443,5 @@ def test_demonstrations_in_a_file_teach_calls_and_not_results(tmp_path):
         "6 is equal<|/think|>6<|end|>"
     )
     assert example.ids == FORMAT.render(dialogue).ids
-    assert {message.role for message in read} == {Role.USER, Role.ASSISTANT, Role.TOOL}
-    assert [(m.text, m.reasoning) for m in read] == [(m.text, m.reasoning) for m in dialogue]
+    assert {message.role for message in read.messages} == {Role.USER, Role.ASSISTANT, Role.TOOL}
+    assert [(m.text, m.reasoning) for m in read.messages] == [(m.text, m.reasoning) for m in dialogue]

@@ -13,8 +13,9 @@ from ponder.dialogue.messages import Reasoning, Role, Text
 from ponder.tasks.protocol import Demonstration, Fold, Grade, Problem, mistake
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer
+from ponder.train.data.dialogues import read_dialogues
 from ponder.train.data.packing import Example
-from ponder.train.examples import Examples, _learned, question_number, read_dialogues, to_examples
+from ponder.train.examples import Examples, _learned, question_number, to_examples
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, RecipeError
 
@@ -58,6 +59,58 @@ def test_a_direct_answer_is_learned_behind_the_direct_prompt() -> None:
     prompt = FORMAT.render([Message.user("1+1?")], start=Start.DIRECT).ids
     assert example.ids[: len(prompt)] == prompt
     assert learned(example) == "2<|end|>"
+
+
+CALLING = from_dicts(
+    [
+        says("user", "Rain?"),
+        {"role": "assistant", "tool_calls": [{"function": {"name": "look", "arguments": "{}"}}]},
+        says("tool", "yes", name="look"),
+        says("assistant", "Yes."),
+    ]
+)
+PLAIN = from_dicts([says("user", "a"), says("assistant", "b"), says("user", "c"), says("assistant", "d")])
+THOUGHT = from_dicts(
+    [says("user", "a"), says("assistant", "b", reasoning_content="x"), says("user", "c"), says("assistant", "d")]
+)
+
+
+@pytest.mark.parametrize(
+    ("family", "dialogue"),
+    [
+        *[("qwen3", dialogue) for dialogue in (PLAIN, PLAIN[:2], THOUGHT, CALLING)],
+        *[("deepseek_r1", dialogue) for dialogue in (PLAIN, PLAIN[:2], THOUGHT)],
+        *[("llama3", dialogue) for dialogue in (PLAIN, PLAIN[:2])],
+        *[("ponder", dialogue) for dialogue in (PLAIN, PLAIN[:2], THOUGHT, CALLING)],
+    ],
+)
+def test_each_turn_is_learned_once_behind_a_prompt_that_sampling_asks(family: str, dialogue: Sequence[Message]) -> None:
+    form = (
+        FORMAT
+        if family == "ponder"
+        else load_format(Tokenizer.load(FAMILIES / family), family.replace("qwen3", "chatml"))
+    )
+    starts = (Start.DIRECT,) if family == "llama3" else (Start.DIRECT, Start.THINK)
+    answers = [number for number, message in enumerate(dialogue) if message.role is Role.ASSISTANT]
+    prompts = {form.render(dialogue[:number], start=start).ids: number for number in answers for start in starts}
+    begun = []
+    for example in to_examples(dialogue, form):
+        flags = example.learned
+        begun += [prompts[tuple(example.ids[:at])] for at in range(1, len(flags)) if flags[at] and not flags[at - 1]]
+    assert sorted(begun) == answers
+
+
+@pytest.mark.parametrize("family", ["chatml", "deepseek_r1"])
+def test_a_direct_demonstration_is_learned_behind_the_direct_prompt_of_the_family(family: str) -> None:
+    tokenizer = Tokenizer.load(FAMILIES / family.replace("chatml", "qwen3"))
+    form = load_format(tokenizer, family)
+    entry = MixRecipe(task="tests.train.test_examples:Slipping", direct=1.0)
+    example, _ = Examples([entry], form, tokenizer=tokenizer, sequence=512).draw(Random(0))
+    prompt = form.render([Message.user("2+2?")], start=Start.DIRECT).ids
+    assert tuple(example.ids[: len(prompt)]) == prompt
+    assert not any(example.learned[: len(prompt)])
+    taught = tokenizer.decode([token for token, yes in zip(example.ids, example.learned, strict=True) if yes])
+    assert taught.startswith("4<")
 
 
 def test_turns_without_reasoning_are_learned_in_one_example() -> None:
@@ -147,8 +200,8 @@ GOOD = {"messages": [says("user", "hi"), says("assistant", "hello")]}
     ("line", "why"),
     [
         ("{", "not valid JSON"),
-        ({"prompt": "hi"}, 'needs "messages"'),
-        ({"messages": []}, 'needs "messages"'),
+        ({"prompt": "hi"}, r"no dialogue that is known \(it has 'prompt'\): write \"messages\""),
+        ({"messages": []}, '"messages" must be a list of messages, and not empty'),
         ({"messages": ["hi"]}, "message 0: must be an object"),
         ({"messages": [says("robot", "hi")]}, "role is 'robot'"),
         ({"messages": [says("user", "hi")]}, "last message must be the assistant's"),
@@ -177,7 +230,7 @@ def test_reasoning_content_and_tool_calls_are_read(tmp_path: Path) -> None:
         says("assistant", "two"),
     ]
     ((_, dialogue),) = read_dialogues(write(tmp_path / "m.jsonl", {"messages": messages}))
-    (example,) = to_examples(dialogue, FORMAT)
+    (example,) = to_examples(dialogue.messages, FORMAT)
     assert "ask<|/think|>" in learned(example)
     assert learned(example).endswith("two<|end|>")
     assert "add" in learned(example)

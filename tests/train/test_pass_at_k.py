@@ -54,7 +54,11 @@ def test_what_is_rarely_solved_is_solved_more_often(start: Path, even: Even, tmp
 
 @pytest.mark.parametrize(
     ("keys", "said"),
-    [({"k": 1}, r"k must lie in \[2, samples\]"), ({"k": 9}, r"\[2, 4\]"), ({"epochs": 2}, "must be 1")],
+    [
+        ({"k": 1}, r"k is out of range \(1\)"),
+        ({"k": 9}, r"over pass_at_k\.samples \(9 and 4\)"),
+        ({"epochs": 2}, "must be 1"),
+    ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, keys: dict[str, object], said: str) -> None:
     with pytest.raises(RecipeError, match=said):

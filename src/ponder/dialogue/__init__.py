@@ -12,7 +12,7 @@ from ponder.dialogue.format import (
     SpanKind,
     fit_to_window,
 )
-from ponder.dialogue.interchange import from_dicts, to_dicts
+from ponder.dialogue.interchange import from_dicts, read_written_thinking, to_dicts
 from ponder.dialogue.load import load_format, train_tokenizer
 from ponder.dialogue.messages import (
     Conversation,
@@ -57,6 +57,7 @@ __all__ = [
     "from_dicts",
     "load_format",
     "ponder_template",
+    "read_written_thinking",
     "to_dicts",
     "tool_dict",
     "tools_from_dicts",

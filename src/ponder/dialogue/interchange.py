@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ponder.dialogue.messages import (
@@ -20,6 +21,13 @@ from ponder.dialogue.messages import (
 )
 from ponder.types import FormatError
 
+_WRITTEN_THINKING = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+)
+_WRITTEN_SOLUTION = ("<|begin_of_solution|>", "<|end_of_solution|>")
+_WRITTEN_CALL = "<tool_call>"
 _KNOWN = {"role", "content", "name", "reasoning_content", "reasoning", "tool_calls", "tool_call_id"}
 
 
@@ -34,6 +42,48 @@ def from_dicts(entries: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
     """The inverse of `to_dicts`. Raises FormatError naming the message and the key; unknown keys are refused."""
     calls: dict[str, str] = {}
     return tuple(_message(index, entry, calls) for index, entry in enumerate(entries))
+
+
+def read_written_thinking(index: int, message: Message) -> Message:
+    """The assistant's message `index` with thinking that stands in its text, between tags, as a Reasoning part.
+
+    The tags are those that data sets use (`_WRITTEN_THINKING`). The first may be missing, as in what a model wrote
+    after a prompt that opens its thinking. White space around the thought is layout, and is left out.
+    Raises FormatError for thinking that is not closed, not at the beginning, or there twice, and for tool calls that
+    are written as text.
+    """
+    where = f"message {index} ({message.role.value})"
+    if _WRITTEN_CALL in message.text:
+        raise FormatError(f"{where}: a tool call stands in the content ({_WRITTEN_CALL}): write it as tool_calls")
+    for opening, closing in _WRITTEN_THINKING:
+        text = message.text.strip()
+        opened, closed = text.count(opening), text.count(closing)
+        if not closed and not text.startswith(opening):
+            continue
+        before, thought, answer = "", *text.partition(closing)[::2]
+        if opened:
+            before, _, thought = thought.partition(opening)
+        if closed != 1 or opened > 1 or before or opening in answer:
+            raise FormatError(
+                f"{where}: thinking in the content is not one block at the beginning ({opened} times {opening}, "
+                f"{closed} times {closing}): write it as reasoning_content"
+            )
+        if message.reasoning:
+            raise FormatError(
+                f"{where}: thinking stands in the content and in reasoning_content: leave one of them out"
+            )
+        reasoning = (Reasoning(thought.strip()),) if thought.strip() else ()
+        visible = (Text(visible),) if (visible := _without_solution_tags(answer.strip())) else ()
+        others = tuple(part for part in message.parts if not isinstance(part, Text))
+        return replace(message, parts=(*reasoning, *visible, *others))
+    return message
+
+
+def _without_solution_tags(answer: str) -> str:
+    opening, closing = _WRITTEN_SOLUTION
+    if answer.startswith(opening) and answer.endswith(closing):
+        return answer[len(opening) : -len(closing)].strip()
+    return answer
 
 
 def _entries(index: int, message: Message) -> list[dict[str, Any]]:

@@ -1,19 +1,18 @@
-"""Dialogues for chain-of-thought tuning: demonstrations of tasks, and `messages` JSONL as TRL and others write it.
+"""Dialogues for chain-of-thought tuning: demonstrations of tasks, and files of dialogues (`data.dialogues`).
 
-A conversation becomes one or more examples, loss on the assistant's tokens only. Where an earlier turn carries
-reasoning, which a later prompt would not show, each assistant turn is an example of its own.
+A conversation becomes one or more examples (`data.contexts`), loss on the assistant's tokens only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 from ponder.dialogue.format import Format, Rendered, SpanKind
-from ponder.dialogue.interchange import from_dicts
-from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, is_state
+from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text
+from ponder.dialogue.tools import Tool
 from ponder.tasks.gym import question_hash
 from ponder.tasks.protocol import (
     DemonstratedEnvironment,
@@ -26,8 +25,9 @@ from ponder.tasks.protocol import (
 )
 from ponder.tasks.registry import load_task
 from ponder.tokenizer import Tokenizer
+from ponder.train.data.contexts import after_prompt, learned_contexts
+from ponder.train.data.dialogues import read_dialogues
 from ponder.train.data.packing import Example
-from ponder.train.data.records import read_records
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, FormatError, RecipeError
 
@@ -38,24 +38,20 @@ class Examples:
     def __init__(self, mix: Sequence[MixRecipe], format: Format, *, tokenizer: Tokenizer, sequence: int) -> None:
         self.format = format
         self.sequence = sequence
-        self.sources = [_source(entry, format, tokenizer) for entry in mix]
+        self.sources = [_source(entry, format, tokenizer, sequence) for entry in mix]
         self.weights = [entry.weight for entry in mix]
 
     def draw(self, rng: Random) -> tuple[Example, int]:
         """(example, hash of its question; 0 where there is none). `DataError` if it is longer than a row."""
         (source,) = rng.choices(self.sources, self.weights)
         example, question, where = source.draw(rng)
-        if len(example.ids) > self.sequence + 1:
-            raise DataError(
-                f"{where}: an example of {len(example.ids)} tokens does not fit sft.sequence = {self.sequence}; "
-                "raise sft.sequence, or lower max_level or drop the line"
-            )
+        check_length(example, where, self.sequence)
         return example, question_number(question) if question else 0
 
 
-def _source(entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> _Task | _Environment | _Messages:
+def _source(entry: MixRecipe, format: Format, tokenizer: Tokenizer, sequence: int) -> _Task | _Environment | _Messages:
     if not entry.task:
-        return _Messages(entry, format)
+        return _Messages(entry, format, sequence)
     task = teachable(entry.task)
     if isinstance(task, DemonstratedEnvironment):
         return _Environment(task, entry, format, tokenizer)
@@ -80,9 +76,11 @@ class _Task:
             before = self.task.sample(rng, level)
             answer = self._answer(self.task.demonstrate(before, rng), ())
             dialogue = [Message.user(before.question), answer, *dialogue]
-        contexts = self.format.contexts(list(map(_without_marks, dialogue)))
-        context = contexts[min(number, 1)]  # the first of those that a state opens
-        learned = _learned(context, dialogue, len(dialogue) - 1, self.tokenizer)
+        shown, last = list(map(_without_marks, dialogue)), len(dialogue) - 1
+        context = self.format.contexts(shown)[min(number, 1)]  # the first of those that a state opens
+        if not thinking:
+            context = after_prompt(context, shown, last, self.format)
+        learned = _learned(context, dialogue, last, self.tokenizer)
         return (
             Example(ids=context.ids, learned=learned),
             problem.question,
@@ -110,7 +108,8 @@ class _Environment:
         if rng.random() < self.entry.earlier:
             before = self._dialogue(self.task.sample(rng, level), rng, thinking=False)
         dialogue, first = [*before, *dialogue], len(before)
-        contexts = self._contexts(list(map(_without_marks, dialogue)), first)
+        taught = [number for number in _answers(dialogue) if number >= first]
+        contexts = learned_contexts(list(map(_without_marks, dialogue)), self.format, taught)
         context = contexts[_draw_context(rng, len(contexts) - 1)]
         learned = _learned(context, dialogue, first, self.tokenizer)
         return (
@@ -123,15 +122,10 @@ class _Environment:
         shown = self.task.show(problem, rng)
         return [Message.user(problem.question), *(shown if thinking else map(_without_reasoning, shown))]
 
-    def _contexts(self, dialogue: Sequence[Message], first: int) -> list[Rendered]:
-        """Those that end in a fold, of messages `first` and later, and the one that holds the answer."""
-        folded = [
-            context
-            for i, message in enumerate(dialogue)
-            if i >= first and any(map(is_state, message.parts))
-            for context in self.format.contexts(dialogue[: i + 1])[:-1]
-        ]
-        return [*folded, self.format.render(dialogue, train=True)]
+
+def _answers(dialogue: Sequence[Message]) -> list[int]:
+    """The numbers of the assistant's messages."""
+    return [number for number, message in enumerate(dialogue) if message.role is Role.ASSISTANT]
 
 
 def _without_reasoning(message: Message) -> Message:
@@ -194,21 +188,33 @@ def _place(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> tuple[int, li
 
 
 class _Messages:
-    """The examples of a `messages` file, one of them at random each time."""
+    """The examples of a file of dialogues, one of them at random each time."""
 
-    def __init__(self, entry: MixRecipe, format: Format) -> None:
+    def __init__(self, entry: MixRecipe, format: Format, sequence: int) -> None:
         self.examples: list[tuple[Example, str, str]] = []
         for where, dialogue in read_dialogues(Path(entry.messages)):
-            question = next((m.text for m in reversed(dialogue) if m.role is Role.USER), "")
+            question = next((m.text for m in reversed(dialogue.messages) if m.role is Role.USER), "")
             try:
-                self.examples.extend((example, question, where) for example in to_examples(dialogue, format))
+                examples = to_examples(dialogue.messages, format, tools=dialogue.tools, taught=dialogue.taught)
             except FormatError as error:
                 raise DataError(f"{where}: {error}") from error
+            for example in examples:
+                check_length(example, where, sequence)
+                self.examples.append((example, question, where))
         if not self.examples:
             raise DataError(f"{entry.messages}: holds no dialogue")
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
         return rng.choice(self.examples)
+
+
+def check_length(example: Example, where: str, sequence: int) -> None:
+    """Raises DataError, which names the place, for an example that is longer than a row."""
+    if len(example.ids) > sequence + 1:
+        raise DataError(
+            f"{where}: an example of {len(example.ids)} tokens does not fit sft.sequence = {sequence}; "
+            "raise sft.sequence, or lower max_level or drop the line"
+        )
 
 
 def check_mix(mix: Sequence[MixRecipe]) -> None:
@@ -230,56 +236,15 @@ def teachable(spec: str) -> DemonstratedTask | DemonstratedEnvironment:
     raise RecipeError(f"sft.mix: task {spec!r} has no {missing}(problem, rng), so it cannot be taught")
 
 
-def to_examples(dialogue: Sequence[Message], format: Format) -> list[Example]:
-    """What a dialogue teaches: every assistant turn once, each after the very prompt it would be generated from.
+def to_examples(
+    messages: Sequence[Message], format: Format, *, tools: Sequence[Tool] = (), taught: Collection[int] | None = None
+) -> list[Example]:
+    """What a dialogue teaches: each of its assistant's messages once, after the very prompt it would be sampled after.
 
-    A turn whose thinking was folded is taught in all its contexts: up to each fold, in examples of their own.
+    taught: the numbers of the messages that are learned; None: all of the assistant's.
     """
-    folded = [
-        Example(ids=context.ids, learned=list(context.assistant_mask()))
-        for i, message in enumerate(dialogue)
-        if any(map(is_state, message.parts))
-        for context in format.contexts(dialogue[: i + 1])[:-1]
-    ]
-    return folded + _last_contexts(dialogue, format)
-
-
-def _last_contexts(dialogue: Sequence[Message], format: Format) -> list[Example]:
-    last_user = max((i for i, m in enumerate(dialogue) if m.role is Role.USER), default=0)
-    if not any(m.reasoning for m in dialogue[:last_user]):
-        return [_example(dialogue, 0, format)]
-    cuts = [*[i for i, m in enumerate(dialogue) if m.role is Role.USER][1:], len(dialogue)]
-    begins = [0, *cuts[:-1]]
-    return [_example(dialogue[:end], begin, format) for begin, end in zip(begins, cuts, strict=True)]
-
-
-def _example(dialogue: Sequence[Message], first: int, format: Format) -> Example:
-    """One rendering, loss on what the assistant produces in messages `first` and later."""
-    rendered = format.render(dialogue, policy=ReasoningPolicy.CURRENT_TURN, train=True)
-    learned = [False] * len(rendered.ids)
-    for span in rendered.spans:
-        if span.sampled and span.message_index >= first:
-            learned[span.begin : span.end] = [True] * (span.end - span.begin)
-    return Example(ids=rendered.ids, learned=learned)
-
-
-def read_dialogues(path: Path) -> Iterator[tuple[str, tuple[Message, ...]]]:
-    """(place, dialogue) for each line: {"messages": [{"role", "content", …}, …]}. `DataError` names file and line.
-
-    Messages are what `dialogue.interchange.from_dicts` reads: an assistant's may carry `reasoning_content` and OpenAI's
-    `tool_calls`. Other keys of the line are the writer's own.
-    """
-    for where, record in read_records(path):
-        messages = record.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise DataError(f'{where}: needs "messages", a list of messages; has {sorted(record)}')
-        try:
-            dialogue = from_dicts(messages)
-        except FormatError as error:
-            raise DataError(f"{where}: {error}") from error
-        if dialogue[-1].role is not Role.ASSISTANT:
-            raise DataError(f"{where}: the last message must be the assistant's; there is nothing to learn after it")
-        yield where, dialogue
+    contexts = learned_contexts(messages, format, _answers(messages) if taught is None else taught, tools)
+    return [Example(ids=context.ids, learned=list(context.assistant_mask())) for context in contexts]
 
 
 def question_number(question: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ponder.train.policy.gradient import PolicyGradient, SampledTokens
 from ponder.train.policy.lessons import Lesson, weigh
 from ponder.train.policy.losses import Weighting
 from ponder.train.policy.stage import RolloutRecipe, RolloutTraining
+from ponder.train.recipe.ranges import Range
 from ponder.train.recipe.sections import ModelRecipe
 
 
@@ -26,14 +28,16 @@ from ponder.train.recipe.sections import ModelRecipe
 class PassAtKRecipe(RolloutRecipe):
     """Reinforcement learning for the best of several answers. k: the number of answers whose best one counts."""
 
-    k: int = 4
+    k: Annotated[int, Range(2, 1 << 20)] = 4
 
     name = "pass_at_k"
 
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         return {
             **super().problems(model, runs=runs),
-            f"pass_at_k.k must lie in [2, samples], [2, {self.samples}]": not 2 <= self.k <= self.samples,
+            f"pass_at_k.k is over pass_at_k.samples ({self.k} and {self.samples}): give at most that": (
+                self.k > self.samples
+            ),
             "pass_at_k.minibatches and epochs must be 1: the gradient holds for the weights that sampled": (
                 self.minibatches > 1 or self.epochs > 1
             ),
