@@ -11,7 +11,7 @@ help:
 	@echo "make test      the fast tests"
 	@echo "make test-all  every test this machine can run"
 	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
-	@echo "make lint      ruff (lint and format) and mypy"
+	@echo "make lint      ruff (lint and format), mypy, and the words of the pages"
 	@echo "make format    let ruff format the code and sort its imports"
 	@echo "make tree      write the annotated tree of docs/architecture.md from the modules' docstrings"
 	@echo "make picture   draw the picture of the README from bench/results"
@@ -39,6 +39,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python tools/words.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
