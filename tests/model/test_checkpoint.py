@@ -2,7 +2,9 @@
 allocating what the file claims."""
 
 import json
+import os
 import pickle
+import stat
 import struct
 import time
 from collections.abc import Callable
@@ -14,8 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ponder.model import checkpoint
-from ponder.model.checkpoint import atomic_folder, load_config, load_model, save_model
+from ponder.model.checkpoint import atomic_file, atomic_folder, load_config, load_model, save_model
 from ponder.model.config import ModelConfig
+from ponder.model.lora import add_lora, save_lora
 from ponder.model.transformer import Transformer
 from ponder.types import CheckpointError
 
@@ -349,3 +352,25 @@ class TestSaving:
         with open(folder / WEIGHTS, "r+b") as file:
             file.truncate(0)
         assert torch.equal(model.model.embed_tokens.weight, before)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077, 0o027])
+def test_what_is_written_has_the_permissions_that_umask_gives(mask: int, tmp_path: Path) -> None:
+    old = os.umask(mask)
+    try:
+        model = Transformer(CONFIG)
+        save_model(model, tmp_path / "model", max_shard_bytes=2_000)
+        add_lora(model, 2, 4.0, ["q_proj"])
+        save_lora(model, tmp_path / "adapter")
+        save_lora(model, tmp_path / "adapter", replace=True)
+        with atomic_file(tmp_path / "one") as stream:
+            stream.write(b"1")
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(old)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o666 & ~mask}
+    folders = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o777 & ~mask}
+    assert not list(tmp_path.glob(".*"))

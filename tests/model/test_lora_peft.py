@@ -60,3 +60,14 @@ def test_ponder_loads_what_peft_wrote(peft: Any, tmp_path: Path) -> None:
     ours = load_model(tmp_path / "base")
     load_lora(ours, tmp_path / "adapter")
     torch.testing.assert_close(ours(IDS_BT), adapted(IDS_BT).logits, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_peft_finds_the_base_of_an_adapter_by_its_name(peft: Any, tmp_path: Path) -> None:
+    base(tmp_path / "base")
+    ours = load_model(tmp_path / "base")
+    for parameter in add_lora(ours, 4, 8.0, ["q_proj"]):
+        parameter.normal_(0, 0.3)
+    save_lora(ours, tmp_path / "adapter")
+    theirs = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", dtype=torch.float32)
+    torch.testing.assert_close(theirs(IDS_BT).logits, ours(IDS_BT), atol=1e-4, rtol=0)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from ponder.model.config import ModelConfig
 from ponder.model.hf_config import config_from_hf, config_to_hf, end_token_ids
-from ponder.model.transformer import Transformer
+from ponder.model.transformer import LoadedFrom, Transformer
 from ponder.types import CheckpointError, InvalidRequest
 
 WEIGHTS = "model.safetensors"
@@ -54,11 +55,13 @@ def load_model(
     Raises CheckpointError naming file and key when the folder is not exactly one whole model.
     """
     with open_model(folder) as (config, tensors):
-        dtype = dtype or _DTYPES[tensors["model.embed_tokens.weight"].dtype]
+        stored = _DTYPES[tensors["model.embed_tokens.weight"].dtype]
+        dtype = dtype or stored
         state = {name: tensor.read().to(device, dtype, copy=True) for name, tensor in tensors.items()}
     with torch.device("meta"):
         model = Transformer(config)
     model.load_state_dict(state, assign=True)
+    model.loaded_from = LoadedFrom(os.path.abspath(folder), stored)
     return model.to(device)
 
 
@@ -111,7 +114,7 @@ def write_model(
     )
     for name, keys in zip(names, shards, strict=True):
         shard = {key: tensors[key].to("cpu", dtype_of[key]).contiguous() for key in keys}
-        save_file(shard, folder / name, metadata={"format": "pt"})
+        save_tensors(shard, folder / name)
     if len(shards) > 1:
         total = sum(t.numel() * dtype_of[name].itemsize for name, t in tensors.items())
         where = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
@@ -133,10 +136,10 @@ def atomic_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path
     if folder.is_dir() and any(folder.iterdir()) and not replace:
         raise CheckpointError(f"{folder}: exists and is not empty: choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    temporary = _beside(folder, "tmp")
+    temporary.mkdir()
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         for path in sorted(temporary.rglob("*"), reverse=True):
             _sync(path)
         _sync(temporary)
@@ -154,12 +157,10 @@ def atomic_file(file: str | Path, *, replace: bool = False) -> Iterator[BinaryIO
     if file.is_dir() or (file.exists() and not replace):
         raise CheckpointError(f"{file}: exists: choose another name{'' if file.is_dir() else ' or remove it'}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
-    temporary = Path(name)
+    temporary = _beside(file, "tmp")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             yield stream
-        temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.rename(file)
         _sync(file.parent)
@@ -184,6 +185,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file with the permissions that any new file gets; the library leaves 0600."""
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 class StoredTensor:
@@ -231,12 +240,17 @@ def _open_weights(folder: Path, stack: ExitStack) -> dict[str, StoredTensor]:
         return open_safetensors(folder / WEIGHTS, stack)
     if (folder / INDEX).exists():
         return _open_shards(folder, stack)
+    refuse_pickles(folder)
+    raise CheckpointError(f"{folder}: holds neither {WEIGHTS} nor {INDEX}")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """For a folder without safetensors. Raises CheckpointError naming the pickle that it holds instead."""
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickles:
         raise CheckpointError(
             f"{folder / pickles[0]}: a pickle can run code and is never loaded: convert it to safetensors"
         )
-    raise CheckpointError(f"{folder}: holds neither {WEIGHTS} nor {INDEX}")
 
 
 def _open_shards(folder: Path, stack: ExitStack) -> dict[str, StoredTensor]:
@@ -294,7 +308,7 @@ def _move_into_place(temporary: Path, folder: Path) -> None:
     if not folder.exists():
         temporary.rename(folder)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+    aside = _beside(folder, "old")
     folder.rename(aside)
     try:
         temporary.rename(folder)
@@ -312,7 +326,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path, ending: str) -> Path:
+    """A name in the same folder that nothing has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.{ending}")

@@ -9,10 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ponder.model.checkpoint import StoredTensor, atomic_folder, check_shapes, open_safetensors, read_json, write_json
+from ponder.model.checkpoint import (
+    StoredTensor,
+    atomic_folder,
+    check_shapes,
+    open_model,
+    open_safetensors,
+    read_json,
+    refuse_pickles,
+    save_tensors,
+    write_json,
+)
 from ponder.model.config import PROJECTIONS
 from ponder.model.transformer import Linear, Transformer, project
 from ponder.types import CheckpointError, InvalidRequest
@@ -21,21 +30,21 @@ TARGETS = PROJECTIONS
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
-# Keys of adapter_config.json that would change the function computed, and the values under which they do not.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "bias": ("none",),
-    "use_rslora": (False,),
-    "use_dora": (False,),
-    "fan_in_fan_out": (False,),
-    "rank_pattern": ({},),
-    "alpha_pattern": ({},),
-    "modules_to_save": ([],),
-    "layers_to_transform": ([],),
-    "trainable_token_indices": ([], {}),
-    "target_parameters": ([],),
-    "lora_bias": (False,),
-    "layer_replication": ([],),
+# Keys of adapter_config.json (PEFT 0.21) that do not change the function computed, whatever they say.
+_HARMLESS = frozenset(
+    (
+        *("auto_mapping", "base_model_name_or_path", "inference_mode", "peft_version", "revision", "task_type"),
+        *("ensure_weight_tying", "eva_config", "layers_pattern", "loftq_config", "lora_dropout", "megatron_core"),
+        *("qalora_group_size", "runtime_config"),
+    )
+)
+# Keys that change it, and the values under which they do not. Any other key must be null, false or empty.
+_PLAIN: dict[str, tuple[Any, ...]] = {
+    "bias": (None, "none"),
+    # The others change the base's weights: PiSSA, OLoRA, CorDA, LoRA-GA, LoftQ.
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
+_READ = frozenset(("peft_type", "r", "lora_alpha", "target_modules"))
 
 
 class LoraLinear(Linear):
@@ -78,8 +87,9 @@ class LoraLinear(Linear):
     def merge(self) -> None:
         if not self.merged:
             self.unmerged_weight = self.weight.clone()
-            correction = self.lora_B.float() @ self.lora_A.float() * (self.alpha / self.rank)
-            self.weight.copy_(self.weight.float() + correction)
+            exact = torch.promote_types(self.weight.dtype, torch.float32)
+            correction = self.lora_B.to(exact) @ self.lora_A.to(exact) * (self.alpha / self.rank)
+            self.weight.copy_(self.weight.to(exact) + correction)
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -123,6 +133,25 @@ def merge_lora(model: Transformer) -> None:
         adapter.merge()
 
 
+@torch.no_grad()
+def reread_base(model: Transformer) -> None:
+    """Read frozen projections that are not float32 again, in float32, from the folder from which the model was loaded:
+    training rounds them to what it computes in. Raises CheckpointError when the folder holds another model by now."""
+    rounded = {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, Linear) and not module.weight.requires_grad and module.weight.dtype != torch.float32
+    }
+    if not rounded or model.loaded_from is None:
+        return
+    with open_model(model.loaded_from.folder) as (config, tensors):
+        if config.parameter_shapes() != model.config.parameter_shapes():
+            raise CheckpointError(f"{model.loaded_from.folder}: holds another model than the one that was loaded")
+        for path, module in rounded.items():
+            stored = tensors[f"{path}.weight"].read()
+            module.weight.data = stored.to(module.weight.device, torch.float32, copy=True)
+
+
 def unmerge_lora(model: Transformer) -> None:
     """Undo `merge_lora`, bit for bit."""
     for _, adapter in _adapters(model):
@@ -152,7 +181,8 @@ def lora_state_dict(model: Transformer) -> dict[str, Tensor]:
 
 
 def save_lora(model: Transformer, folder: str | Path, *, replace: bool = False) -> None:
-    """Write the adapter alone, atomically, as PEFT lays it out. Raises InvalidRequest when the model has none."""
+    """Write the adapter alone, atomically, as PEFT lays it out, with the folder from which the model was loaded as its
+    base. Raises InvalidRequest when the model has no adapter."""
     if not has_lora(model):
         raise InvalidRequest("the model carries no LoRA adapter to save")
     with atomic_folder(folder, replace=replace) as temporary:
@@ -164,13 +194,13 @@ def write_lora(model: Transformer, folder: Path) -> None:
     adapters = dict(_adapters(model))
     first = next(iter(adapters.values()))
     state = {name: tensor.cpu().contiguous() for name, tensor in lora_state_dict(model).items()}
-    save_file(state, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    save_tensors(state, folder / ADAPTER_WEIGHTS)
     write_json(
         folder / ADAPTER_CONFIG,
         {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": None,
+            "base_model_name_or_path": model.loaded_from and model.loaded_from.folder,
             "r": first.rank,
             "lora_alpha": first.alpha,
             "lora_dropout": 0.0,
@@ -216,6 +246,8 @@ def _open_adapter(
 ) -> Iterator[dict[str, StoredTensor]]:
     """The adapter's tensors by name, checked against the model's projections."""
     weights = folder / ADAPTER_WEIGHTS
+    if not weights.exists():
+        refuse_pickles(folder)
     with ExitStack() as stack:
         tensors = open_safetensors(weights, stack)
         shapes: dict[str, tuple[int, ...]] = {}
@@ -249,6 +281,10 @@ def _projection_shapes(model: Transformer, targets: Sequence[str]) -> dict[str, 
     }
 
 
+def _says_nothing(value: Any) -> bool:
+    return value is None or value is False or value in ("", [], {})
+
+
 def _read_adapter_config(path: Path) -> tuple[int, float, list[str]]:
     raw = read_json(path)
 
@@ -257,9 +293,14 @@ def _read_adapter_config(path: Path) -> tuple[int, float, list[str]]:
 
     if raw.get("peft_type") != "LORA":
         raise fail("peft_type", f"{raw.get('peft_type')!r:.80} is not supported; only 'LORA' is")
-    for key, neutral in _NEUTRAL.items():
-        if raw.get(key) is not None and raw[key] not in neutral:
-            raise fail(key, f"{raw[key]!r:.80} is not supported")
+    for key, value in raw.items():
+        plain = value in _PLAIN[key] if key in _PLAIN else key in _HARMLESS | _READ or _says_nothing(value)
+        if not plain:
+            raise fail(
+                key,
+                f"{value!r:.80} is more than plain LoRA, which is all that is supported: merge the adapter into its "
+                "model with PEFT (merge_and_unload), and use that",
+            )
     rank, alpha, targets = raw.get("r"), raw.get("lora_alpha"), raw.get("target_modules")
     if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= 1 << 16:
         raise fail("r", f"must be a positive integer, found {rank!r:.80}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
@@ -191,8 +192,18 @@ class Stack(nn.Module):
         self.rotary = Rotary(config)
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedFrom:
+    """The model folder from which weights were read, as an absolute path, and the dtype in which it stores them."""
+
+    folder: str
+    dtype: torch.dtype
+
+
 class Transformer(nn.Module):
     """A decoder-only language model. Made with seeded random weights (unless on the meta device)."""
+
+    loaded_from: LoadedFrom | None = None
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ class RunFolder:
     STAGE/          checkpoints/ metrics.jsonl loss.png done.json, and the stage's own notes
     STAGE/model/    float32, from which a later stage starts; adapters are merged
     STAGE/adapter/  what LoRA learned, alone, as PEFT lays it out
-    model/          bfloat16 with its tokenizer: the result, for `ponder ask --model`
+    model/          the result with its tokenizer, for `ponder ask --model`: bfloat16, or as an adapter's base is stored
     """
 
     path: Path

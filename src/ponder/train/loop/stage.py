@@ -15,7 +15,7 @@ import torch
 from ponder.dialogue import control
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import ModelConfig
-from ponder.model.lora import add_lora, has_lora, merge_lora, save_lora
+from ponder.model.lora import add_lora, has_lora, merge_lora, reread_base, save_lora
 from ponder.model.transformer import Linear, Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
@@ -79,7 +79,7 @@ class StageStart(Generic[T]):
 
 
 class Training(Algorithm[T]):
-    """A stage that trains the model. It leaves STAGE/model (float32) and model/ (bfloat16)."""
+    """A stage that trains the model. It leaves STAGE/model (float32) and model/ (see `final_dtype`)."""
 
     @abstractmethod
     def open(self, start: StageStart[T]) -> Job:
@@ -100,7 +100,8 @@ class Training(Algorithm[T]):
         job = self.open(start)
         result = fit(model, job)
         if result.outcome is Outcome.COMPLETE:
-            finish(result, model, tokenizer, folder, self.name, job.on_complete)
+            dtype = final_dtype(recipe, stage, model)
+            finish(result, model, tokenizer, folder, self.name, dtype, job.on_complete)
         return result
 
 
@@ -180,23 +181,31 @@ def export(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: torch.
         tokenizer.save(temporary)
 
 
+def final_dtype(recipe: Recipe, stage: StageRecipe, model: Transformer) -> torch.dtype:
+    """What the run's model/ is stored in: bfloat16, or where an adapter is merged into a model from outside the run,
+    what that one is stored in."""
+    base = model.loaded_from if stage.start not in recipe.tables and has_lora(model) else None
+    return base.dtype if base else torch.bfloat16
+
+
 def finish(
     result: StageResult,
     model: Transformer,
     tokenizer: Tokenizer,
     folder: RunFolder,
     name: str,
+    dtype: torch.dtype,
     then: Callable[[], None] | None = None,
 ) -> None:
     """Leave the model of a complete stage and its plot (if matplotlib is there), call `then`, and mark the stage as
-    complete."""
+    complete. dtype: of the run's model/."""
     own = folder.stage(name)
     if has_lora(model):
         save_lora(model, own / "adapter", replace=True)
-        round_frozen(model, torch.float32)
+        reread_base(model)
         merge_lora(model)
     export(model, tokenizer, own / "model", torch.float32)
-    export(model, tokenizer, folder.model, torch.bfloat16)
+    export(model, tokenizer, folder.model, dtype)
     with suppress(MissingExtra):  # the plot is a convenience; its data is in metrics.jsonl
         plot_metrics(own / "metrics.jsonl", own / "loss.png")
     if then:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ponder.model.checkpoint import atomic_folder, load_model, read_json, write_json, write_model
+from ponder.model.checkpoint import atomic_folder, load_model, read_json, save_tensors, write_json, write_model
 from ponder.model.lora import has_lora, restore_lora, write_lora
 from ponder.model.transformer import Transformer
 from ponder.train.loop.learner import Learner
@@ -72,9 +72,9 @@ def save(
         return target
     with atomic_folder(target) as temporary:
         write_lora(model, temporary) if has_lora(model) else write_model(model, temporary)
-        save_file(optim.state(), temporary / _OPTIMIZER)
+        save_tensors(optim.state(), temporary / _OPTIMIZER)
         if learner.beside:
-            save_file(learner.beside.module.state_dict(), temporary / _BESIDE)
+            save_tensors(learner.beside.module.state_dict(), temporary / _BESIDE)
         record = {"progress": asdict(progress), "environment": setting, "learner": learner.state()}
         write_json(temporary / "state.json", record)
     for old in checkpoints(folder)[:-keep]:
