@@ -25,8 +25,8 @@ def main(url: str) -> None:
                 print((delta.model_extra or {}).get("reasoning") or delta.content or "", end="", flush=True)
         print()
 
-        votes = {"strategy": "consensus(samples=4)"}
-        voted = client.chat.completions.create(model="mini", messages=asked, extra_body=votes)
+        by_votes = {"strategy": "consensus(samples=4)"}  # `ponder serve careful='mini:consensus(samples=4)'` names it
+        voted = client.chat.completions.create(model="mini", messages=asked, extra_body=by_votes)
         print(f"{voted.choices[0].message.content}   ({voted.usage.completion_tokens} tokens for four answers)")
 
         first = client.responses.create(model="mini", input="What is 12 * 34?")

@@ -1,4 +1,6 @@
-"""Serve models from Python: `create_app` makes an ASGI application, which any ASGI server can run.
+"""Serve from Python: one model under two names, the second of which always answers by a strategy.
+
+`create_app` makes an ASGI application, which any ASGI server can run.
 
 python examples/serve.py --port 8000      # needs the extra `serve`; then: python examples/client.py
 """
@@ -11,6 +13,7 @@ import uvicorn
 
 import ponder
 from ponder.serve import Served, Settings, create_app
+from ponder.think import parse_strategy
 
 
 def main() -> None:
@@ -19,8 +22,12 @@ def main() -> None:
     port = parser.parse_args().port
 
     model = ponder.load("mini")
-    app = create_app([Served(name="mini", sampler=model.sampler)], Settings(port=port))
-    print(f"serving mini on http://127.0.0.1:{port}/v1")
+    served = [
+        Served(name="mini", sampler=model.sampler),
+        Served(name="careful", sampler=model.sampler, strategy=parse_strategy("consensus(samples=4)")),
+    ]
+    app = create_app(served, Settings(port=port))
+    print(f"serving mini and careful on http://127.0.0.1:{port}/v1")
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 

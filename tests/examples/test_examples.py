@@ -111,3 +111,5 @@ def test_client_and_server(server: str) -> None:
     assert lines[0].startswith("3995   (82 of ")
     assert "3995   (" in lines[-2]
     assert lines[-1] == "408 4368"
+    with urllib.request.urlopen(f"{server}/models", timeout=10) as listed:
+        assert [each["id"] for each in json.load(listed)["data"]] == ["mini", "careful"]
