@@ -10,8 +10,9 @@
     model.ask_many(["…", "…"])                                   # batched
     chat = model.conversation(); chat.say("…"); chat.account     # several turns, and what they kept
 
-Parts, each importing only what stands to its left:
-types → tokenizer, dialogue | model, engine → sampler → tasks → think → evaluate → train → cli; fakes in testing.
+    for event in model.events("…", strategy="consensus(samples=4)"): …   # everything a strategy does, event by event
+
+What stands where, and which part may import which: docs/architecture.md.
 """
 
 from __future__ import annotations

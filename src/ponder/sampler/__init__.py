@@ -1,1 +1,1 @@
-"""Where conversations meet tokens: the local engine, OpenAI-compatible endpoints, grammars and tool choice."""
+"""Where conversations meet tokens: one protocol for the local engine, endpoints and the scripted fake."""

@@ -1,1 +1,1 @@
-"""Problems that are drawn, demonstrated and graded: families, reasoning-gym's datasets, and users' own tasks."""
+"""Problems with their grades: the protocol of a task, the families, reasoning-gym, and tasks of your own."""
