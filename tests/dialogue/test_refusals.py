@@ -37,6 +37,7 @@ FORMATS = {
 }
 CALL = Message(Role.ASSISTANT, (ToolCall("f", "{}", "c1"), ToolCall("g", "{}", "c2")))
 Q = Message.user("q")
+LATER = [[Q, Message.system("s")], [Message.system("s"), Message(Role.DEVELOPER, (Text("d"),))]]
 
 
 def result(*parts: ToolResult) -> Message:
@@ -44,11 +45,20 @@ def result(*parts: ToolResult) -> Message:
 
 
 @pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("messages", LATER)
+def test_instructions_come_first_or_where_the_format_has_a_place_for_them(name: str, messages: list[Message]) -> None:
+    format = FORMATS[name]
+    if format.instructs_anywhere:
+        assert format.render(messages).ids
+        return
+    with pytest.raises(FormatError, match=rf"message 1 \({messages[1].role}\).*only come first"):
+        format.render(messages)
+
+
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize(
     ("messages", "why"),
     [
-        ([Q, Message.system("s")], r"message 1 \(system\).*only come first"),
-        ([Message.system("s"), Message(Role.DEVELOPER, (Text("d"),))], r"message 1 \(developer\).*only come first"),
         ([Message.user("q", "")], "the name is empty"),
         ([Message(Role.USER, (Reasoning("r"),))], r"message 0 \(user\), part 0: a Reasoning cannot stand here"),
         ([Message(Role.TOOL, (Text("t"),))], r"message 0 \(tool\), part 0: a Text cannot stand here"),

@@ -46,7 +46,7 @@ EXCHANGES: dict[str, tuple[str, dict[str, Any]]] = {
     "chat_streams_calls": (CHAT, {"messages": [{"role": "user", "content": "call"}], "tools": TOOLS, **STREAMED}),
     "error_unknown_field": (CHAT, {"messages": ASKED, "prediction": {}}),
     "error_out_of_bounds": (CHAT, {"messages": ASKED, "n": 0}),
-    "error_unsupported_value": (CHAT, {"messages": ASKED, "presence_penalty": 1}),
+    "error_unsupported_value": (TEXT, {"prompt": PROMPT, "best_of": 2}),
     "error_unknown_model": (CHAT, {"messages": ASKED, "model": "none"}),
     "error_unknown_path": ("/v1/nothing", {}),
     "completion": (TEXT, {"prompt": PROMPT}),

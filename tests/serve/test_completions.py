@@ -131,7 +131,7 @@ def test_what_is_not_supported_is_refused_by_name(live: Live, client: openai.Ope
     for extra, param in (
         ({"best_of": 4}, "best_of"),
         ({"suffix": "x"}, "suffix"),
-        ({"frequency_penalty": 1}, "frequency_penalty"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": ["a", ""]}, "prompt"),

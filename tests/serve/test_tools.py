@@ -197,8 +197,7 @@ def test_a_call_that_was_cut_off_ends_with_length(client: openai.OpenAI) -> None
 @pytest.mark.parametrize(
     ("extra", "param"),
     [
-        ({"tool_choice": "auto"}, "tool_choice"),
-        ({"parallel_tool_calls": True}, "parallel_tool_calls"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
         ({"tools": [WEATHER, WEATHER]}, "tools"),
         ({"tools": TOOLS, "strategy": "consensus(samples=2)"}, "tools"),

@@ -114,6 +114,11 @@ class Format(Protocol):
     def name(self) -> str: ...
 
     @property
+    def instructs_anywhere(self) -> bool:
+        """Whether instructions can stand after the first message."""
+        ...
+
+    @property
     def phase_tokens(self) -> PhaseTokens: ...
 
     @property

@@ -58,6 +58,7 @@ class JinjaFormat:
     """A conversation as the tokenizer's own chat template writes it."""
 
     name = "jinja"
+    instructs_anywhere = False
 
     def __init__(self, tokenizer: Tokenizer, template: str) -> None:
         self._tokenizer = tokenizer

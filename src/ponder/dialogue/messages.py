@@ -164,10 +164,13 @@ def first_kept_reasoning(messages: Conversation, policy: ReasoningPolicy) -> int
     return max((index for index, message in enumerate(messages) if message.role is Role.USER), default=0)
 
 
-def check_conversation(messages: Conversation, *, start: Start, train: bool) -> None:
-    """Raises FormatError, naming the message, for a conversation that no format can express."""
+def check_conversation(messages: Conversation, *, start: Start, train: bool, instructs_anywhere: bool = False) -> None:
+    """Raises FormatError, naming the message, for a conversation that no format can express.
+
+    instructs_anywhere: whether this format can express instructions after the first message.
+    """
     for index, message in enumerate(messages):
-        _check_message(index, message)
+        _check_message(index, message, instructs_anywhere)
     _check_pairing(messages)
     if train and start is not Start.NONE:
         raise FormatError(
@@ -177,9 +180,9 @@ def check_conversation(messages: Conversation, *, start: Start, train: bool) -> 
         raise FormatError("a training example must end with an assistant message: drop what follows the last one")
 
 
-def _check_message(index: int, message: Message) -> None:
+def _check_message(index: int, message: Message, instructs_anywhere: bool) -> None:
     where = f"message {index} ({message.role.value})"
-    if message.role in INSTRUCTING and index > 0:
+    if message.role in INSTRUCTING and index > 0 and not instructs_anywhere:
         raise FormatError(f"{where}: a system or developer message can only come first; merge it into the first one")
     if message.name == "":
         raise FormatError(f"{where}: the name is empty; leave it out (None)")

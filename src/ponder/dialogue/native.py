@@ -56,6 +56,7 @@ class NativeFormat:
     """The base of the families' formats. A family writes one message; the rest is here."""
 
     family: FamilyTokens
+    instructs_anywhere = False
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises TokenizerError when the tokenizer lacks a control token of the family."""

@@ -42,6 +42,7 @@ class PonderFormat:
     """Ponder's own format: a role token opens a turn, `<|end|>` closes it, and nothing but tokens and text between."""
 
     name = "ponder"
+    instructs_anywhere = True
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises TokenizerError when the tokenizer lacks one of the control tokens."""
@@ -68,7 +69,7 @@ class PonderFormat:
         train: bool = False,
         tools: Sequence[Tool] = (),
     ) -> Rendered:
-        check_conversation(messages, start=start, train=train)
+        check_conversation(messages, start=start, train=train, instructs_anywhere=True)
         out = self._conversation(messages, policy, tools)
         if start is not Start.NONE:
             out.mark(len(messages), None, SpanKind.PROMPT).control(control.ASSISTANT)
@@ -83,7 +84,7 @@ class PonderFormat:
         policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
         tools: Sequence[Tool] = (),
     ) -> tuple[Rendered, ...]:
-        check_conversation(messages, start=Start.NONE, train=True)
+        check_conversation(messages, start=Start.NONE, train=True, instructs_anywhere=True)
         states = [number for number, part in enumerate(messages[-1].parts) if is_state(part)]
         return tuple(
             self._conversation(messages, policy, tools, fold).rendered().with_loss_on(len(messages) - 1)

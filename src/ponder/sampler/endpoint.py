@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -311,13 +312,21 @@ def _object(body: bytes) -> dict[str, Any]:
     return found
 
 
+OVERFLOW_CODE = "context_length_exceeded"
+OVERFLOW_WORDS = re.compile(
+    r"maximum context length|context[ _](length|window|size)|prompt is too long|too many (input )?tokens", re.IGNORECASE
+)
+
+
 def _code(body: bytes) -> str | None:
-    """The code of an error response."""
+    """The code of an error response. A prompt that is too long is known by its words too: few servers give the code."""
     try:
         error = json.loads(body).get("error")
         code = error.get("code") if isinstance(error, dict) else None
     except (ValueError, AttributeError):
-        return None
+        code = None
+    if code != OVERFLOW_CODE and OVERFLOW_WORDS.search(_complaint(body)):
+        return OVERFLOW_CODE
     return code if isinstance(code, str) else None
 
 

@@ -38,6 +38,14 @@ JSON_STYLE = {
     "lenient": False,  # so is a keyword that is not supported
 }
 MESSAGE_LENGTH = 300
+KEPT_FORMATS = frozenset(
+    {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid"}
+)
+SUBSCHEMAS = (
+    *("additionalItems", "additionalProperties", "allOf", "anyOf", "contains", "else", "if", "items", "not", "oneOf"),
+    *("prefixItems", "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"),
+)
+NAMED_SUBSCHEMAS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
 
 
 def compile_grammar(
@@ -173,7 +181,7 @@ def _llguidance() -> ModuleType:
 def _json_source(library: ModuleType, schema: str) -> str:
     check_schema(schema)
     try:
-        return library.LLMatcher.grammar_from_json_schema(schema, overrides=JSON_STYLE)
+        return library.LLMatcher.grammar_from_json_schema(_with_kept_formats(schema), overrides=JSON_STYLE)
     except ValueError as error:
         raise InvalidRequest(f"the JSON schema cannot be read: {str(error)[:MESSAGE_LENGTH]}") from error
 
@@ -189,9 +197,35 @@ def _calls_source(library: ModuleType, schemas: Sequence[tuple[str, str]], synta
             )
             for side in (frame.before, frame.after)
         )
-        styled = json.dumps({**json.loads(schema), "x-guidance": JSON_STYLE})
+        styled = json.dumps({**json.loads(_with_kept_formats(schema)), "x-guidance": JSON_STYLE})
         rules += [f"call_{number}: {before} args_{number} {after}", f"args_{number}: %json {styled}"]
     return library.LLMatcher.grammar_from_lark("\n".join(rules))
+
+
+def _with_kept_formats(schema: str) -> str:
+    """The schema without the formats that the library cannot keep: `format` is an annotation (JSON Schema 2020-12,
+    section 7.2.1), which a validator may leave out."""
+    tree = json.loads(schema)
+    return json.dumps(tree) if _drop_formats(tree) else schema
+
+
+def _drop_formats(schema: object) -> bool:
+    """Whether there were any. Looks only where schemas stand: a property may be called "format"."""
+    pending, dropped = [schema], False
+    while pending:
+        node = pending.pop()
+        if isinstance(node, list):
+            pending += node
+        if not isinstance(node, dict):
+            continue
+        if isinstance(node.get("format"), str) and node["format"] not in KEPT_FORMATS:
+            del node["format"]
+            dropped = True
+        pending += (node[name] for name in SUBSCHEMAS if name in node)
+        for name in NAMED_SUBSCHEMAS:
+            if isinstance(node.get(name), dict):
+                pending += node[name].values()
+    return dropped
 
 
 def _said(matcher: llguidance.LLMatcher) -> str:

@@ -43,7 +43,15 @@ from ponder.sampler.protocol import (
 )
 from ponder.sampler.threads import DeliveryQueue, Mailbox, Sink
 from ponder.tokenizer import LONG_TEXT, Tokenizer
-from ponder.types import CheckpointError, InvalidRequest, Phase, SamplerError, TopLogprobs, WindowExceeded
+from ponder.types import (
+    CheckpointError,
+    InvalidRequest,
+    Phase,
+    SamplerError,
+    SamplingParams,
+    TopLogprobs,
+    WindowExceeded,
+)
 
 RENDERERS = 2  # threads that render long prompts, beside the event loop
 ENDS = Delivery(deltas=False)
@@ -226,6 +234,7 @@ class LocalSampler:
             prompt, prefill = await rendering
         else:
             prompt, prefill = self._render(request)
+        request = replace(request, params=self._with_room(request, len(prompt.ids)))
         submission = Submission(
             request=request,
             prompt=prompt,
@@ -248,6 +257,14 @@ class LocalSampler:
             return prompt, None
         prefill = next_turn_prefill(self.engine, self.tokenizer, self.format, request, prompt.messages, self.next_turns)
         return prompt, prefill
+
+    def _with_room(self, request: Request, prompt_tokens: int) -> SamplingParams:
+        """The parameters with a default room for the answer that a long prompt leaves: a default refuses no request."""
+        params, left = request.params, self.engine.window - prompt_tokens
+        if "answer_room" not in request.unsaid or left < 1:
+            return params
+        limit = left if params.max_tokens is None else min(params.max_tokens, left)
+        return replace(params, answer_room=min(params.answer_room, limit - 1))
 
     def _prompt(self, request: Request) -> RenderedPrompt:
         if isinstance(request.prompt[0], int):

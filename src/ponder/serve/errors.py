@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 
 from ponder.types import (
@@ -11,6 +12,7 @@ from ponder.types import (
     MissingExtra,
     Overloaded,
     PonderError,
+    RateLimited,
     RefusedByEndpoint,
     SamplerError,
     WindowExceeded,
@@ -81,6 +83,15 @@ class QueueFull(Busy):
         super().__init__(f"the server is busy: try again in {retry_after} s", retry_after)
 
 
+class ModelBusy(Busy):
+    """A model behind this server takes no more for now."""
+
+    code = "rate_limit_exceeded"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"the model behind this server is busy: try again in {retry_after} s", retry_after)
+
+
 class DeadlinePassed(Busy):
     """The deadline was over before the request could begin."""
 
@@ -111,17 +122,26 @@ class ServerFailed(ServeError):
     code = "server_error"
 
 
+def too_long(what: str, param: str = "messages") -> BadRequest:
+    """A prompt that does not fit, in the words by which clients know that they have to shorten a conversation."""
+    return BadRequest(f"the model's maximum context length is {what}", param=param, code="context_length_exceeded")
+
+
 def as_serve_error(error: BaseException) -> ServeError:
     """An error of the package in words for clients. What is not the caller's fault becomes a bare failure."""
     match error:
         case ServeError():
             return error
         case WindowExceeded():
-            return BadRequest(str(error), param="messages", code="context_length_exceeded")
+            return too_long(f"{error.window} tokens: {error}")
+        case RefusedByEndpoint(code="context_length_exceeded"):
+            return too_long("less than this request takes: shorten the messages or max_tokens")
         case RefusedByEndpoint():
             return BadRequest("the model behind this server refuses the request", code="refused_by_model")
         case InvalidRequest() | FormatError():
             return BadRequest(str(error), code="invalid_value")
+        case RateLimited():
+            return ModelBusy(max(1, math.ceil(error.retry_after or 1)))
         case Overloaded():
             return QueueFull(1)
         case MissingExtra():

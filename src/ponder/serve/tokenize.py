@@ -64,7 +64,7 @@ def tokenize(body: TokenizeRequest, http: HttpRequest) -> Tokens:
     if body.prompt is not None:
         ids = tokenizer.encode(body.prompt)
     else:
-        ids = list(format.render(read_chat_messages(body.messages or ()), start=_start(body, format)).ids)
+        ids = list(format.render(read_chat_messages(body.messages or (), format), start=_start(body, format)).ids)
     names = [tokenizer.decode([id]) for id in ids] if body.return_token_strs else None
     return Tokens(count=len(ids), max_model_len=served.capabilities.window or 0, tokens=ids, token_strs=names)
 

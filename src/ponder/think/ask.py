@@ -122,7 +122,7 @@ class Ask:
         max_tokens = min((each for each in (self.max_tokens, max_tokens) if each is not None), default=None)
         thinking, room, max_tokens = self._limits(capabilities, max_tokens)
         temperature = temperature if self.temperature is None else self.temperature
-        said = {"temperature": temperature, "top_p": self.top_p}
+        said = {"temperature": temperature, "top_p": self.top_p, "answer_room": self.answer_room}
         return Request(
             prompt=self.prompt,
             params=SamplingParams(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall, ToolResult
+from ponder.dialogue.format import Format
 from ponder.dialogue.messages import Part
 from ponder.sampler.protocol import (
     CallDelta,
@@ -51,12 +52,15 @@ from ponder.serve.common.convert import (
     check_sampled,
     completion_usage,
     finish_reason,
+    offered,
+    place_instructions,
     read_answer_room,
     read_parallel_calls,
     read_sampled,
     read_thinking,
     read_tool_choice,
     read_tools,
+    results_in_order,
     tenant,
     token_logprob,
 )
@@ -64,7 +68,7 @@ from ponder.serve.errors import BadRequest, Unsupported
 from ponder.serve.models import Served
 from ponder.serve.settings import Settings
 from ponder.think.ask import Ask
-from ponder.types import Phase, Usage
+from ponder.types import Phase
 
 # In -------------------------------------------------------------------------------------------------------------------
 
@@ -75,10 +79,11 @@ def read_chat(body: ChatRequest, served: Served, settings: Settings, owner: str)
     _refuse(body, served)
     limit = body.max_completion_tokens or body.max_tokens
     effort, thinking = read_thinking(body.reasoning_effort, body.thinking_token_budget, named="reasoning_effort")
-    tools = read_tools(tool.model_dump(mode="json") for tool in body.tools or ())
+    functions = offered(body.tools)
+    tools = read_tools(tool.model_dump(mode="json", exclude={"cache_control"}) for tool in functions)
     word, named = _tool_choice(body)
     return replace(
-        read_sampled(body, read_chat_messages(body.messages), served, settings),
+        read_sampled(body, read_chat_messages(body.messages, served.capabilities.format), served, settings),
         effort=effort,
         thinking=thinking,
         min_thinking=body.min_thinking_tokens or 0,
@@ -89,8 +94,8 @@ def read_chat(body: ChatRequest, served: Served, settings: Settings, owner: str)
         logprobs=bool(body.logprobs),
         grammar=_grammar(body),
         tools=tools,
-        tool_choice=read_tool_choice(word, named, tools),
-        parallel_calls=read_parallel_calls(body.parallel_tool_calls),
+        tool_choice=read_tool_choice(word if tools else None, named, tools),
+        parallel_calls=read_parallel_calls(body.parallel_tool_calls if tools else None),
         truncation=Truncation(body.truncation),
         next_turn=NextTurn.TEXT,
         tenant=tenant(owner, body.prompt_cache_key, served),
@@ -98,10 +103,9 @@ def read_chat(body: ChatRequest, served: Served, settings: Settings, owner: str)
 
 
 def _refuse(body: ChatRequest, served: Served) -> None:
-    for name in ("tool_choice", "parallel_tool_calls"):
-        if getattr(body, name) is not None and not body.tools:
-            raise BadRequest(f"{name} needs tools", param=name)
-    if body.top_logprobs is not None and not body.logprobs:
+    if not body.tools and body.tool_choice not in (None, "auto", "none"):
+        raise BadRequest("tool_choice needs tools", param="tool_choice")
+    if body.top_logprobs and not body.logprobs:
         raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
         raise BadRequest("max_tokens is the old name of max_completion_tokens: give one", param="max_tokens")
@@ -128,8 +132,9 @@ def _grammar(body: ChatRequest) -> Grammar | None:
     return JsonSchema(ANY_OBJECT if wanted.type == "json_object" else json.dumps(wanted.json_schema.schema_))
 
 
-def read_chat_messages(messages: Sequence[object]) -> tuple[Message, ...]:
-    """Instructions that stand together at the beginning become one message, joined by a blank line.
+def read_chat_messages(messages: Sequence[object], format: Format | None) -> tuple[Message, ...]:
+    """Instructions that stand together at the beginning become one message, joined by a blank line. Later ones stay in
+    their place if the model's format can express that.
 
     Raises BadRequest."""
     calls: dict[str, str] = {}
@@ -145,18 +150,13 @@ def read_chat_messages(messages: Sequence[object]) -> tuple[Message, ...]:
                     param=f"messages[{index}].name",
                 )
             instructions.append(read.text)
-        elif instructs and out:
-            raise BadRequest(
-                f"messages[{index}]: instructions stand at the beginning, not behind other messages",
-                param=f"messages[{index}].role",
-            )
         elif read.role is Role.TOOL and out and out[-1].role is Role.TOOL:
             out[-1] = replace(out[-1], parts=(*out[-1].parts, *read.parts))
         else:
             out.append(read)
     if instructions:
         out[0] = replace(out[0], parts=(Text("\n\n".join((out[0].text, *instructions))),))
-    return tuple(out)
+    return place_instructions(list(results_in_order(out)), format)
 
 
 def _message(index: int, message: object, calls: dict[str, str]) -> Message:
@@ -215,7 +215,7 @@ class ChatWriter:
             **self._head,
             "object": "chat.completion",
             "choices": [self._choice(index, each) for index, each in enumerate(completions)],
-            "usage": completion_usage(sum((each.usage for each in completions), Usage())),
+            "usage": completion_usage(completions),
         }
         if dropped := completions[0].dropped_turns:
             answer["dropped_turns"] = dropped
@@ -230,7 +230,7 @@ class ChatWriter:
 
     def bill(self, completions: Iterable[Completion]) -> ChatChunk:
         """The chunk that ends a stream where it was asked for."""
-        return {**self.chunk([]), "usage": completion_usage(sum((each.usage for each in completions), Usage()))}
+        return {**self.chunk([]), "usage": completion_usage(completions)}
 
     def _choice(self, index: int, completion: Completion) -> ChatChoice:
         calls, text = self.calls(index, completion), completion.text

@@ -12,14 +12,20 @@ from ponder.serve.common.wire import (
     Efforts,
     FinishReason,
     LongText,
+    Metadata,
     Name,
+    NoItems,
     ObjectFormat,
+    OtherTool,
+    Retention,
     Sampled,
     Strict,
     TextFormat,
+    Tier,
     TokenId,
     TokenLogprob,
     Tree,
+    Unserved,
     closed,
     event_schema,
     strict,
@@ -34,31 +40,46 @@ class CalledFunction(TypedDict):
     arguments: LongText
 
 
-@strict
 class ChatCall(TypedDict):
     id: Name
     type: Literal["function"]
     function: CalledFunction
 
 
+@strict
+class ReturnedCall(ChatCall):
+    """A call that comes back, perhaps as it was streamed."""
+
+    index: NotRequired[Annotated[int, Field(ge=0, le=1024)] | None]
+
+
 # Requests -------------------------------------------------------------------------------------------------------------
 
 
 class TextPart(Strict):
+    """cache_control: here and elsewhere a hint for the cache, which finds prefixes by itself. role, refusal,
+    annotations: some clients write them into the parts of an answer that they send back."""
+
     type: Literal["text"]
     text: LongText
+    cache_control: Tree | None = None
+    role: Name | None = None
+    refusal: Unserved = None
+    annotations: NoItems | None = None
 
 
 class InstructingMessage(Strict):
     role: Literal["system", "developer"]
     content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
     name: Name | None = None
+    cache_control: Tree | None = None
 
 
 class UserMessage(Strict):
     role: Literal["user"]
     content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
     name: Name | None = None
+    cache_control: Tree | None = None
 
 
 class AssistantMessage(Strict):
@@ -68,16 +89,22 @@ class AssistantMessage(Strict):
     role: Literal["assistant"]
     content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)] | None = None
     name: Name | None = None
-    tool_calls: Annotated[list[ChatCall], Field(min_length=1, max_length=128, fail_fast=True)] | None = None
+    tool_calls: Annotated[list[ReturnedCall], Field(max_length=128, fail_fast=True)] | None = None
     reasoning: LongText | None = None
     reasoning_content: LongText | None = None
-    refusal: None = None
+    refusal: Unserved = None
+    annotations: NoItems | None = None
+    audio: Unserved = None
+    function_call: Unserved = None
+    cache_control: Tree | None = None
 
 
 class ToolMessage(Strict):
     role: Literal["tool"]
     content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)]
     tool_call_id: Name
+    name: Name | None = None
+    cache_control: Tree | None = None
 
 
 ChatMessage = Annotated[InstructingMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
@@ -93,6 +120,7 @@ class ChatFunction(Strict):
 class ChatTool(Strict):
     type: Literal["function"]
     function: ChatFunction
+    cache_control: Tree | None = None
 
 
 class NamedFunction(Strict):
@@ -137,13 +165,22 @@ class ChatRequest(Sampled):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64, fail_fast=True)] | None = None
     response_format: Annotated[TextFormat | ObjectFormat | ChatSchemaFormat, Field(discriminator="type")] | None = None
-    tools: Annotated[list[ChatTool], Field(max_length=128, fail_fast=True)] | None = None
+    tools: Annotated[list[ChatTool | OtherTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedChatTool | None = None
     parallel_tool_calls: bool | None = None
-    store: Literal[False] | None = None
+    store: bool | None = None
+    metadata: Metadata | None = None
+    verbosity: Literal["medium"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    prompt_cache_retention: Retention | None = None
+    service_tier: Tier | None = None
+    audio: Unserved = None
+    prediction: Unserved = None
+    functions: Unserved = None
+    function_call: Unserved = None
+    web_search_options: Unserved = None
     thinking_token_budget: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     min_thinking_tokens: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     reasoning_format: Literal["hidden", "reasoning", "reasoning_content"] = "hidden"
@@ -197,7 +234,7 @@ class ChatCompletion(ChatHead):
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
-    usage: CompletionUsage
+    usage: CompletionUsage | None
     dropped_turns: NotRequired[int]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ponder.dialogue import ToolCall
-from ponder.dialogue.messages import Conversation
+from ponder.dialogue import Message, Role, Text, ToolCall, ToolResult
+from ponder.dialogue.format import Format
+from ponder.dialogue.messages import INSTRUCTING, Conversation
 from ponder.dialogue.tools import Tool, check_tools, tools_from_dicts
 from ponder.sampler.protocol import Completion, NamedTool, ParallelCalls, SampledToken, ToolChoice
 from ponder.sampler.visible import AnswerTokens
-from ponder.serve.common.wire import CompletionUsage, FinishReason, Sampled, TokenLogprob, TopLogprob
+from ponder.serve.common.wire import CompletionUsage, FinishReason, OtherTool, Sampled, TokenLogprob, TopLogprob
 from ponder.serve.errors import BadRequest, Unsupported
 from ponder.serve.models import Served
 from ponder.serve.settings import Settings
@@ -37,9 +39,6 @@ def check_sampled(body: Sampled, settings: Settings) -> None:
     """Raises BadRequest for what no request that samples may ask."""
     if body.n > settings.samples:
         raise BadRequest(f"n is {body.n}: allowed are {settings.samples} on this server", param="n")
-    for name in ("frequency_penalty", "presence_penalty"):
-        if getattr(body, name):
-            raise Unsupported(name, "penalties are not supported: leave it out, or 0")
     if body.stream_options is not None and not body.stream:
         raise BadRequest("stream_options needs stream: true", param="stream_options")
 
@@ -56,6 +55,9 @@ def read_sampled(body: Sampled, prompt: Conversation | tuple[int, ...], served: 
         seed=read_seed(body.seed),
         stop=(body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ()),
         logit_bias=tuple((int(id), bias) for id, bias in (body.logit_bias or {}).items()),
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
         deadline=read_deadline(body.deadline, settings),
     )
 
@@ -92,6 +94,51 @@ def read_answer_room(given: int | None, limit: int | None) -> int | None:
     return given if given is not None or limit is None else 0
 
 
+def place_instructions(messages: Sequence[Message], format: Format | None) -> tuple[Message, ...]:
+    """Instructions after the first message, where the model's format has no place for them: they become words of the
+    user, before those of the next message of the user, or else after everything. None: the format is not known."""
+    if format is None or format.instructs_anywhere:
+        return tuple(messages)
+    out: list[Message] = []
+    waiting: list[str] = []
+    for index, message in enumerate(messages):
+        if index and message.role in INSTRUCTING:
+            waiting.append(message.text)
+        elif message.role is Role.USER and waiting:
+            out.append(replace(message, parts=(Text("\n\n".join((*waiting, message.text))),)))
+            waiting = []
+        else:
+            out.append(message)
+    if waiting and out[-1].role is Role.USER:
+        out[-1] = replace(out[-1], parts=(Text("\n\n".join((out[-1].text, *waiting))),))
+    elif waiting:
+        out.append(Message.user("\n\n".join(waiting)))
+    return tuple(out)
+
+
+def results_in_order(messages: Iterable[Message]) -> Iterator[Message]:
+    """Results in the order of their calls, as the formats have them, whatever order they came in. Messages without any
+    part are left out."""
+    order: list[str | None] = []
+    for message in messages:
+        if message.role is Role.ASSISTANT:
+            order = [part.id for part in message.parts if isinstance(part, ToolCall)]
+        if message.role is Role.TOOL:
+            results = [part for part in message.parts if isinstance(part, ToolResult)]
+            results.sort(key=lambda result: order.index(result.id) if result.id in order else len(order))
+            message = replace(message, parts=tuple(results))
+        if message.parts:
+            yield message
+
+
+def offered(tools: Sequence[Any] | None) -> list[Any]:
+    """The functions among the tools. Raises Unsupported where there are only others."""
+    functions = [tool for tool in tools or () if not isinstance(tool, OtherTool)]
+    if tools and not functions:
+        raise Unsupported("tools[0].type", f"{tools[0].type} is not served: only functions are")
+    return functions
+
+
 def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
     """Tools as chat completions declare them. Raises BadRequest."""
     try:
@@ -126,8 +173,18 @@ def tenant(owner: str, key: str | None, served: Served) -> str:
 # Out ------------------------------------------------------------------------------------------------------------------
 
 
-def completion_usage(bill: Usage) -> CompletionUsage:
-    """The bill. A state that was computed again after a fold stands apart."""
+def total_usage(completions: Iterable[Completion]) -> Usage | None:
+    """The bill of them all; None: nothing of it was counted (a server that sends no usage)."""
+    made = list(completions)
+    bill = sum((each.usage for each in made), Usage())
+    return None if bill == Usage() and any(each.usage_estimated for each in made) else bill
+
+
+def completion_usage(completions: Iterable[Completion]) -> CompletionUsage | None:
+    """The bill; None where nothing was counted. A state that was computed again after a fold stands apart."""
+    bill = total_usage(completions)
+    if bill is None:
+        return None
     usage: CompletionUsage = {
         "prompt_tokens": bill.prompt_tokens,
         "completion_tokens": bill.completion_tokens,
@@ -142,6 +199,8 @@ def completion_usage(bill: Usage) -> CompletionUsage:
 
 def finish_reason(completion: Completion) -> FinishReason:
     calls = any(isinstance(part, ToolCall) for part in completion.message.parts)
+    if completion.server_reason:
+        return completion.server_reason
     reason = FINISH_REASONS[completion.stop_reason]
     return "tool_calls" if calls and reason == "stop" else reason
 

@@ -7,9 +7,9 @@ the OpenAPI document is made from the same types. An object that is read as well
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, NotRequired, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, with_config
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
 from ponder.think.ask import FRACTIONS
@@ -24,9 +24,28 @@ T = TypeVar("T")
 
 
 class Strict(BaseModel):
-    """A JSON object with these fields and no others, each of its own type: "1" is not 1."""
+    """A JSON object with these fields and no others, each of its own type: "1" is not 1. A null in an optional field
+    means that it was not given: clients in several languages write all their fields out."""
 
-    model_config = STRICT
+    model_config = ConfigDict(**STRICT, json_schema_extra=lambda schema: _nullable(schema))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or None not in given.values():
+            return given
+        optional = {field.alias or name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {name: value for name, value in given.items() if value is not None or name not in optional}
+
+
+def _nullable(schema: dict[str, Any]) -> None:
+    """Say in the schema of an object that each optional field may be null."""
+    for name, each in schema.get("properties", {}).items():
+        kinds = each.get("anyOf", [])
+        if name in schema.get("required", ()) or {"type": "null"} in kinds or each.get("type") == "null":
+            continue
+        about = {key: each.pop(key) for key in ("title", "default", "description") if key in each}
+        schema["properties"][name] = {"anyOf": [*(kinds or [each]), {"type": "null"}], **about}
 
 
 def strict(kind: type[T]) -> type[T]:
@@ -58,10 +77,17 @@ def check_tree(tree: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(check_text)]
 LongText = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(check_text)]
+MetadataKey = Annotated[str, Field(max_length=64), AfterValidator(check_text)]
+MetadataValue = Annotated[str, Field(max_length=512), AfterValidator(check_text)]
 Tree = Annotated[dict[str, Any], Field(max_length=MOST_NAMES), AfterValidator(check_tree)]
 Efforts = Literal["none", "minimal", "low", "medium", "high"]
 assert set(Efforts.__args__) == {effort.value for effort in FRACTIONS}  # type: ignore[attr-defined]
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+FinishReason = str  # "stop", "length", "tool_calls", "content_filter", or the word of a server behind this one
+NoItems = Annotated[list[Name], Field(max_length=0, fail_fast=True)]
+Unserved: TypeAlias = None  # the type of a field that is known and not served: null is accepted
+Tier = Literal["auto", "default", "flex", "scale", "priority"]  # a hint: there is one tier here
+Retention = Literal["in-memory", "in_memory", "24h"]  # a hint: the cache keeps what there is room for
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 TokenText = Annotated[str, Field(max_length=10, pattern="^[0-9]+$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
@@ -79,6 +105,7 @@ def event_schema(what: str) -> dict[str, Any]:
 
 class StreamOptions(Strict):
     include_usage: bool = False
+    include_obfuscation: bool = False
 
 
 class Sampled(Strict):
@@ -98,6 +125,7 @@ class Sampled(Strict):
     ) = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Name | None = None
@@ -107,6 +135,34 @@ class Sampled(Strict):
     def include_usage(self) -> bool:
         """Whether the stream ends with the bill."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+
+class OtherTool(BaseModel):
+    """A tool that a server of the API would run itself, or whose calls are no JSON. It is not offered to the model:
+    beside functions it is left out, alone it is refused."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"maxProperties": MOST_NAMES})
+    type: Literal[
+        "apply_patch",
+        "code_interpreter",
+        "computer",
+        "computer_use_preview",
+        "custom",
+        "file_search",
+        "image_generation",
+        "local_shell",
+        "mcp",
+        "namespace",
+        "shell",
+        "tool_search",
+        "web_search",
+        "web_search_preview",
+    ]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, given: Any) -> Any:
+        return check_tree(given) if isinstance(given, dict) else given
 
 
 class TextFormat(Strict):

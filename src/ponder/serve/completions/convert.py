@@ -11,7 +11,6 @@ from ponder.dialogue.format import Format
 from ponder.engine.requests import check_prompt
 from ponder.sampler.protocol import Completion, ToolChoice
 from ponder.serve.common.convert import check_sampled, completion_usage, finish_reason, read_sampled, tenant
-from ponder.serve.common.wire import CompletionUsage
 from ponder.serve.completions.wire import (
     MOST_PROMPTS,
     CompletionRequest,
@@ -22,12 +21,12 @@ from ponder.serve.completions.wire import (
     TextLogprobs,
     TextPiece,
 )
-from ponder.serve.errors import BadRequest, Unsupported
+from ponder.serve.errors import BadRequest, Unsupported, too_long
 from ponder.serve.models import Served
 from ponder.serve.settings import Settings
 from ponder.think.ask import Ask
 from ponder.tokenizer import StreamDecoder, Tokenizer
-from ponder.types import InvalidRequest, Phase, StopReason, ThinkingLimits, TopLogprobs, Usage, WindowExceeded
+from ponder.types import InvalidRequest, Phase, StopReason, ThinkingLimits, TopLogprobs, WindowExceeded
 
 NEVER = -1e9  # added to a logit
 Token = tuple[int, float | None, TopLogprobs]  # None: nothing is known of the first token of a prompt
@@ -69,8 +68,9 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
         try:
             check_prompt(ids, tokenizer.vocab_size, window)
         except InvalidRequest as error:
-            code = "context_length_exceeded" if isinstance(error, WindowExceeded) else "invalid_value"
-            raise BadRequest(f"{where}: {error}", param="prompt", code=code) from None
+            if isinstance(error, WindowExceeded):
+                raise too_long(f"{window} tokens: {where}: {error}", param="prompt") from None
+            raise BadRequest(f"{where}: {error}", param="prompt", code="invalid_value") from None
     ends = format.phase_tokens.end
     banned = tuple((id, NEVER) for id in tokenizer.control.values() if id not in ends)
     first = read_sampled(body, prompts[0], served, settings)
@@ -133,7 +133,7 @@ class TextWriter:
         }
 
     def whole(self, choices: list[TextChoice], completions: Iterable[Completion]) -> TextCompletion:
-        return {**self._head, "choices": choices, "usage": _bill(completions)}
+        return {**self._head, "choices": choices, "usage": completion_usage(completions)}
 
     def chunk(self, choices: list[TextPiece]) -> TextChunk:
         """A chunk; with a null where the last one is the bill."""
@@ -144,7 +144,7 @@ class TextWriter:
 
     def bill(self, completions: Iterable[Completion]) -> TextChunk:
         """The chunk that ends a stream where it was asked for."""
-        return {**self.chunk([]), "usage": _bill(completions)}
+        return {**self.chunk([]), "usage": completion_usage(completions)}
 
     def choice(self, index: int, prompt: TextPrompt, completion: Completion, scores: Scores | None) -> TextChoice:
         return {
@@ -212,7 +212,3 @@ def _scored(ids: Sequence[int], scores: Scores | None) -> Iterator[Token]:
         return
     yield ids[0], None, ()
     yield from zip(ids[1:], *scores, strict=True)
-
-
-def _bill(completions: Iterable[Completion]) -> CompletionUsage:
-    return completion_usage(sum((each.usage for each in completions), Usage()))

@@ -15,6 +15,7 @@ from ponder.serve.common.wire import (
     Name,
     Sampled,
     TokenId,
+    Unserved,
     closed,
     event_schema,
 )
@@ -40,6 +41,7 @@ class CompletionRequest(Sampled):
         | Annotated[list[PromptIds], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
     )
     max_tokens: Annotated[int, Field(ge=0, le=10_000_000)] = 16
+    suffix: Unserved = None
     best_of: Annotated[int, Field(ge=1, le=1024)] | None = None
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -89,7 +91,7 @@ class TextHead(TypedDict):
 @closed
 class TextCompletion(TextHead):
     choices: list[TextChoice]
-    usage: CompletionUsage
+    usage: CompletionUsage | None
 
 
 class TextChunk(TextHead):

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.serve.common.wire import MOST_NAMES, MOST_VALUES, check_text
-from ponder.serve.errors import BadRequest, ServeError, Unsupported
+from ponder.serve.errors import BadRequest, ServeError
 from ponder.serve.http.errors import HttpError, error_response
 
 HEAD_BYTES = 32 * 1024  # path, query and headers of a request
@@ -200,12 +200,7 @@ def _invalid(what: str) -> BadRequest:
 
 
 def check_query(request: Request) -> None:
-    """A dependency of every route: each parameter is one that the route has. Raises ServeError naming the parameter."""
+    """A dependency of every route. Parameters that the route does not have say nothing: gateways and clients add some
+    (api-version). Raises BadRequest for a query that is too long."""
     if len(request.scope.get("query_string", b"")) > LONGEST_QUERY:
         raise BadRequest(f"the query is too long: allowed are {LONGEST_QUERY} characters", code="query_too_long")
-    if not request.query_params:
-        return
-    known = {field.alias for field in request.scope["route"].dependant.query_params}
-    for name, _ in request.query_params.multi_items():
-        if name not in known:
-            raise Unsupported(name[:100], "unknown or unsupported parameter of the query")

@@ -19,6 +19,7 @@ from ponder.serve.errors import (
     BadRequest,
     Busy,
     Locked,
+    ModelBusy,
     ModelFailed,
     NotFound,
     QueueFull,
@@ -86,6 +87,7 @@ KINDS: dict[type[ServeError], tuple[int, ErrorType]] = {
     NotFound: (404, ErrorType.NOT_FOUND),
     Locked: (409, ErrorType.INVALID_REQUEST),
     QueueFull: (429, ErrorType.RATE_LIMIT),
+    ModelBusy: (429, ErrorType.RATE_LIMIT),
     Busy: (503, ErrorType.SERVER),
     ModelFailed: (502, ErrorType.SERVER),
     ServerFailed: (500, ErrorType.SERVER),
@@ -155,8 +157,9 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     deepest = max(range(len(places)), key=lambda at: len(places[at]))
     first: dict[str, Any] = dict(error.errors()[deepest])
     place = _spelled(places[deepest])
-    message = first["msg"] if first["type"] != "extra_forbidden" else "unknown or unsupported parameter"
-    code = "unsupported_parameter" if first["type"] == "extra_forbidden" else "invalid_value"
+    unserved = first["type"] in ("extra_forbidden", "none_required")
+    message = "unknown or unsupported parameter" if unserved else first["msg"]
+    code = "unsupported_parameter" if unserved else "invalid_value"
     return error_response(BadRequest(f"{place or 'the body'}: {message}", param=place or None, code=code))
 
 

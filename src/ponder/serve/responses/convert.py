@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 from weakref import WeakKeyDictionary
 
-from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Role, Text, ToolCall, ToolResult
+from ponder.dialogue.format import Format
+from ponder.dialogue.messages import (
+    INSTRUCTING,
+    Message,
+    Part,
+    Reasoning,
+    ReasoningPolicy,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+)
 from ponder.sampler.protocol import Grammar, JsonSchema, NextTurn, Truncation
 from ponder.serve.common.convert import (
     ANY_OBJECT,
+    offered,
+    place_instructions,
     read_answer_room,
     read_deadline,
     read_parallel_calls,
@@ -21,6 +34,7 @@ from ponder.serve.common.convert import (
     read_thinking,
     read_tool_choice,
     read_tools,
+    results_in_order,
     tenant,
 )
 from ponder.serve.common.wire import TokenLogprob
@@ -34,6 +48,7 @@ from ponder.serve.responses.wire import (
     ConversationName,
     GivenItem,
     InputText,
+    ItemReference,
     NamedResponseTool,
     OutputText,
     ReasoningItem,
@@ -48,7 +63,6 @@ from ponder.tokenizer import Tokenizer
 
 LOGPROBS = "message.output_text.logprobs"
 PRO_SAMPLES = 8
-INSTRUCTING = (Role.SYSTEM, Role.DEVELOPER)
 PREFIXES = {"message": "msg", "reasoning": "rs", "function_call": "fc", "function_call_output": "fco"}
 
 _VOCABULARIES: WeakKeyDictionary[Tokenizer, str] = WeakKeyDictionary()
@@ -84,7 +98,7 @@ def check_response(asked: ResponseRequest, sealer: Sealer | None) -> None:
     if asked.stream_options is not None and not asked.stream:
         raise BadRequest("stream_options needs stream: true", param="stream_options")
     include = asked.include or ()
-    if asked.top_logprobs is not None and LOGPROBS not in include:
+    if asked.top_logprobs and LOGPROBS not in include:
         raise BadRequest(f"top_logprobs needs include: ['{LOGPROBS}']", param="top_logprobs")
     if "reasoning.encrypted_content" in include and sealer is None:
         raise Unsupported("include", "this server does not seal reasoning: `cryptography` is not installed with it")
@@ -109,7 +123,7 @@ def read_response(
 ) -> Ask:
     """messages: what came before, and the request's own. Raises BadRequest naming the field that cannot be served."""
     effort, thinking = read_thinking(effort_of(asked), asked.thinking_token_budget, named="reasoning.effort")
-    tools = read_tools({"type": "function", "function": _function(tool)} for tool in _dumped(asked.tools))
+    tools = read_tools({"type": "function", "function": _function(tool)} for tool in _dumped(offered(asked.tools)))
     if not tools and asked.tool_choice not in (None, "auto", "none"):
         raise BadRequest("tool_choice needs tools", param="tool_choice")
     choice = asked.tool_choice if tools else None
@@ -147,7 +161,7 @@ def _dumped(tools: Sequence[Any] | None) -> list[dict[str, Any]]:
 
 
 def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in tool.items() if name != "type"}
+    return {name: tool[name] for name in ("name", "description", "parameters", "strict")}
 
 
 def _grammar(asked: ResponseRequest) -> Grammar | None:
@@ -167,23 +181,40 @@ def item_id(kind: str, response_id: str, place: int, *, given: bool = False) -> 
 
 
 def response_of(id: str) -> str | None:
-    """The response whose output holds the item `id`; None: the item is not from this server."""
+    """The response whose output, or input, holds the item `id`; None: the item is not from this server."""
     number, mark, place = id.partition("_")[2].rpartition("_")
-    return f"resp_{number}" if mark and place.isdigit() else None
+    return f"resp_{number}" if mark and place.removeprefix("in").isdigit() else None
 
 
-def input_items(request: ResponseRequest, response_id: str) -> list[StoredItem]:
-    """The items of a request, with ids. They are kept and listed so."""
+def references(request: ResponseRequest) -> list[str]:
+    """The ids of the items that a request names instead of repeating them."""
+    items = request.input if isinstance(request.input, list) else []
+    return [item["id"] for item in items if is_reference(item)]
+
+
+def is_reference(item: GivenItem | ItemReference) -> TypeGuard[ItemReference]:
+    return item.get("type") == "item_reference" or ("id" in item and not {"type", "role"} & item.keys())
+
+
+def input_items(request: ResponseRequest, response_id: str, named: Mapping[str, StoredItem]) -> list[StoredItem]:
+    """The items of a request, with ids. They are kept and listed so. named: those that it refers to; what is not among
+    them stands in its history already."""
     if request.input is None:
         return []
     if isinstance(request.input, str):
         return [given_item({"role": "user", "content": request.input}, response_id, 0)]
-    return [given_item(item, response_id, place) for place, item in enumerate(request.input)]
+    items: list[StoredItem] = []
+    for place, item in enumerate(request.input):
+        if not is_reference(item):
+            items.append(given_item(cast(GivenItem, item), response_id, place))
+        elif item["id"] in named:
+            items.append(named[item["id"]])
+    return items
 
 
 def given_item(item: GivenItem, owner_id: str, place: int) -> StoredItem:
     """An item that a client sent, with its id, or one made from that of the object it is sent to."""
-    kind = item.get("type", "message")
+    kind = item.get("type") or "message"
     id, status = item.get("id") or item_id(kind, owner_id, place, given=True), item.get("status") or "completed"
     fields = cast(Mapping[str, Any], item)  # those of its kind, which the request's model has checked
     body: AnyItem
@@ -192,7 +223,7 @@ def given_item(item: GivenItem, owner_id: str, place: int) -> StoredItem:
             body = {"id": id, "type": "message", "role": fields["role"], "content": _content(fields), "status": status}
         case "reasoning":
             shown = {name: fields[name] for name in ("content", "encrypted_content") if fields.get(name) is not None}
-            summary = fields.get("summary", [])
+            summary = fields.get("summary") or []
             body = cast(ReasoningItem, {"id": id, "type": kind, "summary": summary, **shown, "status": status})
         case "function_call":
             said = {name: fields[name] for name in ("call_id", "name", "arguments")}
@@ -242,9 +273,9 @@ class ItemReader:
     def read(self, instructions: str | None, items: Sequence[StoredItem]) -> PastTurns:
         """Raises BadRequest naming the item that cannot stand where it does."""
         last_user = max((place for place, item in enumerate(items) if item.body.get("role") == "user"), default=-1)
-        builder = _Builder()
+        builder = _Builder(self.served.capabilities.format)
         if instructions is not None:
-            builder.instruct(Role.SYSTEM, instructions, "instructions")
+            builder.instruct(Role.SYSTEM, instructions)
         removed: list[RemovedReasoning] = []
         for place, item in enumerate(items):
             if item.body["type"] != "reasoning":
@@ -292,7 +323,7 @@ class ItemReader:
             case "message" if body["role"] == "user":
                 builder.add(Message.user(_text(body["content"])))
             case "message":
-                builder.instruct(Role(body["role"]), _text(body["content"]), where)
+                builder.instruct(Role(body["role"]), _text(body["content"]))
             case "function_call":
                 call = ToolCall(body["name"], body["arguments"], body["call_id"])
                 builder.say(self._kept(item) if item.hidden else (call,))
@@ -307,22 +338,19 @@ def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
 class _Builder:
     """Messages from items: neighbouring items of the assistant are one message, and so are neighbouring results."""
 
-    def __init__(self) -> None:
+    def __init__(self, format: Format | None) -> None:
+        self._format = format
         self._messages: list[Message] = []
         self._instructions: list[str] = []  # of the first message
         self._calls: dict[str, str] = {}  # names by id
 
-    def instruct(self, role: Role, text: str, where: str) -> None:
+    def instruct(self, role: Role, text: str) -> None:
         """Instructions that stand together at the beginning become one message, joined by a blank line."""
         if not self._messages:
             self._messages.append(Message(role, (Text(text),)))
         elif len(self._messages) > 1 or self._messages[0].role not in INSTRUCTING:
-            raise BadRequest(
-                f"{where}: instructions stand at the beginning, not behind other items: give them as `instructions`, "
-                "which hold for one request",
-                param="input",
-                code="invalid_value",
-            )
+            self._messages.append(Message(role, (Text(text),)))
+            return
         self._instructions.append(text)
 
     def add(self, message: Message) -> None:
@@ -355,20 +383,7 @@ class _Builder:
     def finish(self) -> tuple[Message, ...]:
         if self._instructions:
             self._messages[0] = replace(self._messages[0], parts=(Text("\n\n".join(self._instructions)),))
-        return tuple(self._in_order())
-
-    def _in_order(self) -> Iterator[Message]:
-        """Results in the order of their calls, as the formats have them, whatever order they came in."""
-        order: list[str | None] = []
-        for message in self._messages:
-            if message.role is Role.ASSISTANT:
-                order = [part.id for part in message.parts if isinstance(part, ToolCall)]
-            if message.role is Role.TOOL:
-                results = [part for part in message.parts if isinstance(part, ToolResult)]
-                results.sort(key=lambda result: order.index(result.id) if result.id in order else len(order))
-                message = replace(message, parts=tuple(results))
-            if message.parts:
-                yield message
+        return place_instructions(list(results_in_order(self._messages)), self._format)
 
 
 def read_parts(written: Sequence[Mapping[str, Any]], *, keep_ids: bool) -> tuple[Part, ...]:

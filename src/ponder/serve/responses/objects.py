@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Text, ToolCall
 from ponder.sampler.protocol import Completion
+from ponder.serve.common.convert import offered
 from ponder.serve.common.wire import TokenLogprob
-from ponder.serve.errors import BadRequest, NotFound, QueueFull, ServeError, UnknownReference, logged
+from ponder.serve.errors import BadRequest, ModelBusy, NotFound, QueueFull, ServeError, UnknownReference, logged
 from ponder.serve.models import Served
 from ponder.serve.responses.convert import (
     conversation_of,
@@ -36,7 +37,7 @@ from ponder.serve.responses.wire import (
 from ponder.serve.store import ResponseStatus, SortOrder, StoredItem
 from ponder.think.ask import Ask
 from ponder.tokenizer import Tokenizer
-from ponder.types import StopReason, Usage, WindowExceeded
+from ponder.types import StopReason, Usage
 
 ENDED_EARLY = (StopReason.LENGTH, StopReason.DEADLINE, StopReason.ABORTED, StopReason.FILTERED)
 RENAMED = {"logprobs": "include"}  # fields of an ask that this API calls otherwise
@@ -206,7 +207,7 @@ def response_object(asked: ResponseRequest, ask: Ask, served: Served, id: str, c
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "text": {"format": _format(asked)},
         "tool_choice": _tool_choice(asked),
-        "tools": [tool.model_dump(mode="json", exclude_none=True) for tool in asked.tools or ()],
+        "tools": [tool.model_dump(mode="json", exclude_none=True) for tool in offered(asked.tools)],
         "top_logprobs": ask.top_logprobs,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
         "truncation": asked.truncation or "disabled",
@@ -261,7 +262,7 @@ def response_usage(bill: Usage) -> ResponseUsage:
 def response_error(error: Exception) -> ServeError:
     """A failure under the names of this request. The server's own failures are logged."""
     public = logged(error)
-    if isinstance(error, WindowExceeded):
+    if public.code == "context_length_exceeded":
         return BadRequest(public.message, param="input", code=public.code)
     if public.param in RENAMED:
         public.param = RENAMED[public.param]
@@ -270,7 +271,7 @@ def response_error(error: Exception) -> ServeError:
 
 def failure(error: ServeError) -> ResponseError:
     """An error as a response shows it."""
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | ModelBusy):
         code = "rate_limit_exceeded"
     elif isinstance(error, BadRequest | NotFound | UnknownReference):
         code = "invalid_prompt"

@@ -29,6 +29,7 @@ from ponder.serve.responses.convert import (
     read_policy,
     read_response,
     read_strategy,
+    references,
     response_of,
 )
 from ponder.serve.responses.events import EventWriter
@@ -230,7 +231,8 @@ class ResponseService:
         """Raises ServeError naming the field that cannot be served as asked."""
         served = self._models.get(asked.model)
         check_response(asked, self.sealer)
-        given, before = input_items(asked, id), await self._history(asked, owner)
+        before = await self._history(asked, owner)
+        given = input_items(asked, id, await self._named(asked, owner, before))
         _check_ids(given, before if conversation_of(asked) else [])
         items = [*before, *given]
         if not items:
@@ -275,6 +277,26 @@ class ResponseService:
             for response in chain
             for item in (*(StoredItem(body["id"], body) for body in response.input), *kept_items(response))
         ]
+
+    async def _named(self, asked: ResponseRequest, owner: str, before: Sequence[StoredItem]) -> dict[str, StoredItem]:
+        """The items that a request refers to, by id, but for those that come before in any case. Raises
+        UnknownReference."""
+        known = {item.id for item in before}
+        found: dict[str, StoredItem] = {}
+        for id in references(asked):
+            if id in known or id in found:
+                continue
+            response_id = response_of(id)
+            try:
+                kept = await self.store.response(owner, response_id) if response_id else None
+            except NotFound:
+                kept = None
+            if kept is not None:
+                items = [*(StoredItem(body["id"], body) for body in kept.input), *kept_items(kept)]
+                found |= {item.id: item for item in items}
+            if id not in found:
+                raise UnknownReference(f"there is no item '{id}' here: send it whole", param="input")
+        return found
 
     async def _with_kept_thoughts(self, items: list[StoredItem], owner: str) -> list[StoredItem]:
         """Items with the thoughts that are kept here, where a reasoning item names one of this server's and brings

@@ -9,7 +9,7 @@ from typing import cast
 
 from ponder.sampler.protocol import Completion
 from ponder.serve.answering import ServedAsk
-from ponder.serve.common.convert import answer_logprobs
+from ponder.serve.common.convert import answer_logprobs, total_usage
 from ponder.serve.common.wire import TokenLogprob
 from ponder.serve.models import Served
 from ponder.serve.responses.convert import LOGPROBS, conversation_of, is_stored
@@ -104,7 +104,8 @@ class ResponseTurn:
         shown = [view.item(item) for item in items]
         status, why = ending(completion.stop_reason)
         body = self.body(status, shown)
-        body["usage"] = response_usage(completion.usage)
+        bill = total_usage([completion])
+        body["usage"] = None if bill is None else response_usage(bill)
         body["incomplete_details"] = why
         if status is ResponseStatus.COMPLETED:
             body["completed_at"] = int(time.time())

@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, Discriminator, Field, StringConstraints, Tag
+from pydantic import Discriminator, Field, StringConstraints, Tag
 from typing_extensions import TypedDict
 
 from ponder.serve.common.wire import (
     MOST_VALUES,
     Efforts,
     LongText,
+    Metadata,
     Name,
+    NoItems,
     ObjectFormat,
+    OtherTool,
+    Retention,
     Strict,
     TextFormat,
+    Tier,
     TokenLogprob,
     Tree,
-    check_text,
+    Unserved,
     closed,
     event_schema,
     strict,
@@ -26,11 +31,7 @@ from ponder.serve.common.wire import (
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_-]+$")]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
-MetadataKey = Annotated[str, Field(max_length=64), AfterValidator(check_text)]
-MetadataValue = Annotated[str, Field(max_length=512), AfterValidator(check_text)]
-Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
 Include = Literal["reasoning.encrypted_content", "reasoning.content", "message.output_text.logprobs"]
-Empty = Annotated[list[Name], Field(max_length=0, fail_fast=True)]
 
 
 # Parts of items: the same in a request and in an answer ---------------------------------------------------------------
@@ -40,6 +41,11 @@ Empty = Annotated[list[Name], Field(max_length=0, fail_fast=True)]
 class InputText(TypedDict):
     type: Literal["input_text"]
     text: LongText
+
+
+@strict
+class GivenText(InputText):
+    cache_control: NotRequired[Tree | None]
 
 
 @strict
@@ -68,7 +74,7 @@ class CallOutputFields(TypedDict):
 
     type: Literal["function_call_output"]
     call_id: Name
-    output: LongText | Annotated[list[InputText], Field(max_length=256, fail_fast=True)]
+    output: LongText | Annotated[list[GivenText], Field(max_length=256, fail_fast=True)]
 
 
 # Items of a request ---------------------------------------------------------------------------------------------------
@@ -79,6 +85,8 @@ class GivenNames(TypedDict, total=False):
 
     id: Id | None
     status: ItemStatus | None
+    phase: Name | None
+    created_by: Name | None
 
 
 @strict
@@ -87,7 +95,7 @@ class GivenOutputText(TypedDict):
 
     type: Literal["output_text"]
     text: LongText
-    annotations: NotRequired[Empty | None]
+    annotations: NotRequired[NoItems | None]
     logprobs: NotRequired[Annotated[list[Tree], Field(max_length=MOST_VALUES, fail_fast=True)] | None]
 
 
@@ -95,16 +103,16 @@ class GivenOutputText(TypedDict):
 class GivenMessage(GivenNames):
     """What a user, a developer or the system says."""
 
-    type: NotRequired[Literal["message"]]
+    type: NotRequired[Literal["message"] | None]
     role: Literal["user", "system", "developer"]
-    content: LongText | Annotated[list[InputText], Field(min_length=1, max_length=256, fail_fast=True)]
+    content: LongText | Annotated[list[GivenText], Field(min_length=1, max_length=256, fail_fast=True)]
 
 
 @strict
 class GivenAnswer(GivenNames):
     """What the assistant said before."""
 
-    type: NotRequired[Literal["message"]]
+    type: NotRequired[Literal["message"] | None]
     role: Literal["assistant"]
     content: LongText | Annotated[list[GivenOutputText], Field(max_length=256, fail_fast=True)]
 
@@ -115,7 +123,7 @@ class GivenReasoning(TypedDict):
 
     type: Literal["reasoning"]
     id: Id
-    summary: NotRequired[Annotated[list[SummaryText], Field(max_length=64, fail_fast=True)]]
+    summary: NotRequired[Annotated[list[SummaryText], Field(max_length=64, fail_fast=True)] | None]
     content: NotRequired[Annotated[list[ReasoningText], Field(max_length=64, fail_fast=True)] | None]
     encrypted_content: NotRequired[Annotated[str, Field(max_length=16 << 20)] | None]
     status: NotRequired[ItemStatus | None]
@@ -123,7 +131,8 @@ class GivenReasoning(TypedDict):
 
 @strict
 class GivenCall(CallFields, GivenNames):
-    pass
+    namespace: NotRequired[None]
+    caller: NotRequired[None]
 
 
 @strict
@@ -131,10 +140,18 @@ class GivenCallOutput(CallOutputFields, GivenNames):
     pass
 
 
+@strict
+class ItemReference(TypedDict):
+    """An item that is kept here, by its id."""
+
+    type: NotRequired[Literal["item_reference"] | None]
+    id: Id
+
+
 def _kind(item: Any) -> str | None:
-    """The tag of an item: a message needs no `type`."""
+    """The tag of an item: a message needs no `type`, and a reference is known by having nothing but an id."""
     get = item.get if isinstance(item, dict) else lambda name, default=None: default
-    kind = get("type", "message")
+    kind = get("type") or ("message" if get("role") or not get("id") else "item_reference")
     if kind == "message":
         return "assistant" if get("role") == "assistant" else "message"
     return kind if isinstance(kind, str) else None
@@ -142,6 +159,15 @@ def _kind(item: Any) -> str | None:
 
 GivenItem = GivenMessage | GivenAnswer | GivenReasoning | GivenCall | GivenCallOutput
 InputItem = Annotated[
+    Annotated[GivenMessage, Tag("message")]
+    | Annotated[GivenAnswer, Tag("assistant")]
+    | Annotated[GivenReasoning, Tag("reasoning")]
+    | Annotated[GivenCall, Tag("function_call")]
+    | Annotated[GivenCallOutput, Tag("function_call_output")]
+    | Annotated[ItemReference, Tag("item_reference")],
+    Discriminator(_kind),
+]
+NewItem = Annotated[
     Annotated[GivenMessage, Tag("message")]
     | Annotated[GivenAnswer, Tag("assistant")]
     | Annotated[GivenReasoning, Tag("reasoning")]
@@ -231,6 +257,7 @@ class ResponseSchemaFormat(Strict):
 
 class TextOptions(Strict):
     format: Annotated[TextFormat | ObjectFormat | ResponseSchemaFormat, Field(discriminator="type")] | None = None
+    verbosity: Literal["medium"] | None = None
 
 
 class ResponseTool(Strict):
@@ -239,6 +266,8 @@ class ResponseTool(Strict):
     description: LongText | None = None
     parameters: Tree | None = None
     strict: bool | None = None
+    cache_control: Tree | None = None
+    defer_loading: Literal[False] | None = None
 
 
 class NamedResponseTool(Strict):
@@ -251,7 +280,7 @@ class ConversationName(Strict):
 
 
 class ResponseStreamOptions(Strict):
-    include_obfuscation: Literal[False] | None = None
+    include_obfuscation: bool | None = None
 
 
 class ResponseRequest(Strict):
@@ -279,14 +308,19 @@ class ResponseRequest(Strict):
     include: Annotated[list[Include], Field(max_length=16, fail_fast=True)] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     text: TextOptions | None = None
-    tools: Annotated[list[ResponseTool], Field(max_length=128, fail_fast=True)] | None = None
+    tools: Annotated[list[ResponseTool | OtherTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
     parallel_tool_calls: bool | None = None
     metadata: Metadata | None = None
+    client_metadata: Tree | None = None
     user: Name | None = None
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
-    service_tier: Literal["auto", "default"] | None = None
+    prompt_cache_retention: Retention | None = None
+    service_tier: Tier | None = None
+    prompt: Unserved = None
+    max_tool_calls: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    context_management: NoItems | None = None
     strategy: Name | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     thinking_token_budget: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
@@ -406,7 +440,7 @@ MOST_ITEMS = 20  # at a time, as the API has it
 
 
 class ConversationRequest(Strict):
-    items: Annotated[list[InputItem], Field(max_length=MOST_ITEMS, fail_fast=True)] | None = None
+    items: Annotated[list[NewItem], Field(max_length=MOST_ITEMS, fail_fast=True)] | None = None
     metadata: Metadata | None = None
 
 
@@ -415,7 +449,7 @@ class MetadataRequest(Strict):
 
 
 class ItemsRequest(Strict):
-    items: Annotated[list[InputItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
+    items: Annotated[list[NewItem], Field(min_length=1, max_length=MOST_ITEMS, fail_fast=True)]
 
 
 @closed

@@ -1,0 +1,211 @@
+"""What real clients send and expect, beyond what the documents of the API say."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from live import Live, serving
+
+from ponder.dialogue import ToolCall
+from ponder.sampler.endpoint import EndpointSampler
+from ponder.serve import Served
+from ponder.testing.scripted import Say, ScriptedSampler
+from ponder.testing.tiny import tiny_sampler
+
+CHAT, TEXT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
+USER = {"role": "user", "content": "2+2?"}
+ASKED = {
+    CHAT: {"model": "said", "messages": [USER]},
+    TEXT: {"model": "tiny", "prompt": "ab", "max_tokens": 2},
+    RESPONSES: {"model": "said", "input": "2+2?"},
+    MESSAGES: {"model": "said", "messages": [USER], "max_tokens": 50},
+}
+CALLS = [{"id": f"c{n}", "type": "function", "function": {"name": "f", "arguments": "{}"}} for n in (1, 2)]
+CACHED = {"cache_control": {"type": "ephemeral"}}
+FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+
+
+def script(messages: Any, index: int) -> Say:
+    """Says what it was given, so that a test sees it."""
+    if messages[-1].text == "call":
+        return Say("", calls=(ToolCall("f", "{}"), ToolCall("f", '{"x": 1}')))
+    said = (each.text or [getattr(part, "content", "") for part in each.parts] for each in messages)
+    return Say(" ".join(f"{each.role.value[0]}:{text}" for each, text in zip(messages, said, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def live() -> Iterator[Live]:
+    models = [
+        Served(name="said", sampler=ScriptedSampler(script)),
+        Served(name="tiny", sampler=tiny_sampler(max_positions=128)),
+    ]
+    with serving(models) as running:
+        yield running
+
+
+def post(live: Live, path: str, **more: Any) -> dict[str, Any]:
+    answer = httpx.post(live.root + path, json={**ASKED[path], **more}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_null_in_any_optional_field_means_that_it_was_not_given(live: Live, path: str) -> None:
+    document = live.app.openapi()
+    schema = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    fields = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    optional = set(fields["properties"]) - set(fields["required"]) - {*ASKED[path]}
+    assert len(optional) > 10
+    post(live, path, **dict.fromkeys(optional))
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        (CHAT, {"metadata": {"a": "b"}, "store": True, "verbosity": "medium", "prompt_cache_retention": "24h"}),
+        (CHAT, {"service_tier": "flex", "modalities": ["text"], "top_logprobs": 0, "parallel_tool_calls": True}),
+        (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", **CACHED}], **CACHED}]}),
+        (CHAT, {"tools": [{"type": "function", "function": {"name": "f"}, **CACHED}], "tool_choice": "auto"}),
+        (CHAT, {"tools": [], "tool_choice": "none", "repetition_penalty": 1.0}),
+        (RESPONSES, {"client_metadata": {"s": "t"}, "text": {"verbosity": "medium"}, "max_tool_calls": 3}),
+        (RESPONSES, {"input": [{"role": "user", "content": [{"type": "input_text", "text": "hi", **CACHED}]}]}),
+    ],
+)
+def test_a_hint_changes_nothing(live: Live, path: str, hint: dict[str, Any]) -> None:
+    post(live, path, **hint)
+
+
+def test_tools_that_only_other_servers_have_are_left_out_beside_functions(live: Live) -> None:
+    namespace = {"type": "namespace", "name": "n", "description": "d", "tools": [FUNCTION]}
+    answer = post(live, RESPONSES, tools=[FUNCTION, {"type": "web_search", "external_web_access": False}, namespace])
+    assert [tool["type"] for tool in answer["tools"]] == ["function"]
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "content": "4", "refusal": None, "annotations": [], "audio": None, "tool_calls": None},
+        {"role": "assistant", "content": "4", "tool_calls": [], "function_call": None, "annotations": None},
+        {"role": "assistant", "content": [{"type": "text", "text": "4", "role": "assistant", "refusal": None}]},
+    ],
+)
+def test_a_message_comes_back_as_clients_dump_it(live: Live, turn: dict[str, Any]) -> None:
+    said = post(live, CHAT, messages=[USER, turn, USER])["choices"][0]["message"]["content"]
+    assert said == "u:2+2? a:4 u:2+2?"
+
+
+def test_results_come_in_any_order(live: Live) -> None:
+    made = {"role": "assistant", "content": None, "tool_calls": [{**call, "index": 0} for call in CALLS]}
+    results = [{"role": "tool", "tool_call_id": f"c{n}", "name": "f", "content": f"r{n}"} for n in (2, 1)]
+    said = post(live, CHAT, messages=[USER, made, *results])["choices"][0]["message"]["content"]
+    assert said.endswith("t:['r1', 'r2']")
+
+
+def test_every_item_comes_back_and_may_be_named_instead(live: Live) -> None:
+    user = {"role": "user", "content": "call"}
+    first = post(live, RESPONSES, input=[user], tools=[FUNCTION])["output"]
+    results = [{"type": "function_call_output", "call_id": each["call_id"], "output": "r"} for each in first]
+    dumped = [{**each, "namespace": None, "caller": None, "phase": None} for each in first]
+    named = [{"type": "item_reference", "id": each["id"]} for each in first]
+    bare = [{"id": each["id"]} for each in first]
+    told = [post(live, RESPONSES, input=[user, *calls, *results])["output"][0] for calls in (dumped, named, bare)]
+    assert len({each["content"][0]["text"] for each in told}) == 1
+    message = {**told[0], "phase": None}
+    post(live, RESPONSES, input=[USER, message, USER])
+    missing = httpx.post(f"{live.url}/responses", json={**ASKED[RESPONSES], "input": [{"id": "msg_none_0"}]})
+    assert missing.status_code == 404
+    assert missing.json()["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_instructions_stay_where_they_stand(live: Live, role: str) -> None:
+    turns = [USER, {"role": "assistant", "content": "4"}, {"role": role, "content": "Be terse."}, USER]
+    said = f"u:2+2? a:4 {role[0]}:Be terse. u:2+2?"
+    assert post(live, CHAT, messages=turns)["choices"][0]["message"]["content"] == said
+    assert post(live, RESPONSES, input=turns)["output"][0]["content"][0]["text"] == said
+
+
+@pytest.mark.parametrize("size", [100, 110, 118])
+def test_a_prompt_that_fits_is_answered_however_little_it_leaves(live: Live, size: int) -> None:
+    for path, field in ((CHAT, "messages"), (RESPONSES, "input")):
+        text = "x" * size
+        prompt = [{"role": "user", "content": text}] if path == CHAT else text
+        post(live, path, model="tiny", **{field: prompt})
+
+
+def test_penalties_hold(live: Live) -> None:
+    ask = {"temperature": 0, "max_tokens": 40, "reasoning_effort": "none", "model": "tiny", "logit_bias": {"65": 5}}
+    plain = post(live, CHAT, **ask)["choices"][0]["message"]["content"]
+    assert len(set(plain)) == 1
+    for penalty in ({"presence_penalty": 2, "frequency_penalty": 2}, {"repetition_penalty": 100.0}):
+        assert post(live, CHAT, **ask, **penalty)["choices"][0]["message"]["content"] != plain
+
+
+# In front of another server -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def proxy(status: int, answer: dict[str, Any], **headers: str) -> Iterator[tuple[Live, list[dict[str, Any]]]]:
+    """A server of ours before one that gives this answer, and the bodies that that one gets."""
+    asked: list[dict[str, Any]] = []
+
+    class Upstream(BaseHTTPRequestHandler):
+        def log_message(self, *args: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(data)), **headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
+            self.wfile.write(data)
+
+    upstream = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
+    threading.Thread(target=upstream.serve_forever, daemon=True).start()
+    try:
+        sampler = EndpointSampler(f"http://127.0.0.1:{upstream.server_address[1]}/v1", "m", retries=0)
+        with serving([Served(name="said", sampler=sampler)]) as running:
+            yield running, asked
+    finally:
+        upstream.shutdown()
+        upstream.server_close()
+
+
+def told(finish: str, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": finish}], **more}
+
+
+@pytest.mark.parametrize("word", ["content_filter", "insufficient_system_resource"])
+def test_the_reason_and_the_unknown_bill_of_a_server_behind_are_passed_on(word: str) -> None:
+    with proxy(200, told(word)) as (live, asked):
+        answer = post(live, CHAT)
+        assert answer["choices"][0]["finish_reason"] == word
+        assert answer["usage"] is None
+        assert post(live, RESPONSES)["usage"] is None
+    assert not asked[0].keys() & {"temperature", "top_p"}
+
+
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_a_rate_limit_of_a_server_behind_is_passed_on(path: str) -> None:
+    with proxy(429, {"error": {"message": "slow"}}, Retry_After="90") as (live, _):
+        answer = httpx.post(live.root + path, json=ASKED[path])
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "90")
+
+
+@pytest.mark.parametrize(
+    "said", [{"code": "context_length_exceeded"}, {"message": "This model's maximum context length is 9"}]
+)
+def test_an_overflow_of_a_server_behind_is_known(said: dict[str, str]) -> None:
+    with proxy(400, {"error": said}) as (live, _):
+        error = httpx.post(live.root + CHAT, json=ASKED[CHAT]).json()["error"]
+    assert error["code"] == "context_length_exceeded"
+    assert "maximum context length" in error["message"]
