@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,11 @@ from live import Live, serving
 
 from ponder.dialogue import ToolCall
 from ponder.sampler.endpoint import EndpointSampler
-from ponder.serve import Served
+from ponder.serve import Served, Settings
+from ponder.serve.http.auth import Keys
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
+from ponder.types import InvalidRequest
 
 CHAT, TEXT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
 USER = {"role": "user", "content": "2+2?"}
@@ -146,6 +149,44 @@ def test_penalties_hold(live: Live) -> None:
     assert len(set(plain)) == 1
     for penalty in ({"presence_penalty": 2, "frequency_penalty": 2}, {"repetition_penalty": 100.0}):
         assert post(live, CHAT, **ask, **penalty)["choices"][0]["message"]["content"] != plain
+
+
+# Browsers and gateways ------------------------------------------------------------------------------------------------
+
+ORIGIN = "http://localhost:5173"
+
+
+def test_pages_of_named_origins_may_ask_and_others_may_not() -> None:
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    keys = Keys({"a": hashlib.sha256(b"k").digest()})
+    with serving([Served(name="said", sampler=ScriptedSampler(script))], Settings(cors=f"{ORIGIN}/, x"), keys) as live:
+        allowed = httpx.request("OPTIONS", live.root + CHAT, headers={"Origin": ORIGIN, **asks})
+        assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, ORIGIN)
+        for key, status in (("k", 200), ("none", 401)):
+            listed = httpx.get(f"{live.url}/models", headers={"Origin": ORIGIN, "X-API-Key": key})
+            assert (listed.status_code, listed.headers["access-control-allow-origin"]) == (status, ORIGIN)
+        other = httpx.request("OPTIONS", live.root + CHAT, headers={"Origin": "http://evil.example", **asks})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_all_origins_need_keys() -> None:
+    with pytest.raises(InvalidRequest, match="name origins"):
+        Settings(cors="*")
+
+
+def test_head_slashes_and_a_prefix_of_the_path() -> None:
+    with serving([Served(name="said", sampler=ScriptedSampler(script))], Settings(root_path="/ponder")) as live:
+        for path in ("/v1/models", "/v1/models/", "/ponder/v1/models", "/ponder/health/"):
+            assert httpx.get(live.root + path).status_code == 200, path
+            head = httpx.head(live.root + path)
+            assert (head.status_code, head.content) == (200, b""), path
+        assert httpx.get(f"{live.root}/ponderous/v1/models").status_code == 404
+        assert httpx.post(f"{live.root}/ponder{CHAT}/", json=ASKED[CHAT]).status_code == 200
+
+
+def test_a_connection_rests_for_two_minutes() -> None:
+    with serving([Served(name="said", sampler=ScriptedSampler(script))]) as live:
+        assert live.server.config.timeout_keep_alive == 120
 
 
 # In front of another server -------------------------------------------------------------------------------------------

@@ -30,6 +30,9 @@ FLAGS: tuple[tuple[str, type, str, str], ...] = (
     ("drain", float, "SECONDS", "that a shutdown waits for running requests (default: 30)"),
     ("store_days", float, "DAYS", "that a response is kept; 0 is for ever (default: 30)"),
     ("coalesce", float, "MS", "milliseconds of streamed text in one event (default: 20)"),
+    ("cors", str, "ORIGINS", "origins of web pages that may use this server, separated by commas (default: none)"),
+    ("root_path", str, "PATH", "what a proxy puts before each path (default: nothing)"),
+    ("keep_alive", float, "SECONDS", "for which a connection without a request stays open (default: 120)"),
     ("samples", int, "N", "answers that one request may ask for, as n or by a strategy (default: 64)"),
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +20,7 @@ from ponder.serve.http.bodies import Body, check_query
 from ponder.serve.http.errors import ERRORS, Failures, add_error_handlers, error_response
 from ponder.serve.http.exchange import ServerState, owner_of, state_of
 from ponder.serve.http.log import AccessLog
+from ponder.serve.http.paths import Paths
 from ponder.serve.messages import routes as messages
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
@@ -79,7 +81,17 @@ def create_app(
     app.add_middleware(LoadShedding)
     app.add_middleware(Auth, keys=keys)
     app.add_middleware(Failures)
+    if settings.origins:  # before keys are asked for: a browser's first question carries none
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after"],
+            max_age=600,
+        )
     app.add_middleware(AccessLog)
+    app.add_middleware(Paths, prefix=settings.root_path)
     app.openapi = _document(app, keys=keys is not None)  # type: ignore[method-assign]
     return app
 

@@ -28,6 +28,9 @@ class Settings:
     drain: seconds that a shutdown waits for running requests.
     coalesce: milliseconds over which streamed text is gathered into one event.
     store_days: days that a response is kept, and a conversation after its last item; 0: for ever.
+    cors: origins, separated by commas, whose web pages may use this server from a browser; "*": all; empty: none.
+    root_path: what a proxy puts before each path, such as "/ponder".
+    keep_alive: seconds for which a connection without a request stays open; longer than the pools of clients keep it.
     body: bytes of the longest request body.
     samples: most answers that one request may ask for, as `n` or by a strategy.
     """
@@ -42,17 +45,27 @@ class Settings:
     drain: float = 30.0
     coalesce: float = 20.0
     store_days: float = 30.0
+    cors: str = ""
+    root_path: str = ""
+    keep_alive: float = 120.0
     body: int = 8 * 1024 * 1024
     samples: int = 64
 
     def __post_init__(self) -> None:
         for name in _RANGES:
             check_range(name, getattr(self, name), name)
+        if not self.keys and "*" in self.origins:
+            raise InvalidRequest("cors is '*', and there are no keys: any web page could use this server: name origins")
         if not self.keys and not is_loopback(self.host):
             raise InvalidRequest(
                 f"host {self.host} can be reached from other machines, and there are no keys: make one with "
                 "`ponder serve --new-key NAME --keys FILE`, or listen on 127.0.0.1"
             )
+
+    @property
+    def origins(self) -> tuple[str, ...]:
+        """Those of `cors`, as browsers write them."""
+        return tuple(each.strip().rstrip("/") for each in self.cors.split(",") if each.strip())
 
 
 _RANGES = {
@@ -63,6 +76,7 @@ _RANGES = {
     "drain": (0, 3_600),
     "coalesce": (0, 1_000),
     "store_days": (0, 36_500),
+    "keep_alive": (1, 86_400),
     "body": (1_024, 1 << 30),
     "samples": (1, 1_024),
 }

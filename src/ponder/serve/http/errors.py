@@ -198,5 +198,6 @@ def _methods(request: Request) -> list[str]:
     return [
         method
         for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+        for asked in [{**scope, "method": "GET" if method == "HEAD" else method}]
+        if any(route.matches(asked)[0] is Match.FULL for route in request.app.routes)
     ]

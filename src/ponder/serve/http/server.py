@@ -157,6 +157,7 @@ def server(app: FastAPI) -> Server:
         port=settings.port,
         log_config=None,
         access_log=False,
+        timeout_keep_alive=settings.keep_alive,
         server_header=False,
         h11_max_incomplete_event_size=HEAD_BYTES,
         http=Protocol,
