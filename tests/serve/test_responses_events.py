@@ -88,12 +88,12 @@ def test_shown_thinking_has_events_of_its_own_and_is_done_before_the_message() -
         "output_item.added",
         "content_part.added",
         "reasoning_text.delta",
-        "output_item.added",
-        "content_part.added",
-        "output_text.delta",
         "reasoning_text.done",
         "content_part.done",
         "output_item.done",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
         "output_text.done",
         "content_part.done",
         "output_item.done",
@@ -127,6 +127,7 @@ def test_every_event_is_the_sdks_and_the_pieces_add_up(view: View, size: int, ca
         assert not known.model_extra
         index = event["output_index"]
         if event["type"] == "response.output_item.added":
+            assert not open_items, "an item is done before the next is added"
             assert index == len(texts), "items are added in the order of the output"
             open_items[index], texts[index] = event["item"]["id"], ""
         assert event.get("item_id", open_items[index]) == open_items[index]
@@ -169,13 +170,23 @@ def test_nothing_said_is_an_empty_message() -> None:
 
 
 @pytest.mark.parametrize("view", [HIDDEN, SHOWN, SEALED], ids=["hidden", "shown", "sealed"])
-def test_a_piece_of_thinking_that_had_to_wait_comes_behind_the_answer(view: View) -> None:
+def test_a_piece_of_thinking_that_comes_after_it_was_done_is_left_out(view: View) -> None:
     deltas = [Delta(0, Phase.THINK, "Hm."), Delta(0, Phase.ANSWER, "Four"), Delta(0, Phase.THINK, "\n")]
     events, shown, _ = told([*deltas, Delta(0, Phase.ANSWER, ".")], completion("Hm.\n", "Four."), view)
     assert [item["type"] for item in shown] == ["reasoning", "message"]
     assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == shown
     thought = "".join(event["delta"] for event in events if event["type"] == "response.reasoning_text.delta")
-    assert thought == ("Hm.\n" if view is SHOWN else "")
+    assert thought == ("Hm." if view is SHOWN else "")
+
+
+def test_arguments_that_come_in_turns_are_sent_one_call_after_the_other() -> None:
+    halves = [(0, "add", '{"a"'), (1, "sub", "{"), (0, None, ":1}"), (1, None, "}")]
+    deltas: list = [
+        CallDelta(0, call, name, text, "call_given" if call and name else None) for call, name, text in halves
+    ]
+    events, shown, _ = told(deltas, completion(thought="", answer="", calls=CALLS))
+    assert [event["output_index"] for event in events] == sorted(event["output_index"] for event in events)
+    assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == shown
 
 
 def test_thinking_that_is_known_at_the_end_only_stands_where_it_was_added() -> None:

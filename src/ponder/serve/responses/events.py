@@ -4,8 +4,9 @@
     for each item: output_item.added, its own events, output_item.done
     completed | incomplete | failed
 
-A reasoning item that is shown, or sealed, is done when all of it is known: at the end, before the others are. Hidden,
-it is done when the answer, or a call, begins. https://platform.openai.com/docs/api-reference/responses-streaming
+Items come one after the other: each is done before the next is added. Thinking is done when the answer, or a call,
+begins; the answer when a call begins; a call when its arguments are whole and the next item begins. What comes earlier
+of the next item waits for that. https://platform.openai.com/docs/api-reference/responses-streaming
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from ponder.sampler.protocol import CallDelta, Delta
 from ponder.serve.common.convert import token_logprob
+from ponder.serve.common.wire import TokenLogprob
 from ponder.serve.responses.convert import item_id, output_text
 from ponder.serve.responses.objects import View, call_id, reasoning_text
 from ponder.serve.responses.wire import CallItem, MessageItem, OutputItem, ReasoningItem
@@ -28,13 +30,26 @@ TextOrCall = Delta | CallDelta
 
 @dataclass(slots=True)
 class _Sent:
-    """An item that was added. text: what was sent of it so far."""
+    """An item that was added. text, logprobs: what was sent of it so far. call: the id and the name of a call."""
 
     kind: str
     id: str
     index: int
+    call: tuple[str, str] | None = None
     text: str = ""
-    done: bool = False
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    done: OutputItem | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether another item may begin: the arguments of a call are JSON."""
+        if self.kind != "function_call" or self.done is not None:
+            return True
+        try:
+            json.loads(self.text)
+        except ValueError:
+            return False
+        return True
 
 
 @dataclass(slots=True)
@@ -45,6 +60,7 @@ class EventWriter:
     view: View
     number: int = 0
     _sent: dict[str, _Sent] = field(default_factory=dict)
+    _waiting: list[TextOrCall] = field(default_factory=list)
 
     @classmethod
     def at(cls, number: int) -> EventWriter:
@@ -56,7 +72,26 @@ class EventWriter:
         return self._event(f"response.{name}", response=response)
 
     def piece(self, piece: TextOrCall) -> Iterator[StoredEvent]:
-        """The events of a piece of the stream."""
+        """The events of a piece of the stream, and of those that waited for it."""
+        self._waiting.append(piece)
+        pieces, self._waiting = self._waiting, []
+        for each in pieces:
+            if self._waits(each):
+                self._waiting.append(each)
+            else:
+                yield from self._write(each)
+
+    def _waits(self, piece: TextOrCall) -> bool:
+        """Whether a call is under way that this is no piece of."""
+        last = next(reversed(self._sent), None)
+        if last is None or _key_of(piece) == last:
+            return False
+        return not self._sent[last].whole
+
+    def _write(self, piece: TextOrCall) -> Iterator[StoredEvent]:
+        sent = self._sent.get(_key_of(piece))
+        if sent is not None and sent.done is not None:
+            return  # white space at the edge of what is done
         match piece:
             case CallDelta():
                 yield from self._call(piece)
@@ -73,21 +108,17 @@ class EventWriter:
         return [_renamed(found[key], self.response_id, place) for place, key in enumerate(order)]
 
     def items(self, bodies: Sequence[OutputItem]) -> Iterator[StoredEvent]:
-        """The end of the output, given its items as they are shown: what was not sent yet, then every item done."""
+        """The end of the output, given its items as they are shown: what was not sent yet, then every item done.
+        Reasoning that is done is put back to what was sent of it."""
         for key, body in zip(_keys(bodies), bodies, strict=True):
             sent = self._sent.get(key)
             if sent is None:
                 call = (body["call_id"], body["name"]) if body["type"] == "function_call" else None
                 sent = yield from self._add(key, body["type"], call)
-            if sent.done:
-                continue
-            if body["type"] == "reasoning":
-                yield from self._end_reasoning(sent, body)
-            elif body["type"] == "message":
-                yield from self._end_message(sent, body)
-            else:
-                yield from self._end_call(sent, body)
-            yield self._done(sent, body)
+            if sent.done is None:
+                yield from self._end(sent, body)
+            elif body["type"] == "reasoning":  # seals differ each time, and white space may have come late
+                cast(dict[str, Any], body).update(sent.done)
 
     def _think(self, text: str) -> Iterator[StoredEvent]:
         sent = self._sent.get("reasoning")
@@ -95,35 +126,62 @@ class EventWriter:
             if not text.strip():
                 return  # white space alone is not a thought
             sent = yield from self._add("reasoning", "reasoning")
+        sent.text += text
         if self.view.shows_reasoning:
-            sent.text += text
             yield self._of("response.reasoning_text.delta", sent, content_index=0, delta=text)
 
     def _say(self, piece: Delta) -> Iterator[StoredEvent]:
         sent = self._sent.get("message")
         if sent is None:
-            yield from self._end_hidden_thought()
             sent = yield from self._add("message", "message")
         sent.text += piece.text
         tokenizer = self.view.tokenizer
         logprobs = [] if tokenizer is None else [token_logprob(token, tokenizer) for token in piece.tokens]
+        sent.logprobs += logprobs
         yield self._of("response.output_text.delta", sent, content_index=0, delta=piece.text, logprobs=logprobs)
 
     def _call(self, piece: CallDelta) -> Iterator[StoredEvent]:
         sent = self._sent.get(f"call {piece.call}")
         if sent is None:
-            yield from self._end_hidden_thought()
             call = (piece.id or call_id(self.response_id, piece.call), piece.name or "")
             sent = yield from self._add(f"call {piece.call}", "function_call", call)
         if piece.arguments:
             sent.text += piece.arguments
             yield self._of("response.function_call_arguments.delta", sent, delta=piece.arguments)
 
-    def _end_hidden_thought(self) -> Iterator[StoredEvent]:
-        thought = self._sent.get("reasoning")
-        if thought is not None and not thought.done and self.view.plain:
-            item: ReasoningItem = {"id": thought.id, "type": "reasoning", "summary": [], "status": "completed"}
-            yield self._done(thought, item)
+    def _end_last(self) -> Iterator[StoredEvent]:
+        """End the item that is open, as far as it came."""
+        sent = next(reversed(self._sent.values()), None)
+        if sent is not None and sent.done is None:
+            yield from self._end(sent, self._body(sent))
+
+    def _body(self, sent: _Sent) -> OutputItem:
+        """An item that ends because the next one begins. Sealed reasoning is one thought here, whatever was folded."""
+        if sent.kind == "reasoning":
+            thought: ReasoningItem = {"id": sent.id, "type": "reasoning", "summary": [], "status": "completed"}
+            return self.view.item(StoredItem(sent.id, thought, {"parts": [{"type": "reasoning", "text": sent.text}]}))
+        if sent.call is None:
+            content = [output_text(sent.text, sent.logprobs)]
+            return {"id": sent.id, "type": "message", "role": "assistant", "status": "completed", "content": [*content]}
+        named, name = sent.call
+        call: CallItem = {
+            "id": sent.id,
+            "type": "function_call",
+            "call_id": named,
+            "name": name,
+            "arguments": sent.text,
+            "status": "completed",
+        }
+        return call
+
+    def _end(self, sent: _Sent, body: OutputItem) -> Iterator[StoredEvent]:
+        if body["type"] == "reasoning":
+            yield from self._end_reasoning(sent, body)
+        elif body["type"] == "message":
+            yield from self._end_message(sent, body)
+        else:
+            yield from self._end_call(sent, body)
+        yield self._done(sent, body)
 
     def _end_reasoning(self, sent: _Sent, body: ReasoningItem) -> Iterator[StoredEvent]:
         for part in body.get("content", ()):
@@ -150,8 +208,9 @@ class EventWriter:
 
     def _add(self, key: str, kind: str, call: tuple[str, str] | None = None) -> Generator[StoredEvent, None, _Sent]:
         """A generator whose value is the item that it adds. call: the id and the name of a call."""
+        yield from self._end_last()
         index = len(self._sent)
-        sent = self._sent[key] = _Sent(kind, item_id(kind, self.response_id, index), index)
+        sent = self._sent[key] = _Sent(kind, item_id(kind, self.response_id, index), index, call)
         begun: dict[str, Any] = {"id": sent.id, "type": kind, "status": "in_progress"}
         if call is not None:
             begun |= {"call_id": call[0], "name": call[1], "arguments": ""}
@@ -167,7 +226,7 @@ class EventWriter:
         return sent
 
     def _done(self, sent: _Sent, body: OutputItem) -> StoredEvent:
-        sent.done = True
+        sent.done = body
         return self._event("response.output_item.done", output_index=sent.index, item=body)
 
     def _of(self, type: str, sent: _Sent, **more: Any) -> StoredEvent:
@@ -177,6 +236,12 @@ class EventWriter:
         number, self.number = self.number, self.number + 1
         data = {"type": type, "sequence_number": number, **more}
         return StoredEvent(number, type, json.dumps(data, separators=(",", ":")))
+
+
+def _key_of(piece: TextOrCall) -> str:
+    if isinstance(piece, CallDelta):
+        return f"call {piece.call}"
+    return "reasoning" if piece.phase is Phase.THINK else "message"
 
 
 def _keys(items: Sequence[StoredItem] | Sequence[OutputItem]) -> Iterator[str]:
