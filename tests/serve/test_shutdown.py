@@ -21,10 +21,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def body(tokens: int, **more: object) -> dict:
-    """An answer of exactly so many tokens."""
+    """An answer of exactly this number of tokens."""
     away = {str(id): -100 for id in ByteTokenizer().control.values()}
     limits = {"max_completion_tokens": tokens, "thinking_token_budget": 0, "logit_bias": away}
     return {"model": "tiny", "messages": [{"role": "user", "content": "2+2?"}], **limits, **more}
+
+
+RUNNING = b'ponder:num_requests_running{model_name="tiny"} 1.0'
 
 
 class Stream:
@@ -62,9 +65,10 @@ async def refused(child: Child) -> Answer:
 
 def test_running_streams_end_and_nothing_new_begins(model: Path) -> None:
     async def run(child: Child) -> None:
-        streams = [await began(child, 400) for _ in range(3)]
         whole = asyncio.create_task(ask(child.port, CHAT, body(400)))
-        await asyncio.sleep(0.2)
+        while not whole.done() and RUNNING not in (await ask(child.port, "/metrics")).body:
+            await asyncio.sleep(0.01)
+        streams = [await began(child, 400) for _ in range(3)]
         child.signal(signal.SIGTERM)
         ready = await refused(child)
         late = await ask(child.port, CHAT, body(5))
