@@ -89,15 +89,15 @@ async def admitted(
         place.leave()
 
 
-async def run_pieces(task: ServedAsk, delivery: Delivery) -> Pieces:
-    """The pieces of the answer's choices as they come, each choice ending in its `Done`. For what has a place."""
+@asynccontextmanager
+async def running(task: ServedAsk, delivery: Delivery) -> AsyncIterator[Pieces]:
+    """The pieces of the answer's choices as they come, each choice ending in its `Done`. The task has a place."""
     async with (
         aclosing(events_of(task.strategy, task.ask, task.served.sampler, Ledger(delivery=delivery))) as events,
         aclosing(_while_wanted(events)) as wanted,
         aclosing(pieces(wanted)) as items,
     ):
-        async for item in items:
-            yield item
+        yield items
 
 
 async def _while_wanted(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
@@ -115,7 +115,7 @@ async def _at_once() -> None:
 async def answer_pieces(
     models: Models, task: ServedAsk, *, deltas: bool = True, gather: float = 0.0, begin: Begin = _at_once
 ) -> Pieces:
-    """`run_pieces` with a place.
+    """The pieces of the answer's choices as they come, when there is a place for it.
 
     deltas: False: the ends alone. gather: seconds over which pieces are gathered. begin: called when there is a place.
     """
@@ -126,7 +126,7 @@ async def answer_pieces(
 
     async with admitted(models, task.served, task.owner, task.demand, count, ask.deadline) as ended:
         await begin()
-        async with aclosing(run_pieces(task, Delivery(deltas=deltas, gather=gather, ended=ended))) as items:
+        async with running(task, Delivery(deltas=deltas, gather=gather, ended=ended)) as items:
             async for item in items:
                 yield item
 

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from ponder.dialogue import Message
 from ponder.sampler.delivery import gathered
 from ponder.sampler.protocol import Completion, Delivery, Delta, Done, Streamed
-from ponder.serve.answering import Ended, Pieces, ServedAsk, Tally, admitted, completions_of, run_pieces, served_ask
+from ponder.serve.answering import Ended, Pieces, ServedAsk, Tally, admitted, completions_of, running, served_ask
 from ponder.serve.completions.convert import Scores, TextPrompt, TextWriter, read_prompts
 from ponder.serve.completions.wire import TEXT_ANSWERS, CompletionRequest
 from ponder.serve.http.exchange import (
@@ -99,7 +99,8 @@ async def _each(task: TextTask, ended: Ended) -> list[tuple[Scores | None, list[
         scores = await _scores(task, prompt)
         if ask is None:
             return scores, _nothing(task, prompt)
-        return scores, await completions_of(run_pieces(ask, Delivery(deltas=False, ended=ended)))
+        async with running(ask, Delivery(deltas=False, ended=ended)) as pieces:
+            return scores, await completions_of(pieces)
 
     async with _failing_as_one(), asyncio.TaskGroup() as group:
         tasks = [group.create_task(one(*each)) for each in zip(task.prompts, task.asks, strict=True)]
@@ -171,7 +172,7 @@ async def _follow(task: TextTask, number: int, writer: TextWriter, gather: float
             for index, completion in enumerate(_nothing(task, prompt)):
                 yield Done(index, completion)
             return
-        async with aclosing(run_pieces(ask, delivery)) as pieces:
+        async with running(ask, delivery) as pieces:
             async for piece in pieces:
                 yield piece
 
