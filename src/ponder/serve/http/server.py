@@ -102,7 +102,8 @@ class Protocol(H11Protocol):
 
     def _watch(self) -> None:
         """Time the head while one is under way: then no answer is, and the connection does not rest between two."""
-        if self.cycle is not None and (not self.cycle.response_complete or self.timeout_keep_alive_task is not None):
+        rests = self.timeout_keep_alive_task is not None and not self.conn.trailing_data[0]  # no next head has begun
+        if self.cycle is not None and (not self.cycle.response_complete or rests):
             self._unwatch()
         elif self._late is None and not self.transport.is_closing():
             self._late = self.loop.call_later(self.head_seconds, self.timeout_keep_alive_handler)
