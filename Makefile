@@ -56,7 +56,7 @@ docs: $(VENV)/.docs
 	$(BIN)/zensical build --clean --strict
 
 # Not scripts of their own: what the others import or start.
-BENCHES := $(filter-out bench/common.py bench/peers.py,$(sort $(wildcard bench/*.py)))
+BENCHES := $(filter-out bench/common.py bench/peers.py bench/beside.py,$(sort $(wildcard bench/*.py)))
 
 bench: $(VENV)/.dev
 	@for script in $(BENCHES); do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
