@@ -12,6 +12,8 @@ from schemathesis.engine import events, from_schema
 
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
+REFUSALS = (400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429)
+
 
 @dataclass
 class Found:
@@ -43,8 +45,12 @@ def walk(
                 "no-shrink": True,
             },
             "phases": {name: {"enabled": name in phases} for name in PHASES},
-            # A request may ask for what goes together in no schema: that is refused, and no failure.
-            "checks": {"positive_data_acceptance": {"enabled": False}},
+            "checks": {
+                # A request may ask for what goes together in no schema: that is refused, and no failure.
+                "positive_data_acceptance": {"enabled": False},
+                # An array with an item too many may be a body that is too large: 413.
+                "negative_data_rejection": {"expected-statuses": [*REFUSALS, "5xx"]},
+            },
         }
     )
     found = Found()
