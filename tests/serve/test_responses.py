@@ -541,7 +541,7 @@ def test_as_many_wait_as_may(client: openai.OpenAI) -> None:
 
 
 def test_a_path_says_which_methods_it_takes(live: Live) -> None:
-    for path, methods in (("/v1/responses/resp_a", "DELETE, GET"), ("/v1/responses", "POST")):
+    for path, methods in (("/v1/responses/resp_a", "DELETE, GET, HEAD"), ("/v1/responses", "POST")):
         answer = httpx2.put(f"{live.root}{path}")
         assert (answer.status_code, answer.headers["allow"]) == (405, methods)
 

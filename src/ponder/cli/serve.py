@@ -172,7 +172,14 @@ def _adapter(text: str, places: Mapping[str, str]) -> tuple[str, Path, str]:
     place, _, base = rest.partition("@")
     if not name or not place:
         raise InvalidRequest(f"--lora {text}: write NAME=FOLDER, or NAME=FOLDER@MODEL")
-    base = base or adapter_base(place) or (next(iter(places)) if len(places) == 1 else "")
+    base = base or _served_as(adapter_base(place), places) or (next(iter(places)) if len(places) == 1 else "")
     if not base:
         raise InvalidRequest(f"--lora {text}: {place} does not say which model it is for: write {text}@MODEL")
     return name, Path(place), base
+
+
+def _served_as(folder: str | None, places: Mapping[str, str]) -> str | None:
+    """The name under which a folder is served here; the folder itself where it is not."""
+    if folder is None:
+        return None
+    return next((name for name, where in places.items() if Path(where).resolve() == Path(folder).resolve()), folder)
