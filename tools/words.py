@@ -17,7 +17,7 @@ PAGES = ("*.md", "docs/*.md", "examples", "recipes/*/README.md", "src/ponder/min
 INSTEAD = {
     r"behind(?! the API)": "after, following, past (time and order); in, under, of (place)",
     r"so[- ]many(?:eth)?|so-manieth": "that many, n, the given number",
-    r"(?<!there )(?-i:is|are) (?-i:none|no)(?= [a-z])": "is not a, is not",
+    r"(?<!there )(?-i:is|are) (?-i:none|no)(?= (?!longer\b)[a-z])": "is not a, is not",
     r"whoever|nobody|somebody|everybody|anybody": "the request, the caller, the thread, the page",
     r"gives? way|gave way": "what happens: is preempted, is dropped, waits",
     r"reckon\w*": "compute, count",

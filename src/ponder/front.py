@@ -53,5 +53,5 @@ def model_folder(model: str | Path) -> Path:
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
         why = "it holds a LoRA adapter: merge that into its model" if adapter else "it has no config.json"
-        raise InvalidRequest(f"{folder} is no model folder: {why}")
+        raise InvalidRequest(f"{folder} is not a model folder: {why}")
     return folder

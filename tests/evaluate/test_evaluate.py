@@ -134,7 +134,7 @@ def test_suites():
     assert [task.name for task in load_suite("gym:ab, families-hard")] == ["gym:ab", *SUITES["families-hard"]]
     names = [task.name for task in load_suite('gym:gcd, gym:products{"min_digits": 2, "max_digits": 3}')]
     assert names == ["gym:gcd", 'gym:products{"min_digits": 2, "max_digits": 3}']
-    with pytest.raises(InvalidRequest, match="is no suite"):
+    with pytest.raises(InvalidRequest, match="is not a suite"):
         load_suite("gym:gcd,,")
 
 

@@ -265,7 +265,7 @@ def test_dropped_turns_leave_the_tools():
         ({"tools": (Tool(""),)}, FormatError, "tool 0: the name is empty"),
         ({"tools": (Tool("f", "", "{"),)}, FormatError, "tool 'f': its parameters are not valid JSON"),
         ({"tools": (Tool("f", "", "[]"),)}, FormatError, "tool 'f': its parameters must be a JSON schema"),
-        ({"tools": (Tool("f", "", '{"maximum": NaN}'),)}, FormatError, "NaN is no JSON"),
+        ({"tools": (Tool("f", "", '{"maximum": NaN}'),)}, FormatError, "NaN is not JSON"),
         ({"tools": (Tool("f", "\ud800"),)}, FormatError, "tool 'f': it holds a lone surrogate"),
         (
             {"tools": (NOW, Tool("f", "", '{"type": "colour"}')), "tool_choice": ToolChoice.REQUIRED},

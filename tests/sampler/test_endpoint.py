@@ -633,7 +633,7 @@ def test_a_key_with_a_line_break_is_refused_without_showing_it():
     ],
 )
 def test_bad_addresses(url):
-    with pytest.raises(InvalidRequest, match="no endpoint address"):
+    with pytest.raises(InvalidRequest, match="not an endpoint address"):
         Url.parse(url)
 
 

@@ -81,7 +81,7 @@ def test_mistakes_are_named(spec, hint):
 
 def test_a_class_that_is_no_task(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
-    with pytest.raises(InvalidRequest, match="is no task: it needs name, sample, grade and same"):
+    with pytest.raises(InvalidRequest, match="is not a task: it needs name, sample, grade and same"):
         load_task(f"{tmp_path}/mine.py:NoTask")
 
 

@@ -249,7 +249,7 @@ def test_a_strategy_in_a_file_is_named_by_it(tmp_path):
     ):
         with pytest.raises(InvalidRequest, match=why):
             parse_strategy(text)
-    with pytest.raises(InvalidRequest, match="is no strategy"):
+    with pytest.raises(InvalidRequest, match="is not a strategy"):
         parse_strategy(f"{file}:longest", files=False)
 
 

@@ -239,5 +239,5 @@ def test_importing_ponder_is_quick():
 def test_the_bundled_model_is_asked_for_by_name_and_a_folder_by_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()
-    with pytest.raises(InvalidRequest, match=r"^mini is no model folder"):
+    with pytest.raises(InvalidRequest, match=r"^mini is not a model folder"):
         ponder.load("./mini")

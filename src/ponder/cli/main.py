@@ -78,7 +78,7 @@ def report(args: argparse.Namespace, message: str, code: int) -> int:
 
 
 def one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """What the interpreter prints for an error nobody expected."""
+    """What the interpreter prints for an unexpected error."""
     text = " ".join(str(error).split())
     print(
         f"ponder: internal error, {kind.__name__}: {text} (run again with --debug for the traceback)", file=sys.stderr

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ponder.serve import Served
 
 NAME = "serve"
-HELP = "serve models behind an OpenAI-compatible API"
+HELP = "serve models through an OpenAI-compatible API"
 
 FLAGS: tuple[tuple[str, type, str, str], ...] = (
     ("host", str, "ADDRESS", "address to listen on (default: 127.0.0.1)"),
@@ -26,7 +26,7 @@ FLAGS: tuple[tuple[str, type, str, str], ...] = (
     ("store", str, "FILE", "keeps responses and conversations across restarts (default: a temporary file)"),
     ("queued_requests", int, "N", "requests that may wait; more are refused with 429 (default: 256)"),
     ("queued_tokens", int, "N", "tokens of prompts that may wait (default: 1000000)"),
-    ("deadline", float, "SECONDS", "that a request may take; 0 is no limit (default: 0)"),
+    ("deadline", float, "SECONDS", "that a request may take; 0 means no limit (default: 0)"),
     ("drain", float, "SECONDS", "that a shutdown waits for running requests (default: 30)"),
     ("store_days", float, "DAYS", "that a response is kept; 0 is for ever (default: 30)"),
     ("coalesce", float, "MS", "milliseconds of streamed text in one event (default: 20)"),
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FOLDER[@MODEL]",
         action="append",
         default=[],
-        help="a LoRA adapter, served as a model of its own: its folder, and the name or folder of the model under it "
+        help="a LoRA adapter, served as a separate model: its folder, and the name or folder of the model under it "
         "(default: what the adapter says, or the only one); costs a copy of that model",
     )
     add_quantize(parser)
@@ -102,7 +102,7 @@ def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None
 
     def add(one: Served) -> None:
         if one.name in served:
-            raise InvalidRequest(f"two models are called {one.name!r}: give each a name of its own (NAME=MODEL)")
+            raise InvalidRequest(f"two models are called {one.name!r}: give each its own name (NAME=MODEL)")
         served[one.name] = one
 
     for name, place, strategy in asked:
@@ -151,7 +151,7 @@ def _parse(text: str) -> tuple[str, str, str]:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """(place, strategy) of MODEL:STRATEGY. An address and a remote name hold colons of their own: there a strategy is a
+    """(place, strategy) of MODEL:STRATEGY. An address and a remote name hold colons themselves: there a strategy is a
     call, a function of a file, or the name of one that there is."""
     if not ENDPOINT.fullmatch(text):
         place, _, strategy = (text, "", "") if Path(text).exists() else text.partition(":")

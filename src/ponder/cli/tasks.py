@@ -100,9 +100,7 @@ def lengths(one: Checked, tokenizer: Tokenizer) -> tuple[int, int, int, int]:
     states = [Reasoning(without_marks(fold.state), state=True) for fold in told.folds]
     ids = tuple(token for piece in told.pieces or (told.answer,) for token in tokenizer.encode(piece))
     longest = 0
-    for number, thought in enumerate(
-        thoughts
-    ):  # each context by itself: before it a state, behind it a state or answer
+    for number, thought in enumerate(thoughts):  # each context alone: a state before it, a state or answer after it
         parts: tuple[Part, ...] = (*states[max(0, number - 1) : number], *([thought] if thought.text else []))
         parts += (states[number],) if number < len(states) else (Text(told.answer, ids),)
         dialogue = [Message.user(one.problem.question), Message(Role.ASSISTANT, parts)]

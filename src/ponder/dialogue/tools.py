@@ -100,9 +100,9 @@ def _line(tool: Tool, value: Any) -> str:
     try:
         line.encode()
     except UnicodeEncodeError as error:
-        raise FormatError(f"tool {tool.name!r}: it holds a lone surrogate, which is no text") from error
+        raise FormatError(f"tool {tool.name!r}: it holds a lone surrogate, which is not text") from error
     return line
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")

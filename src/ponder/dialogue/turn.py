@@ -114,7 +114,7 @@ class _Turn:
         }[phase]
 
     def _fold(self) -> None:
-        """The thought before the state, then the state; another thought follows, be it an empty one."""
+        """The thought before the state, then the state; another thought follows, which may be empty."""
         assert self._tokens.state_open is not None
         opened = self._buffer.index(self._tokens.state_open)
         state, self._buffer = self._buffer[opened + 1 :], self._buffer[:opened]

@@ -135,7 +135,7 @@ def _check_quantize(quantize: str | None, choice: KernelChoice) -> None:
 
 def _covered(model: Transformer, page_size: int) -> KernelChoice:
     if type(model) is not Transformer:
-        return KernelChoice("torch", f"the model is a {type(model).__name__}, which may compute something of its own")
+        return KernelChoice("torch", f"the model is a {type(model).__name__}, which may compute something else")
     if any(getattr(module, "adapter_pending", False) for module in model.modules()):
         return KernelChoice("torch", "a LoRA adapter is not merged into the weights")
     assert page_size == PAGE_SIZE

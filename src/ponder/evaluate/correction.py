@@ -1,4 +1,4 @@
-"""Self-correction: what reasonings make of their own wrong tries, and of their right ones."""
+"""Self-correction: what reasonings do with their wrong tries, and with their right ones."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ async def grade_async(task: Task, problem: Problem, answer: str) -> Grade:
 
 
 async def samples_of(task: Task, problem: Problem, answer: Answer, grade: Grade) -> tuple[Sample, ...]:
-    """Every sample behind an answer; the same text is graded once. `grade`: of the answer itself."""
+    """Every sample that led to an answer; the same text is graded once. `grade`: of the answer itself."""
     completions = answer.completions
     others = list({each.text for each in completions} - {answer.text})
     grades = await asyncio.gather(*(grade_async(task, problem, text) for text in others))

@@ -37,7 +37,7 @@ def load_suite(spec: str) -> list[Task]:
     names = [name.strip() for name in _split(spec)]
     if not all(names):
         raise InvalidRequest(
-            f"{spec!r} is no suite: give {', '.join(map(repr, SUITES))} or task names with commas between"
+            f"{spec!r} is not a suite: give {', '.join(map(repr, SUITES))} or task names with commas between"
         )
     return [load_task(task) for name in names for task in SUITES.get(name, (name,))]
 

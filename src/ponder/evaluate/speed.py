@@ -93,7 +93,7 @@ def decode_rate(engine: Engine, prompts: Sequence[Sequence[int]], new: int) -> f
 
 
 def prefill_seconds(engine: Engine, prompt: Sequence[int]) -> float:
-    """Seconds until the first token behind the prompt is there."""
+    """Seconds until the first token after the prompt."""
     began = time.perf_counter()
     engine.generate([prompt], SamplingParams(max_tokens=1))
     return time.perf_counter() - began

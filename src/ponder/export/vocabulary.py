@@ -30,7 +30,7 @@ PRE_TOKENIZERS = {
     ((_GPT2_REGEX,), False): "gpt-2",
     ((_EACH_DIGIT, _GPT2_REGEX), False): "smollm",
 }
-# As llama.cpp's own converter has it: what looks like this is no text, whether the file flags it or not (DeepSeek's).
+# As llama.cpp's own converter has it: what looks like this is not text, whether the file flags it or not (DeepSeek's).
 _LOOKS_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 
 

@@ -128,7 +128,7 @@ def has_lora(model: Transformer) -> bool:
 
 def merge_lora(model: Transformer) -> None:
     """Fold every adapter into its weight. The weight as it was is kept, so that `unmerge_lora` is exact to the bit (a
-    subtraction would leave rounding behind); that costs one more copy of the adapted weights until then."""
+    subtraction would leave rounding errors); that costs one more copy of the adapted weights until then."""
     for _, adapter in _adapters(model):
         adapter.merge()
 

@@ -31,7 +31,7 @@ def kernel_obstacle(model: Transformer) -> str:
     """Why `Backend.KERNELS` cannot train the model here; "" if it can."""
     weights = dict(model.named_parameters())
     if type(model) is not Transformer or weights.keys() != model.config.parameter_shapes().keys():
-        return "the model is not a plain transformer; it carries an adapter or is a class of its own"
+        return "the model is not a plain transformer; it carries an adapter or is of another class"
     return training_obstacle(model.config, weights, model.compute_dtype)
 
 

@@ -158,7 +158,7 @@ class CallConstraint:
             return
         ids, self._ids, self._inside = self._ids, None, None
         call = declared_call(self._syntax, ids, self._declared) or self._syntax.read(ids)
-        self._calls += call is not None  # what is no call becomes text
+        self._calls += call is not None  # what is not a call becomes text
 
     def _only(self, *ids: int) -> Tensor:
         allowed_V = torch.zeros(self._vocab_size, dtype=torch.bool)

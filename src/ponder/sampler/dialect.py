@@ -133,7 +133,7 @@ def _response_format(request: Request) -> dict[str, Any] | None:
 
 
 def _tools(request: Request, dialect: Dialect) -> dict[str, Any]:
-    """Raises FormatError for parameters that are no JSON schema."""
+    """Raises FormatError for parameters that are not a JSON schema."""
     choice: Any = request.tool_choice
     if isinstance(choice, NamedTool):
         choice = {"type": "function", "function": {"name": choice.name}}

@@ -55,7 +55,7 @@ def compile_grammar(
 
     vocab_size: of the model, at least the tokenizer's (None: that); ids beyond the tokenizer's are never allowed.
     Control ids never stand for text, whatever the grammar spells; `phase_tokens.end` are allowed where it may end.
-    Raises InvalidRequest for what is no schema or pattern, is not supported, matches nothing or is too large;
+    Raises InvalidRequest for what is not a schema or pattern, is not supported, matches nothing or is too large;
     MissingExtra without `llguidance`. The constraint raises InvalidRequest when the grammar turns out too complex on
     the way.
     """
@@ -275,7 +275,7 @@ def check_schema(schema: object) -> None:
     if not isinstance(tree, dict):
         raise InvalidRequest("the JSON schema must be a JSON object, such as {} for any value")
     if "x-guidance" in tree:
-        raise InvalidRequest("the JSON schema holds 'x-guidance', a setting of the library behind: leave it out")
+        raise InvalidRequest("the JSON schema holds 'x-guidance', a setting of the grammar library: leave it out")
     _check_costs(tree)
 
 
@@ -342,7 +342,7 @@ def _vocabulary(library: ModuleType, tokenizer: Tokenizer) -> llguidance.LLToken
 
 
 class _Vocabulary:
-    """Every id's bytes, as `llguidance.TokenizerWrapper` wants them: nothing for ids that are no text, and one id more,
+    """Every id's bytes, as `llguidance.TokenizerWrapper` wants them: nothing for ids that are not text, and one more id
     for the end. Holds the tokenizer weakly, as it is kept under it."""
 
     bos_token_id = None
@@ -356,7 +356,7 @@ class _Vocabulary:
         self._longest = max(map(len, self._ids), default=0)
 
     def __call__(self, text: str) -> list[int]:
-        """The ids of forced text. A tokenizer that rewrites text (NFC) has none of its own for some: then the longest
+        """The ids of forced text. A tokenizer that rewrites text (NFC) has none for some texts: then the longest
         tokens from the left."""
         tokenizer = self._tokenizer()
         assert tokenizer is not None, "a constraint keeps its tokenizer alive"

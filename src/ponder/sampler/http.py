@@ -18,7 +18,7 @@ READ_SIZE = 1 << 16
 
 
 class BrokenResponse(ConnectionError):
-    """The server answered something that is no complete HTTP response."""
+    """The server answered something that is not a complete HTTP response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Url:
     @classmethod
     def parse(cls, text: str) -> Url:
         """Raises InvalidRequest on anything but http(s)://host[:port][/path] without user, query or fragment."""
-        complaint = "is no endpoint address: write it like http://localhost:8000/v1, without user, query or fragment"
+        complaint = "is not an endpoint address: write it as http://localhost:8000/v1, without user, query or fragment"
         try:
             parts = urlsplit(text)
             port = parts.port
@@ -116,7 +116,7 @@ def _number(text: str, base: int) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise BrokenResponse(f"a body length that is no number: {text[:40]!r}")
+        raise BrokenResponse(f"a body length that is not a number: {text[:40]!r}")
     return number
 
 

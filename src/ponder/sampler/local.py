@@ -168,7 +168,7 @@ class LocalSampler:
         self._driver.post(partial(self._gather, requests))
 
     async def count(self, prompt: Conversation | tuple[int, ...]) -> int:
-        """Encoded on a thread of its own where it is long."""
+        """Encoded on a separate thread where it is long."""
         texts = texts_of(prompt)
         if not texts:
             return len(prompt)

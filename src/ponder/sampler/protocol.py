@@ -96,7 +96,7 @@ class Request:
     seconds: wall time from submission; what is there when it is up is given back, with StopReason.DEADLINE.
     tenant: whose prefixes may be shared: cached keys and values of one tenant are never served to another.
     unsaid: fields of `params` that hold a default of ours: an endpoint is not sent them, so that its own defaults hold,
-        and a default `answer_room` gives way to a long prompt.
+        and a default `answer_room` shrinks for a long prompt.
     """
 
     prompt: Conversation | tuple[int, ...]

@@ -23,7 +23,7 @@ CallPiece = tuple[int, str | None, str]  # the call's number, its name with its 
 def cut_at_stop(message: Message, stops: Sequence[str]) -> Message | None:
     """`message` without the first stop string of its visible text and what follows; None: there is none.
 
-    The text that is cut loses its ids: they spell more than it. What is no text stays: it was there before the stop
+    The text that is cut loses its ids: they spell more than it. What is not text stays: it was there before the stop
     string was whole.
     """
     position = first_stop(message.text, stops)

@@ -47,7 +47,7 @@ def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strateg
 
     strategy: as the request spells it; only those of the package can be named.
     Raises BadRequest for a strategy that is unknown, needs more samples than this server allows, does not take what is
-    asked beside it, or is named although the model has one of its own.
+    asked beside it, or is named although the model has its own.
     """
     if strategy is not None and served.strategy is not None:
         raise BadRequest(

@@ -84,12 +84,12 @@ class QueueFull(Busy):
 
 
 class ModelBusy(Busy):
-    """A model behind this server takes no more for now."""
+    """A model on another server takes no more requests for now."""
 
     code = "rate_limit_exceeded"
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"the model behind this server is busy: try again in {retry_after} s", retry_after)
+        super().__init__(f"the server that runs this model is busy: try again in {retry_after} s", retry_after)
 
 
 class DeadlinePassed(Busy):
@@ -111,7 +111,7 @@ class ShuttingDown(Busy):
 
 
 class ModelFailed(ServeError):
-    """A model behind this server failed; what it said is not repeated."""
+    """A model on another server failed; what it said is not repeated."""
 
     code = "model_error"
 
@@ -137,7 +137,7 @@ def as_serve_error(error: BaseException) -> ServeError:
         case RefusedByEndpoint(code="context_length_exceeded"):
             return too_long("less than this request takes: shorten the messages or max_tokens")
         case RefusedByEndpoint():
-            return BadRequest("the model behind this server refuses the request", code="refused_by_model")
+            return BadRequest("the server that runs this model refuses the request", code="refused_by_model")
         case InvalidRequest() | FormatError():
             return BadRequest(str(error), code="invalid_value")
         case RateLimited():
@@ -147,7 +147,7 @@ def as_serve_error(error: BaseException) -> ServeError:
         case MissingExtra():
             return BadRequest("this server was set up without what this request needs", code="unsupported_parameter")
         case SamplerError():
-            return ModelFailed("the model behind this server failed")
+            return ModelFailed("the server that runs this model failed")
         case _:
             return ServerFailed("the server failed")
 

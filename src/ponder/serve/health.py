@@ -23,7 +23,7 @@ class Health(BaseModel):
 
 
 class ModelObject(BaseModel):
-    """`max_model_len` is the window, as in vLLM; null for a model behind another server. `parent` is the model under an
+    """`max_model_len` is the window, as in vLLM; null for a model on another server. `parent` is the model under an
     adapter or a strategy."""
 
     id: str

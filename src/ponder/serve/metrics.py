@@ -105,7 +105,7 @@ class _Engines(Collector):
 
     def collect(self) -> Iterator[Metric]:
         usage = GaugeMetricFamily("ponder:kv_cache_usage_perc", "Share of the cache in use, 0 to 1", labels=LABELS)
-        preempted = CounterMetricFamily("ponder:num_preemptions", "Sequences that gave way and wait", labels=LABELS)
+        preempted = CounterMetricFamily("ponder:num_preemptions", "Sequences that were preempted", labels=LABELS)
         for name, stats in self.stats.items():
             pages = stats.pages_used + stats.pages_cached + stats.pages_free
             usage.add_metric([name], stats.pages_used / pages)

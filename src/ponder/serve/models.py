@@ -16,7 +16,7 @@ from ponder.think.strategy import Strategy
 from ponder.tokenizer import Tokenizer
 from ponder.types import InvalidRequest
 
-REMOTE_RUNNING = 256  # requests at once to a model behind another server, which has a queue of its own
+REMOTE_RUNNING = 256  # requests at once to a model on another server, which has its own queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Served:
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """None: the model is behind another server, which has its tokens."""
+        """None: the model is on another server, which has its tokens."""
         return self.sampler.capabilities.tokenizer
 
     @property
@@ -62,7 +62,7 @@ class Models:
         first: dict[int, str] = {}
         for one in served:
             if one.name in self._served:
-                raise InvalidRequest(f"two models are called {one.name!r}: give each a name of its own (NAME=MODEL)")
+                raise InvalidRequest(f"two models are called {one.name!r}: give each its own name (NAME=MODEL)")
             self._served[one.name] = one
             self._queues[one.name] = first.setdefault(id(one.sampler), one.name)
         self.admissions = {

@@ -95,5 +95,5 @@ def _tokens_of(served: Served) -> tuple[Tokenizer, Format]:
     """Raises Unsupported for a model whose tokens are not here."""
     tokenizer, format = served.capabilities.tokenizer, served.capabilities.format
     if tokenizer is None or format is None:
-        raise Unsupported("model", f"{served.name!r} is behind another server, which has its tokens")
+        raise Unsupported("model", f"{served.name!r} runs on another server, which has its tokens")
     return tokenizer, format

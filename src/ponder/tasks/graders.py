@@ -58,10 +58,10 @@ def numeric(gold: str | float | Fraction, answer: str, *, tolerance: float = 0.0
     """1 for the same number, compared exactly, or within `tolerance` relative to the gold one; else 0."""
     wanted = number(gold) if isinstance(gold, str) else Fraction(gold)
     if wanted is None:
-        return Grade(score=0.0, status=GradeStatus.FAILED, why=f"the gold answer {_short(str(gold))} is no number")
+        return Grade(score=0.0, status=GradeStatus.FAILED, why=f"the gold answer {_short(str(gold))} is not a number")
     got = number(answer)
     if got is None:
-        return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{_short(answer)} is no number")
+        return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{_short(answer)} is not a number")
     if abs(got - wanted) <= Fraction(tolerance) * abs(wanted):
         return Grade(score=1.0)
     return Grade(score=0.0, why=f"{_short(answer)} is not {_short(str(gold))}")
@@ -73,7 +73,7 @@ def expression(gold: str, answer: str, *, timeout: float = TIMEOUT_SECONDS) -> G
     Equations compare side by side. A giant like 9**9**9 costs one TIMEOUT.
     """
     if not answer.strip() or len(answer) > MAX_DIGITS or "__" in answer or not EXPRESSION.fullmatch(answer):
-        return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{_short(answer)} is no expression")
+        return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{_short(answer)} is not an expression")
     payload = {"answer": answer, "gold": gold}
     warm = ("ponder.sandbox.expressions:warm_expressions", None)
     call = run_isolated("ponder.sandbox.expressions:compare_expressions", payload, timeout=timeout, warm=warm)

@@ -177,7 +177,7 @@ class GymTask:
 def runs_answers(dataset: str) -> bool:
     """Whether the dataset's scorer, or a function of reasoning-gym that it reaches, evaluates text as code.
 
-    Such a grading gets a child of its own.
+    Such a grading gets a separate child process.
     """
     kind = gym_library().DATASETS[dataset][0]
     waiting: list[Any] = [kind.score_answer]

@@ -144,7 +144,9 @@ def build_task(spec: str) -> Task:
     found = load_object(spec)
     task = found() if isinstance(found, type) else found
     if not isinstance(task, Task):
-        raise InvalidRequest(f"{spec!r} is no task: it needs name, sample, grade and same (ponder.tasks.protocol.Task)")
+        raise InvalidRequest(
+            f"{spec!r} is not a task: it needs name, sample, grade and same (ponder.tasks.protocol.Task)"
+        )
     return task
 
 

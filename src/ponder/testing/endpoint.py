@@ -33,7 +33,7 @@ class Fault:
 
 
 class StubEndpoint:
-    """Serves `script` (see `ScriptedSampler`) on a port of its own, on the loopback interface only.
+    """Serves `script` (see `ScriptedSampler`) on a free port, on the loopback interface only.
 
         with StubEndpoint(["Hello."]) as stub:
             EndpointSampler(stub.url, "stub")

@@ -281,7 +281,7 @@ def answer_room(window: int, max_tokens: int | None = None) -> int:
 
 
 def limits(effort: Effort | str, window: int, longest: int | None = None) -> ThinkingLimits:
-    """The cap of an effort in a window of so many tokens: its share (`FRACTIONS`) of what the answer's room leaves, or
+    """The cap of an effort in a window of `window` tokens: its share (`FRACTIONS`) of what the answer's room leaves, or
     of `longest`, the thinking that a model which folds its thoughts was made for.
 
     "none" is 0, a direct prompt; any other effort has at least one token, the close.

@@ -32,7 +32,8 @@ def parse_strategy(text: str, *, files: bool = True) -> Strategy:
     """The strategy that `text` calls for. Any setting of an ask may stand in it, and then holds for its samples.
 
     files: whether functions outside the package may be named; not where the text comes from someone else.
-    Raises InvalidRequest on an unknown strategy or argument (with a suggestion), a wrong type, or text that is no call.
+    Raises InvalidRequest on an unknown strategy or argument (with a suggestion), a wrong type, or text that is not a
+    call.
     """
     outside = OUTSIDE.fullmatch(text.strip())
     if outside is not None and files:
@@ -53,7 +54,7 @@ def parse_strategy(text: str, *, files: bool = True) -> Strategy:
 
 def _call(text: str, whole: str) -> tuple[str, dict[str, Any]]:
     """The name and the keyword arguments of a call that holds plain values only."""
-    complaint = f"{whole!r} is no strategy: write it like 'direct' or 'consensus(samples=8)'"
+    complaint = f"{whole!r} is not a strategy: write it like 'direct' or 'consensus(samples=8)'"
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

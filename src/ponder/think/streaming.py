@@ -19,7 +19,7 @@ class EventStream(Iterator[Event]):
     """Iterates over the events of a run; `answer` is there once they are exhausted. Closing it (or leaving `with`)
     aborts the run.
 
-    The work runs in a thread with an event loop of its own, so that the caller may be inside a running loop.
+    The work runs in a thread with its own event loop, so that the caller may be inside a running loop.
     """
 
     def __init__(self, run: Run, on_answer: Callable[[Answer], None] | None = None) -> None:

@@ -337,8 +337,8 @@ def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: 
     foreign = next((token for token in vocab if not _BYTE_OF_CHARACTER.keys() >= set(token)), None)
     if foreign is not None:
         raise TokenizerError(
-            f"{source}: key 'model.vocab' holds {foreign!r}, which is no byte-level token; Ponder reads byte-level BPE "
-            "tokenizers (Qwen, Llama 3, DeepSeek, GPT-2), not SentencePiece ones"
+            f"{source}: key 'model.vocab' holds {foreign!r}, which is not a byte-level token; Ponder reads byte-level "
+            "BPE tokenizers (Qwen, Llama 3, DeepSeek, GPT-2), not SentencePiece ones"
         )
     byte = next((token for token in model["vocab"] if token in _BYTE_OF_CHARACTER and token not in vocab), None)
     if byte is not None:

@@ -110,7 +110,7 @@ def build_tokenizer(spec: Mapping[str, Any], source: str) -> tokenizers.Tokenize
 
 
 def _read_templates(folder: Path) -> dict[str, str]:
-    """The templates that have files of their own. Where there is one, those of tokenizer_config.json do not count."""
+    """The templates that have their own files. Where there is one, those of tokenizer_config.json do not count."""
     named = {file.stem: file for file in sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))}
     if (folder / TEMPLATE_FILE).is_file():
         named = {DEFAULT_TEMPLATE: folder / TEMPLATE_FILE, **named}

@@ -41,7 +41,7 @@ def run(
 
     overrides: `section.key=value`.
     resume: continue from what the run folder holds; without it, a stage that has begun is an error.
-    watch: called during tuning and reinforcement learning instead of their own watchers (see `loop.fit.Job`).
+    watch: called during tuning and reinforcement learning instead of their default watchers (see `loop.fit.Job`).
     Raises RecipeError and DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder.
     """
     recipe = load_recipe(recipe_path, overrides)

@@ -164,7 +164,7 @@ def _message(index: int, message: object, calls: dict[str, str]) -> Message:
     if isinstance(message, ToolMessage):
         if message.tool_call_id not in calls:
             raise BadRequest(
-                f"messages[{index}] answers the call {message.tool_call_id[:100]!r}, which nobody made before",
+                f"messages[{index}] answers the call {message.tool_call_id[:100]!r}, which no earlier message makes",
                 param=f"messages[{index}].tool_call_id",
             )
         return Message(Role.TOOL, (ToolResult(calls[message.tool_call_id], text, message.tool_call_id),))
@@ -306,7 +306,7 @@ class Chunks:
         yield chunk
 
     def _call(self, piece: CallDelta) -> Iterator[ChunkChoice]:
-        """Id and name in a chunk of their own, then the arguments."""
+        """Id and name in one chunk, then the arguments."""
         if piece.name is not None:
             self._calls[piece.index] += 1
             begun = self._writer.call(piece.index, piece.call, piece.name, "", piece.id)

@@ -63,7 +63,7 @@ def read_sampled(body: Sampled, prompt: Conversation | tuple[int, ...], served: 
 
 
 def read_temperature(given: float | None, served: Served) -> float | None:
-    """Where nothing is said: 1, as in the API; None, its own default, for a model behind another server."""
+    """Where nothing is said: 1, as in the API; None, its own default, for a model on another server."""
     return 1.0 if given is None and served.tokenizer is not None else given
 
 
@@ -164,7 +164,7 @@ def read_parallel_calls(allowed: bool | None) -> ParallelCalls:
 
 def tenant(owner: str, key: str | None, served: Served) -> str:
     """The name under which cached prefixes are shared: the owner's, apart by `prompt_cache_key` where one is given. A
-    model behind another server has a cache of its own."""
+    model on another server has its own cache."""
     if served.tokenizer is None:
         return ""
     return owner if key is None else f"{owner}/{key}"

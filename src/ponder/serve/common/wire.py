@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Strict(BaseModel):
-    """A JSON object with these fields and no others, each of its own type: "1" is not 1. A null in an optional field
+    """A JSON object with these fields and no others, each of the exact type: "1" is not 1. A null in an optional field
     means that it was not given: clients in several languages write all their fields out."""
 
     model_config = ConfigDict(**STRICT, json_schema_extra=lambda schema: _nullable(schema))
@@ -63,7 +63,7 @@ def check_text(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("is no valid Unicode: it holds half of a surrogate pair") from None
+        raise ValueError("is not valid Unicode: it holds half of a surrogate pair") from None
     return text
 
 
@@ -82,7 +82,7 @@ MetadataValue = Annotated[str, Field(max_length=512), AfterValidator(check_text)
 Tree = Annotated[dict[str, Any], Field(max_length=MOST_NAMES), AfterValidator(check_tree)]
 Efforts = Literal["none", "minimal", "low", "medium", "high"]
 assert set(Efforts.__args__) == {effort.value for effort in FRACTIONS}  # type: ignore[attr-defined]
-FinishReason = str  # "stop", "length", "tool_calls", "content_filter", or the word of a server behind this one
+FinishReason = str  # "stop", "length", "tool_calls", "content_filter", or the word of the server that answered
 NoItems = Annotated[list[Name], Field(max_length=0, fail_fast=True)]
 Unserved: TypeAlias = None  # the type of a field that is known and not served: null is accepted
 Tier = Literal["auto", "default", "flex", "scale", "priority"]  # a hint: there is one tier here
@@ -138,7 +138,7 @@ class Sampled(Strict):
 
 
 class OtherTool(BaseModel):
-    """A tool that a server of the API would run itself, or whose calls are no JSON. It is not offered to the model:
+    """A tool that a server of the API would run itself, or whose calls are not JSON. It is not offered to the model:
     beside functions it is left out, alone it is refused."""
 
     model_config = ConfigDict(extra="allow", json_schema_extra={"maxProperties": MOST_NAMES})

@@ -53,7 +53,7 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
     can = served.capabilities
     tokenizer, format, window = can.tokenizer, can.format, can.window
     if tokenizer is None or format is None or window is None:
-        raise Unsupported("model", f"{served.name!r} is behind another server: ask it under /v1/chat/completions")
+        raise Unsupported("model", f"{served.name!r} runs on another server: ask it under /v1/chat/completions")
     check_sampled(body, settings)
     _refuse(body)
     prompts = _ids(body, tokenizer)

@@ -24,7 +24,7 @@ MOST_TEXTS = 50_000  # of a whole body, names included; and as many objects
 LONGEST_INTEGER = 100  # digits
 LONGEST_QUERY = 4096  # characters
 SECONDS = 60.0  # for a body to arrive
-INLINE = 64 * 1024  # bytes; a longer body is read in a thread of its own, so that others are answered meanwhile
+INLINE = 64 * 1024  # bytes; a longer body is read in a separate thread, so that others are answered meanwhile
 TOO_MANY = f"holds more than {MOST_VALUES} values or {MOST_TEXTS} objects"
 HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -118,9 +118,9 @@ def check_json(body: bytes) -> None:
     try:
         tree = json.loads(body.decode(), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
     except UnicodeDecodeError as error:
-        raise _invalid(f"is no UTF-8 at byte {error.start}") from None
+        raise _invalid(f"is not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
-        raise _invalid(f"is no JSON at character {error.pos}: {error.msg}") from None
+        raise _invalid(f"is not JSON at character {error.pos}: {error.msg}") from None
     except RecursionError:
         raise _invalid(f"is nested more than {DEEPEST} deep") from None
     _check_values(tree, texts=HALF_A_PAIR.search(body) is not None)
@@ -158,7 +158,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _constant(name: str) -> NoReturn:
-    raise _invalid(f"holds {name}, which is no JSON")
+    raise _invalid(f"holds {name}, which is not JSON")
 
 
 def _check_values(tree: Any, *, texts: bool) -> None:
@@ -189,7 +189,7 @@ def _check_text(text: str) -> None:
     try:
         check_text(text)
     except ValueError:
-        raise _invalid("holds half of a surrogate pair, which is no character") from None
+        raise _invalid("holds half of a surrogate pair, which is not a character") from None
 
 
 def _invalid(what: str) -> BadRequest:

@@ -64,7 +64,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 
 class HttpError(ServeError):
-    """A refusal that exists in HTTP alone, with a status of its own."""
+    """A refusal that exists in HTTP alone, with its own status."""
 
     def __init__(
         self,

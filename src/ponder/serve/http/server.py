@@ -82,7 +82,7 @@ class Protocol(H11Protocol):
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return
-        error = HttpError(400, f"this is no valid HTTP request, or its head is longer than {HEAD_BYTES} bytes")
+        error = HttpError(400, f"this is not a valid HTTP request, or its head is longer than {HEAD_BYTES} bytes")
         data = json.dumps(error_object(error)).encode()
         headers = {"content-type": "application/json", "content-length": str(len(data)), "connection": "close"}
         head = h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request")

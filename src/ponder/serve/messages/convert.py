@@ -86,7 +86,7 @@ def shows_thinking(body: MessagesRequest) -> bool:
 
 
 async def count_tokens(body: CountRequest, served: Served) -> int:
-    """Of the prompt as the model reads it; an estimate for a model behind another server."""
+    """Of the prompt as the model reads it; an estimate for a model on another server."""
     messages, format = read_conversation(body), served.sampler.capabilities.format
     if format is None:
         return await served.sampler.count(messages)

@@ -1,4 +1,4 @@
 """`/v1/responses` and `/v1/conversations`: wire objects, what is read (convert) and written (objects, events), routes.
 
-The service behind the routes knows no HTTP: service, turn, jobs, seal.
+The service under the routes knows no HTTP: service, turn, jobs, seal.
 """

@@ -113,7 +113,7 @@ def read_strategy(asked: ResponseRequest, served: Served, settings: Settings) ->
     """The strategy that the request names: mode "pro" is one. Raises BadRequest."""
     if asked.strategy is None and is_pro(asked):
         if served.strategy is not None:
-            raise Unsupported("reasoning.mode", f"the model {served.name!r} has a strategy of its own: leave it out")
+            raise Unsupported("reasoning.mode", f"the model {served.name!r} has its own strategy: leave it out")
         return f"consensus(samples={min(PRO_SAMPLES, settings.samples)})"
     return asked.strategy
 
@@ -132,7 +132,7 @@ def read_response(
     if served.tokenizer is None:
         for name, value in (("include", logprobs), ("answer_room", asked.answer_room)):
             if value:
-                raise Unsupported(name, f"the model {served.name!r} is behind another server")
+                raise Unsupported(name, f"the model {served.name!r} runs on another server")
     return Ask(
         prompt=messages,
         effort=effort,
@@ -369,7 +369,7 @@ class _Builder:
         """Add the result of a call."""
         if call_id not in self._calls:
             raise BadRequest(
-                f"{where} answers the call {call_id[:100]!r}, which nobody made before",
+                f"{where} answers the call {call_id[:100]!r}, which no earlier item makes",
                 param="input",
                 code="invalid_value",
             )

@@ -82,7 +82,7 @@ class EventWriter:
                 yield from self._write(each)
 
     def _waits(self, piece: TextOrCall) -> bool:
-        """Whether a call is under way that this is no piece of."""
+        """Whether another call is under way: this is not a piece of it."""
         last = next(reversed(self._sent), None)
         if last is None or _key_of(piece) == last:
             return False

@@ -299,8 +299,8 @@ class ResponseService:
         return found
 
     async def _with_kept_thoughts(self, items: list[StoredItem], owner: str) -> list[StoredItem]:
-        """Items with the thoughts that are kept here, where a reasoning item names one of this server's and brings
-        nothing of its own."""
+        """Items with the thoughts that are kept here, where a reasoning item names one of this server's and holds
+        no thoughts itself."""
         found: dict[str, StoredItem] = {}
         for item in items:
             bare = item.body["type"] == "reasoning" and item.hidden is None

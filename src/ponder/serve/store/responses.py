@@ -109,7 +109,8 @@ def chain(connection: sqlite3.Connection, owner: str, id: str, now: int, limits:
         size += len(row["input"]) + len(row["output"])
         if len(links) == limits.chain or size > limits.chain_bytes:
             raise TooLarge(
-                f"more than {limits.chain} responses, or {limits.chain_bytes} bytes, lie before '{id}': begin anew"
+                f"'{id}' continues more than {limits.chain} responses or {limits.chain_bytes} bytes: "
+                "start without previous_response_id"
             )
         links.append(_read(row))
         wanted = row["previous_response_id"]

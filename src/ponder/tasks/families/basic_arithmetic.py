@@ -74,8 +74,8 @@ class BasicArithmetic(ProblemFamily):
 
 
 def compute_part(part: list[str], rng: Random) -> Iterator[tuple[str, str]]:
-    """The working of one product, one division, or one sum of signed terms: (thought, what goes behind the expression
-    into a state). The last has no state of its own."""
+    """The working of one product, one division, or one sum of signed terms: (thought, what follows the expression
+    in a state). The last has no state."""
     if part[1] == "*":
         a, b = abs(int(part[0])), abs(int(part[2]))
         if max(a, b) < 10**COMPACT_DIGITS:

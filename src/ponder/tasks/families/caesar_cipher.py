@@ -28,7 +28,7 @@ PROBE = 6
 class CaesarCipher(ProblemFamily):
     """Sentences of a story, three to twenty words by level (the default config), under every rotation.
 
-    Other words too, so that reading does not hang on one story.
+    Other words too, so that reading does not depend on one story.
     """
 
     name = "caesar_cipher"

@@ -43,7 +43,7 @@ class CalendarArithmetic(FromGym):
 
 
 def weekday_offset(details: dict[str, Any], question: str) -> list[str]:
-    """The offset modulo seven, digit by digit from the front (`26 21 left 5`), then so many days on or back."""
+    """The offset modulo seven, digit by digit from the front (`26 21 left 5`), then that many days on or back."""
     start, offset = date.fromisoformat(details["start_date"]), details["offset_days"]
     steps, left = [], 0
     for digit in str(abs(offset)):
@@ -162,7 +162,7 @@ def last_day(day: date, end: date) -> str:
 
 
 def asked_weekday(question: str) -> str:
-    """The weekday whose occurrences are counted: the one that no date stands behind."""
+    """The weekday whose occurrences are counted: the one that no date follows."""
     (found,) = set(re.findall(rf"({'|'.join(DAYS)})(?:s are| from| occur)", question))
     return str(found)
 

@@ -1,7 +1,7 @@
 """One-bits of a number: divided by eight again and again, digit by digit, and the remainders' bits summed.
 
 The digits are labelled from the highest on, a b c …, the lowest z. A step is its label, the digit, the quotient's digit
-and the remainder: ` c480` behind a remainder of 6 says 64 = 8*8+0. Each row divides the quotient's digits of the row
+and the remainder: ` c480` after a remainder of 6 says 64 = 8*8+0. Each row divides the quotient's digits of the row
 before, found by their labels.
 """
 

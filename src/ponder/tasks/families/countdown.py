@@ -116,7 +116,7 @@ class Countdown(ProblemFamily):
 
 
 class Telling:
-    """A search as it is written down: lines, and the folds behind which they stand."""
+    """A search as it is written down: lines, and the folds that they follow."""
 
     def __init__(self, search: Search, rng: Random, *, letters: float = CONTEXT_LETTERS) -> None:
         self.search, self.rng, self.letters = search, rng, letters
@@ -128,7 +128,7 @@ class Telling:
         self._nearest: tuple[int, Head, Signs] | None = None
 
     def begin(self, head: Head) -> None:
-        """The head and the rest of the numbers, behind a fold when the thought has grown long."""
+        """The head and the rest of the numbers, after a fold when the thought has grown long."""
         if sum(len(line) + 1 for line in self.lines) > self.letters:
             self.folds.append(Fold("\n".join(self.lines), f"{self.search.line} after {self._last}."))
             self.lines, self._nearest = [], None

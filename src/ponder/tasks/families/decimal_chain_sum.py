@@ -36,7 +36,7 @@ class DecimalChainSum(ProblemFamily):
 
     def problem(self, template: str, chain: str) -> Problem:
         """The problem of a chain of decimals and signs, parted by spaces."""
-        with localcontext(DefaultContext):  # whatever precision another library has left behind in this process
+        with localcontext(DefaultContext):  # whatever precision another library has set in this process
             answer = str(sum(map(Decimal, signed(chain)), Decimal(0)))
         return Problem(task=self.name, question=template.format(chain=chain), answer=answer, metadata={"chain": chain})
 

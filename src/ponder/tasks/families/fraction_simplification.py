@@ -63,7 +63,7 @@ class FractionSimplification(ProblemFamily):
         """The very fraction in lowest terms, plain or as LaTeX."""
         terms = parse_fraction(answer)
         if terms is None:
-            return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is no fraction")
+            return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is not a fraction")
         return Grade(score=float(terms == parse_fraction(problem.answer)))
 
     def same(self, a: str, b: str) -> bool:

@@ -1,7 +1,7 @@
 """Whether two strings are isomorphic: the letters' map is built forward, then backward, recalling every earlier pair.
 
 The first string's letters are numbered 00, 01, …, the second's 10, 11, … and written in upper case, so that a look-up
-has a key of its own. A pair `02a F12 G F G no` reads: letter 02 is a, which went to F before; letter 12 is G; F and G
+has its own key. A pair `02a F12 G F G no` reads: letter 02 is a, which went to F before; letter 12 is G; F and G
 are not the same. `new` stands where a letter was not met before.
 """
 

@@ -1,7 +1,7 @@
 """Who tells the truth: the statements in letters, then one assignment after the other until every statement fits.
 
-a+ says that a tells the truth, a- that a lies. Under an assignment every such claim gets T or F right behind it, every
-bracket its own behind the bracket; a truthful speaker's statement must come out T, a liar's F.
+a+ says that a tells the truth, a- that a lies. Under an assignment every such claim gets T or F right after it, every
+bracket its own after the bracket; a truthful speaker's statement must come out T, a liar's F.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class KnightsKnaves(FromGym):
         return Demonstration(reasoning=thought, answer=problem.answer, folds=tuple(folds))
 
     def grade(self, problem: Problem, answer: str) -> Grade:
-        """1 when everybody has the right role, in any order, as the dataset scores; no part marks."""
+        """1 when every person has the right role, in any order, as the dataset scores; no part marks."""
         return Grade(score=float(roles(answer) == roles(problem.answer)))
 
     def same(self, a: str, b: str) -> bool:
@@ -70,7 +70,7 @@ def roles(answer: str) -> set[tuple[str, ...]]:
 
 
 def claim(statement: Any, named: list[str]) -> str:
-    """A statement with everybody called by `named`: `William a+ iff Amelia b-`."""
+    """A statement with every person called by `named`: `William a+ iff Amelia b-`."""
     kind, *parts = plain(statement)
     if kind in ("+", "-"):
         return f"{named[parts[0]]}{kind}"
@@ -78,7 +78,7 @@ def claim(statement: Any, named: list[str]) -> str:
 
 
 def evaluate_statement(statement: Any, letters: str, truthful: tuple[bool, ...]) -> tuple[str, bool]:
-    """A statement in letters with the value of every part behind it, and its own value."""
+    """A statement in letters with the value after every part, and its own value."""
     kind, *parts = plain(statement)
     if kind in ("+", "-"):
         value = truthful[parts[0]] == (kind == "+")

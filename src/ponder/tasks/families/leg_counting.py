@@ -1,6 +1,6 @@
 """How many legs a list of animals has: count times legs, added onto a running sum, digit by digit.
 
-A line is the running sum (lowest digit first) behind a letter, then what the question says there: the animal done last,
+A line is the running sum (lowest digit first) after a letter, then what the question says there: the animal done last,
 its comma, and the next count and animal. So the next item is found by copying on from the last one. Ten and fourteen
 legs are twice five and twice seven. After LINES lines the thought folds into the running sum and the last animal.
 """

@@ -40,7 +40,7 @@ class LetterCounting(ProblemFamily):
             source = running_text()
             start = rng.randint(0, len(source) - length)
             words = source[start : start + length]
-            if rng.random() < 0.25:  # other words too, so that spelling does not hang on one story
+            if rng.random() < 0.25:  # other words too, so that spelling does not depend on one story
                 words = rng.choices(dictionary(), k=max(1, length // 2))
         else:
             words = rng.choices(dictionary(), k=1 if template.endswith("word {text}?") else rng.choice((1, 1, 1, 2, 3)))

@@ -68,5 +68,5 @@ def named(board: list[int], cell: int) -> str:
 
 
 def grid(board: list[int]) -> list[str]:
-    """Four lines with every cell behind its letter."""
+    """Four lines with every cell after its letter."""
     return [" ".join(named(board, cell) for cell in range(row, row + 4)) for row in range(0, 16, 4)]

@@ -80,10 +80,10 @@ class PowerFunction(ProblemFamily):
         """1 for the same three significant figures, as reasoning-gym does."""
         got, wanted = number(answer), Decimal(problem.answer)
         if got is None:
-            return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is no number")
+            return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is not a number")
         if "/" in answer or got == 0:
             return Grade(score=0.0, why=f"{answer[:80]!r} is not {problem.answer}")
-        with localcontext(DefaultContext):  # whatever precision another library has left behind in this process
+        with localcontext(DefaultContext):  # whatever precision another library has set in this process
             decimal = Decimal(got.numerator) / Decimal(got.denominator)
             return Grade(score=float(f"{decimal:.2e}" == f"{wanted:.2e}"))
 
@@ -96,7 +96,7 @@ def canonical(value: Decimal) -> tuple[str, int, str]:
 
 
 def operations(exponent: int) -> list[str]:
-    """The exponent's binary digits behind the first: square for each, times the base for each 1; then the end."""
+    """The exponent's binary digits after the first: square for each, times the base for each 1; then the end."""
     plan = []
     for bit in f"{abs(exponent):b}"[1:]:
         plan += ["square", "times"] if bit == "1" else ["square"]

@@ -64,7 +64,7 @@ class PrimeFactorization(ProblemFamily):
         try:
             factors = sorted(int(factor) for factor in answer.split("×") if factor.strip())
         except ValueError:
-            return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is no product of numbers")
+            return Grade(score=0.0, status=GradeStatus.UNPARSEABLE, why=f"{answer[:80]!r} is not a product of numbers")
         return Grade(score=float(factors == prime_factors(int(problem.metadata["number"]))))
 
     def same(self, a: str, b: str) -> bool:

@@ -22,7 +22,7 @@ GYM = (
 )
 VARIED = ("{equation}\nWhat is {variable}?", "If {equation}, what is {variable}?", "Solve {equation} for {variable}.")
 MAX_WORKING = 900
-"""In characters, nearly all of which are tokens of their own. Longer ones (2 in 100) are drawn again."""
+"""In characters, nearly each of which is one token. Longer ones (2 in 100) are drawn again."""
 
 
 class SimpleEquations(ProblemFamily):

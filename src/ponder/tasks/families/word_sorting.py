@@ -23,7 +23,7 @@ VARIED = (
 )
 CHUNK = 3
 END = "."
-"""Stands behind a word's last letter; it comes before every letter."""
+"""Follows a word's last letter; it sorts before every letter."""
 
 
 class WordSorting(ProblemFamily):

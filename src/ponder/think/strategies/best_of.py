@@ -50,7 +50,7 @@ class BestOf:
         yield samples.answer(None if best is None else samples.finished[best])
 
     async def _grade(self, ask: Ask, completion: Completion, sampler: str) -> Grade:
-        """What is empty or was cut off gets 0. A verifier runs on a thread of its own."""
+        """What is empty or was cut off gets 0. A verifier runs on a separate thread."""
         if not completion.answers:
             return Grade(score=0.0, why="no answer")
         if self.by == "verifier":

@@ -41,7 +41,7 @@ class GrpoRecipe(RolloutRecipe):
     name = "grpo"
     gone = dict.fromkeys(
         ("objective", "per_prompt"),
-        'leave it out; rejection sampling is the stage "rejection", with a section [rejection] of its own',
+        'leave it out; rejection sampling is the stage "rejection", with its own section [rejection]',
     )
 
 

@@ -18,7 +18,7 @@ def learned_contexts(
     """Renderings in which each message of `taught` is sampled once, and nothing else is.
 
     Several messages share a rendering where it shows each of them after its own prompt. What a later prompt drops or
-    writes differently, reasoning or an empty think block, makes renderings of their own. A turn whose thinking was
+    writes differently, reasoning or an empty think block, makes separate renderings. A turn whose thinking was
     folded has one for each of its contexts.
     """
     folded = [

@@ -158,7 +158,7 @@ def _shown(number: int, entry: object) -> Entry:
         shown["role"] = shown.pop("from")
     if "value" in shown and "content" not in shown:
         shown["content"] = shown.pop("value")
-    if shown.get("role") == "function_call":  # a call as a turn of its own
+    if shown.get("role") == "function_call":  # a call as a separate turn
         shown = {"role": "assistant", "tool_calls": _written_calls(number, shown.pop("content", ""))}
     if isinstance(role := shown.get("role"), str):
         shown["role"] = _ROLES.get(role, role)

@@ -19,7 +19,7 @@ from ponder.types import CheckpointError
 
 BINS = 10  # of a task's range of levels
 FLOOR = 0.1  # of the weight at p = 1/2, which is 1
-RATE = 0.3  # how far one result moves the pass rate of its own bin
+RATE = 0.3  # how far one result moves the pass rate of its bin
 REACH = 2.0  # bins: a result moves its neighbours' rates too, less the further away, to nothing at this distance
 
 

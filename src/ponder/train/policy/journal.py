@@ -21,7 +21,7 @@ class Journal:
     """`grades.jsonl`: one line for each rollout, on the disk before anything is learned from it.
 
     A step that a crash has cut off is sampled again, to the same answers, and gets the same grades: a grader that is
-    slow today, or rolls dice of its own, does not change it.
+    slow today, or rolls its own dice, does not change it.
     """
 
     def __init__(self, path: Path, *, step: int) -> None:

@@ -71,7 +71,7 @@ def weigh(
 
 def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int) -> list[Experience]:
     """Micro-batches of (rows, sequence), filled with the lessons in their order. A trajectory of more contexts than fit
-    into that many rows gets a micro-batch of its own, with more of them. Raises DataError for a context that is longer
+    into that many rows gets a separate micro-batch, with more of them. Raises DataError for a context that is longer
     than a row, and ValueError for advantages that are neither one number nor one for each id."""
     made: list[Experience] = []
     current: list[_Example] = []

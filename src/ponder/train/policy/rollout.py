@@ -77,7 +77,7 @@ async def roll_out(
                 for number, pair in enumerate(problems)
             ]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # typed, with a text of its own
+        raise failed.exceptions[0] from None  # typed, with its own text
     finally:
         sampler.gather(0)  # those that failed before they were sampled are not waited for
     return [each.result() for each in running]
@@ -133,7 +133,7 @@ def solved(
     problems: how many of each task. Where it is 0, or the mix has no task, the result is None.
     sequence: the length of a row. The window is twice that.
     max_tokens: of an answer; None: twice what the demonstration takes, at least a row.
-    thinking: cap of the thinking; None: none of its own.
+    thinking: cap of the thinking; None: no cap.
     """
     entries = [entry for entry in mix if entry.task]
     if not entries or not problems:

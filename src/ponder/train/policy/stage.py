@@ -54,7 +54,7 @@ class RolloutRecipe(StageRecipe):
     sequence: the largest length of a context, prompt and answer.
     batch: rows of a micro-batch; there are as many micro-batches as the answers fill.
     max_tokens: of an answer, thinking included.
-    thinking: cap of the thinking; None: none of its own.
+    thinking: cap of the thinking; None: no cap.
     mix: tasks; `messages`, `direct` and `earlier` do not apply.
     levels: see `Levels`.
     overlong: over the last `overlong` of `max_tokens` the reward falls by up to 1.

@@ -20,7 +20,7 @@ class Range:
     below: bool = False
 
     def holds(self, value: float) -> bool:
-        """Whether `value` is in the range. It is not where it is no number (nan), or infinite."""
+        """Whether `value` is in the range. Nothing else than a finite number is."""
         over = self.low < value if self.above else self.low <= value
         under = value < self.high if self.below else value <= self.high
         return over and under and abs(value) != math.inf

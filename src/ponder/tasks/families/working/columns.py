@@ -6,7 +6,7 @@ Every step is an equation that can be checked by itself:
     8+4+1=13        digit plus digit plus the carry; the tens digit is the next carry
     14-9-1=4        digit minus digit minus the borrow; a leading 1 is the ten that was borrowed
 
-A run of digits written lowest first stands after `>` or on a line of its own.
+A run of digits written lowest first stands after `>` or on a separate line.
 """
 
 from __future__ import annotations

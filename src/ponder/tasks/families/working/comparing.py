@@ -1,6 +1,6 @@
 """Comparing and sorting in the smallest steps: place by place, and one item at a time put into the sorted list.
 
-Two keys of one width stand side by side, and behind them one verdict per place until they differ: ` = = <`. The two
+Two keys of one width stand side by side, and after them one verdict per place until they differ: ` = = <`. The two
 characters that a verdict compares always stand at the same distances before it.
 """
 
@@ -25,7 +25,7 @@ def number_key(numeral: str, decimals: int) -> str:
     """A numeral from -100 to 100 as digits that compare like the numbers: `-37.5` is 16249, `4.5` is 20450.
 
     First 1 for a negative number, 2 for another (0 and 3 for -100 and 100 themselves), then two digits before the point
-    and `decimals` behind it; a negative number's digits are taken from 9, so that the larger amount is the smaller key.
+    and `decimals` after it; a negative number's digits are taken from 9, so that the larger amount is the smaller key.
     """
     whole, _, fraction = numeral.lstrip("-").partition(".")
     digits = whole.zfill(2) + fraction.ljust(decimals, "0")

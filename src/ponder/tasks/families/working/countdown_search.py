@@ -16,7 +16,7 @@ Signs = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Some of the numbers joined. text: the expression with each result behind it; used: positions in the list."""
+    """Some of the numbers joined. text: the expression with each result after it; used: positions in the list."""
 
     text: str
     value: int
@@ -199,7 +199,7 @@ def draw_chain(rng: Random, size: int) -> Chain:
 
 
 def solve(chain: Sequence[tuple[str, int]]) -> tuple[Search, Head, Signs] | None:
-    """The first head in the search's order that some signs solve; behind all others, the drawn chain itself."""
+    """The first head in the search's order that some signs solve; after all others, the drawn chain itself."""
     target = 0
     for sign, number in chain:
         target = join(sign, target, number)

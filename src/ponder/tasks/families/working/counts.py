@@ -41,10 +41,10 @@ def smaller(a: int, b: int) -> str:
 
 
 def plus(name: str, a: int, b: int, slips: Slips) -> str:
-    """a + b, ending in the new count behind its name, where the next look-up finds it: `X 871+33: … > 112 X 211`."""
+    """a + b, ending in the new count after its name, where the next look-up finds it: `X 871+33: … > 112 X 211`."""
     return f"{name} {add(lowest_first(a), lowest_first(b), slips)[0]} {name} {a + b}"
 
 
 def minus(name: str, a: int, b: int, slips: Slips) -> str:
-    """a - b for a >= b. The steps' digits may have zeros on the high side, the count behind the name has none."""
+    """a - b for a >= b. The steps' digits may have zeros on the high side, the count after the name has none."""
     return f"{name} {subtract(lowest_first(a), lowest_first(b), slips)[0]} {name} {a - b}"

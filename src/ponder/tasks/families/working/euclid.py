@@ -2,7 +2,7 @@
 
     5678-1234*2: 1002:53 2004:62 3006:71 4008:80 > 321
 
-takes 2 * 4321 from 8765. A digit's step: the divisor's digit, the carry, the product (1*2+0=02); behind `:` the upper
+takes 2 * 4321 from 8765. A digit's step: the divisor's digit, the carry, the product (1*2+0=02); after `:` the upper
 number's digit and what is left of it (5-2=3, lent a ten where needed). The carry that the next step shows is the
 product's tens and what was lent. A guess that was too big leaves a carry at the end; one too small is mended by
 the next line.

@@ -1,6 +1,6 @@
 """Multiplication of any length in contexts of bounded length: a few rows, a check, a new state (DESIGN.md, Folding).
 
-Each digit has a label of its own, so that every look-up is a copy of what followed the label last (a line break stands
+Each digit has its own label, so that every look-up is a copy of what followed the label last (a line break stands
 where a mark before a label would become one token with it):
 
     *               the terms still to come, one a line, highest digit first, every digit of every term under its
