@@ -11,12 +11,13 @@ from random import Random
 import pytest
 
 from ponder.evaluate.measure import grade_async
+from ponder.tasks.graders import as_grade
 from ponder.tasks.isolated import IsolatedTask
 from ponder.tasks.protocol import AsyncGrader, DemonstratedTask, EnvironmentTask, GradeStatus, Problem, Task
 from ponder.tasks.registry import load_task
 from ponder.testing.tiny import tiny_sampler
 from ponder.train.policy.rollout import roll_out
-from ponder.types import GraderError, SamplingParams
+from ponder.types import GraderError, InvalidRequest, SamplingParams, TaskError
 
 MINE = """
 import os, time
@@ -182,3 +183,136 @@ def test_metadata_that_cannot_travel_is_refused(mine):
     assert mine("Plain").grade(problem(pair=Fraction(1, 3)), "1").why.startswith("1/3")
     with pytest.raises(GraderError, match=r"mine.py:Plain: a problem's metadata .* holds a set"):
         mine("Plain").grade(problem(pair={1}), "1")
+
+
+ODD = """
+import json, os, struct
+from ponder.tasks.protocol import Demonstration, Grade, Problem
+
+class Odd:
+    name = "odd"
+
+    def sample(self, rng, level):
+        return Problem(task=self.name, question="?", answer="1")
+
+    def grade(self, problem, answer):
+        if answer == "half":
+            return Grade(score=0.5, why="half a character: \\ud83d")
+        if answer == "long":
+            return Grade(score=0.5, why="x" * 1_000_000)
+        if answer == "raised":
+            raise ValueError("\\udfff" + chr(0))
+        if answer == "bytes":
+            return Grade(score=0.5, why=b"\\xff")
+        if answer == "status":
+            return Grade(score=0.5, status="good")
+        if answer == "words":
+            return Grade(score="full")
+        if answer == "printed":
+            os.write(1, bytes(range(256)))
+            print("\\ud83d".encode("utf-8", "surrogatepass"))
+        if answer == "link":
+            os.write(3, bytes(range(256)) * 10)
+        if answer == "frame":
+            os.write(3, struct.pack(">II", 2, 0) + b"[]")
+        if answer == "body":
+            header = json.dumps({"outcome": "done", "why": ""}).encode()
+            os.write(3, struct.pack(">II", len(header), 3) + header + bytes([255, 254, 0]))
+        if answer == "outcome":
+            header = json.dumps({"outcome": "splendid"}).encode()
+            os.write(3, struct.pack(">II", len(header), 0) + header)
+        return Grade(score=float(answer == problem.answer))
+
+    def same(self, a, b):
+        return a == b
+"""
+
+
+@pytest.mark.parametrize(
+    "answer", ["half", "long", "raised", "bytes", "status", "words", "printed", "link", "frame", "body", "outcome"]
+)
+def test_odd_bytes_of_a_grader_cost_one_answer(tmp_path, answer):
+    (tmp_path / "odd.py").write_text(ODD)
+    task = load_task(f"{tmp_path}/odd.py:Odd")
+    grades = [task.submit("grade_answer", problem(), answer=each) for each in ("1", answer, "1")]
+    before, odd, after = (as_grade(grade.result()) for grade in grades)
+    assert before.solved
+    assert after.solved
+    assert not odd.solved
+    odd.why.encode()  # it goes into files
+    assert len(odd.why) < 3000
+
+
+@pytest.mark.parametrize(
+    ("replaced", "by", "says"),
+    [
+        (
+            "def sample(self, rng, level)",
+            "def sample(self, rng)",
+            r"sample cannot be called as sample\(rng, level\).*odd\.py, line 8",
+        ),
+        (
+            "def grade(self, problem, answer)",
+            "def grade(answer)",
+            r"grade cannot be called as grade\(problem, answer\)",
+        ),
+        ("def same(self, a, b)", "async def same(self, a, b)", "same gives no result by itself"),
+        ("def same(self, a, b)", "def other(self, a, b)", "is not a task: .* and lacks same"),
+        ('name = "odd"', "name = 3", "name must be a string"),
+        ('name = "odd"', "name = property(lambda self: 1 / 0)", "cannot be built without arguments .ZeroDivisionError"),
+        ('name = "odd"', "name = 'odd'; grading = 3", "grading is 3: give GradingLimits"),
+        ('name = "odd"', "name = 'odd'; sample = None", "cannot be called|is not a method"),
+        (
+            'name = "odd"',
+            "name = 'odd'\n    def __init__(self, size): pass",
+            r"missing 1 required .* \(.*odd\.py, line",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_task_is_told_before_it_is_used(tmp_path, replaced, by, says):
+    text = ODD.replace(replaced, by)
+    if "sample = None" in by:
+        text = text.replace("def sample", "def draw")
+    (tmp_path / "odd.py").write_text(text)
+    with pytest.raises(InvalidRequest, match=says):
+        load_task(f"{tmp_path}/odd.py:Odd")
+
+
+DRAWS = 'return Problem(task=self.name, question="?", answer="1")'
+
+
+@pytest.mark.parametrize(
+    ("by", "says"),
+    [
+        ("return 1 / 0", r"sample\(rng, 0\.5\) raised ZeroDivisionError: division by zero \(.*odd\.py, line 9\)"),
+        ("return '?'", r"gave '\?': it must give a Problem"),
+        (DRAWS.replace('"1"', "1"), r"whose answer is not a string \(1, int\): give str"),
+        (DRAWS.replace('"?"', "None"), r"whose question is not a string \(None, NoneType\)"),
+        (DRAWS.replace('"?"', r"'\ud83d'"), "whose question holds half a character"),
+        (DRAWS[:-1] + ", metadata=[1])", r"metadata is \[1\]: give a dict"),
+    ],
+)
+def test_what_a_task_draws_is_held_to_the_protocol(tmp_path, by, says):
+    (tmp_path / "odd.py").write_text(ODD.replace(DRAWS, by))
+    with pytest.raises(TaskError, match=says):
+        load_task(f"{tmp_path}/odd.py:Odd").sample(Random(0), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("by", "says"),
+    [
+        ("1 / 0", "demonstrate.* raised ZeroDivisionError.*line"),
+        ("'shown'", "it must give a Demonstration"),
+        ("Demonstration(reasoning=None, answer='1')", "reasoning is not a string"),
+        ("Demonstration(reasoning='', answer='1', pieces=(1,))", "piece 0 is not a string"),
+        ("Demonstration(reasoning='', answer='1', folds=('a',))", "give a tuple of Folds"),
+        ("Demonstration(reasoning='\\ud800', answer='1')", "holds half a character"),
+    ],
+)
+def test_what_a_task_demonstrates_is_held_to_the_protocol(tmp_path, by, says):
+    shown = f"    def demonstrate(self, problem, rng):\n        return {by}\n"
+    (tmp_path / "odd.py").write_text(ODD + shown)
+    task = load_task(f"{tmp_path}/odd.py:Odd")
+    assert isinstance(task, DemonstratedTask)
+    with pytest.raises(TaskError, match=says):
+        task.demonstrate(problem(), Random(0))

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ponder.sandbox.objects import load_object
+from ponder.sandbox.objects import described, load_object
 
 LENGTHS = struct.Struct(">II")  # of header and body
 MAX_REPLY = 1 << 24  # bytes of one child's reply
@@ -154,14 +154,20 @@ class ForkServer:
         except ConnectionResetError:
             chunk = b""
         child.received += chunk
-        replies = unpack_frames(child.received)
+        try:
+            replies = unpack_frames(child.received)
+        except (ValueError, RecursionError):  # foreign code wrote into the link
+            replies = [Frame({"outcome": "died", "why": "wrote something else than an answer"})]
+            child.calls = CALLS_PER_CHILD
         if child.call is None:
             self.bury(child)  # an idle child must not send anything
         elif replies:
             call, child.call = child.call, None
             if child.share is None or child.calls >= CALLS_PER_CHILD:
                 self.bury(child)
-            self.send(call, *replies[0])
+            header, value = replies[0]
+            verdict = {key: str(header.get(key, "")) for key in ("outcome", "why")} if isinstance(header, dict) else {}
+            self.send(call, verdict, value)
         elif len(child.received) > MAX_REPLY:
             self.end(child, {"outcome": "died", "why": f"answered more than {MAX_REPLY} bytes"})
         elif not chunk:
@@ -261,7 +267,7 @@ def answer_call(call: dict[str, Any], payload: bytes) -> Frame:
     except MemoryError:
         return Frame({"outcome": "memory", "why": f"needed more than {call['memory'] >> 20} MiB"})
     except BaseException as error:  # foreign code may raise anything; the caller learns what
-        return Frame({"outcome": "raised", "why": f"{type(error).__name__}: {error}"[:2000]})
+        return Frame({"outcome": "raised", "why": described(error)[:2000]})
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))

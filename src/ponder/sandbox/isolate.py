@@ -155,8 +155,7 @@ class _ServerProcess:
             for header, body in unpack_frames(buffer):
                 with self._lock:
                     future = self._pending.pop(header["id"])
-                value = json.loads(body) if body else None
-                future.set_result(CallResult(CallOutcome(header["outcome"]), value, header["why"]))
+                future.set_result(_result(header, body))
         with self._lock:
             self.alive = False
             orphans, self._pending = list(self._pending.values()), {}
@@ -175,6 +174,14 @@ class _ServerProcess:
         """After a fork: the server belongs to the parent process, only our copy of the socket is closed."""
         self._connection.close()
         self._process.returncode = 0  # not ours to wait for
+
+
+def _result(header: dict[str, Any], body: bytes) -> CallResult:
+    """What a child answered. Foreign code in it may have written anything in place of that."""
+    try:
+        return CallResult(CallOutcome(header["outcome"]), json.loads(body) if body else None, header["why"])
+    except (ValueError, KeyError, RecursionError):
+        return CallResult(CallOutcome.DIED, why="wrote something else than an answer")
 
 
 _guard = threading.Lock()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
 
+from ponder.tasks.promises import calling, checked_demonstration, checked_problem
 from ponder.tasks.protocol import DemonstratedTask, Demonstration, Grade, GradeStatus, Problem, Task
 from ponder.types import TaskError
 
@@ -36,10 +35,9 @@ def check(task: Task, count: int = 100, *, seed: int = 0) -> list[Checked]:
 
 def _check(task: Task, level: float, seed: str) -> Checked:
     call = f"sample(rng, {level:.3g})"
-    with _calling(task, call):
+    with calling(task.name, call):
         problem, again = (task.sample(Random(seed), level) for _ in range(2))
-    if not isinstance(problem, Problem):
-        raise TaskError(f"task {task.name!r}: {call} gave {problem!r:.80}: it must give a Problem")
+    checked_problem(problem, task.name, call)
     if problem != again:
         raise TaskError(
             f"task {task.name!r}: {call} gave {problem.question!r:.200} and then, for the same seed, "
@@ -52,7 +50,7 @@ def _check(task: Task, level: float, seed: str) -> Checked:
     if demonstration is not None:
         grade = _grade(task, problem, demonstration.answer, "the demonstration's answer")
     _refuse_nothing(task, problem)
-    with _calling(task, call := f"same({problem.answer!r:.80}, {problem.answer!r:.80})"):
+    with calling(task.name, call := f"same({problem.answer!r:.80}, {problem.answer!r:.80})"):
         same = task.same(problem.answer, problem.answer)
     if not same:
         raise TaskError(f"task {task.name!r}: {call} is false: an answer is the same as itself")
@@ -61,14 +59,11 @@ def _check(task: Task, level: float, seed: str) -> Checked:
 
 def _demonstrate(task: DemonstratedTask, problem: Problem, seed: str) -> Demonstration:
     where = f"task {task.name!r}, {problem.question!r:.200}"
-    with _calling(task, "demonstrate(problem, rng)"):
+    with calling(task.name, "demonstrate(problem, rng)"):
         shown, again = (task.demonstrate(problem, Random(seed)) for _ in range(2))
-    if not isinstance(shown, Demonstration):
-        raise TaskError(f"{where}: demonstrate gave {shown!r:.80}: it must give a Demonstration")
+    checked_demonstration(shown, where)
     if shown != again:
         raise TaskError(f"{where}: demonstrate differs for the same seed: take all that is random from `rng`")
-    if shown.pieces and "".join(shown.pieces) != shown.answer:
-        raise TaskError(f"{where}: the demonstration's pieces join to {''.join(shown.pieces)!r}, not {shown.answer!r}")
     return shown
 
 
@@ -94,7 +89,7 @@ def _refuse_nothing(task: Task, problem: Problem) -> None:
 
 def _graded(task: Task, problem: Problem, answer: str) -> Grade:
     call = f"grade(problem, {answer!r:.200})"
-    with _calling(task, call):
+    with calling(task.name, call):
         grade = task.grade(problem, answer)
     if grade.status in (GradeStatus.FAILED, GradeStatus.TIMEOUT):
         raise TaskError(f"task {task.name!r}, {problem.question!r:.200}: {call}: {_said(grade)}")
@@ -103,18 +98,3 @@ def _graded(task: Task, problem: Problem, answer: str) -> Grade:
 
 def _said(grade: Grade) -> str:
     return f"score {grade.score:g}, {grade.status}" + (f", {grade.why}" if grade.why else "")
-
-
-@contextmanager
-def _calling(task: Task, call: str) -> Iterator[None]:
-    """What the task's own code raises, as a TaskError with its place: it may raise anything."""
-    try:
-        yield
-    except TaskError:
-        raise
-    except Exception as error:
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        where = f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})" if trace else ""
-        raise TaskError(f"task {task.name!r}: {call} raised {type(error).__name__}: {error}{where}") from error

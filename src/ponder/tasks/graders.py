@@ -10,6 +10,7 @@ from ponder.tasks.protocol import Grade, GradeStatus
 from ponder.types import GraderError
 
 MAX_DIGITS = 4000
+MAX_WHY = 2000  # characters of what a grader says of an answer
 NUMBER = re.compile(
     r"(?P<whole>[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d*)?)(?:[eE](?P<exponent>[+-]?\d{1,4}))?(?:/(?P<below>\d+))?",
     re.ASCII,
@@ -85,13 +86,19 @@ def as_grade(result: CallResult) -> Grade:
     if result.outcome is CallOutcome.DONE:
         if not isinstance(result.value, dict) or "score" not in result.value:
             raise GraderError(f"a grading function returned {result.value!r}, not {{'score': …}}")
-        score, why = float(result.value["score"]), str(result.value.get("why", ""))
+        score, why = float(result.value["score"]), in_utf8(str(result.value.get("why", "")))
         if not 0 <= score <= 1:
             why = f"the grader gave {score:g}, outside [0, 1]"
             score = 1.0 if score > 1 else 0.0  # NaN scores 0
         return Grade(score=score, status=GradeStatus(result.value.get("status", "graded")), why=why)
     slow = result.outcome is CallOutcome.TIMEOUT
-    return Grade(score=0.0, status=GradeStatus.TIMEOUT if slow else GradeStatus.FAILED, why=result.why)
+    return Grade(score=0.0, status=GradeStatus.TIMEOUT if slow else GradeStatus.FAILED, why=in_utf8(result.why))
+
+
+def in_utf8(words: str, most: int | None = MAX_WHY) -> str:
+    """`words` as UTF-8 can express them: half characters are spelled out. most: characters; what is longer is cut."""
+    words = words.encode(errors="backslashreplace").decode()
+    return words if most is None or len(words) <= most else words[:most] + "…"
 
 
 def _short(text: str) -> str:

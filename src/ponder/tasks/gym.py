@@ -26,7 +26,8 @@ from typing import Any
 from ponder.sandbox.isolate import TIMEOUT_SECONDS, CallOutcome, CallResult, run_isolated, submit_isolated
 from ponder.sandbox.payload import pack_json, unpack_json
 from ponder.tasks.graders import as_grade, same_value
-from ponder.tasks.protocol import Grade, Problem
+from ponder.tasks.gym_guards import guarded_score
+from ponder.tasks.protocol import Grade, GradeStatus, Problem
 from ponder.types import DataError, InvalidRequest, MissingExtra
 
 TRAIN_LIMIT = 5_000_000
@@ -50,6 +51,7 @@ DRAWN_APART = frozenset(
         "word_ladder",
     }
 )
+SCORING_FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
 DRAWING_FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -150,7 +152,8 @@ class GymTask:
         return {**packed, "metadata": unpack_json(packed["metadata"])}
 
     def grade(self, problem: Problem, answer: str) -> Grade:
-        """The score that the dataset gives. A scorer that hangs is a TIMEOUT, one that breaks FAILED."""
+        """The score that the dataset gives, but for what `gym_guards` names. A scorer that hangs is a TIMEOUT, one that
+        breaks at the right answer too FAILED."""
         return as_grade(self.submit(problem, answer).result())
 
     async def grade_async(self, problem: Problem, answer: str) -> Grade:
@@ -280,8 +283,17 @@ def draw_entry_apart(payload: dict[str, Any]) -> dict[str, Any]:
     return draw_entry(payload)
 
 
-def score_entry(payload: dict[str, Any]) -> dict[str, float]:
-    """The dataset's own score of `answer`, for the entry that was drawn."""
+def score_entry(payload: dict[str, Any]) -> dict[str, object]:
+    """The score of `answer` for the entry that was drawn: the dataset's own, but for what `gym_guards` names.
+
+    A scorer that breaks at an answer, and not at the right one, says that the answer has not the form asked for.
+    """
     data, _ = gym_dataset(payload["name"], payload["config"], payload["index"])
     entry = {**payload["entry"], "metadata": unpack_json(payload["entry"]["metadata"])}
-    return {"score": float(data.score_answer(payload["answer"], entry))}
+    try:
+        score = float(data.score_answer(payload["answer"], entry))
+    except SCORING_FAILS as error:
+        data.score_answer(entry["answer"], entry)
+        return {"score": 0.0, "status": GradeStatus.UNPARSEABLE, "why": f"the scorer raised {error!r}"[:500]}
+    score, why = guarded_score(payload["name"], entry, payload["answer"], score)
+    return {"score": score, "why": why}

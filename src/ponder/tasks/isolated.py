@@ -7,6 +7,7 @@ a hang is one grade with the status TIMEOUT, a crash is one that FAILED. See `po
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,14 +15,30 @@ from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ponder.sandbox.isolate import MEMORY_BYTES, TIMEOUT_SECONDS, CallOutcome, CallResult, submit_isolated
-from ponder.sandbox.objects import load_object
+from ponder.sandbox.objects import described, load_object
 from ponder.sandbox.payload import pack_json, unpack_json
-from ponder.tasks.graders import as_grade
-from ponder.tasks.protocol import BAD_CALL, Env, EnvFailed, EnvironmentTask, Grade, GradeStatus, Problem, Task
-from ponder.types import GraderError, InvalidRequest
+from ponder.tasks.graders import as_grade, in_utf8
+from ponder.tasks.promises import calling, check_methods, checked_demonstration, checked_problem, place_of
+from ponder.tasks.protocol import (
+    BAD_CALL,
+    DemonstratedEnvironment,
+    DemonstratedTask,
+    Demonstration,
+    Env,
+    EnvFailed,
+    EnvironmentTask,
+    Grade,
+    GradeStatus,
+    Problem,
+    Task,
+)
+from ponder.types import GraderError, InvalidRequest, TaskError
+
+if TYPE_CHECKING:
+    from ponder.dialogue.messages import Message
 
 
 class Child(StrEnum):
@@ -55,10 +72,15 @@ class IsolatedTask:
         where, _, qualname = spec.rpartition(":")
         self.spec = f"{Path(where).resolve()}:{qualname}" if where.endswith(".py") else spec
         self._task = task
-        self.limits: GradingLimits = getattr(task, "grading", GradingLimits())
-        for optional in ("demonstrate", "show", "max_turns", "tries"):
-            if hasattr(task, optional):
-                setattr(self, optional, getattr(task, optional))
+        self.limits = _limits(task, spec)
+        if hasattr(task, "tries"):
+            self.tries = task.tries
+        if hasattr(task, "max_turns"):
+            self.max_turns = task.max_turns
+        if hasattr(task, "demonstrate"):
+            self.demonstrate = self._demonstrate
+        if hasattr(task, "show"):
+            self.show = self._show
         if isinstance(task, EnvironmentTask):
             self.start = self._start
 
@@ -67,10 +89,13 @@ class IsolatedTask:
         return self._task.name
 
     def sample(self, rng: Random, level: float) -> Problem:
-        return self._task.sample(rng, level)
+        with calling(self.name, call := f"sample(rng, {level:.3g})"):
+            problem = self._task.sample(rng, level)
+        return checked_problem(problem, self.name, call)
 
     def same(self, a: str, b: str) -> bool:
-        return self._task.same(a, b)
+        with calling(self.name, f"same({a!r:.80}, {b!r:.80})"):
+            return bool(self._task.same(a, b))
 
     def grade(self, problem: Problem, answer: str) -> Grade:
         return as_grade(self.submit("grade_answer", problem, answer=answer).result())
@@ -97,8 +122,34 @@ class IsolatedTask:
             share=self.spec if self.limits.child is Child.SHARED else None,
         )
 
+    def _demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
+        with calling(self.name, "demonstrate(problem, rng)"):
+            shown = cast(DemonstratedTask, self._task).demonstrate(problem, rng)
+        return checked_demonstration(shown, f"task {self.name!r}, {problem.question!r:.200}")
+
+    def _show(self, problem: Problem, rng: Random) -> Sequence[Message]:
+        from ponder.dialogue.messages import Message
+
+        with calling(self.name, "show(problem, rng)"):
+            shown = list(cast(DemonstratedEnvironment, self._task).show(problem, rng))
+        if not shown or not all(isinstance(message, Message) for message in shown):
+            raise TaskError(f"task {self.name!r}: show(problem, rng) gave {shown!r:.80}: it must give Messages")
+        return shown
+
     def _start(self, problem: Problem) -> IsolatedEnv:
-        return IsolatedEnv(self, problem, cast(EnvironmentTask, self._task).start(problem).tools)
+        with calling(self.name, "start(problem)"):
+            tools = cast(EnvironmentTask, self._task).start(problem).tools
+        if isinstance(tools, str) or not all(isinstance(tool, str) for tool in tools):
+            raise TaskError(f"task {self.name!r}: start(problem).tools is {tools!r:.80}: give a tuple of names")
+        return IsolatedEnv(self, problem, tools)
+
+
+def _limits(task: Task, spec: str) -> GradingLimits:
+    """What the task says in `grading`. Raises InvalidRequest for anything but GradingLimits over 0."""
+    limits: object = getattr(task, "grading", GradingLimits())
+    if not isinstance(limits, GradingLimits) or not (0 < limits.seconds < math.inf and limits.memory > 0):
+        raise InvalidRequest(f"{spec!r}: grading is {limits!r:.200}: give GradingLimits with seconds and memory over 0")
+    return limits
 
 
 class IsolatedEnv:
@@ -136,18 +187,21 @@ class IsolatedEnv:
         if "refused" in done.value:
             self._calls.pop()  # nothing happened
             raise ValueError(done.value["refused"])
-        return str(done.value["result"])
+        return in_utf8(str(done.value["result"]), most=None)
 
 
 def build_task(spec: str) -> Task:
     """The object that `spec` names, a class built without arguments. Raises InvalidRequest where it is not a task."""
     found = load_object(spec)
-    task = found() if isinstance(found, type) else found
-    if not isinstance(task, Task):
-        raise InvalidRequest(
-            f"{spec!r} is not a task: it needs name, sample, grade and same (ponder.tasks.protocol.Task)"
-        )
-    return task
+    try:
+        task = found() if isinstance(found, type) else found
+        check_methods(task, spec)
+    except InvalidRequest:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        where = "" if "line" in (what := described(error)) else place_of(getattr(found, "__init__", None))
+        raise InvalidRequest(f"{spec!r} cannot be built without arguments ({what}{where}): mend it there") from error
+    return cast(Task, task)
 
 
 # In the child ---------------------------------------------------------------------------------------------------------
@@ -167,11 +221,11 @@ def grade_answer(payload: dict[str, Any]) -> dict[str, Any]:
     answer = payload["answer"]
     given = _task(payload["spec"]).grade(_problem(payload), answer) if env is None else env.grade(answer)
     if not isinstance(given, Grade):
-        return {"score": 0.0, "status": GradeStatus.FAILED, "why": f"grade returned {given!r}, not a Grade"}
+        return {"score": 0.0, "status": GradeStatus.FAILED, "why": f"grade returned {given!r:.200}, not a Grade"}
     if not 0 <= given.score <= 1:
         why = f"grade gave a score of {given.score:g}: scores lie in [0, 1]"
         return {"score": 0.0, "status": GradeStatus.FAILED, "why": why}
-    return {"score": float(given.score), "status": given.status, "why": given.why}
+    return {"score": float(given.score), "status": GradeStatus(given.status), "why": str(given.why)}
 
 
 def take_step(payload: dict[str, Any]) -> dict[str, str]:
