@@ -3,10 +3,23 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ponder.dialogue import Message, Reasoning, Role, Start, Text, ToolCall, ToolResult, load_format
+from ponder.dialogue import (
+    Message,
+    Reasoning,
+    ReasoningPolicy,
+    Role,
+    Start,
+    Text,
+    ToolCall,
+    ToolResult,
+    load_format,
+    to_dicts,
+)
 from ponder.dialogue.jinja import JinjaFormat
-from ponder.sandbox.templates import TemplateError, TemplateFailure
+from ponder.sandbox.templates import TemplateError, TemplateFailure, render_template
 from ponder.tokenizer import Tokenizer
 from ponder.types import FormatError
 
@@ -101,3 +114,99 @@ def test_results_are_named_by_their_order() -> None:
     ]
     with pytest.raises(FormatError, match="its name is 'g'"):
         load_format(QWEN, "jinja").render(messages)
+
+
+# What a template may do with what is said; the rest of the conversation is written by LOOP's rule.
+SWITCH = "{% set quiet = '/no_think' in messages[0].content %}" + LOOP + "{% if quiet %}(quiet){% endif %}"
+WITHOUT = "{% for m in messages %}[{{ m.content.replace('/no_think', '').replace('/loud', '') | trim }}]{% endfor %}"
+COMMAND = "{% for m in messages %}[{{ 'do ' if m.content.startswith('!run') }}{{ m.content }}]{% endfor %}"
+CUT = "{% for m in messages %}[{{ m.content.split('###')[-1] }}]{% endfor %}"
+LAST = "{% for m in messages %}[{{ m.content }}{{ '' if m.content.endswith('.') else '.' }}]{% endfor %}"
+TEXTS = ["Be brief. /no_think", "/no_think", " /no_think x\n", "x/no_think/loud", "/loud .", "x"]
+EQUAL = "{% for m in messages %}[{{ m.content }}{{ '!' if m.content == '/no_think' }}]{% endfor %}"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("template", [SWITCH, WITHOUT, COMMAND, LAST, EQUAL])
+def test_a_template_that_looks_for_words_of_its_own_finds_them(template: str, text: str) -> None:
+    messages = [Message.system(text), Message.user("!run <think> /no_think.")]
+    wanted = render_template(template, {"messages": to_dicts(messages)})
+    ids = jinja(template).render(messages).ids
+    assert QWEN.decode(ids) == wanted
+    assert QWEN.control_id("<think>") not in ids
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{% for m in messages %}{{ m.content }}{% endfor %}{{ 'long' if messages[0].content | length > 9 }}", "x"),
+        ("{% for m in messages %}{{ m.content }}{{ m.content[0] }}{% endfor %}", "abc"),
+        ("{% for m in messages %}{{ m.content }}{{ m.content | first | upper }}{% endfor %}", "abc"),
+        ("{% for m in messages %}{{ m.content }}{{ m.content.count('b') }}{% endfor %}", "cab"),
+        ("{% for m in messages %}{{ '?' if m.content is eq('abc') else m.content }}{% endfor %}", "abc"),
+        ("{% for m in messages %}{{ m.content }}{{ '</think>' in m.content }}{% endfor %}", "a</think>b"),
+        (CUT.replace("###", "<think>"), "a<think>b"),
+        (CUT, "a ### b"),
+        ("{{ messages | tojson }}{{ messages[0].content | int + 1 }}", "41"),
+    ],
+)
+def test_a_template_that_looks_further_is_followed_exactly_or_refused(template: str, text: str) -> None:
+    messages = [Message.user(text)]
+    wanted = render_template(template, {"messages": to_dicts(messages)})
+    try:
+        ids = jinja(template).render(messages).ids
+    except TemplateError:
+        raise
+    except FormatError:
+        return
+    assert QWEN.decode(ids) == wanted
+
+
+def test_what_depends_on_the_text_is_refused_with_the_place() -> None:
+    format = jinja("{% for m in messages %}{{ m.content }}{{ '</think>' in m.content }}{% endfor %}")
+    assert QWEN.decode(format.render([Message.user("a")]).ids) == "aFalse"
+    with pytest.raises(FormatError, match=r"depends on what its messages say .*near 'a</think>bTrue'\): change"):
+        format.render([Message.user("a</think>b")])
+
+
+def test_a_template_gets_what_transformers_gives_it() -> None:
+    """No tools are None, not undefined; a token that has no name is undefined, not empty."""
+    template = "{{ tools is none }} {{ documents is none }} {{ bos_token is defined }} {{ eos_token }}"
+    assert QWEN.decode(jinja(template).render([]).ids) == "True True False <|im_end|>"
+
+
+def test_the_clock_stands_while_a_conversation_is_rendered() -> None:
+    format = jinja(LOOP + "{{ strftime_now('%f') }}")
+    for _ in range(20):
+        format.render([Message.user("a")])
+
+
+def test_old_thinking_is_dropped_as_the_template_drops_it() -> None:
+    dropping = (
+        "{% set ns = namespace(last=0) %}{% for m in messages if m.role == 'user' %}{% set ns.last = loop.index0 %}"
+        "{% endfor %}{% for m in messages %}[{{ '(thought)' if m.reasoning_content }}{{ m.content }}]{% endfor %}"
+    )
+    keeping = "{% for m in messages %}[{{ m.reasoning_content }}{{ m.content }}]{% endfor %}"
+    messages = [Message.user("q"), Message.assistant("a", "hm"), Message.user("r")]
+    for template, written in ((dropping, "[q][(thought)a][r]"), (keeping, "[q][a][r]")):
+        rendered = jinja(template).render(messages)
+        assert QWEN.decode(rendered.ids) == written
+        assert [dropped.message_index for dropped in rendered.dropped_reasoning] == [1]
+    kept = jinja(keeping).render(messages, policy=ReasoningPolicy.ALL_TURNS)
+    assert QWEN.decode(kept.ids) == "[q][hma][r]"
+
+
+@given(
+    text=st.lists(st.sampled_from(["/no_think", "<think>", "<|im_end|>", " ", "\n", "/loud", "a", "<", "|>"])).map(
+        "".join
+    )
+)
+def test_no_word_that_is_shown_lets_text_spell_a_control_token(text: str) -> None:
+    template = "{{ '<|im_start|>' + '/no_think' + '/loud' + '<' + '|>' + 'a' }}" + WITHOUT
+    messages = [Message.user(text)]
+    harmless = [id for id in jinja(template).render([Message.user("x")]).ids if QWEN.is_control(id)]
+    try:
+        ids = jinja(template).render(messages).ids
+    except FormatError:
+        return
+    assert [id for id in ids if QWEN.is_control(id)] == harmless

@@ -11,8 +11,18 @@ import json
 from collections.abc import Sequence
 
 from ponder.dialogue.format import Builder, SpanKind
-from ponder.dialogue.messages import Conversation, Message, Role, Start, ToolCall, ToolResult
-from ponder.dialogue.native import LEAD, FamilyTokens, ThinkingFormat, is_json
+from ponder.dialogue.messages import (
+    Conversation,
+    Message,
+    Reasoning,
+    ReasoningPolicy,
+    Role,
+    Start,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from ponder.dialogue.native import LEAD, FamilyTokens, Texts, ThinkingFormat, Thought, is_json
 from ponder.dialogue.tools import Tool, function_line
 from ponder.types import FormatError
 
@@ -46,6 +56,25 @@ class ChatMLFormat(ThinkingFormat):
         call=(CALL, END_CALL),
     )
 
+    def _first_kept(self, messages: Conversation, policy: ReasoningPolicy) -> int:
+        """As the template counts: without a question nothing is kept, and a user message that is the result of a tool
+        (where that is read from the text) is not one."""
+        if policy is ReasoningPolicy.ALL_TURNS:
+            return 0
+        questions = (i for i, message in enumerate(messages) if message.role is Role.USER and not self._result(message))
+        return max(questions, default=len(messages))
+
+    def _result(self, message: Message) -> bool:
+        return self.reads_thinking and message.text.startswith(RESULT) and message.text.endswith(END_RESULT)
+
+    def _read_thinking(self, reasoning: Thought, texts: Texts) -> tuple[Thought, Texts]:
+        whole = "".join(part.text for _, part in texts)
+        if reasoning is not None or END_THINK not in whole:
+            return reasoning, texts
+        number, blocks = texts[0][0], whole.split(END_THINK)
+        thought = blocks[0].rstrip("\n").split(THINK)[-1].lstrip("\n")
+        return (number, Reasoning(thought)) if thought else None, ((number, Text(blocks[-1].lstrip("\n"))),)
+
     def _declare(self, out: Builder, messages: Conversation, tools: Sequence[Tool]) -> int:
         out.mark(0, None, SpanKind.HEADER).control(OPEN).text("system\n")
         written = int(bool(messages) and messages[0].role is Role.SYSTEM)
@@ -69,7 +98,7 @@ class ChatMLFormat(ThinkingFormat):
         self._texts(out, index, turn, trim=block, sampled_block=sampled_block, own=own)
         content_ids = self._sampled(turn.texts[-1][1]) if turn.texts else None
         for place, (number, call) in enumerate(turn.calls):
-            line_break = bool(place) or (bool(message.text) and content_ids is None)
+            line_break = bool(place) or (any(text.text for _, text in turn.texts) and content_ids is None)
             self._call(out, index, number, call, line_break=line_break, own=own)
         out.mark(index, None, SpanKind.END, sampled=own).control(END)
         out.mark(index, None, SpanKind.END).text("\n")

@@ -8,8 +8,8 @@ itself skips thinking. Tool calls are refused: the template loses the opening to
 from __future__ import annotations
 
 from ponder.dialogue.format import Builder, SpanKind
-from ponder.dialogue.messages import Conversation, Message, Role, Start
-from ponder.dialogue.native import LEAD, FamilyTokens, ThinkingFormat
+from ponder.dialogue.messages import Conversation, Message, Role, Start, Text
+from ponder.dialogue.native import LEAD, FamilyTokens, Texts, ThinkingFormat, Thought
 
 BEGIN, END = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
@@ -25,6 +25,7 @@ class DeepSeekR1Format(ThinkingFormat):
         end=(END,),
         think=(THINK, END_THINK),
     )
+    shows_reasoning = False
 
     def _open(self, out: Builder) -> None:
         out.mark(0, None, SpanKind.HEADER).control(BEGIN)
@@ -39,6 +40,10 @@ class DeepSeekR1Format(ThinkingFormat):
             self._drop(out, index, turn.reasoning[1])
         self._texts(out, index, turn, trim=block, sampled_block=sampled_block, own=own)
         out.mark(index, None, SpanKind.END, sampled=own).control(END)
+
+    def _read_thinking(self, reasoning: Thought, texts: Texts) -> tuple[Thought, Texts]:
+        whole = "".join(part.text for _, part in texts)
+        return reasoning, ((texts[0][0], Text(whole.split(END_THINK)[-1])),) if END_THINK in whole else texts
 
     def _other(self, out: Builder, index: int, messages: Conversation) -> None:
         message = messages[index]

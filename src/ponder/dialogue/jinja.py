@@ -1,57 +1,47 @@
 """The fallback for any other family: its own Jinja template, rendered in `sandbox/`, safe against injection.
 
-The template never sees the messages' text. Each text field is replaced by an unguessable placeholder; what the template
-writes around the placeholders is encoded with control tokens, what the placeholders stand for without. White space at
-the ends of a field stays outside its placeholder, so a template's `trim` works on it; a field that a template drops
-or rewrites in any other way is refused.
+What a template writes is known by rendering it twice: over the text itself, as transformers does, and over placeholders
+for the text. What it writes around the placeholders is encoded with control tokens, what they stand for without. Where
+the two differ, the template looks at what is said: it is then rendered over placeholders between which the words that
+it can look for are shown. A conversation that still comes out otherwise than over its text is refused.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ponder.dialogue.calls import CallSyntax, JsonCalls
 from ponder.dialogue.format import CONTINUATION, Builder, DroppedReasoning, Parsed, Rendered, SpanKind
-from ponder.dialogue.interchange import to_dicts
 from ponder.dialogue.messages import (
     Conversation,
     Message,
     Reasoning,
     ReasoningPolicy,
-    Role,
     Start,
     check_conversation,
     check_no_states,
     check_result_names,
     first_kept_reasoning,
+    is_state,
 )
-from ponder.dialogue.tools import Tool, check_tools, tool_dict
+from ponder.dialogue.placeholders import TOOL, Hidden, TemplateFields, shown_words
+from ponder.dialogue.tools import Tool, check_tools
 from ponder.dialogue.turn import parse_turn
-from ponder.sandbox.templates import TemplateError, TemplateFailure, render_template
+from ponder.sandbox.templates import RENDER_SECONDS, TemplateError, TemplateFailure, render_each, template_words
 from ponder.tokenizer import Tokenizer
+from ponder.tokenizer.special import NAMED_TOKENS
 from ponder.types import FormatError, PhaseTokens
 
 THINK_PAIRS = (("<think>", "</think>"), ("<|think|>", "<|/think|>"), ("[THINK]", "[/THINK]"))
 CALL_PAIR = ("<tool_call>", "</tool_call>")
 END_NAMES = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<｜end▁of▁sentence｜>", "</s>")
-PLACEHOLDER = re.compile(r'(\\?)"([0-9a-f]{32})\1"')
 # What a template may leave out: reasoning is reported as dropped, and the order of calls and results gives the others.
-OPTIONAL_FIELDS = ("reasoning_content", "id", "tool_call_id", "tool name")
-TOOL = "tool"
-KINDS = {"reasoning_content": SpanKind.REASONING, TOOL: SpanKind.TOOLS}
-# Words of a tool's schema that a template may look at. None of them is text of the caller's.
-SCHEMA_WORDS = frozenset(
-    (
-        *("type", "object", "array", "string", "number", "integer", "boolean", "null", "nullable"),
-        *("properties", "required", "additionalProperties", "items", "enum", "const", "format", "default"),
-        *("anyOf", "oneOf", "allOf", "title", "description"),
-    )
-)
+REASONING = "reasoning_content"
+OPTIONAL_FIELDS = (REASONING, "id", "tool_call_id", "tool name")
+KINDS = {REASONING: SpanKind.REASONING, TOOL: SpanKind.TOOLS}
 
 
 class JinjaFormat:
@@ -60,9 +50,12 @@ class JinjaFormat:
     name = "jinja"
     instructs_anywhere = False
 
-    def __init__(self, tokenizer: Tokenizer, template: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, template: str, *, tool_use: str | None = None) -> None:
+        """tool_use: the template to use where tools are declared; None: the same."""
         self._tokenizer = tokenizer
-        self._template = template
+        self.source = template
+        self._tool_use = tool_use or template
+        self._words: dict[str, tuple[str, ...]] = {}  # by template
         control = tokenizer.control
         think = next((pair for pair in THINK_PAIRS if pair[0] in control and pair[1] in control), None)
         call = CALL_PAIR if CALL_PAIR[0] in control and CALL_PAIR[1] in control else None
@@ -73,7 +66,7 @@ class JinjaFormat:
             call_open=control[call[0]] if call else None,
             call_close=control[call[1]] if call else None,
             continuation=tuple(tokenizer.encode(CONTINUATION)) if think else (),
-            end=tokenizer.end_ids((self._special("eos_token"), *END_NAMES)),
+            end=tokenizer.end_ids((tokenizer.special_name("eos_token") or "", *END_NAMES)),
         )
 
     def render(
@@ -95,18 +88,45 @@ class JinjaFormat:
         if start is Start.THINK and self.phase_tokens.think_open is None:
             raise FormatError("this tokenizer has no tokens for thinking that Ponder knows: use Start.DIRECT")
         kept_from = first_kept_reasoning(messages, policy)
-        shown = [
-            message if index >= kept_from else _without_reasoning(message) for index, message in enumerate(messages)
-        ]
-        check_no_states("a foreign template", shown)
-        text, fields = self._run(shown, start, tools)
+        check_no_states("a foreign template", messages[kept_from:])
+        text, fields = self._drop_reasoning(messages, kept_from, start, tools)
         out = Builder(self._tokenizer)
-        lost, last = self._write(out, text, fields, len(messages))
+        last = self._write(out, text, fields, len(messages))
         self._prompt(out.mark(len(messages), None, SpanKind.PROMPT), start, last)
+        lost = {each.message_index for each in self._missing(text, fields) if each.field == REASONING}
         for index, message in enumerate(messages):
             if message.reasoning and (index < kept_from or index in lost):
                 out.dropped.append(DroppedReasoning(index, len(self._tokenizer.encode(message.reasoning))))
         return out.rendered()
+
+    def spell(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids)
+
+    def _drop_reasoning(
+        self, messages: Conversation, kept_from: int, start: Start, tools: Sequence[Tool]
+    ) -> tuple[str, TemplateFields]:
+        """The conversation without the reasoning before `kept_from`: dropped by the template's own rule, which may
+        leave a trace of it, or, where the template keeps it, before the template sees it."""
+        bare = [*map(_without_reasoning, messages[:kept_from]), *messages[kept_from:]]
+        if any(message.reasoning for message in messages[:kept_from]):
+            whole = [one if any(map(is_state, many.parts)) else many for one, many in zip(bare, messages, strict=True)]
+            with suppress(FormatError):
+                text, fields = self._run(whole, start, tools)
+                written = (hidden for _, hidden, _ in fields.pieces(text) if hidden is not None)
+                if not any(each.field == REASONING and each.message_index < kept_from for each in written):
+                    return text, fields
+        return self._run(bare, start, tools)
+
+    def written(
+        self, conversations: Sequence[Conversation], starts: Sequence[Start], tools: Sequence[Tool] = ()
+    ) -> dict[tuple[int, Start], tuple[int, ...] | None]:
+        """The ids that the template gives for each conversation (by its number) with each start, over the text itself.
+        None: it gives none. For text that can be trusted. Raises TemplateError when the template does not end."""
+        keys = [(number, start) for number in range(len(conversations)) for start in starts]
+        shown = [TemplateFields(each, tools, text_arguments=False, hide=False) for each in conversations]
+        variables = [shown[number].variables | self._variables(start) for number, start in keys]
+        texts = render_each(self._chosen(tools), variables, seconds=10 * RENDER_SECONDS)
+        return {key: self._ids(text, key[1]) for key, text in zip(keys, texts, strict=True)}
 
     def contexts(
         self,
@@ -127,48 +147,95 @@ class JinjaFormat:
             self._tokenizer, ids, self.phase_tokens, thinking=thinking, calls=self.calls, declared=declared
         )
 
-    def _run(self, messages: Conversation, start: Start, tools: Sequence[Tool]) -> tuple[str, _Fields]:
-        """The template's text over placeholders. It gets arguments as objects, or as text where it fails on those."""
-        fields = _Fields(messages, tools, text_arguments=False)
-        variables = {
+    def words(self, *, tools: bool = False) -> tuple[str, ...]:
+        """What the template may look for in a text. tools: the template for tools. Raises TemplateError."""
+        template = self._tool_use if tools else self.source
+        if template not in self._words:
+            self._words[template] = tuple(word for word in template_words(template) if word.strip())
+        return self._words[template]
+
+    def _chosen(self, tools: Sequence[Tool]) -> str:
+        return self._tool_use if tools else self.source
+
+    def _variables(self, start: Start) -> dict[str, Any]:
+        """What transformers gives a template beside the messages and the tools, and whether to think."""
+        named = {key: self._tokenizer.special_name(key) for key in NAMED_TOKENS}
+        return {
+            "documents": None,
             "add_generation_prompt": start is not Start.NONE,
             "enable_thinking": start is not Start.DIRECT,
-            **{name: self._special(name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")},
+            **{key: name for key, name in named.items() if name is not None},
         }
-        try:
-            return render_template(self._template, fields.variables | variables), fields
-        except TemplateError as error:
-            if error.failure is not TemplateFailure.ERROR or not any("tool_calls" in entry for entry in fields.entries):
-                raise
-        fields = _Fields(messages, tools, text_arguments=True)
-        return render_template(self._template, fields.variables | variables), fields
 
-    def _write(self, out: Builder, text: str, fields: _Fields, num_messages: int) -> tuple[set[int], int | None]:
-        """Ids of what the template wrote. Returns the messages whose reasoning it left out, and its last control id."""
-        missing = dict(fields.hidden)
-        at, message, last = 0, 0, None  # type: int, int, int | None
-        for found in PLACEHOLDER.finditer(text):
-            if found[2] not in fields.hidden:
-                continue
-            message, field, value = fields.hidden[found[2]]
-            missing.pop(found[2], None)
-            last = self._literal(out.mark(message, None, SpanKind.HEADER), text[at : found.start()], last)
-            out.mark(message, None, KINDS.get(field, SpanKind.TEXT))
-            out.text(json.dumps(value, ensure_ascii=False)[1:-1] if found[1] else value)
-            at = found.end()
-        last = self._literal(out.mark(max(num_messages - 1, 0), None, SpanKind.END), text[at:], last)
-        for lost, field, value in missing.values():
-            if field == TOOL:
+    def _run(self, messages: Conversation, start: Start, tools: Sequence[Tool]) -> tuple[str, TemplateFields]:
+        """The template's text over placeholders which, filled, is its text over the conversation itself. It gets
+        arguments as objects, or as text where it fails on those."""
+        template, others = self._chosen(tools), self._variables(start)
+
+        def fields(text_arguments: bool, **how: Any) -> TemplateFields:
+            return TemplateFields(messages, tools, text_arguments=text_arguments, **how)
+
+        for text_arguments in (False, True):
+            real, hidden = fields(text_arguments, hide=False), fields(text_arguments)
+            wanted, text = render_each(template, [each.variables | others for each in (real, hidden)])
+            fails = isinstance(wanted, TemplateError) and wanted.failure is TemplateFailure.ERROR
+            if not (fails and real.has_calls):
+                break
+        if isinstance(wanted, TemplateError):
+            raise wanted
+        if isinstance(text, str) and hidden.filled(text) == wanted:
+            return self._whole(text, hidden), hidden
+        if words := shown_words(self.words(tools=bool(tools)), self._tokenizer.control):
+            partly = fields(text_arguments, words=words)
+            (shown,) = render_each(template, [partly.variables | others])
+            if isinstance(shown, str) and partly.filled(shown) == wanted:
+                return self._whole(shown, partly), partly
+        if isinstance(text, str):
+            self._whole(text, hidden)
+        seen = hidden.filled(text) if isinstance(text, str) else ""
+        raise FormatError(
+            "the chat template writes this conversation in a way that depends on what its messages say and cannot be "
+            f"followed (near {_difference(wanted, seen)!r}): change the messages, or use a model whose format is known"
+        )
+
+    def _whole(self, text: str, fields: TemplateFields) -> str:
+        """The text, which no field is missing from. Raises FormatError naming one that is."""
+        for each in self._missing(text, fields):
+            if each.field == TOOL:
                 raise FormatError(
-                    f"the chat template drops or rewrites a part of the tools ({value[:40]!r}); tools that need it "
+                    f"the chat template drops or rewrites a part of the tools ({each.text[:40]!r}); tools that need it "
                     "cannot be declared with this template"
                 )
-            if field not in OPTIONAL_FIELDS:
+            if each.field not in OPTIONAL_FIELDS:
                 raise FormatError(
-                    f"message {lost}: the chat template drops or rewrites its {field} ({value[:40]!r}); "
-                    "a conversation that needs it cannot be rendered with this template"
+                    f"message {each.message_index}: the chat template drops or rewrites its {each.field} "
+                    f"({each.text[:40]!r}); a conversation that needs it cannot be rendered with this template"
                 )
-        return {lost for lost, field, _ in missing.values() if field == "reasoning_content"}, last
+        return text
+
+    def _missing(self, text: str, fields: TemplateFields) -> list[Hidden]:
+        """What a template left out."""
+        written = {id(hidden) for _, hidden, _ in fields.pieces(text)}
+        return [hidden for hidden in fields.hidden.values() if id(hidden) not in written]
+
+    def _ids(self, text: str | TemplateError, start: Start) -> tuple[int, ...] | None:
+        if isinstance(text, TemplateError):
+            return None
+        out = Builder(self._tokenizer)
+        self._prompt(out, start, self._literal(out, text, None))
+        return out.rendered().ids
+
+    def _write(self, out: Builder, text: str, fields: TemplateFields, num_messages: int) -> int | None:
+        """Ids of what the template wrote. Returns its last control id."""
+        message, last = 0, None  # type: int, int | None
+        for own, hidden, said in fields.pieces(text):
+            if hidden is None:
+                last = self._literal(out.mark(max(num_messages - 1, 0), None, SpanKind.END), own, last)
+            else:
+                message = hidden.message_index
+                last = self._literal(out.mark(message, None, SpanKind.HEADER), own, last)
+                out.mark(message, None, KINDS.get(hidden.field, SpanKind.TEXT)).text(said)
+        return last
 
     def _literal(self, out: Builder, text: str, last: int | None) -> int | None:
         """Template text: control tokens are control tokens here. Returns the last of them, or `last`."""
@@ -190,78 +257,11 @@ class JinjaFormat:
         elif start is Start.DIRECT and last == opening:
             out.text("\n").ids((closing,)).text("\n\n")
 
-    def _special(self, name: str) -> str:
-        """The text of `bos_token` and the like in the tokenizer's config."""
-        return self._tokenizer.special_name(name) or ""
 
-
-class _Fields:
-    """The text fields of one conversation, replaced by placeholders."""
-
-    def __init__(self, messages: Conversation, tools: Sequence[Tool], *, text_arguments: bool) -> None:
-        """text_arguments: a tool call's arguments are one text; otherwise the object that it spells."""
-        self._text_arguments = text_arguments
-        self.hidden: dict[str, tuple[int, str, str]] = {}  # key → (message, field, text)
-        self.entries = [
-            self._entry(index, entry) for index, message in enumerate(messages) for entry in to_dicts([message])
-        ]
-        self.tools = [{"type": "function", "function": self._tool(tool_dict(tool)["function"])} for tool in tools]
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """What the template is given of them."""
-        return {"messages": self.entries, **({"tools": self.tools} if self.tools else {})}
-
-    def _hide(self, index: int, field: str, text: str) -> str:
-        core = text.strip()
-        if not core:
-            return text
-        key = secrets.token_hex(16)
-        self.hidden[key] = (index, field, core)
-        begin = text.index(core)
-        return f'{text[:begin]}"{key}"{text[begin + len(core) :]}'
-
-    def _entry(self, index: int, entry: dict[str, Any]) -> dict[str, Any]:
-        shown: dict[str, Any] = {"role": entry["role"]}
-        for field in ("content", "name", "reasoning_content", "tool_call_id"):
-            if field in entry:
-                label = "tool name" if field == "name" and entry["role"] == Role.TOOL else field
-                shown[field] = self._hide(index, label, entry[field])
-        if "reasoning_content" in shown:
-            shown["reasoning"] = shown["thinking"] = shown["reasoning_content"]
-        if "tool_calls" in entry:
-            shown["tool_calls"] = [self._call(index, call) for call in entry["tool_calls"]]
-        return shown
-
-    def _call(self, index: int, call: dict[str, Any]) -> dict[str, Any]:
-        name, arguments = call["function"]["name"], call["function"]["arguments"]
-        function = {"name": self._hide(index, "tool call name", name), "arguments": self._arguments(index, arguments)}
-        shown = {"type": "function", "function": function}
-        return shown if "id" not in call else {**shown, "id": self._hide(index, "id", call["id"])}
-
-    def _arguments(self, index: int, arguments: str) -> Any:
-        if not self._text_arguments:
-            try:
-                return self._hide_within(index, json.loads(arguments), "arguments")
-            except (ValueError, RecursionError):
-                pass
-        return self._hide(index, "arguments", arguments)
-
-    def _tool(self, function: dict[str, Any]) -> dict[str, Any]:
-        return {key: self._hide_within(0, value, TOOL, SCHEMA_WORDS) for key, value in function.items()}
-
-    def _hide_within(self, index: int, value: Any, field: str, shown: Collection[str] = ()) -> Any:
-        """shown: words that stay as they are."""
-        if isinstance(value, str):
-            return value if value in shown else self._hide(index, field, value)
-        if isinstance(value, list):
-            return [self._hide_within(index, item, field, shown) for item in value]
-        if isinstance(value, dict):
-            return {
-                self._hide_within(index, key, field, shown): self._hide_within(index, item, field, shown)
-                for key, item in value.items()
-            }
-        return value
+def _difference(wanted: str, seen: str) -> str:
+    """Where two texts part."""
+    at = next((at for at, (a, b) in enumerate(zip(wanted, seen, strict=False)) if a != b), min(len(wanted), len(seen)))
+    return wanted[max(at - 20, 0) : at + 20]
 
 
 def _without_reasoning(message: Message) -> Message:

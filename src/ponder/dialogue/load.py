@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from ponder.dialogue.chatml import ChatMLFormat
 from ponder.dialogue.control import CONTROL_TOKENS, END, ENDOFTEXT
@@ -10,11 +10,10 @@ from ponder.dialogue.deepseek_r1 import DeepSeekR1Format
 from ponder.dialogue.format import Format
 from ponder.dialogue.jinja import JinjaFormat
 from ponder.dialogue.llama3 import Llama3Format
-from ponder.dialogue.messages import Message, Start
 from ponder.dialogue.native import NativeFormat
 from ponder.dialogue.ponder import PonderFormat
+from ponder.dialogue.probes import Expected, writes_alike
 from ponder.dialogue.template import ponder_template
-from ponder.dialogue.tools import Tool
 from ponder.tokenizer import DEFAULT_TEMPLATE, Tokenizer
 from ponder.types import FormatError
 
@@ -23,60 +22,70 @@ NATIVE: dict[str, type[NativeFormat]] = {
     "llama3": Llama3Format,
     "deepseek_r1": DeepSeekR1Format,
 }
+TOOL_TEMPLATE = "tool_use"  # the name under which transformers looks for a template where tools are declared
 FORMATS: dict[str, Callable[[Tokenizer], Format]] = {"ponder": PonderFormat, **NATIVE}
-# Distinguishes the families' templates: a system message, an answer in the middle, text that begins with white space.
-PROBE = (Message.system("S."), Message.user("a\nb"), Message.assistant("c."), Message.user("d 1"))
-PROBE_TOOLS = (Tool("f", "é", '{"type": "object", "properties": {"x": {"type": "string"}}}'), Tool("g"))
 
 
 def load_format(tokenizer: Tokenizer, name: str | None = None, chat_template: str | None = None) -> Format:
     """The format of a tokenizer.
 
-    name: one of "ponder", "chatml", "llama3", "deepseek_r1", "jinja"; None: Ponder's own when the tokenizer carries its
-    control tokens, else the native format whose tokens it carries *and* whose output on a probe equals that of the
-    chat template, else the sandboxed fallback on that template. A native format found so declares tools where the
-    template declares them alike. chat_template: instead of the tokenizer's own.
-    Raises FormatError when nothing fits, TokenizerError when a named format's control tokens are missing.
+    name: one of "ponder", "chatml", "llama3", "deepseek_r1", "jinja". None: Ponder's own or a native format, when the
+    tokenizer carries its control tokens *and* it writes the conversations of `probes.py` as the chat template does;
+    else the template itself, in the sandbox. A native format found so declares tools where the template does it alike.
+    chat_template: instead of the tokenizer's own; a text, or the name of one of the tokenizer's templates.
+    Raises FormatError when nothing fits, TokenizerError when a named format's control tokens are missing, TemplateError
+    when the template does not end.
     """
-    template = chat_template if chat_template is not None else tokenizer.chat_template
     if name in FORMATS:
         return FORMATS[name](tokenizer)
     if name not in (None, "jinja"):
         raise FormatError(f"no dialogue format is named {name!r}; known: {', '.join([*FORMATS, 'jinja'])}")
-    if name is None and set(CONTROL_TOKENS) <= set(tokenizer.control):
-        return PonderFormat(tokenizer)
-    if template is None and tokenizer.chat_templates:
-        raise FormatError(
-            f"this tokenizer has chat templates, but none of them is called {DEFAULT_TEMPLATE!r} "
-            f"({', '.join(tokenizer.chat_templates)}): pass one of them as chat_template=…"
-        )
-    fallback = JinjaFormat(tokenizer, template) if template is not None else None
-    for family in NATIVE.values() if name is None else ():
-        if set(family.family.required) <= set(tokenizer.control):
-            native = family(tokenizer)
-            if fallback is None or _same(native, fallback):
-                if fallback is not None and native.declares_tools:
-                    native.declares_tools = _same(native, fallback, PROBE_TOOLS)
-                return native
-    if fallback is None:
+    template = _template(tokenizer, chat_template)
+    for known in _known_formats(tokenizer) if name is None else ():
+        if template is None or _speaks(known, template):
+            return known
+    if template is None:
         raise FormatError(
             "this tokenizer carries no chat template and no control tokens that Ponder knows; pass chat_template=…, "
             f"or name one of {', '.join(FORMATS)}"
         )
-    return fallback
+    return template
 
 
-def _same(native: NativeFormat, fallback: JinjaFormat, tools: Sequence[Tool] = ()) -> bool:
-    """Whether both write the probe alike, without and with each generation prompt."""
-    starts = [Start.NONE, Start.DIRECT, *([Start.THINK] if native.family.think else [])]
-    try:
-        return all(
-            native.render(probe, start=start, tools=tools).ids == fallback.render(probe, start=start, tools=tools).ids
-            for start in starts
-            for probe in ((PROBE, PROBE[1:]) if tools else (PROBE,))
+def _known_formats(tokenizer: Tokenizer) -> Iterator[PonderFormat | NativeFormat]:
+    """The formats whose control tokens the tokenizer carries."""
+    carried = set(tokenizer.control)
+    if set(CONTROL_TOKENS) <= carried:
+        yield PonderFormat(tokenizer)
+    yield from (family(tokenizer) for family in NATIVE.values() if set(family.family.required) <= carried)
+
+
+def _speaks(known: PonderFormat | NativeFormat, template: JinjaFormat) -> bool:
+    """Whether a format writes what the template writes. What a native format leaves open it takes from the template."""
+    if isinstance(known, PonderFormat):
+        return template.source == ponder_template() or writes_alike(known, Expected(template))
+    expected = Expected(template, reasoning=known.shows_reasoning)
+    for known.reads_thinking in (False, True):
+        if writes_alike(known, expected):
+            known.declares_tools = known.declares_tools and writes_alike(known, Expected(template, tools=True))
+            return True
+    return False
+
+
+def _template(tokenizer: Tokenizer, given: str | None) -> JinjaFormat | None:
+    """The chat template that was given, or the tokenizer's default; with its template for tools, if it has one."""
+    named = tokenizer.chat_templates
+    if given is not None and given not in named:
+        return JinjaFormat(tokenizer, given)
+    if not named:
+        return None
+    chosen = named.get(given or DEFAULT_TEMPLATE)
+    if chosen is None:
+        raise FormatError(
+            f"this tokenizer has chat templates, but none is called {DEFAULT_TEMPLATE!r} (it has {', '.join(named)}): "
+            "pass the name of one as chat_template=…"
         )
-    except FormatError:
-        return False
+    return JinjaFormat(tokenizer, chosen, tool_use=named.get(TOOL_TEMPLATE) if given is None else None)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -43,12 +43,16 @@ class FamilyTokens:
     call: tuple[str, str] | None = None
 
 
+Thought = tuple[int, Reasoning] | None
+Texts = tuple[tuple[int, Text], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class AssistantTurn:
     """An assistant's parts with their numbers, in the one order that families write: reasoning, text, calls."""
 
-    reasoning: tuple[int, Reasoning] | None
-    texts: tuple[tuple[int, Text], ...]
+    reasoning: Thought
+    texts: Texts
     calls: tuple[tuple[int, ToolCall], ...]
 
 
@@ -57,6 +61,12 @@ class NativeFormat:
 
     family: FamilyTokens
     instructs_anywhere = False
+
+    shows_reasoning = True
+    """The family's template shows the reasoning of the last turn."""
+
+    reads_thinking = False
+    """Thinking that stands in an answer's text, between spelled tokens, is read as the family's template reads it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises TokenizerError when the tokenizer lacks a control token of the family."""
@@ -95,7 +105,7 @@ class NativeFormat:
         if tools and not self.declares_tools:
             raise FormatError(f"{self._refusal_of_tools()}: leave the tools out")
         check_no_states(self.name, messages)
-        kept_from = first_kept_reasoning(messages, policy)
+        kept_from = self._first_kept(messages, policy)
         for index, message in enumerate(messages):
             self._refuse(index, message, reasoning_kept=index >= kept_from)
         if self.family.think is None and start is Start.THINK:
@@ -138,6 +148,10 @@ class NativeFormat:
         return replace(parsed, message=replace(parsed.message, parts=tuple(self._tidy(parsed.message.parts))))
 
     # What a family writes -------------------------------------------------------------------------------------------
+
+    def _first_kept(self, messages: Conversation, policy: ReasoningPolicy) -> int:
+        """The index of the first message whose reasoning is rendered."""
+        return first_kept_reasoning(messages, policy)
 
     def _open(self, out: Builder) -> None:
         """What stands before the first message."""
@@ -193,9 +207,15 @@ class NativeFormat:
         numbered = list(enumerate(message.parts))
         reasoning = next(((number, part) for number, part in numbered if isinstance(part, Reasoning)), None)
         texts = tuple((number, part) for number, part in numbered if isinstance(part, Text))
+        if self.reads_thinking:
+            reasoning, texts = self._read_thinking(reasoning, texts)
         return AssistantTurn(
             reasoning, texts, tuple((number, part) for number, part in numbered if isinstance(part, ToolCall))
         )
+
+    def _read_thinking(self, reasoning: Thought, texts: Texts) -> tuple[Thought, Texts]:
+        """Reasoning and texts of a turn whose texts may hold thinking."""
+        return reasoning, texts
 
 
 class ThinkingFormat(NativeFormat):

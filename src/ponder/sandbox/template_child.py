@@ -14,6 +14,15 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
+class _Moment:
+    """The time that `strftime_now` shows."""
+
+    now = datetime.datetime.min
+
+
+_moment = _Moment()
+
+
 class TemplateRefusal(Exception):
     """The template called `raise_exception`."""
 
@@ -36,7 +45,7 @@ def template_environment() -> ImmutableSandboxedEnvironment:
     )
     env.filters["tojson"] = _to_json
     env.globals["raise_exception"] = _raise_exception
-    env.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    env.globals["strftime_now"] = lambda form: _moment.now.strftime(form)
     return env
 
 
@@ -45,12 +54,25 @@ def warm_templates(_: None) -> None:
     template_environment().from_string("{{ x }}").render(x="")
 
 
-def render(payload: dict[str, Any]) -> dict[str, str]:
-    """`{"text"}` of a template and its variables, or `{"refused"}` by the template itself, or `{"error"}`."""
+def render(payload: dict[str, Any]) -> list[dict[str, str]]:
+    """For each set of variables of `batch`: `{"text"}` of the template, or `{"refused"}` by the template itself, or
+    `{"error"}`. All see one moment of the clock."""
+    _moment.now = datetime.datetime.now()
+    return [_render(payload["template"], variables, payload["max_characters"]) for variables in payload["batch"]]
+
+
+def literals(template: str) -> list[str]:
+    """The string constants of a template's code, longest first."""
+    tree = template_environment().parse(template)
+    found = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return sorted(found, key=lambda word: (-len(word), word))
+
+
+def _render(template: str, variables: dict[str, Any], most: int) -> dict[str, str]:
     pieces: list[str] = []
-    room = most = payload["max_characters"]
+    room = most
     try:
-        for piece in _compiled(payload["template"]).generate(payload["variables"]):
+        for piece in _compiled(template).generate(variables):
             room -= len(piece)
             if room < 0:
                 return {"error": f"it wrote more than {most} characters"}

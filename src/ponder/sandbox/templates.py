@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -44,9 +44,25 @@ def render_template(
     memory: bytes that the render may take.
     max_characters: of the text.
     """
+    (text,) = render_each(template, [variables], seconds=seconds, memory=memory, max_characters=max_characters)
+    if isinstance(text, TemplateError):
+        raise text
+    return text
+
+
+def render_each(
+    template: str,
+    batch: Sequence[Mapping[str, Any]],
+    *,
+    seconds: float = RENDER_SECONDS,
+    memory: int = RENDER_BYTES,
+    max_characters: int = MAX_CHARACTERS,
+) -> list[str | TemplateError]:
+    """The text of a Jinja template for each of several sets of variables, at one moment of the clock. Limits, of all
+    together, as in `render_template`. Raises TemplateError only where a limit stopped them all."""
     done = run_isolated(
         "ponder.sandbox.template_child:render",
-        {"template": template, "variables": dict(variables), "max_characters": max_characters},
+        {"template": template, "batch": [dict(variables) for variables in batch], "max_characters": max_characters},
         timeout=seconds,
         memory=memory,
         warm=("ponder.sandbox.template_child:warm_templates", None),
@@ -61,11 +77,31 @@ def render_template(
             "that is linear in the conversation",
             TemplateFailure.DEADLINE,
         )
-    if "refused" in done.value:
-        raise TemplateError(
-            f"the chat template refuses this conversation: {done.value['refused']}", TemplateFailure.REFUSED
+    return [_text_or_error(each) for each in done.value]
+
+
+def template_words(template: str) -> list[str]:
+    """The string constants of a Jinja template's code, longest first: what it can look for in a text. Raises
+    TemplateError."""
+    done = run_isolated(
+        "ponder.sandbox.template_child:literals",
+        template,
+        timeout=RENDER_SECONDS,
+        memory=RENDER_BYTES,
+        warm=("ponder.sandbox.template_child:warm_templates", None),
+        variables=Variables.NONE,
+    )
+    if done.outcome is not CallOutcome.DONE:
+        raise TemplateError(f"the chat template cannot be read: {done.why}", TemplateFailure.ERROR)
+    words: list[str] = done.value
+    return words
+
+
+def _text_or_error(rendered: Mapping[str, str]) -> str | TemplateError:
+    if "refused" in rendered:
+        return TemplateError(
+            f"the chat template refuses this conversation: {rendered['refused']}", TemplateFailure.REFUSED
         )
-    if "error" in done.value:
-        raise TemplateError(f"the chat template cannot be rendered: {done.value['error']}", TemplateFailure.ERROR)
-    text: str = done.value["text"]
-    return text
+    if "error" in rendered:
+        return TemplateError(f"the chat template cannot be rendered: {rendered['error']}", TemplateFailure.ERROR)
+    return rendered["text"]

@@ -8,8 +8,8 @@ from typing import Any
 from ponder.tokenizer.files import ADDED_FILE, CONFIG_FILE, MAP_FILE, TokenizerError, TokenizerFiles
 
 # In the order in which transformers gives ids to those that have none.
-NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-LISTED = ("additional_special_tokens", "extra_special_tokens")
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+LISTED_TOKENS = ("additional_special_tokens", "extra_special_tokens")
 
 
 def added_token(id: int, name: str, **flags: bool) -> dict[str, object]:
@@ -59,14 +59,17 @@ def gather_special_tokens(files: TokenizerFiles) -> tuple[dict[str, Any], dict[s
         for key, value in files.special_tokens_map.items():
             names = [name for name, _ in _declared(value, f"{files.folder / MAP_FILE}: key {key!r}")]
             if names:
-                config[key] = names[0] if key in NAMED else names
+                config[key] = names[0] if key in NAMED_TOKENS else names
     known = added_tokens(files.spec, str(files.source))
     vocab = files.spec["model"]["vocab"]
     entries = list(files.spec.get("added_tokens") or ())
     free = max([len(vocab), *(id + 1 for id in known.values())])
     where = f"{files.folder / CONFIG_FILE}: key"
     named = [
-        found for key in (*NAMED, *LISTED) if key in config for found in _declared(config[key], f"{where} {key!r}")
+        found
+        for key in (*NAMED_TOKENS, *LISTED_TOKENS)
+        if key in config
+        for found in _declared(config[key], f"{where} {key!r}")
     ]
     for id, name, flags in (*_numbered(files, {name for name, _ in named}), *((None, *found) for found in named)):
         if name in known:
