@@ -31,8 +31,9 @@ from pathlib import Path
 import torch
 from common import environment, options, parse, random_ids, random_model, ratio, save, spread, table
 
-from ponder.export.gguf import TensorType, write_gguf
 from ponder.export.weights import gguf_tensors, hyperparameters
+from ponder.gguf.layout import TensorType
+from ponder.gguf.writing import write_gguf
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
 from ponder.kernels.machine import InstructionSet, held_to
 from ponder.model.checkpoint import open_model, save_model

@@ -21,7 +21,7 @@ from ponder.dialogue.messages import Message, Reasoning, Role, Text
 from ponder.engine.kernel import FusedRunner, open_runner
 from ponder.engine.pages import Chunk
 from ponder.evaluate import evaluate, held_out, load_suite, standard_modes
-from ponder.front import model_folder
+from ponder.front import find_model
 from ponder.kernels import Quantize
 from ponder.sampler.local import LocalSampler, load_sampler
 from ponder.tasks.families import FAMILIES
@@ -87,7 +87,7 @@ def accuracies(suite: str, n: int) -> dict[str, list[dict[str, object]]]:
     """For each kind of weights, each task's share solved, with 95% intervals."""
     found = {}
     for name, quantize in WEIGHTS.items():
-        sampler = load_sampler(model_folder("mini"), quantize=quantize)
+        sampler = load_sampler(find_model("mini"), quantize=quantize)
         modes = standard_modes(["thinking"])
         report = evaluate(sampler, load_suite(suite), n, modes=modes, progress=lambda r: print(r.task, r.solved, r.n))
         found[name] = [
@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--families", default=",".join(FAMILIES), help="with commas between")
     args = parser.parse_args()
     families = args.families.split(",")
-    sampler = load_sampler(model_folder("mini"))
+    sampler = load_sampler(find_model("mini"))
     result = {
         "arguments": vars(args),
         **environment(),

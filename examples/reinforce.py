@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ponder.front import model_folder
+from ponder.front import find_model
 from ponder.model.transformer import Transformer
 from ponder.tasks.turns import Attempt
 from ponder.train.loop.folder import RunFolder
@@ -64,7 +64,7 @@ def reinforce_loss(new_N: Tensor, tokens: SampledTokens) -> tuple[Tensor, Mappin
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
-    overrides = [f"reinforce.start={model_folder('mini')}", *parser.parse_args().set]
+    overrides = [f"reinforce.start={find_model('mini')}", *parser.parse_args().set]
     recipe = resolve(read_recipe(RECIPE, [ReinforceRecipe], overrides))
     Reinforce().run(recipe, RunFolder(Path(recipe.run.folder)), watch=None)
 

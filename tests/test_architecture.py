@@ -16,17 +16,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "ponder"
 
-TEXT = {"types", "sandbox", "tokenizer", "dialogue"}
-TENSORS = {"types", "kernels", "model", "engine"}
+TEXT = {"types", "gguf", "sandbox", "tokenizer", "dialogue"}
+TENSORS = {"types", "gguf", "kernels", "model", "engine"}
 LINE = ("sampler", "tasks", "think", "evaluate", "train", "lens")
 
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
+    "gguf": {"types"},
     "sandbox": {"types"},
-    "tokenizer": {"types", "sandbox"},
+    "tokenizer": {"types", "gguf", "sandbox"},
     "dialogue": {"types", "sandbox", "tokenizer"},
-    "kernels": {"types"},
-    "model": {"types", "kernels"},
+    "kernels": {"types", "gguf"},
+    "model": {"types", "gguf", "kernels"},
     "engine": {"types", "kernels", "model"},
 }
 for position, name in enumerate(LINE):

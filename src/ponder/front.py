@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,13 +14,15 @@ if TYPE_CHECKING:
     from ponder.think import Reasoner
 
 BUNDLED = "mini"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 
 
 def load(where: str | Path = BUNDLED, /, **options: Any) -> Reasoner:
     """A `Reasoner` over a model.
 
-    where: "mini" (the model inside the package), a folder in the Hugging Face layout, or the base URL of an
-        OpenAI-compatible endpoint ("http://localhost:8000/v1").
+    where: "mini" (the model inside the package), a folder in the Hugging Face layout, a GGUF file, a model in Hugging
+        Face's local cache by its name ("org/name"), or the base URL of an OpenAI-compatible endpoint
+        ("http://localhost:8000/v1").
     options: those of `ponder.sampler.local.load_sampler` (dtype, device, adapter, max_batch, quantize, …), or of
         `ponder.sampler.endpoint.EndpointSampler` (model, api_key, dialect, timeout, …).
     Raises InvalidRequest when there is no such model, CheckpointError when the folder holds no sound one.
@@ -29,14 +33,16 @@ def load(where: str | Path = BUNDLED, /, **options: Any) -> Reasoner:
         from ponder.sampler.endpoint import EndpointSampler
 
         return Reasoner(EndpointSampler(where, **options))
-    folder = model_folder(where)
+    path = find_model(where)
     from ponder.sampler.local import load_sampler
 
-    return Reasoner(load_sampler(folder, **options))
+    named = {} if Path(where).exists() or where == BUNDLED else {"name": str(where)}
+    return Reasoner(load_sampler(path, **named | options))
 
 
-def model_folder(model: str | Path) -> Path:
-    """Where the files of a local model lie. A folder called "mini" in the working directory is "./mini"."""
+def find_model(model: str | Path) -> Path:
+    """The folder of a local model, or its GGUF file. A folder called "mini" in the working directory is "./mini"; a
+    name of the form "org/name" that is no path is looked up in Hugging Face's local cache."""
     if model == BUNDLED:
         bundled = Path(str(files("ponder") / BUNDLED))
         if not (bundled / "config.json").is_file():
@@ -45,13 +51,48 @@ def model_folder(model: str | Path) -> Path:
                 "folder, or make one with `ponder train recipes/mini/all.toml`"
             )
         return bundled
-    folder = Path(model)
-    if not folder.exists():
+    path = Path(model)
+    if not path.exists():
+        return _cached(str(model))
+    if path.is_file():
+        return path
+    if not (path / "config.json").is_file():
+        raise InvalidRequest(f"{path} is not a model folder: {_what_it_is(path)}")
+    return path
+
+
+def _what_it_is(folder: Path) -> str:
+    """Why a folder without config.json is not a model's."""
+    if (folder / "adapter_config.json").is_file():
+        return "it holds a LoRA adapter: merge that into its model"
+    files = sorted(file.name for file in folder.glob("*.gguf"))
+    if files:
+        return f"it has no config.json; name the GGUF file in it ({', '.join(files[:4])})"
+    return "it has no config.json"
+
+
+def _cached(name: str) -> Path:
+    """The newest snapshot of "org/name" in Hugging Face's cache (huggingface_hub's layout: models--org--name with refs
+    and snapshots). Nothing is downloaded."""
+    if not _REPOSITORY.fullmatch(name):
         raise InvalidRequest(
-            f"there is no model {str(model)!r}: give {BUNDLED!r}, an existing folder, or an endpoint's URL"
+            f"there is no model {name!r}: give {BUNDLED!r}, an existing folder or GGUF file, the name of a model in "
+            "Hugging Face's cache (org/name), or an endpoint's URL"
         )
-    if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        why = "it holds a LoRA adapter: merge that into its model" if adapter else "it has no config.json"
-        raise InvalidRequest(f"{folder} is not a model folder: {why}")
-    return folder
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    repository = cache / f"models--{name.replace('/', '--')}"
+    main = repository / "refs" / "main"
+    snapshots = repository / "snapshots"
+    folder = snapshots / main.read_text(encoding="utf-8").strip() if main.is_file() else snapshots / "none"
+    if not folder.is_dir():
+        raise InvalidRequest(
+            f"there is no model {name!r}, neither here nor in Hugging Face's cache ({cache}): fetch it with "
+            f"`hf download {name}` (package huggingface_hub)"
+        )
+    if (folder / "config.json").is_file():
+        return folder
+    files = sorted(folder.glob("*.gguf"))
+    if len(files) == 1:
+        return files[0]
+    raise InvalidRequest(f"{folder} is not a model folder: {_what_it_is(folder)}")

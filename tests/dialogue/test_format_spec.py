@@ -16,7 +16,7 @@ from ponder.dialogue import (
     tools_from_dicts,
     train_tokenizer,
 )
-from ponder.tokenizer.bpe import SPLIT_REGEX
+from ponder.tokenizer.splitting import SPLIT_REGEX
 
 pytestmark = pytest.mark.golden
 

@@ -20,16 +20,17 @@ from torch import Tensor
 from ponder.cli.main import main
 from ponder.dialogue import CONTROL_TOKENS, ponder_template
 from ponder.export import export_gguf
-from ponder.export.gguf import GgufTensor, TensorType, quantize_q8_0, write_gguf
 from ponder.export.vocabulary import pre_tokenizer_name
-from ponder.front import model_folder
+from ponder.front import find_model
+from ponder.gguf.layout import TensorType
+from ponder.gguf.writing import GgufTensor, quantize_q8_0, write_gguf
 from ponder.model.checkpoint import atomic_folder, load_config, load_model, write_model
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.lora import add_lora, save_lora
 from ponder.model.transformer import Transformer, rotary_frequencies
 from ponder.testing.tiny import ByteTokenizer, tiny_config
 from ponder.tokenizer import Tokenizer
-from ponder.tokenizer.bpe import SPLIT_REGEX
+from ponder.tokenizer.splitting import SPLIT_REGEX
 from ponder.types import FormatError, InvalidRequest
 
 FAMILIES = Path(__file__).parents[1] / "golden" / "families"
@@ -243,11 +244,11 @@ def test_matrices_take_the_type_and_vectors_stay_exact(type: TensorType, dtype: 
 
 
 def test_mini_is_exported_as_it_is_stored(tmp_path: Path) -> None:
-    exported = export_gguf(model_folder("mini"), tmp_path / "mini.gguf")
+    exported = export_gguf(find_model("mini"), tmp_path / "mini.gguf")
     assert exported.type is TensorType.BF16
     assert exported.num_bytes == (tmp_path / "mini.gguf").stat().st_size
     back = read((tmp_path / "mini.gguf").read_bytes())
-    state = load_model(model_folder("mini")).state_dict()
+    state = load_model(find_model("mini")).state_dict()
     assert all(torch.equal(back.tensor(name), state[our_name(name)].float()) for name in back.tensors)
 
 
@@ -294,7 +295,7 @@ def test_one_tensor_is_in_memory_at_a_time() -> None:
 
 
 def test_large_tensors_are_converted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ponder.export.gguf._CHUNK", 100)
+    monkeypatch.setattr("ponder.gguf.writing._CHUNK", 100)
     values = torch.randn(50, 32)
     stream = BytesIO()
     write_gguf(stream, {"empty": []}, [GgufTensor("x", (50, 32), TensorType.F32, lambda: values)])
@@ -326,7 +327,7 @@ def test_what_llama_cpp_does_not_compute_is_refused_by_name(config: ModelConfig,
 
 
 def test_our_vocabulary_reads_back(tmp_path: Path) -> None:
-    folder = model_folder("mini")
+    folder = find_model("mini")
     export_gguf(folder, tmp_path / "mini.gguf")
     fields = read((tmp_path / "mini.gguf").read_bytes()).fields
     told = {key.removeprefix("tokenizer.ggml."): value for key, value in fields.items()}

@@ -31,9 +31,9 @@ from ponder.dialogue import (
     to_dicts,
 )
 from ponder.export import export_gguf
-from ponder.export.gguf import TensorType
 from ponder.export.vocabulary import PRE_TOKENIZERS
-from ponder.front import model_folder
+from ponder.front import find_model
+from ponder.gguf.layout import TensorType
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.transformer import Transformer
@@ -145,7 +145,7 @@ def test_logits_equal_ours(case: str, tmp_path: Path) -> None:
 )
 def test_minis_logits_in_each_type(type: TensorType, most: float, tmp_path: Path) -> None:
     """mini's weights are bfloat16, which float16 holds here; in types but F32 llama.cpp rounds activations too."""
-    folder = model_folder("mini")
+    folder = find_model("mini")
     tokenizer = Tokenizer.load(folder)
     prompt = load_format(tokenizer).render([Message.user("What is 4821 * 7093?")], start=Start.THINK).ids
     ids = [*prompt, *tokenizer.encode("4821*7093\n1284 3907\n1: 3*1+0+0=30")]
@@ -156,8 +156,8 @@ def test_minis_logits_in_each_type(type: TensorType, most: float, tmp_path: Path
 def test_q8_0_equals_llama_cpps_own_quantisation(tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
     whole, ours, theirs = (tmp_path / f"{name}.gguf" for name in ("whole", "ours", "theirs"))
-    export_gguf(model_folder("mini"), whole, type=TensorType.F32)
-    export_gguf(model_folder("mini"), ours, type=TensorType.Q8_0)
+    export_gguf(find_model("mini"), whole, type=TensorType.F32)
+    export_gguf(find_model("mini"), ours, type=TensorType.Q8_0)
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0
     assert llama_cpp.llama_model_quantize(bytes(whole), bytes(theirs), parameters) == 0
@@ -171,7 +171,7 @@ def test_q8_0_equals_llama_cpps_own_quantisation(tmp_path: Path) -> None:
 def mini(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The bundled model in llama.cpp, in float32."""
     file = tmp_path_factory.mktemp("mini") / "mini.gguf"
-    export_gguf(model_folder("mini"), file, type=TensorType.F32)
+    export_gguf(find_model("mini"), file, type=TensorType.F32)
     model = opened(file, window=2048)
     yield model
     model.close()
@@ -179,7 +179,7 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return Tokenizer.load(model_folder("mini"))
+    return Tokenizer.load(find_model("mini"))
 
 
 HARD = (

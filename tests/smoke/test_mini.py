@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ponder
-from ponder.front import model_folder
+from ponder.front import find_model
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask
 from ponder.think import Reasoner
 
@@ -72,7 +72,7 @@ def test_a_consensus_bills_all_its_samples(mini: Reasoner) -> None:
 
 
 def test_the_bundled_files_are_small_and_whole() -> None:
-    folder = model_folder("mini")
+    folder = find_model("mini")
     names = {path.name for path in folder.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"} <= names
     assert sum(path.stat().st_size for path in folder.iterdir()) < 30e6

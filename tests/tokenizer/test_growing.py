@@ -11,7 +11,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ponder.dialogue import train_tokenizer
 from ponder.tokenizer import GrowingText, Tokenizer
-from ponder.tokenizer.bpe import SPLIT_REGEX
+from ponder.tokenizer.splitting import SPLIT_REGEX
 
 pytestmark = pytest.mark.property
 

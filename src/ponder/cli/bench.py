@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_quantize, positive
-from ponder.front import BUNDLED, model_folder
+from ponder.front import BUNDLED, find_model
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ HELP = "measure prefill and decoding on this machine, beside the machine's ceili
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default=BUNDLED, metavar="MODEL", help="a bundled model or a model folder")
+    parser.add_argument(
+        "model", nargs="?", default=BUNDLED, metavar="MODEL", help="a bundled model, a folder or a GGUF file"
+    )
     parser.add_argument("--streams", type=counts, default=(1, 8, 64), metavar="N,N", help="default: 1,8,64")
     parser.add_argument("--prompt", type=positive, default=128, metavar="N", help="tokens of a prompt (default: 128)")
     parser.add_argument("--new", type=positive, default=64, metavar="N", help="tokens of an answer (default: 64)")
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequest(f"--json {args.json}: the folder {args.json.absolute().parent} does not exist")
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = load_model(model_folder(args.model), dtype=torch.bfloat16, device=device(args.device))
+    model = load_model(find_model(args.model), dtype=torch.bfloat16, device=device(args.device))
     engine = Engine(
         model,
         PhaseTokens(),

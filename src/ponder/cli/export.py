@@ -6,7 +6,7 @@ import argparse
 from enum import StrEnum
 from pathlib import Path
 
-from ponder.front import model_folder
+from ponder.front import find_model
 from ponder.types import InvalidRequest
 
 NAME = "export"
@@ -22,7 +22,7 @@ class Layout(StrEnum):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a bundled model's name or a model folder")
+    parser.add_argument("model", metavar="MODEL", help="a bundled model's name, a model folder or a GGUF file")
     parser.add_argument(
         "--to", choices=[layout.value for layout in Layout], default=Layout.HF.value, help="the layout (default: hf)"
     )
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = model_folder(args.model)
+    folder = find_model(args.model)
     dtype = DTYPES.get(args.dtype, args.dtype)
     if Layout(args.to) is Layout.GGUF:
         return write_gguf_file(folder, args.out, args.model, dtype, args.force)
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def write_gguf_file(folder: Path, out: Path, name: str, dtype: str | None, force: bool) -> int:
     from ponder.export import export_gguf
-    from ponder.export.gguf import TensorType
+    from ponder.gguf.layout import TensorType
 
     if out.suffix != ".gguf":
         raise InvalidRequest(f"--out {out}: programs know a GGUF file by its ending .gguf")

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from ponder.think import Reasoner, RunSettings
 
 MODEL_HELP = (
-    "a bundled model's name, a model folder, or an OpenAI-compatible endpoint as URL#MODEL, with its dialect in front "
-    "where it has one (vllm+URL#MODEL, deepseek+URL#MODEL) (default: mini)"
+    "a bundled model's name, a model folder, a GGUF file, org/name in Hugging Face's local cache, or an "
+    "OpenAI-compatible endpoint as URL#MODEL, with its dialect in front where it has one (vllm+URL#MODEL, "
+    "deepseek+URL#MODEL) (default: mini)"
 )
 ENDPOINT = re.compile(r"(?:([a-z]+)\+)?(https?://[^#]*)(?:#(.+))?")
 

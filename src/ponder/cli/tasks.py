@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.front import model_folder
+    from ponder.front import find_model
     from ponder.tasks.check import check
     from ponder.tasks.registry import load_task
     from ponder.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.task is None:
         print(families())
         return 0
-    tokenizer = Tokenizer.load(args.tokenizer or model_folder("mini"))
+    tokenizer = Tokenizer.load(args.tokenizer or find_model("mini"))
     checked = check(load_task(args.task), max(CHECKED, args.n))
     for place in range(args.n):
         print(shown(checked[place * (len(checked) - 1) // max(1, args.n - 1)]))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ponder.dialogue import Format, PonderFormat, load_format, ponder_template
 from ponder.dialogue.template import LLAMA_CPP_NAMES, llama_cpp_template
-from ponder.export.gguf import TensorType, Value, write_gguf
 from ponder.export.vocabulary import llama_cpp_vocabulary
 from ponder.export.weights import gguf_tensors, hyperparameters, stored_type
+from ponder.gguf.layout import TensorType
+from ponder.gguf.writing import Value, write_gguf
 from ponder.model.checkpoint import atomic_file, open_model
 from ponder.model.config import ModelConfig
 from ponder.model.lora import ADAPTER_CONFIG
@@ -35,7 +36,7 @@ def export_gguf(
     name: str | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write the model in `folder` (Hugging Face layout) as a GGUF file. One tensor is in memory at a time.
+    """Write the model in `folder` (Hugging Face layout, or a file) as a GGUF file. One tensor is in memory at a time.
 
     type: of the matrices; None: as they are stored. name: what programs show; None: the folder's. The file appears
     whole or not at all. Raises InvalidRequest naming what llama.cpp cannot express; CheckpointError when the file

@@ -11,36 +11,17 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from ponder.tokenizer import Tokenizer
-from ponder.tokenizer.bpe import SPLIT_REGEX
+from ponder.tokenizer.gguf import TokenType
+from ponder.tokenizer.splitting import EACH_DIGIT, GPT2_REGEX, SPLITTING_RULES
 from ponder.types import InvalidRequest
 
-_LLAMA3_REGEX = SPLIT_REGEX.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-_GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_EACH_DIGIT = r"\p{N}"
-
 # (the regular expressions that split, in turn; whether a piece that is a token needs no merges) → llama.cpp's name
-PRE_TOKENIZERS = {
-    ((SPLIT_REGEX,), False): "qwen2",  # ours too
-    ((_LLAMA3_REGEX,), True): "llama-bpe",
-    ((_LLAMA3_REGEX,), False): "dbrx",
-    ((_GPT2_REGEX,), False): "gpt-2",
-    ((_EACH_DIGIT, _GPT2_REGEX), False): "smollm",
-}
+PRE_TOKENIZERS = {(rule.regexes, rule.ignore_merges): name for name, rule in reversed(SPLITTING_RULES.items())}
 # As llama.cpp's own converter has it: what looks like this is not text, whether the file flags it or not (DeepSeek's).
 _LOOKS_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
-
-
-class TokenType(IntEnum):
-    """llama.cpp's types. CONTROL: text spells it only where a program says so. USER_DEFINED: text always does."""
-
-    NORMAL = 1
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +87,10 @@ def _regexes(step: Mapping[str, Any] | None) -> Iterator[str]:
         case {"type": "Split", "pattern": {"Regex": str(regex)}, "behavior": "Isolated", "invert": False}:
             yield regex
         case {"type": "Digits", "individual_digits": True}:
-            yield _EACH_DIGIT
+            yield EACH_DIGIT
         case {"type": "ByteLevel", "add_prefix_space": False, **rest}:
             if rest.get("use_regex", True):
-                yield _GPT2_REGEX
+                yield GPT2_REGEX
         case _:
             raise _refused(f"pre_tokenizer {step!r:.300}")
 

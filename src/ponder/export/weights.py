@@ -11,28 +11,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ponder.export.gguf import BLOCK, GgufTensor, TensorType, Value
-from ponder.model.checkpoint import StoredTensor
+from ponder.gguf.layout import BLOCK, TensorType
+from ponder.gguf.writing import GgufTensor, Value
+from ponder.model.checkpoint import StoredParameter
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
+from ponder.model.gguf import gguf_name
 from ponder.model.transformer import rotary_frequencies
 from ponder.types import InvalidRequest
 
-_NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
 _FILE_TYPES = {TensorType.F32: 0, TensorType.F16: 1, TensorType.Q8_0: 7, TensorType.BF16: 32}
 _QUANTIZATION_VERSION = 2
 
@@ -93,7 +79,7 @@ def check_expressible(config: ModelConfig) -> None:
         )
 
 
-def gguf_tensors(config: ModelConfig, stored: Mapping[str, StoredTensor], type: TensorType) -> list[GgufTensor]:
+def gguf_tensors(config: ModelConfig, stored: Mapping[str, StoredParameter], type: TensorType) -> list[GgufTensor]:
     """Every tensor of the file, unread. Vectors are float32, as llama.cpp wants them; so are the factors that carry
     Llama 3.1's rope scaling. Rows that do not fill blocks of Q8_0 are bfloat16."""
     tensors = []
@@ -113,15 +99,6 @@ def gguf_tensors(config: ModelConfig, stored: Mapping[str, StoredTensor], type: 
     return tensors
 
 
-def gguf_name(name: str) -> str:
-    """llama.cpp's name of a tensor of Hugging Face's."""
-    path, _, kind = name.rpartition(".")
-    if path.startswith("model.layers."):
-        _, _, layer, inner = path.split(".", 3)
-        return f"blk.{layer}.{_NAMES[inner]}.{kind}"
-    return f"{_NAMES[path]}.{kind}"
-
-
 def _pairs_adjacent(read: Callable[[], Tensor], heads: int) -> Callable[[], Tensor]:
     """llama.cpp's llama turns the planes (2i, 2i + 1) of a head where ours turns (i, i + d/2): reorder its rows."""
 
@@ -132,7 +109,7 @@ def _pairs_adjacent(read: Callable[[], Tensor], heads: int) -> Callable[[], Tens
     return reordered
 
 
-def stored_type(stored: Mapping[str, StoredTensor]) -> TensorType:
+def stored_type(stored: Mapping[str, StoredParameter]) -> TensorType:
     """The type that keeps a model as it is stored."""
     by_name = {"BF16": TensorType.BF16, "F16": TensorType.F16}
     return by_name.get(stored["model.embed_tokens.weight"].dtype, TensorType.F32)

@@ -1,4 +1,5 @@
-"""Model folders in Hugging Face's layout: config.json and safetensors, whole or in shards.
+"""Models as they are stored: folders in Hugging Face's layout (config.json and safetensors, whole or in shards), and
+GGUF files.
 
 What is read from outside is never trusted: names, shapes and sizes are checked against config.json before anything of
 that size is allocated, and pickles are not opened at all.
@@ -15,14 +16,16 @@ import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ponder.gguf.reading import GgufFile, is_gguf
 from ponder.model.config import ModelConfig
+from ponder.model.gguf import gguf_config, open_gguf
 from ponder.model.hf_config import config_from_hf, config_to_hf, end_token_ids
 from ponder.model.transformer import LoadedFrom, Transformer
 from ponder.types import CheckpointError, InvalidRequest
@@ -36,9 +39,24 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
+class StoredParameter(Protocol):
+    """A tensor of an open model, known by its header and not read yet. dtype: as safetensors names it."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    def read(self) -> Tensor: ...
+    def fail(self, why: str) -> CheckpointError: ...
+
+
 def load_config(folder: str | Path) -> ModelConfig:
     """Read and check config.json; its end tokens and those of generation_config.json, where there is one, are the
-    model's. Raises CheckpointError naming file and key."""
+    model's. Or the sizes that a GGUF file declares. Raises CheckpointError naming file and key."""
+    if is_gguf(folder):
+        return gguf_config(GgufFile(folder))
     path, generation = Path(folder) / CONFIG, Path(folder) / GENERATION_CONFIG
     config = config_from_hf(read_json(path), source=str(path))
     if not generation.is_file():
@@ -50,9 +68,10 @@ def load_config(folder: str | Path) -> ModelConfig:
 def load_model(
     folder: str | Path, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
 ) -> Transformer:
-    """Load a model folder. dtype None: that of the embedding in the file, for all tensors.
+    """Load a model folder, or a GGUF file. dtype None: that of the embedding in the folder, for all tensors; of a file,
+    float32 if it holds nothing else, else bfloat16.
 
-    Raises CheckpointError naming file and key when the folder is not exactly one whole model.
+    Raises CheckpointError naming file and key when there is not exactly one whole model.
     """
     with open_model(folder) as (config, tensors):
         stored = _DTYPES[tensors["model.embed_tokens.weight"].dtype]
@@ -66,9 +85,13 @@ def load_model(
 
 
 @contextmanager
-def open_model(folder: str | Path) -> Iterator[tuple[ModelConfig, dict[str, StoredTensor]]]:
-    """The configuration and the parameters of a model folder, checked and not read yet. Raises as `load_model`."""
+def open_model(folder: str | Path) -> Iterator[tuple[ModelConfig, Mapping[str, StoredParameter]]]:
+    """The configuration and the parameters of a model folder or a GGUF file, checked and not read yet. Raises as
+    `load_model`."""
     folder = Path(folder)
+    if is_gguf(folder):
+        yield open_gguf(folder)
+        return
     config = load_config(folder)
     shapes = config.parameter_shapes()
     with ExitStack() as stack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +66,7 @@ def load_sampler(
     adapter: str | Path | None = None,
     **options: Any,
 ) -> LocalSampler:
-    """Model, tokenizer and dialogue format of a folder in the Hugging Face layout, ready to sample.
+    """Model, tokenizer and dialogue format of a folder in the Hugging Face layout, or of a GGUF file, ready to sample.
 
     adapter: folder of a LoRA adapter, merged into the weights. options: those of `LocalSampler`. Raises CheckpointError
     or TokenizerError naming the file.
@@ -81,7 +82,9 @@ def load_sampler(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size}: "
             "the two do not belong together"
         )
-    return LocalSampler(model, tokenizer, load_format(tokenizer), **{"name": Path(folder).resolve().name, **options})
+    path = Path(os.path.abspath(folder))  # of a link its own name
+    name = path.stem if path.is_file() else path.name
+    return LocalSampler(model, tokenizer, load_format(tokenizer), **{"name": name, **options})
 
 
 class LocalSampler:

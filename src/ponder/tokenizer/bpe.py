@@ -18,6 +18,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from ponder.gguf.reading import GgufFile, declared_ends, is_gguf
 from ponder.tokenizer.files import (
     DEFAULT_TEMPLATE,
     TokenizerError,
@@ -26,14 +27,11 @@ from ponder.tokenizer.files import (
     read_folder,
     write_folder,
 )
+from ponder.tokenizer.gguf import read_vocabulary
 from ponder.tokenizer.special import added_token, added_tokens, gather_special_tokens, special_name, stripping
+from ponder.tokenizer.splitting import SPLIT_REGEX
 from ponder.types import InvalidRequest
 
-# Qwen2's splitting rule (Qwen/Qwen2-7B tokenizer.json): contractions, words with at most one leading mark, digits one
-# by one, runs of punctuation with the line breaks after them, white space.
-SPLIT_REGEX = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 VOCAB_MULTIPLE = 32
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
 LONG_TEXT = 4096  # characters
@@ -123,8 +121,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a folder in the Hugging Face layout, or a `tokenizer.json` with the files beside it. Raises
-        TokenizerError naming the file."""
+        """Read a folder in the Hugging Face layout, a `tokenizer.json` with the files beside it, or a GGUF file. Raises
+        TokenizerError, or CheckpointError for a damaged GGUF file, naming the file."""
+        if is_gguf(path):
+            file = GgufFile(path)
+            spec, config = read_vocabulary(file)
+            return cls(spec, config, str(path), ends=declared_ends(file))
         files = read_folder(Path(path))
         spec, config = gather_special_tokens(files)
         return cls(spec, config, str(files.source), ends=files.ends)

@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 import torch
 
 from ponder.dialogue import control
+from ponder.gguf.reading import is_gguf
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import ModelConfig
 from ponder.model.lora import add_lora, has_lora, merge_lora, reread_base, save_lora
@@ -131,12 +132,12 @@ def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transf
     `stage.lora` asks for them."""
     earlier = stage.start in recipe.tables
     start = folder.stage(stage.start) / "model" if earlier else Path(stage.start)
-    if stage.start != RANDOM and not start.is_dir():
+    if stage.start != RANDOM and not start.is_dir() and not is_gguf(start):
         raise RecipeError(
             f"start is {stage.start!r}, but there is no model in {start}: run that stage first, or set start to "
-            f'"{RANDOM}" or to a model folder'
+            f'"{RANDOM}", to a model folder or to a GGUF file'
         )
-    own = stage.start != RANDOM and (start / TOKENIZER_FILE).is_file()
+    own = stage.start != RANDOM and (is_gguf(start) or (start / TOKENIZER_FILE).is_file())
     tokenizer_folder = start if own else folder.tokenizer
     tokenizer = Tokenizer.load(tokenizer_folder)
     device = pick_device(recipe.run.device)

@@ -1,56 +1,25 @@
-"""The GGUF file format, version 3: typed fields, then tensors, little endian (ggml's docs/gguf.md).
+"""Writing GGUF, version 3: typed fields, then tensors, little endian (ggml's docs/gguf.md).
 
 Only what an export needs: the package `gguf` does the same, and brings an HTTP client along.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum
 from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ponder.gguf.layout import ALIGNMENT, BLOCK, MAGIC, VERSION, FieldType, TensorType
 from ponder.types import InvalidRequest
 
 Value = bool | int | float | str | Sequence[int] | Sequence[str]
 
-MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
-BLOCK = 32  # values that share a scale in Q8_0
 _CHUNK = 1 << 18  # values converted at a time, so that a large tensor never stands in memory twice
-
-
-class FieldType(IntEnum):
-    """The field types in use, by their numbers in the format."""
-
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    BOOL = 7
-    STRING = 8
-    ARRAY = 9
-
-
-class TensorType(Enum):
-    """How a tensor's values are stored: the format's number, values in a block, bytes of a block."""
-
-    F32 = (0, 1, 4)
-    F16 = (1, 1, 2)
-    Q8_0 = (8, BLOCK, 2 + BLOCK)
-    BF16 = (30, 1, 2)
-
-    @property
-    def number(self) -> int:
-        return self.value[0]
-
-    def num_bytes(self, shape: Sequence[int]) -> int:
-        _, values, size = self.value
-        return math.prod(shape) // values * size
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +73,10 @@ def encode(values: Tensor, tensor: GgufTensor) -> np.ndarray:
             return half.numpy().astype("<f2", copy=False)
         case TensorType.Q8_0:
             return quantize_q8_0(values.float())
+        case _:
+            raise InvalidRequest(
+                f"{tensor.name}: the type {tensor.type.name} is read only: export bf16, f16, f32, q8_0"
+            )
 
 
 def quantize_q8_0(values: Tensor) -> np.ndarray:
