@@ -22,6 +22,7 @@ SHAPES = {
     "384x8": {"hidden_size": 384, "num_layers": 8, "num_heads": 6, "num_kv_heads": 3, "intermediate_size": 1056},
     "512x8": {"hidden_size": 512, "num_layers": 8, "num_heads": 8, "num_kv_heads": 4, "intermediate_size": 1408},
     "1024x16": {"hidden_size": 1024, "num_layers": 16, "num_heads": 16, "num_kv_heads": 8, "intermediate_size": 2816},
+    "135m": {"hidden_size": 576, "num_layers": 30, "num_heads": 9, "num_kv_heads": 3, "intermediate_size": 1536},
     "0.6b": {
         "hidden_size": 1024,
         "num_layers": 28,

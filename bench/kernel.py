@@ -6,6 +6,7 @@ round's ceiling. Weights are random.
 
     python bench/kernel.py
     python bench/kernel.py --shapes 256x6 --rounds 2
+    PONDER_MAX_ISA=avx2 python bench/kernel.py --shapes 135m    what a laptop without AVX-512 would show
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from ponder.engine.kernel import FusedRunner, open_runner
 from ponder.engine.pages import Chunk
 from ponder.kernels import FusedStep, Quantize, StepShape
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
+from ponder.kernels.machine import machine
 
 PAGE_SIZE, CONTEXT, PROMPT, PREFILL = 16, 128, 512, 1024
 STREAMS = (1, 8, 32, 64)
-VOCAB = {"256x6": 2048, "0.6b": 151_936}
-SHARED = {"256x6": (8, 32), "0.6b": (4, 8)}  # prompts, samples of each
+VOCAB = {"256x6": 2048, "135m": 49_152, "0.6b": 151_936}
+SHARED = {"256x6": (8, 32), "135m": (4, 8), "0.6b": (4, 8)}  # prompts, samples of each
 WEIGHTS: dict[str, Quantize | None] = {"bfloat16": None, "int8": "int8"}
 
 
@@ -169,7 +171,7 @@ def report(name: str, cases: list[Case], ceilings: dict[str, list[float]], threa
     return (
         f"## {name}, vocabulary {VOCAB[name]:,}, {threads} threads\n\n"
         f"Ceilings: DRAM read {spread([x / 1e9 for x in ceilings['dram']], 1)} GB/s, "
-        f"bfloat16 product {spread([x / 1e12 for x in ceilings['matmul']], 2)} TFLOP/s.\n\n"
+        f"{machine().products} product {spread([x / 1e12 for x in ceilings['matmul']], 2)} TFLOP/s.\n\n"
         f"{table(head, rows(cases, ceilings))}\n\n"
         f"One stream, int8 over bfloat16: {ratio(find[one, 'bfloat16'], find[one, 'int8']):.2f}x. "
         f"Shared pages read once: {ratio(each, once):.2f}x."
@@ -178,7 +180,7 @@ def report(name: str, cases: list[Case], ceilings: dict[str, list[float]], threa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=list(VOCAB), default=list(VOCAB))
+    parser.add_argument("--shapes", nargs="+", choices=list(VOCAB), default=["256x6", "0.6b"])
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--budget", type=float, default=0.4, help="seconds of one case in one round")

@@ -14,6 +14,7 @@ from ponder.cli.main import main
 from ponder.dialogue import ponder_template
 from ponder.evaluate import held_out
 from ponder.kernels import choose_kernel
+from ponder.kernels.machine import machine
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.tasks.gym import question_hash
 from ponder.tasks.registry import load_task
@@ -377,4 +378,6 @@ def test_bench_shows_the_kernel_and_every_rate(
     assert all(rate > 0 for rate in numbers["prefill_tokens_per_second"])
     assert f"kernel: {numbers['kernel']}" in ran.out
     assert "head_dim 8" in ran.out  # why nothing faster runs this model
-    assert "DRAM read 4.0 GB/s, bfloat16 matrix product 1.00 TFLOP/s" in ran.out
+    assert f"DRAM read 4.0 GB/s, {machine().products} matrix product 1.00 TFLOP/s" in ran.out
+    assert numbers["processor"] == str(machine())
+    assert f"\nprocessor: {machine()}\n" in ran.out

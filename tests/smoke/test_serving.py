@@ -19,6 +19,7 @@ import pytest
 from live import Live, serving
 
 from ponder.cli.main import build_parser, main
+from ponder.kernels.machine import machine
 from ponder.serve import Served, Settings
 from ponder.serve.settings import PREFIX, read_settings
 from ponder.testing.tiny import tiny_sampler
@@ -132,6 +133,7 @@ def test_the_command_serves_and_a_signal_ends_it() -> None:
             lines = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 0
     assert any('"route": "/v1/models"' in line for line in lines)
+    assert f"processor {machine()}" in next(line for line in lines if line.startswith("mini: kernel "))
 
 
 def ask(process: subprocess.Popen[str], url: str) -> dict:

@@ -136,7 +136,19 @@ def test_on_the_kernels_too_resumed_equals_uninterrupted_bit_for_bit(tmp_path: P
 def test_the_display_says_what_steps_run_on_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunRecipe(folder="unused", device="cpu", precision=Precision.FP32)
     fit(tiny_model(), job(tmp_path, 1, run=run))
-    assert "test: cpu, torch (the model computes in float32" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "test: cpu, torch (the model computes in float32" in said
+    assert "processor" not in said, "the recipe asks for float32"
+
+
+def test_the_display_says_where_bfloat16_is_not_multiplied_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.kernels.machine._found", None)
+    monkeypatch.setenv("PONDER_MAX_ISA", "avx2")
+    fit(tiny_model(), job(tmp_path, 1, run=RunRecipe(folder="unused", device="cpu")))
+    said = capsys.readouterr().err
+    assert "; processor avx2, products in float32: PONDER_MAX_ISA is avx2" in said
 
 
 def test_a_crash_loses_what_came_after_the_checkpoint_and_nothing_else(tmp_path: Path) -> None:

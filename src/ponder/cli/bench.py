@@ -83,20 +83,24 @@ def device(name: str) -> str:
 
 
 def speed_text(engine: Engine, speed: Speed) -> str:
+    from ponder.kernels.machine import machine
+
     kernel, reason = engine.kernel
+    product = f"{machine().products} matrix product"
     lines = [
         f"{engine.model.config.num_parameters:,} parameters, {engine.quantize or 'bfloat16'}, {threads()} threads",
+        *([f"processor: {machine()}"] if speed.matmul else []),
         f"kernel: {kernel}" + (f" ({reason})" if reason else ""),
         f"prefill of {speed.prompt:,} tokens: {middle(speed.prefill)} tokens/s"
-        + (share(speed.of_matmul(), "bfloat16 matrix product") if speed.matmul else ""),
+        + (share(speed.of_matmul(), product) if speed.matmul else ""),
     ]
     for streams, rates in speed.decode.items():
         name = f"decoding, {streams} {'stream' if streams == 1 else 'streams'}: {middle(rates)} tokens/s"
         lines.append(name + (share(speed.of_dram(streams), "DRAM read, weights alone") if speed.dram else ""))
     if speed.dram:
         lines.append(
-            f"ceilings measured beside it: DRAM read {statistics.median(speed.dram) / 1e9:.1f} GB/s, bfloat16 matrix "
-            f"product {statistics.median(speed.matmul) / 1e12:.2f} TFLOP/s"
+            f"ceilings measured beside it: DRAM read {statistics.median(speed.dram) / 1e9:.1f} GB/s, {product} "
+            f"{statistics.median(speed.matmul) / 1e12:.2f} TFLOP/s"
         )
     if speed.peak_bytes:
         lines.append(f"most memory taken: {speed.peak_bytes / 2**20:,.0f} MiB")
@@ -104,9 +108,12 @@ def speed_text(engine: Engine, speed: Speed) -> str:
 
 
 def speed_numbers(engine: Engine, speed: Speed) -> dict[str, object]:
-    """What `--json` writes."""
+    """What `--json` writes. processor: null where the model is not on the CPU."""
+    from ponder.kernels.machine import machine
+
     return {
         "parameters": engine.model.config.num_parameters,
+        "processor": str(machine()) if speed.matmul else None,
         "kernel": engine.kernel.kernel,
         "reason": engine.kernel.reason,
         "quantize": engine.quantize,

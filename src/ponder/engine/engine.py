@@ -28,6 +28,7 @@ from ponder.engine.requests import (
 from ponder.engine.scheduler import Counters, EngineStats, Scheduler, common_prefix
 from ponder.engine.sequence import Constraint, Event, FailEvent, FinishEvent, NextTurnPrefix, Sequence
 from ponder.kernels.fused import KernelChoice, Quantize
+from ponder.kernels.machine import machine
 from ponder.kernels.sampling import NotFinite, Pick
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
@@ -126,6 +127,14 @@ class Engine:
     def kernel(self) -> KernelChoice:
         """What computes the steps, and why nothing faster does."""
         return self._runner.choice
+
+    @property
+    def computes(self) -> str:
+        """The kernel and, on a CPU, the class of the processor and what it multiplies; each with the reason."""
+        kernel, reason = self.kernel
+        on_cpu = self.model.model.embed_tokens.weight.device.type == "cpu"
+        said = f"kernel {kernel} ({reason})" if reason else f"kernel {kernel}"
+        return f"{said}; processor {machine()}" if on_cpu else said
 
     @property
     def stats(self) -> EngineStats:

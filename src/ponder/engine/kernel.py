@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ponder.engine.graphs import GraphRunner
 from ponder.engine.pages import PagedKV, Pages
-from ponder.engine.runner import Runner
+from ponder.engine.runner import Runner, in_product_dtype
 from ponder.engine.scheduler import Step
 from ponder.kernels.fused import PAGE_SIZE, FusedStep, KernelChoice, Quantize, choose_kernel
 from ponder.model.transformer import Transformer
@@ -98,7 +98,8 @@ def open_runner(
     if before is None or before.choice != choice:
         _log.info("kernel: %s%s", choice.kernel, f" ({choice.reason})" if choice.reason else "")
     if choice.kernel == "torch":
-        return Runner(model, _paged(model, num_pages, page_size), choice, deterministic=deterministic)
+        pages = _paged(model, num_pages, page_size)
+        return Runner(in_product_dtype(model), pages, choice, deterministic=deterministic)
     if choice.kernel == GRAPHS:
         if isinstance(before, GraphRunner) and before.fits(model, choice):
             before.forget()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ponder.kernels.machine import product_dtype
 from ponder.model.config import ModelConfig
 from ponder.model.transformer import Attend
 
@@ -53,7 +54,8 @@ class Pages(Protocol):
 
 
 class PagedKV:
-    """Per layer one (num_pages, K, page_size, d) tensor of keys and one of values.
+    """Per layer one (num_pages, K, page_size, d) tensor of keys and one of values. `product_dtype`: what they are
+    multiplied in.
 
     Memory that was never written reads as zeros: a masked position weighs 0, and 0 times garbage must not be NaN.
     """
@@ -63,6 +65,7 @@ class PagedKV:
     ) -> None:
         self.page_size = page_size
         self.device = device
+        self.product_dtype = product_dtype(dtype, device.type)
         shape = (num_pages, config.num_kv_heads, page_size, config.head_dim)
         self.keys = [_zeros(shape, dtype, device) for _ in range(config.num_layers)]
         self.values = [_zeros(shape, dtype, device) for _ in range(config.num_layers)]
@@ -163,8 +166,7 @@ class _StepAttention:
         mask = None
         if n > 1 or bool((seen_B_n != P * size).any()):
             hidden = torch.from_numpy(np.arange(P * size) >= seen_B_n[:, :, None])
-            dtype = self._cache.keys[0].dtype
-            mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, float("-inf"))
+            mask = torch.zeros(hidden.shape, dtype=self._cache.product_dtype).masked_fill(hidden, float("-inf"))
             mask = mask[:, None, None].to(self._cache.device)
         gather, gathered = self._gather(pages_BP)
         return _Part(
@@ -191,7 +193,8 @@ class _StepAttention:
         d = q_BHTd.shape[-1]
         keys, values = self._cache.keys[layer], self._cache.values[layer]
         for cached, new in ((keys, k_BKTd), (values, v_BKTd)):  # the rows of a step are one batch of N tokens
-            cached.view(-1, d).index_copy_(0, self._written, new[0].transpose(0, 1).reshape(-1, d))
+            rows_Nd = new[0].transpose(0, 1).reshape(-1, d)
+            cached.view(-1, d).index_copy_(0, self._written, rows_Nd.to(cached.dtype))
         q_NHd = q_BHTd[0].transpose(0, 1)
         if len(self._parts) == 1 and self._parts[0].rows is None:
             o_NHd = self._run(self._parts[0], q_NHd, keys, values, merging=False)[0]
@@ -228,7 +231,7 @@ class _StepAttention:
             # Copied as 8-byte words: torch copies these faster than the same bytes as narrower numbers.
             words = source.view(-1, target.shape[1]).view(torch.int64)
             torch.index_select(words, 0, part.gather, out=target.view(torch.int64))
-        k_BKTd, v_BKTd = (target.view(B, K, T, d) for target in part.gathered)
+        k_BKTd, v_BKTd = (target.view(B, K, T, d).to(self._cache.product_dtype) for target in part.gathered)
         # Query heads that share a key/value head stand where more queries would: nothing is repeated.
         mask = None if part.mask is None else part.mask.expand(-1, -1, G, -1, -1).reshape(B, 1, G * n, T)
         o_BKQd, mass_BKQ = attention(q_BKQd, k_BKTd, v_BKTd, mask, merging)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ponder.engine.pages import Chunk, PagedKV
@@ -71,6 +72,17 @@ class Runner:
         h_SD = torch.cat(hidden)[rows]
         logits = [self._model.unembed(F.pad(h_D, (0, 0, 0, _TILE - len(h_D))))[: len(h_D)] for h_D in h_SD.split(_TILE)]
         return torch.cat(logits)
+
+
+def in_product_dtype(model: Transformer) -> Transformer:
+    """The model; or a copy whose weights are in what torch multiplies here, so that not every step converts them."""
+    dtype = model.product_dtype
+    if dtype == model.compute_dtype or all(each.dtype == dtype for each in model.parameters()):
+        return model
+    memo = {id(each): nn.Parameter(each.detach().to(dtype), requires_grad=False) for each in model.parameters()}
+    converted = copy.deepcopy(model, memo)
+    converted.compute_dtype = None
+    return converted
 
 
 def prompt_logprobs(model: Transformer, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:

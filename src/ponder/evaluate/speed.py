@@ -57,14 +57,14 @@ def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: i
     dram: list[float] = []
     matmul: list[float] = []
     threads, peak = torch.get_num_threads(), 0
-    for _ in range(1 + rounds):
+    for round in range(1 + rounds):
         prompts = [[rng.randrange(config.vocab_size) for _ in range(prompt)] for _ in range(1 + max(streams))]
         prefill.append(prompt / prefill_seconds(engine, prompts.pop()))
         for count in streams:
             decode[count].append(decode_rate(engine, prompts[:count], new))
             rng.shuffle(prompts)
         peak = peak or peak_bytes()
-        if engine.model.model.embed_tokens.weight.device.type == "cpu":
+        if round and engine.model.model.embed_tokens.weight.device.type == "cpu":
             dram.append(dram_read_bytes_per_second(threads))
             matmul.append(matmul_flops())
     weights = sum(parameter.numel() for parameter in engine.model.model.layers.parameters())
@@ -75,8 +75,8 @@ def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: i
         decode={count: rates[1:] for count, rates in decode.items()},
         weights=weights,
         weight_bytes=weights * (1 if engine.quantize else 2),
-        dram=dram[1:],
-        matmul=matmul[1:],
+        dram=dram,
+        matmul=matmul,
         peak_bytes=peak,
     )
 

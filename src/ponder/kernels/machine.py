@@ -63,8 +63,13 @@ class Machine:
         has = self.instructions in (InstructionSet.AVX512_BF16, InstructionSet.AMX)
         return torch.bfloat16 if has else torch.float32
 
+    @property
+    def products(self) -> str:
+        """The name of `dtype`."""
+        return str(self.dtype).removeprefix("torch.")
+
     def __str__(self) -> str:
-        said = f"{self.instructions}, products in {str(self.dtype).removeprefix('torch.')}"
+        said = f"{self.instructions}, products in {self.products}"
         return f"{said}: {self.reason}" if self.reason else said
 
 

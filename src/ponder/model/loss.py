@@ -83,11 +83,11 @@ def last_hidden(
     backend: Backend = Backend.TORCH,
     stack: TrainingStack | None = None,
 ) -> Tensor:
-    """x_ND, N = B x T, in the compute dtype: what the head reads. Arguments as in `next_token_loss`."""
+    """x_ND, N = B x T, in the product dtype: what the head reads. Arguments as in `next_token_loss`."""
     if backend is not Backend.KERNELS:
         compiled = backend is Backend.COMPILED
         h_BTD = model.stream(ids_BT, positions_BT=positions_BT, documents_BT=documents_BT, compiled=compiled)
-        return model.model.norm(h_BTD).to(model.compute_dtype).flatten(0, 1)
+        return model.model.norm(h_BTD).to(model.product_dtype).flatten(0, 1)
     counted_BT = count_positions(ids_BT, documents_BT)
     starts_BT = torch.arange(ids_BT.shape[1]) - counted_BT
     cos, sin = model.model.rotary(counted_BT if positions_BT is None else positions_BT)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ponder.kernels.machine import product_dtype
 from ponder.model.config import Llama3Scaling, ModelConfig, YarnScaling
 
 
@@ -41,7 +42,7 @@ class Linear(nn.Linear):
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None) -> Tensor:
-    dtype = dtype or weight.dtype
+    dtype = product_dtype(dtype or weight.dtype, weight.device.type)
     return F.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
@@ -216,8 +217,9 @@ class Transformer(nn.Module):
 
     @property
     def compute_dtype(self) -> torch.dtype:
-        """The dtype of matrix products and attention. Training in bfloat16 with float32 master weights is a float32
-        model with `model.compute_dtype = torch.bfloat16`; the residual stream stays in the weights' dtype."""
+        """The precision that matrix products and attention are meant to have. Training in bfloat16 with float32 master
+        weights is a float32 model with `model.compute_dtype = torch.bfloat16`; the residual stream stays in the
+        weights' dtype."""
         return self._compute_dtype or self.model.embed_tokens.weight.dtype
 
     @compute_dtype.setter
@@ -226,6 +228,11 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Linear):
                 module.compute_dtype = dtype
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """What torch multiplies in here: `compute_dtype`, or float32 where the processor has no such products."""
+        return product_dtype(self.compute_dtype, self.model.embed_tokens.weight.device.type)
 
     @torch.no_grad()
     def init_weights(self, seed: int) -> None:
@@ -250,7 +257,7 @@ class Transformer(nn.Module):
         attend: Attend | None = None,
         documents_BT: Tensor | None = None,
     ) -> Tensor:
-        """ids_BT → logits_BTV, in the compute dtype. Arguments as in `hidden`."""
+        """ids_BT → logits_BTV, in the product dtype. Arguments as in `hidden`."""
         return self.unembed(self.hidden(ids_BT, positions_BT=positions_BT, attend=attend, documents_BT=documents_BT))
 
     def hidden(
@@ -285,8 +292,9 @@ class Transformer(nn.Module):
             positions_BT = count_positions(ids_BT, documents_BT)
         run = compiled_block() if compiled else Block.__call__
         cos, sin = self.model.rotary(positions_BT)
-        mask = None if attend is not None else causal_mask(ids_BT, documents_BT, self.compute_dtype)
-        h_BTD = self.model.embed_tokens(ids_BT)
+        mask = None if attend is not None else causal_mask(ids_BT, documents_BT, self.product_dtype)
+        embedded_BTD = self.model.embed_tokens(ids_BT)
+        h_BTD = embedded_BTD.to(torch.promote_types(embedded_BTD.dtype, self.product_dtype))
         for block in self.model.layers:
             h_BTD = run(block, h_BTD, cos, sin, mask, attend)
         return h_BTD

@@ -129,6 +129,7 @@ class LocalSampler:
                 ("quantize", engine.quantize),
                 ("weights", engine.weights_version),
             ),
+            computes=engine.computes,
         )
 
     @property

@@ -211,6 +211,7 @@ class Capabilities:
     tokenizer, format: by which conversations become ids; None where that happens elsewhere.
     scores: whether `score` works. gathers: whether `gather` holds requests back.
     computation: what the answers are computed with, as (name, value) pairs; changes when the answers may.
+    computes: the same in words, and why nothing faster; "" where that is not known.
     """
 
     window: int | None = None
@@ -221,6 +222,7 @@ class Capabilities:
     scores: bool = False
     gathers: bool = False
     computation: tuple[tuple[str, object], ...] = ()
+    computes: str = ""
 
     @property
     def exact(self) -> bool:

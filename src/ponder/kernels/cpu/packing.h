@@ -68,8 +68,7 @@ static void pack_panel(const Packing& p, long panel, bool floats) {
       read_inputs(p, rows[j], begin, floats, line);
       for (int k = 0; k < 32; k += 2) {
         if (p.to.scales) {
-          const int8_t pair[2] = {nearest(line[k], by[j]), nearest(line[k + 1], by[j])};
-          memcpy(bytes + (begin + k) * PANEL + place(j), pair, 2);
+          for (int i = 0; i < 2; i++) bytes[(begin + k) * PANEL + place(j, i)] = nearest(line[k + i], by[j]);
         } else {
           const bf16 pair[2] = {narrow(line[k]), narrow(line[k + 1])};
           memcpy(to + (begin + k) * PANEL + j * 2, pair, 4);

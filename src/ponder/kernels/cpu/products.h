@@ -70,7 +70,7 @@ static inline void block(const Product& p, int row, int panel, int begin, float 
     for (int at = 0; at < P; at++) {
       const T* line = w + (long)at * p.K * PANEL + k * PANEL;
       if (!begin && k % 4 == 0) announce<2 * sizeof(T), 1>((const char*)line + SOON);
-      vu pairs[V];
+      typename Dot::Pair pairs[V];
       read_pairs<V>(line, begin / W, pairs);
       for (int v = 0; v < V; v++)
         for (int r = 0; r < R; r++) acc[at][r][v] = Dot::dot(acc[at][r][v], x[r], pairs[v]);

@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -104,15 +104,20 @@ static inline vf power_of_two(vf x) {
   return (vf)((vu)p + ((vu)shifted << 23));
 }
 
-// How two bfloat16 pairs meet: acc += x[0] w[0] + x[1] w[1], lane by lane.
+// How two pairs meet: acc += x[0] w[0] + x[1] w[1], lane by lane. x: bfloat16; Pair: what holds the weights.
 struct Widened {
-  static inline vf dot(vf acc, vu x, vu w) {
-    acc += (vf)(x << 16) * (vf)(w << 16);
-    return acc + (vf)(x & 0xffff0000u) * (vf)(w & 0xffff0000u);
+  struct Pair {
+    vf first, second;
+  };
+  static inline vf dot(vf acc, vu x, Pair w) {
+    acc += (vf)(x << 16) * w.first;
+    return acc + (vf)(x & 0xffff0000u) * w.second;
   }
+  static inline vf dot(vf acc, vu x, vu w) { return dot(acc, x, Pair{(vf)(w << 16), (vf)(w & 0xffff0000u)}); }
 };
 #if defined(__AVX512BF16__)
 struct Dotted {
+  typedef vu Pair;
   static inline vf dot(vf acc, vu x, vu w) { return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)x, (__m512bh)w); }
 };
 #endif

@@ -134,6 +134,9 @@ class Server(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             names = ", ".join(each.name for each in self._state.models)
             log.info(f"serving {names} on http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+            for each in self._state.models:
+                if each.capabilities.computes:
+                    log.info(f"{each.name}: {each.capabilities.computes}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         state = self._state

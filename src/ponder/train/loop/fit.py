@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ponder.kernels.machine import machine
 from ponder.model.loss import Backend, kernel_obstacle
 from ponder.model.transformer import Transformer
 from ponder.train.loop import state
@@ -119,7 +120,9 @@ class _Loop:
         self.backend, reason = choose_backend(model, job)
         self.environment = state.environment(self.device, backend=self.backend)
         self.display = Display(job.name, job.steps)
-        self.display.say(f"{job.name}: {self.device.type}, {self.backend}{reason and f' ({reason})'}")
+        self.display.say(
+            f"{job.name}: {self.device.type}, {self.backend}{reason and f' ({reason})'}{_other_products(model)}"
+        )
         self.progress = _take_up(job, model, self.optim, self.environment, self.display)
         self.metrics = MetricsLog(job.folder / "metrics.jsonl", step=self.progress.step)
         self.smooth_loss = math.nan
@@ -259,6 +262,11 @@ def choose_backend(model: Transformer, job: Job) -> tuple[Backend, str]:
     on_cuda = next(model.parameters()).device.type == "cuda"
     pays = job.stage.tokens >= _COMPILE_PAYS and (on_cuda or shutil.which("g++") is not None)
     return (Backend.COMPILED if pays else Backend.TORCH), obstacle
+
+
+def _other_products(model: Transformer) -> str:
+    """That this processor multiplies in another dtype than the recipe asks for, and why; "" if it does not."""
+    return "" if model.product_dtype == model.compute_dtype else f"; processor {machine()}"
 
 
 def keep_freed_memory() -> None:

@@ -14,6 +14,7 @@ import torch
 
 from ponder.dialogue import control
 from ponder.gguf.reading import is_gguf
+from ponder.kernels.machine import product_dtype
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import ModelConfig
 from ponder.model.lora import add_lora, has_lora, merge_lora, reread_base, save_lora
@@ -157,12 +158,13 @@ def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transf
     if stage.lora.rank:
         add_lora(model, stage.lora.rank, stage.lora.alpha, stage.lora.targets, seed=recipe.run.seed)
         if recipe.run.precision is Precision.BF16:
-            round_frozen(model, torch.bfloat16)
+            round_frozen(model, product_dtype(torch.bfloat16, device.type))
     return model, tokenizer, tokenizer_folder
 
 
 def round_frozen(model: Transformer, dtype: torch.dtype) -> None:
-    """Hold the frozen projections in what they compute in: nothing is computed otherwise for it, in half the memory.
+    """Hold the frozen projections in what they are multiplied in: in 16 bits that is half the memory.
+
     Embeddings and norms stay: the stream between the blocks is in their dtype."""
     for module in model.model.modules():
         if isinstance(module, Linear) and not module.weight.requires_grad:

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ponder.kernels.machine import machine
 from ponder.model.checkpoint import atomic_folder, load_model, read_json, save_tensors, write_json, write_model
 from ponder.model.lora import has_lora, restore_lora, write_lora
 from ponder.model.transformer import Transformer
@@ -46,7 +47,7 @@ def environment(device: torch.device, *, backend: str) -> dict[str, str]:
     return {
         "torch": torch.__version__,
         "machine": platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cpu": f"{machine().instructions}, torch {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": str(torch.get_num_threads()),
         "backend": str(backend),

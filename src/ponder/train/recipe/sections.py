@@ -47,7 +47,8 @@ class Optimizer(StrEnum):
 
 
 class Precision(StrEnum):
-    """What the matrix products run in. Master weights and optimizer state are float32 either way."""
+    """What the matrix products run in; float32 on a processor without bfloat16 products. Master weights and optimizer
+    state are float32 either way."""
 
     BF16 = "bf16"
     FP32 = "fp32"
