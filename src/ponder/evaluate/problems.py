@@ -27,9 +27,13 @@ SUITES: dict[str, tuple[str, ...]] = {
     "mini": tuple(f"gym:{name}" for name in MINI),
     "families": tuple(f"gym:{name}" for name in FAMILIES),
     "families-hard": tuple(f"gym:{name}@hard" for name in HARD),
+    "plain": tuple(f"plain:{name}{wording}" for name in FAMILIES for wording in ("", "@gym")),
+    "scope": ("scope", "scope:near", "scope:within"),
 }
-"""A quick look: seven datasets that the bundled model was trained for. Then those of all families, under their default
-and their hard configs."""
+"""A quick look: seven datasets that the bundled model was trained for. Those of all families, under their default and
+their hard configs. The families' problems in plain words that training never saw, beside the same problems in
+reasoning-gym's words. What is out of scope (solved: declined), out of reach (declined or right), and plain questions
+that must not be declined."""
 
 
 def load_suite(spec: str) -> list[Task]:
@@ -59,15 +63,15 @@ def held_out(task: Task, n: int, *, start: int = 0) -> list[Problem]:
     A reasoning-gym dataset gives the items from TRAIN_LIMIT + start on, but for those that it breaks at. Any other task
     is sampled at levels spread evenly over [0, 1] from generators seeded with the words "held out", its name and the
     number: disjoint from training only as far as the task's own space of questions is large, which `overlap` measures.
+    What follows an "@" in the name does not count: wordings of one task (`plain:gcd`, `plain:gcd@gym`) are paired.
     """
     if n < 1 or start < 0:
         raise InvalidRequest(f"{n} problems from number {start} on: give at least 1, from 0 or more")
     numbers = range(start, start + n)
     if isinstance(task, GymTask):
         return _drawable(task, TRAIN_LIMIT + start, n)
-    return [
-        task.sample(Random(f"held out {task.name} {number}"), (place + 0.5) / n) for place, number in enumerate(numbers)
-    ]
+    name = task.name.partition("@")[0]
+    return [task.sample(Random(f"held out {name} {number}"), (place + 0.5) / n) for place, number in enumerate(numbers)]
 
 
 def _drawable(task: GymTask, index: int, n: int) -> list[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, count
 
 from ponder.tasks.gym import GymTask, hard_config
@@ -16,8 +16,10 @@ from ponder.types import InvalidRequest
 def load_task(spec: str) -> Task:
     """The task that `spec` names.
 
-    "products": a family of `ponder.tasks.families`. "gym:NAME", "gym:NAME@hard" or 'gym:NAME{"max_digits": 3}': a
-    reasoning-gym dataset under its default config, the one its authors published as hard, or a config as JSON.
+    "products": a family of `ponder.tasks.families`. "plain:products": its problems in plain words; "scope",
+    "scope:near", "scope:within", "chat": see `families.plain.scope`. "gym:NAME", "gym:NAME@hard" or
+    'gym:NAME{"max_digits": 3}': a reasoning-gym dataset under its default config, the one its authors published as
+    hard, or a config as JSON.
     "module:Class" or "path/to/file.py:Class": your own, built without arguments, which grades in a child process.
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
@@ -27,6 +29,8 @@ def load_task(spec: str) -> Task:
         return FAMILIES[spec]
     if spec.startswith("gym:"):
         return _gym_task(spec)
+    if spec == "chat" or spec.startswith(("plain:", "scope")):
+        return _plain_task(spec)
     if ":" not in spec:
         close = difflib.get_close_matches(spec, FAMILIES, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(FAMILIES))}"
@@ -42,6 +46,26 @@ def distinct_names(tasks: Sequence[Task]) -> list[str]:
         candidates = chain([task.name], (f"{task.name}.{number}" for number in count(2)))
         names.append(next(name for name in candidates if name not in names))
     return names
+
+
+def _plain_task(spec: str) -> Task:
+    from ponder.tasks.families.plain.scope import ChatTask, Near, Scope, Within
+    from ponder.tasks.families.plain.task import Plain
+    from ponder.tasks.families.plain.wording import Half
+
+    name, _, variant = spec.partition("@")
+    half = Half.TRAIN if variant == "train" else Half.HELD_OUT
+    kinds: dict[str, Callable[[], Task]] = {
+        "chat": ChatTask,
+        "scope": lambda: Scope(half),
+        "scope:near": lambda: Near(half),
+        "scope:within": Within,
+    }
+    if variant not in ("", "train", "gym") or (variant and name == "scope:within"):
+        raise InvalidRequest(f"{spec!r}: there is no variant {variant!r}: leave it out, or say 'train' (or 'gym')")
+    if name in kinds:
+        return kinds[name]()
+    return Plain(name.removeprefix("plain:"), half, gym=variant == "gym")
 
 
 def _gym_task(spec: str) -> GymTask:

@@ -13,6 +13,8 @@ from random import Random
 from ponder.dialogue.format import Format, Rendered, SpanKind
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text
 from ponder.dialogue.tools import Tool
+from ponder.tasks.families import FAMILIES
+from ponder.tasks.families.plain.task import Plain
 from ponder.tasks.gym import question_hash
 from ponder.tasks.protocol import (
     DemonstratedEnvironment,
@@ -59,22 +61,26 @@ def _source(entry: MixRecipe, format: Format, tokenizer: Tokenizer, sequence: in
 
 
 class _Task:
-    """Demonstrations, thinking or direct, at levels drawn evenly."""
+    """Demonstrations, thinking or direct, at levels drawn evenly; of a family a share in plain words."""
 
     def __init__(self, task: DemonstratedTask, entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> None:
-        self.task, self.entry, self.format, self.tokenizer = task, entry, format, tokenizer
+        self.entry, self.format, self.tokenizer = entry, format, tokenizer
+        self.task = task
+        self.plain = Plain(entry.task) if entry.plain and entry.task in FAMILIES else None
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
         level = rng.uniform(self.entry.min_level, self.entry.max_level)
-        problem = self.task.sample(rng, level)
+        plainly = self.plain is not None and rng.random() < (self.entry.plain or 0.0)
+        task = self.plain if self.plain is not None and plainly else self.task
+        problem = task.sample(rng, level)
         thinking = rng.random() >= (self.entry.direct or 0.0)
-        demonstration = self.task.demonstrate(problem, rng)
+        demonstration = task.demonstrate(problem, rng)
         number = _draw_context(rng, len(demonstration.folds)) if thinking else 0
         parts = _context(demonstration, number) if thinking else ()
         dialogue = [Message.user(problem.question), self._answer(demonstration, parts)]
         if rng.random() < self.entry.earlier:
-            before = self.task.sample(rng, level)
-            answer = self._answer(self.task.demonstrate(before, rng), ())
+            before = task.sample(rng, level)
+            answer = self._answer(task.demonstrate(before, rng), ())
             dialogue = [Message.user(before.question), answer, *dialogue]
         shown, last = list(map(_without_marks, dialogue)), len(dialogue) - 1
         context = self.format.contexts(shown)[min(number, 1)]  # the first of those that a state opens

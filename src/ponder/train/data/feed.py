@@ -45,11 +45,13 @@ class DialogueRecipe(StageRecipe):
     """What every stage has that learns from demonstrated dialogues.
 
     direct: share of a task's examples that answer at once, where its entry in the mix does not say.
+    plain: share of a family's examples in plain words, where its entry in the mix does not say.
     workers: processes that draw, tokenise and pack ahead of the training step.
     chunk_steps: the steps packed at once.
     """
 
     direct: Share = 0.1
+    plain: Share = 0.0
     mix: tuple[MixRecipe, ...] = ()
     workers: Processes = 1
     chunk_steps: Width = 16
@@ -57,7 +59,14 @@ class DialogueRecipe(StageRecipe):
     free = StageRecipe.free | {"workers"}
 
     def resolved(self, model: ModelRecipe) -> Self:
-        mix = tuple(replace(m, direct=self.direct if m.direct is None else m.direct) for m in self.mix)
+        mix = tuple(
+            replace(
+                entry,
+                direct=self.direct if entry.direct is None else entry.direct,
+                plain=self.plain if entry.plain is None else entry.plain,
+            )
+            for entry in self.mix
+        )
         return replace(super().resolved(model), mix=mix)
 
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:

@@ -138,6 +138,7 @@ class MixRecipe:
     never both.
 
     direct: share of a task's examples that answer at once, under the direct prompt; None: the stage's `direct`.
+    plain: share of a family's examples that are worded as people write (`tasks.families.plain`); None: the stage's.
     earlier: share of a task's examples that come as a second turn, after another of its problems and its bare answer.
     min_level, max_level: the range from which a task's level is drawn evenly.
     """
@@ -146,6 +147,7 @@ class MixRecipe:
     messages: str = ""
     weight: Annotated[float, Range(0, 1e9, above=True)] = 1.0
     direct: Share | None = None
+    plain: Share | None = None
     earlier: Share = 0.0
     min_level: Share = 0.0
     max_level: Share = 1.0
