@@ -33,7 +33,7 @@ test-all: $(VENV)/.dev
 	$(PYTEST)
 
 test-peers: $(VENV)/.peers
-	$(BIN)/pytest tests/export/test_llama_cpp.py tests/train/test_trl_losses.py tests/model/test_lora_peft.py tests/serve/test_lm_eval.py
+	$(BIN)/pytest tests/export/test_llama_cpp.py tests/sampler/test_llama_cpp.py tests/model/test_smollm2.py tests/serve/test_smollm2.py tests/train/test_trl_losses.py tests/model/test_lora_peft.py tests/serve/test_lm_eval.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

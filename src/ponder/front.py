@@ -55,6 +55,10 @@ def find_model(model: str | Path) -> Path:
     if not path.exists():
         return _cached(str(model))
     if path.is_file():
+        from ponder.gguf.reading import is_gguf
+
+        if not is_gguf(path):
+            raise InvalidRequest(f"{path} is a file, but not a GGUF file: name that, or the folder of a model")
         return path
     if not (path / "config.json").is_file():
         raise InvalidRequest(f"{path} is not a model folder: {_what_it_is(path)}")

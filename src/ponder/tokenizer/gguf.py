@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
+import numpy as np
+
 from ponder.gguf.reading import GgufFile
 from ponder.tokenizer.files import TokenizerError
+from ponder.tokenizer.sentencepiece import merges_by_score, sentencepiece_spec
 from ponder.tokenizer.special import added_token
 from ponder.tokenizer.splitting import SPLITTING_RULES, SplittingRule
 
 _KEY = "tokenizer.ggml."
 _NAMED = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+_SPECIAL_IDS: dict[str, dict[str, int]] = {"gpt2": {}, "llama": {"bos": 1, "eos": 2, "unknown": 0}}  # where unnamed
 _TEMPLATE, _TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
 
 
@@ -36,18 +40,33 @@ def read_vocabulary(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     if len(ids) != len(tokens):
         twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
         raise TokenizerError(f"{file.path}: key '{_KEY}tokens': holds {twice!r:.80} twice")
-    if model != "gpt2":
-        raise TokenizerError(f"{file.path}: key '{_KEY}model': {model!r:.80} is not supported; supported: gpt2")
-    rule = _rule(file)
-    named = {key: _named(file, f"{name}_token_id", tokens) for key, name in _NAMED.items()}
-    adds_bos = file.boolean(_KEY + "add_bos_token", rule.adds_bos)
-    config: dict[str, Any] = {key: name for key, name in named.items() if name is not None}
-    config |= {"add_bos_token": adds_bos, **_templates(file)}
-    special = [ids[name] for key, name in named.items() if name is not None]
-    added = list(_added(file, tokens, special))
-    return _byte_level(
-        file, ids, rule, added, config["bos_token"] if adds_bos and "bos_token" in config else None
-    ), config
+    if model not in _SPECIAL_IDS:
+        known = ", ".join(_SPECIAL_IDS)
+        raise TokenizerError(f"{file.path}: key '{_KEY}model': {model!r:.80} is not supported; supported: {known}")
+    usual = _SPECIAL_IDS[model]
+    named = {key: _named(file, f"{name}_token_id", tokens, usual.get(name)) for key, name in _NAMED.items()}
+    config: dict[str, Any] = {key: name for key, name in named.items() if name is not None} | _templates(file)
+    added = list(_added(file, tokens, [ids[name] for name in named.values() if name is not None]))
+    rule = _rule(file) if model == "gpt2" else None
+    config["add_bos_token"] = file.boolean(_KEY + "add_bos_token", rule is None or rule.adds_bos)
+    begin = _begins_with(named["bos_token"], ids) if config["add_bos_token"] else None
+    if rule is not None:
+        return _byte_level(file, ids, rule, added, begin), config
+    merges = merges_by_score(_scored(file, tokens, added), ids)
+    prefix = file.boolean(_KEY + "add_space_prefix", True)
+    return sentencepiece_spec(ids, merges, added, begin, prefix=prefix), config
+
+
+def _scored(file: GgufFile, tokens: Sequence[str], added: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    """The pieces that text may become, with their scores."""
+    scores = file.numbers(_KEY + "scores")
+    if scores is None or len(scores) != len(tokens):
+        count = 0 if scores is None else len(scores)
+        raise TokenizerError(f"{file.path}: key '{_KEY}scores': has {count} entries for {len(tokens)} tokens")
+    if not np.isfinite(scores).all():
+        raise TokenizerError(f"{file.path}: key '{_KEY}scores': must be finite numbers")
+    without = {each["id"] for each in added}
+    return {token: float(scores[id]) for id, token in enumerate(tokens) if id not in without}
 
 
 def _rule(file: GgufFile) -> SplittingRule:
@@ -58,11 +77,11 @@ def _rule(file: GgufFile) -> SplittingRule:
     return SPLITTING_RULES[name]
 
 
-def _named(file: GgufFile, name: str, tokens: Sequence[str]) -> str | None:
+def _named(file: GgufFile, name: str, tokens: Sequence[str], usual: int | None) -> str | None:
     key = _KEY + name
-    if key not in file.fields:
+    if key not in file.fields and usual is None:
         return None
-    id = file.integer(key)
+    id = file.integer(key, usual)
     if not 0 <= id < len(tokens):
         raise TokenizerError(f"{file.path}: key '{key}': {id} is not one of {len(tokens)} tokens")
     return tokens[id]
@@ -80,7 +99,11 @@ def _added(file: GgufFile, tokens: Sequence[str], special: Sequence[int]) -> Ite
 
 
 def _byte_level(
-    file: GgufFile, ids: Mapping[str, int], rule: SplittingRule, added: list[dict[str, object]], bos: str | None
+    file: GgufFile,
+    ids: Mapping[str, int],
+    rule: SplittingRule,
+    added: Sequence[Mapping[str, object]],
+    begin: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     splits = [
         {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
@@ -91,10 +114,10 @@ def _byte_level(
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": added,
+        "added_tokens": list(added),
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
-        "post_processor": _begins_with(bos, ids),
+        "post_processor": begin,
         "decoder": byte_level,
         "model": {
             "type": "BPE",
