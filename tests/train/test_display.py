@@ -1,6 +1,7 @@
 """What a person sees of a run: durations, the progress line, neighbours, the plot; and the worker that stays light."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,17 @@ def test_the_line_has_what_a_person_asks_for_and_is_not_repeated_in_a_log() -> N
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2
     assert re.search(r"sft +200/200 +100% +loss 0\.5000 +lr 1\.0e-03 +12\.3k tokens/s +1m15s left", lines[1])
+
+
+def test_a_terminal_that_was_closed_does_not_end_the_training() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.MonkeyPatch.context() as patch, os.fdopen(write, "w") as stream:
+        patch.setattr(sys, "stderr", stream)
+        display = Display("sft", 10)
+        display.say("sft: cpu, torch")
+        display.update(step=10, headline="loss 0.5000", lr=1e-3, rate=12_345.0, seconds_left=0.0)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def test_metrics_reopened_forget_what_lies_beyond_the_step(tmp_path: Path) -> None:

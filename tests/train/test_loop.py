@@ -194,6 +194,27 @@ def test_ctrl_c_is_the_users_again_after_the_first(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP]])
+def test_the_end_of_a_terminal_or_a_job_saves_as_ctrl_c_does(tmp_path: Path, signals: list[signal.Signals]) -> None:
+    def end(step: int) -> None:
+        for each in signals if step == 2 else ():
+            signal.raise_signal(each)
+
+    before = [signal.getsignal(each) for each in signals]
+    assert fit(tiny_model(), job(tmp_path, before=end)).outcome is Outcome.INTERRUPTED
+    assert [checkpoint.name for checkpoint in state.checkpoints(tmp_path / "checkpoints")] == ["step_00000003"]
+    assert [signal.getsignal(each) for each in signals] == before
+
+
+def test_nohup_keeps_its_meaning(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        result = fit(tiny_model(), job(tmp_path, 4, before=lambda step: signal.raise_signal(signal.SIGHUP)))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result.outcome is Outcome.COMPLETE
+
+
 def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
     one, other = tiny_model(), tiny_model()
     fit(one, job(tmp_path / "a", 4, accumulate=2))

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from types import TracebackType
 from typing import NoReturn
@@ -70,10 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(args: argparse.Namespace, message: str, code: int) -> int:
     """Say what went wrong on stderr: one line, or the traceback under --debug."""
-    if args.debug:
-        traceback.print_exc()
-    else:
-        print(f"ponder {args.verb}: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # the terminal was closed
+        if args.debug:
+            traceback.print_exc()
+        else:
+            print(f"ponder {args.verb}: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 

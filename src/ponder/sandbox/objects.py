@@ -37,6 +37,17 @@ def load_object(spec: str) -> object:
     return found
 
 
+def files_of_object(spec: str) -> list[Path]:
+    """The file that `spec` was loaded from, and the modules that lie beside it and are imported."""
+    where, _, _ = spec.rpartition(":")
+    if not where.endswith(".py"):
+        file = getattr(sys.modules[where], "__file__", None)
+        return [Path(file)] if file else []
+    path = Path(where).resolve()
+    beside = (getattr(sys.modules[name], "__file__", None) for name, home in _beside.items() if home == path.parent)
+    return sorted({path, *map(Path, filter(None, beside))})
+
+
 def described(error: BaseException) -> str:
     """An exception of foreign code in one line: its type, its text, and the line of that code that it comes from."""
     try:

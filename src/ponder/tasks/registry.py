@@ -6,7 +6,9 @@ import difflib
 import json
 from collections.abc import Callable, Sequence
 from itertools import chain, count
+from pathlib import Path
 
+from ponder.sandbox.objects import files_of_object, load_object
 from ponder.tasks.gym import GymTask, hard_config
 from ponder.tasks.isolated import IsolatedTask, build_task
 from ponder.tasks.protocol import Task
@@ -37,6 +39,14 @@ def load_task(spec: str) -> Task:
         raise InvalidRequest(f"there is no task {spec!r}: {hint} (others: 'gym:NAME', 'file.py:Class')")
     task = build_task(spec)
     return task if type(task).__module__.split(".")[0] == "ponder" else IsolatedTask(spec, task)
+
+
+def task_files(spec: str) -> dict[str, list[Path]]:
+    """The files of a task of the user's own: its module, and what that imports from beside it. Others have none."""
+    if ":" not in spec or spec.startswith("gym:"):
+        return {}
+    load_object(spec)
+    return {str(file): [file] for file in files_of_object(spec)}
 
 
 def distinct_names(tasks: Sequence[Task]) -> list[str]:

@@ -25,11 +25,12 @@ from ponder.tasks.protocol import (
     find_mistakes,
     without_marks,
 )
-from ponder.tasks.registry import load_task
+from ponder.tasks.registry import load_task, task_files
 from ponder.tokenizer import Tokenizer
 from ponder.train.data.contexts import after_prompt, learned_contexts
 from ponder.train.data.dialogues import read_dialogues
 from ponder.train.data.packing import Example
+from ponder.train.data.records import RECORD_SUFFIXES, files_of
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, FormatError, RecipeError
 
@@ -231,6 +232,17 @@ def check_mix(mix: Sequence[MixRecipe]) -> None:
         else:
             for _ in read_dialogues(Path(entry.messages)):
                 pass
+
+
+def mix_files(mix: Sequence[MixRecipe]) -> dict[str, list[Path]]:
+    """As `Section.data_files`, of a mix."""
+    found: dict[str, list[Path]] = {}
+    for entry in mix:
+        if entry.task:
+            found |= task_files(entry.task)
+        else:
+            found |= {str(file): [file] for file in files_of(Path(entry.messages), RECORD_SUFFIXES)}
+    return found
 
 
 def teachable(spec: str) -> DemonstratedTask | DemonstratedEnvironment:

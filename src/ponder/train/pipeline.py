@@ -12,7 +12,7 @@ import torch
 from ponder.train.algorithms import ALGORITHMS
 from ponder.train.algorithms.rejection import RejectionRecipe
 from ponder.train.loop.fit import Outcome, StageResult, Watch, pick_device
-from ponder.train.loop.folder import RunFolder, sweep, write_atomically
+from ponder.train.loop.folder import RunFolder, sweep
 from ponder.train.recipe.sections import Recipe, resolve
 from ponder.train.recipe.toml import dump_recipe, read_recipe
 from ponder.types import RecipeError
@@ -42,28 +42,33 @@ def run(
     overrides: `section.key=value`.
     resume: continue from what the run folder holds; without it, a stage that has begun is an error.
     watch: called during tuning and reinforcement learning instead of their default watchers (see `loop.fit.Job`).
-    Raises RecipeError and DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder.
+    Raises RecipeError and DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder,
+    RunInUse where another process trains in it.
     """
     recipe = load_recipe(recipe_path, overrides)
     pick_device(recipe.run.device)
     folder = RunFolder(Path(recipe.run.folder))
-    _check_folder(recipe, folder, resume=resume)
+    with folder.locked():
+        _check_folder(recipe, folder, resume=resume)
+        return _run_stages(recipe, folder, watch)
+
+
+def _run_stages(recipe: Recipe, folder: RunFolder, watch: Watch | None) -> RunResult:
     chosen = [algorithm for name, algorithm in ALGORITHMS.items() if name in recipe.run.stages]
     for algorithm in chosen:
         if not algorithm.complete(folder):
             recipe.section(algorithm.section).check_data()
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    folder.path.mkdir(parents=True, exist_ok=True)
     sweep(folder.path)
-    write_atomically(folder.recipe, dump_recipe(recipe).encode())
     results: dict[str, StageResult] = {}
     outcome = Outcome.COMPLETE
     for algorithm in chosen:
         if algorithm.complete(folder):
             print(f"{algorithm.name}: complete already, in {folder.stage(algorithm.name)}")
             continue
-        result = algorithm.run(recipe, folder, watch)
+        with folder.starting(algorithm.name, dump_recipe(recipe)):
+            result = algorithm.run(recipe, folder, watch)
         if result is None:
             continue
         results[algorithm.name], outcome = result, result.outcome

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -14,6 +15,7 @@ from ponder.model.transformer import Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.train.data.corpus import Corpus, build_corpus
 from ponder.train.data.packing import Batch
+from ponder.train.data.sources import source_files
 from ponder.train.loop.fit import Job, Watch
 from ponder.train.loop.folder import write_atomically
 from ponder.train.loop.stage import StageStart, Training
@@ -43,6 +45,9 @@ class PretrainRecipe(StageRecipe):
             **super().problems(model, runs=runs),
             no_data(self.name, "text"): runs and not self.text,
         }
+
+    def data_files(self) -> Mapping[str, Sequence[Path]]:
+        return {name: files for each in self.text for name, files in source_files(each.source).items()}
 
 
 class Pretrain(Training[PretrainRecipe]):

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from random import Random
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ponder.dialogue import load_format
 from ponder.tokenizer import Tokenizer
 from ponder.train.data.packing import Batch, Example, pack
-from ponder.train.examples import Examples, check_mix
+from ponder.train.examples import Examples, check_mix, mix_files
 from ponder.train.recipe.ranges import Processes, Share, Width
 from ponder.train.recipe.sections import MixRecipe, ModelRecipe, StageRecipe, mix_problems, no_data
 from ponder.train.recipe.toml import build
@@ -78,6 +78,9 @@ class DialogueRecipe(StageRecipe):
 
     def check_data(self) -> None:
         check_mix(self.mix)
+
+    def data_files(self) -> Mapping[str, Sequence[Path]]:
+        return mix_files(self.mix)
 
 
 class Feed:
@@ -160,7 +163,7 @@ class _Worker:
     def close(self) -> None:
         """End the process and the thread; what was drawn ahead is dropped (it can be drawn again)."""
         self._closing.set()
-        self.process.terminate()
+        self.process.kill()
         while self._reader.is_alive():
             try:
                 self._chunks.get(timeout=0.05)  # make room, so that the reader sees the end
@@ -243,7 +246,12 @@ def write_frame(stream: BinaryIO, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the trainer saves, then closes our pipe
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # they reach the group: the trainer saves, and ends us
+        signal.signal(number, signal.SIG_IGN)
     os.nice(5)  # a late chunk costs less than a stalled training step
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a user's task prints must not enter the frames

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,10 +61,7 @@ def read_records(path: Path) -> Iterator[tuple[str, Record]]:
     for a Parquet file without pyarrow.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in RECORD_SUFFIXES)
-        if not files:
-            raise DataError(f"{path}: no file there ends in {', '.join(sorted(RECORD_SUFFIXES))}")
-        for file in files:
+        for file in files_of(path, RECORD_SUFFIXES):
             yield from read_records(file)
         return
     with _opened(path) as stream:
@@ -79,6 +76,16 @@ def read_records(path: Path) -> Iterator[tuple[str, Record]]:
             yield from _from_list(path, stream) if one_list else _from_lines(path, stream)
             return
     yield from _from_parquet(path)
+
+
+def files_of(path: Path, suffixes: Collection[str]) -> list[Path]:
+    """A file, or those of a folder and the folders in it that end in one of `suffixes`. Raises DataError for none."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in suffixes)
+    if not files:
+        raise DataError(f"{path}: no file there ends in one of {', '.join(sorted(suffixes))}")
+    return files
 
 
 def _opened(path: Path) -> BinaryIO:

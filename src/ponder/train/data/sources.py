@@ -22,12 +22,13 @@ from pathlib import Path
 from random import Random
 
 from ponder.tasks.protocol import DemonstratedTask
-from ponder.tasks.registry import load_task
-from ponder.train.data.records import RECORD_SUFFIXES, read_records, read_text
+from ponder.tasks.registry import load_task, task_files
+from ponder.train.data.records import RECORD_SUFFIXES, files_of, read_records, read_text
 from ponder.train.recipe.sections import TextRecipe
 from ponder.types import DataError
 
 TEXT_SUFFIXES = frozenset({".txt", ".md", ".rst", ".text", ".pod", ".tex", ".py"})
+_SUFFIXES = TEXT_SUFFIXES | RECORD_SUFFIXES
 _SKIPPED_FOLDERS = frozenset({"test", "tests", "site-packages", "dist-packages", "__pycache__", "idlelib", "lib2to3"})
 _SHORTEST_DOCSTRING = 120  # characters; one-line docstrings teach little but "Return the …"
 
@@ -47,12 +48,30 @@ def documents(recipe: TextRecipe, *, seed: int = 0) -> Iterator[str]:
         raise DataError(f"{recipe.source}: no text found there")
 
 
-def _open(recipe: TextRecipe, seed: int) -> Iterator[str]:
-    kind, separator, name = recipe.source.partition(":")
-    if not separator or len(kind) == 1:  # one letter before a colon is a drive
-        return _from_path(_expanded(recipe.source))
+def source_files(source: str) -> dict[str, list[Path]]:
+    """The files that a source is read from, by the name that a person knows them by."""
+    kind, name = _kind(source)
+    if kind == "task":
+        return task_files(name)
     if kind == "package":
-        return _from_package(name)
+        return {source: _package_files(name)}
+    if kind == "docstrings":
+        return {source: sorted(_code_folder(name).rglob("*.py"))}
+    return {str(file): [file] for file in files_of(_expanded(source), _SUFFIXES)}
+
+
+def _kind(source: str) -> tuple[str, str]:
+    """("package", "NAME/GLOB") and the like; ("", path) for a path."""
+    kind, separator, name = source.partition(":")
+    return (kind, name) if separator and len(kind) > 1 else ("", source)  # one letter before a colon is a drive
+
+
+def _open(recipe: TextRecipe, seed: int) -> Iterator[str]:
+    kind, name = _kind(recipe.source)
+    if not kind:
+        return _from_path(_expanded(name))
+    if kind == "package":
+        return chain.from_iterable(map(_from_path, _package_files(name)))
     if kind == "docstrings":
         return _from_docstrings(name)
     if kind == "task":
@@ -62,11 +81,7 @@ def _open(recipe: TextRecipe, seed: int) -> Iterator[str]:
 
 def _from_path(path: Path) -> Iterator[str]:
     if path.is_dir():
-        suffixes = TEXT_SUFFIXES | RECORD_SUFFIXES
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix in suffixes)
-        if not files:
-            raise DataError(f"{path}: no file there ends in one of {', '.join(sorted(suffixes))}")
-        return chain.from_iterable(_from_path(file) for file in files)
+        return chain.from_iterable(_from_path(file) for file in files_of(path, _SUFFIXES))
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; paths are relative to the recipe, then to {Path.cwd()}")
     return _from_records(path) if path.suffix in {*RECORD_SUFFIXES, ".json"} else iter([read_text(path)])
@@ -95,17 +110,21 @@ def _package_folder(name: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _from_package(name: str) -> Iterator[str]:
+def _package_files(name: str) -> list[Path]:
     package, _, pattern = name.partition("/")
     folder = _package_folder(package)
     files = sorted(p for p in folder.glob(pattern or "*.txt") if p.is_file())
     if not files:
         raise DataError(f"package:{name}: the installed {package} has no such file under {folder}")
-    return chain.from_iterable(_from_path(file) for file in files)
+    return files
+
+
+def _code_folder(name: str) -> Path:
+    return Path(sysconfig.get_path("stdlib")) if name == "python" else _package_folder(name)
 
 
 def _from_docstrings(name: str) -> Iterator[str]:
-    folder = Path(sysconfig.get_path("stdlib")) if name == "python" else _package_folder(name)
+    folder = _code_folder(name)
     if name == "python":
         yield from _language_reference()
     for file in sorted(folder.rglob("*.py")):

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -79,15 +80,19 @@ class Display:
             f"{self.name:<9} {step:>6,}/{self.steps:,} {share:>3}%  {headline}  lr {lr:.1e}  "
             f"{rate / 1000:6.1f}k tokens/s  {duration(seconds_left)} left"
         )
-        self.stream.write(f"\r\x1b[K{line}" if self.live else line + "\n")
-        self.stream.flush()
+        self._write(f"\r\x1b[K{line}" if self.live else line + "\n")
         self._open = self.live
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.stream.write(("\n" if self._open else "") + text + "\n")
-        self.stream.flush()
+        self._write(("\n" if self._open else "") + text + "\n")
         self._open = False
+
+    def _write(self, text: str) -> None:
+        """A terminal that was closed, or a pipe without a reader, must not end the training."""
+        with suppress(OSError):
+            self.stream.write(text)
+            self.stream.flush()
 
 
 def duration(seconds: float) -> str:

@@ -284,17 +284,23 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """An event that Ctrl-C (or SIGTERM) sets; a second Ctrl-C acts at once. Outside the main thread: never set."""
+    """An event that Ctrl-C, SIGTERM and a hang-up set; a second Ctrl-C acts at once. Outside the main thread: never
+    set.
+
+    A terminal that closes may send several hang-ups: a second one does nothing. `nohup` keeps its meaning.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def handle(number: int, frame: object) -> None:
         event.set()
         for each, handler in before.items():
-            signal.signal(each, handler)
+            signal.signal(each, handler if each != signal.SIGHUP else signal.SIG_IGN)
 
     for number in before:
         signal.signal(number, handle)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import platform
 import re
 import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ponder.types import PonderError
+
 DONE = "done.json"
 QUESTIONS = "questions.bin"
+GRADES = "grades.jsonl"
+DATA = "data.json"
+_LOCK = ".lock"
+_BEFORE_A_STEP = {GRADES, DATA}  # files with content that a stage may have before it has made a step
 _HALF_WRITTEN = re.compile(r"\..+\.\w+\.(tmp|old)")  # as `atomic_folder`, `atomic_file` and `write_atomically` name
+
+
+class RunInUse(PonderError):
+    """Another process trains in the same run folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +38,7 @@ class RunFolder:
     """Where things are in a run.
 
     recipe.toml     resolved                       tokenizer/      what the tokenizer stage left
-    STAGE/          checkpoints/ metrics.jsonl loss.png done.json, and the stage's own notes
+    STAGE/          checkpoints/ metrics.jsonl loss.png data.json done.json, and the stage's own notes
     STAGE/model/    float32, from which a later stage starts; adapters are merged
     STAGE/adapter/  what LoRA learned, alone, as PEFT lays it out
     model/          the result with its tokenizer, for `ponder ask --model`: bfloat16, or as an adapter's base is stored
@@ -45,7 +62,54 @@ class RunFolder:
         return self.path / name
 
     def begun(self, name: str) -> bool:
-        return self.stage(name).is_dir()
+        """Whether the stage has made a step. A start that failed or was killed before has not."""
+        own = self.stage(name)
+        return own.is_dir() and not all(_is_of_a_start(path) for path in own.iterdir())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out of the folder. The system takes the lock from a process that dies.
+
+        The folder is made where it does not exist, and removed again where the block has put nothing into it. Raises
+        RunInUse, which names the process that is there.
+        """
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with _lock(self.path / _LOCK):
+                yield
+        finally:
+            with suppress(OSError):  # the first that is not empty ends it
+                for path in made:
+                    path.rmdir()
+
+    @contextmanager
+    def starting(self, name: str, recipe: str) -> Iterator[None]:
+        """Store the recipe, and run the stage in the block. Where the block fails before the first step of a stage that
+        had none, the folder is as it was before."""
+        before = self.recipe.read_bytes() if self.recipe.is_file() else None
+        fresh = not self.begun(name)
+        if fresh:
+            self._clear(name)
+        write_atomically(self.recipe, recipe.encode())
+        try:
+            yield
+        except BaseException:
+            if fresh and not self.begun(name):
+                self._clear(name)
+                if before is None:
+                    self.recipe.unlink()
+                else:
+                    write_atomically(self.recipe, before)
+            raise
+
+    def _clear(self, name: str) -> None:
+        """Remove what a start that made no step has left of the stage: it must not count for the next one."""
+        own = self.stage(name)
+        for path in own.iterdir() if own.is_dir() else ():
+            path.unlink()
+        with suppress(FileNotFoundError):
+            own.rmdir()
 
 
 def add_questions(path: Path, hashes: NDArray[np.uint64]) -> None:
@@ -75,3 +139,42 @@ def write_atomically(path: Path, data: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def _is_of_a_start(path: Path) -> bool:
+    return path.is_file() and (path.name in _BEFORE_A_STEP or path.name.startswith(".") or path.stat().st_size == 0)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold the file at `path`, which says who holds it. It is removed at the end."""
+    stream = _take(path)
+    try:
+        stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M')}")
+        stream.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a full disk
+            stream.close()
+
+
+def _take(path: Path) -> IO[str]:
+    while True:
+        stream = path.open("a+", encoding="utf-8")
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            stream.seek(0)
+            holder = stream.read() or "another process"
+            stream.close()
+            raise RunInUse(
+                f"{path.parent} is in use ({holder}): wait for its end, stop it, or choose another run.folder"
+            ) from error
+        except OSError as error:
+            print(f"{path.parent}: no locks there ({error.strerror}): train with one process only", file=sys.stderr)
+            return stream
+        if path.exists() and path.stat().st_ino == os.fstat(stream.fileno()).st_ino:
+            stream.truncate(0)
+            return stream
+        stream.close()  # its holder has just removed it

@@ -21,11 +21,14 @@ from ponder.model.lora import add_lora, has_lora, merge_lora, reread_base, save_
 from ponder.model.transformer import Linear, Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
+from ponder.train.loop.changes import refuse_changes
 from ponder.train.loop.display import plot_metrics
 from ponder.train.loop.fit import Job, Outcome, StageResult, Watch, fit, pick_device
-from ponder.train.loop.folder import DONE, RunFolder, write_atomically
+from ponder.train.loop.folder import DATA, DONE, RunFolder, write_atomically
 from ponder.train.recipe.sections import RANDOM, ModelRecipe, Precision, Recipe, Section, StageRecipe
 from ponder.types import MissingExtra, RecipeError
+
+_MODEL_SUFFIXES = {".safetensors", ".json", ".jinja"}
 
 S = TypeVar("S", bound=Section)
 T = TypeVar("T", bound=StageRecipe)
@@ -89,6 +92,8 @@ class Training(Algorithm[T]):
 
     def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> StageResult:
         stage = recipe.section(self.section)
+        learned_from = {**stage.data_files(), **_start_files(recipe, stage, folder)}
+        refuse_changes(folder.stage(self.name) / DATA, learned_from, self.name)
         model, tokenizer, tokenizer_folder = begin(recipe, stage, folder)
         start = StageStart(
             recipe=recipe,
@@ -128,9 +133,23 @@ def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
     )
 
 
-def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transformer, Tokenizer, Path]:
-    """(model on its device, tokenizer, the tokenizer's folder) as `stage.start` says: float32, with adapters where
-    `stage.lora` asks for them."""
+def _start_files(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> dict[str, list[Path]]:
+    """The files of the model and the tokenizer that the stage starts from; those of the run by their place in it, so
+    that it can be moved. Raises RecipeError where there is no model."""
+    start, tokenizer = start_folders(recipe, stage, folder)
+    places = [tokenizer] if stage.start == RANDOM else [start, tokenizer]
+    files = [
+        file
+        for place in places
+        for file in ([place] if place.is_file() else sorted(place.glob("*")))
+        if place.is_file() or file.suffix in _MODEL_SUFFIXES
+    ]
+    inside = folder.path
+    return {str(file.relative_to(inside) if file.is_relative_to(inside) else file): [file] for file in files}
+
+
+def start_folders(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Path, Path]:
+    """(the folder of the model that `stage.start` names, of which there is none for "random"; the tokenizer's)."""
     earlier = stage.start in recipe.tables
     start = folder.stage(stage.start) / "model" if earlier else Path(stage.start)
     if stage.start != RANDOM and not start.is_dir() and not is_gguf(start):
@@ -139,7 +158,13 @@ def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transf
             f'"{RANDOM}", to a model folder or to a GGUF file'
         )
     own = stage.start != RANDOM and (is_gguf(start) or (start / TOKENIZER_FILE).is_file())
-    tokenizer_folder = start if own else folder.tokenizer
+    return start, start if own else folder.tokenizer
+
+
+def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transformer, Tokenizer, Path]:
+    """(model on its device, tokenizer, the tokenizer's folder) as `stage.start` says: float32, with adapters where
+    `stage.lora` asks for them."""
+    start, tokenizer_folder = start_folders(recipe, stage, folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
     device = pick_device(recipe.run.device)
     if stage.start == RANDOM:

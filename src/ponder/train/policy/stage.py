@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Self, TypeVar
 
@@ -23,9 +24,9 @@ from ponder.sampler.threads import run_sync
 from ponder.tasks.protocol import EnvironmentTask, Task
 from ponder.tasks.registry import distinct_names, load_task
 from ponder.tasks.turns import Attempt
-from ponder.train.examples import question_number
+from ponder.train.examples import mix_files, question_number
 from ponder.train.loop.fit import Job
-from ponder.train.loop.folder import QUESTIONS, add_questions
+from ponder.train.loop.folder import GRADES, QUESTIONS, add_questions
 from ponder.train.loop.learner import Beside, StepReport
 from ponder.train.loop.stage import StageStart, Training, padding
 from ponder.train.policy.curriculum import Curriculum, Levels
@@ -96,6 +97,9 @@ class RolloutRecipe(StageRecipe):
                 f"{self.name}.tokens is {self.tokens}: leave it out, {self.name}.steps says how long the stage is"
             )
         return replace(super().resolved(model), tokens=tokens)
+
+    def data_files(self) -> Mapping[str, Sequence[Path]]:
+        return mix_files(self.mix)
 
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         """The mix is one of tasks that are answered; what only demonstrations have is refused, not ignored."""
@@ -192,7 +196,7 @@ class RolloutLearner:
 
     def batches(self, step: int) -> Generator[list[list[Experience]], None, None]:
         """From `step` on. Raises GraderError once nothing could be graded for `recipe.patience` steps."""
-        journal = Journal(self.folder / "grades.jsonl", step=step)
+        journal = Journal(self.folder / GRADES, step=step)
         self._sampler = self._open()
         try:
             while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, ClassVar, Self, TypeVar
 
 from ponder.model.config import PROJECTIONS
@@ -223,6 +224,10 @@ class Section:
 
     def check_data(self) -> None:
         """Raise now what reading the data would raise later. Called before a stage that is not complete runs."""
+
+    def data_files(self) -> Mapping[str, Sequence[Path]]:
+        """The files that the stage learns from, by the name that a person knows them by."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
