@@ -2,15 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := build/clients
+NODE_FILES := tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all test-peers lint format tree picture docs bench release clean
+.PHONY: help demo test test-all test-peers test-openai test-clients lint format tree picture docs bench release clean
 
 help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  every test this machine can run"
 	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
+	@echo "make test-clients  unmodified clients of others against a server; writes the table of docs/serving.md (2.5 GB of clients in build/clients, once)"
+	@echo "make test-openai   those of openai alone"
 	@echo "make lint      ruff (lint and format), mypy, and the words of the pages"
 	@echo "make format    let ruff format the code and sort its imports"
 	@echo "make tree      write the annotated tree of docs/architecture.md from the modules' docstrings"
@@ -34,6 +38,13 @@ test-all: $(VENV)/.dev
 
 test-peers: $(VENV)/.peers
 	$(BIN)/pytest tests/export/test_llama_cpp.py tests/sampler/test_llama_cpp.py tests/model/test_smollm2.py tests/serve/test_smollm2.py tests/train/test_trl_losses.py tests/model/test_lora_peft.py tests/serve/test_lm_eval.py
+
+# Node's clients need node and npm; without them their rows are left out, and that is said.
+test-openai: $(VENV)/.dev $(CLIENTS)/.openai
+	$(BIN)/python tests/clients/run.py openai_python openai_node
+
+test-clients: $(VENV)/.dev $(CLIENTS)/.all
+	$(BIN)/python tests/clients/run.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -98,3 +109,17 @@ $(VENV)/.peers: $(VENV)/.dev
 	@echo "compiling llama-cpp-python (ten minutes, once), and installing TRL, PEFT and lm-eval"
 	@$(INSTALL) -e '.[peers]'
 	@touch $@
+
+$(CLIENTS)/.openai: $(NODE_FILES)
+	@mkdir -p $(CLIENTS)
+	@cp $(NODE_FILES) $(CLIENTS)
+	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci --omit=dev --omit=optional; else echo "there is no npm: the clients for Node are left out"; fi
+	@touch $@
+
+$(CLIENTS)/.all: $(NODE_FILES) tests/clients/requirements.txt
+	@mkdir -p $(CLIENTS)
+	@cp $(NODE_FILES) $(CLIENTS)
+	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci; else echo "there is no npm: the clients for Node are left out"; fi
+	@$(PYTHON) -m venv $(CLIENTS)/venv
+	@$(CLIENTS)/venv/bin/pip install -qq --disable-pip-version-check --no-deps -r tests/clients/requirements.txt
+	@touch $(CLIENTS)/.openai $@

@@ -96,6 +96,7 @@ def test_tools_that_only_other_servers_have_are_left_out_beside_functions(live: 
     [
         {"role": "assistant", "content": "4", "refusal": None, "annotations": [], "audio": None, "tool_calls": None},
         {"role": "assistant", "content": "4", "tool_calls": [], "function_call": None, "annotations": None},
+        {"role": "assistant", "content": "4", "parsed": {"sum": [4]}},
         {"role": "assistant", "content": [{"type": "text", "text": "4", "role": "assistant", "refusal": None}]},
     ],
 )
@@ -111,6 +112,14 @@ def test_results_come_in_any_order(live: Live) -> None:
     assert said.endswith("t:['r1', 'r2']")
 
 
+@pytest.mark.parametrize("made", [None, {"x": [1, {"y": None}]}])
+def test_what_an_sdk_made_of_the_arguments_comes_back_beside_them(live: Live, made: object) -> None:
+    calls = [{**CALLS[0], "function": {**CALLS[0]["function"], "parsed_arguments": made}}]
+    turns = [USER, {"role": "assistant", "content": None, "tool_calls": calls, "parsed": None}]
+    said = post(live, CHAT, messages=[*turns, {"role": "tool", "tool_call_id": "c1", "content": "r"}])
+    assert said["choices"][0]["message"]["content"].endswith("t:['r']")
+
+
 def test_every_item_comes_back_and_may_be_named_instead(live: Live) -> None:
     user = {"role": "user", "content": "call"}
     first = post(live, RESPONSES, input=[user], tools=[FUNCTION])["output"]
@@ -118,10 +127,14 @@ def test_every_item_comes_back_and_may_be_named_instead(live: Live) -> None:
     dumped = [{**each, "namespace": None, "caller": None, "phase": None} for each in first]
     named = [{"type": "item_reference", "id": each["id"]} for each in first]
     bare = [{"id": each["id"]} for each in first]
-    told = [post(live, RESPONSES, input=[user, *calls, *results])["output"][0] for calls in (dumped, named, bare)]
+    parsed = [{**each, "parsed_arguments": json.loads(each["arguments"])} for each in first]
+    histories = (dumped, named, bare, parsed)
+    told = [post(live, RESPONSES, input=[user, *calls, *results])["output"][0] for calls in histories]
     assert len({each["content"][0]["text"] for each in told}) == 1
     message = {**told[0], "phase": None}
     post(live, RESPONSES, input=[USER, message, USER])
+    (part,) = message["content"]
+    post(live, RESPONSES, input=[USER, {**message, "content": [{**part, "parsed": {"sum": 4}}]}, USER])
     missing = httpx.post(f"{live.url}/responses", json={**ASKED[RESPONSES], "input": [{"id": "msg_none_0"}]})
     assert missing.status_code == 404
     assert missing.json()["error"]["param"] == "input"

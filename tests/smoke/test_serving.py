@@ -56,6 +56,12 @@ def test_the_page_shows_what_it_is_meant_to_show() -> None:
     assert len(CURLS) == 5
 
 
+def test_the_table_of_clients_is_what_the_last_run_of_all_of_them_found() -> None:
+    shown = re.search("<!-- clients -->\n(.*?)<!-- end of clients -->\n", PAGE, re.DOTALL)
+    assert shown is not None
+    assert shown[1] == (ROOT / "bench" / "results" / "clients.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("number", range(len(PYTHON)))
 def test_the_python_runs(live: Live, number: int, capsys: pytest.CaptureFixture[str]) -> None:
     code = PYTHON[number].replace(HERE, live.root)

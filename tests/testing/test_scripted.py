@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from ponder.dialogue.messages import Message
+from ponder.dialogue.messages import Message, ToolCall
+from ponder.dialogue.tools import Tool
 from ponder.sampler.protocol import JsonSchema, NextTurn, Request
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.types import (
@@ -32,7 +33,6 @@ def sample(script, request):
         ({"params": SamplingParams(stop_ids=(1,))}, "stop_ids"),
         ({"params": SamplingParams(logit_bias=((1, 1.0),))}, "logit_bias"),
         ({"params": SamplingParams(top_logprobs=1)}, "top_logprobs"),
-        ({"grammar": JsonSchema("{}")}, "grammar"),
         ({"effort": Effort.LOW}, "effort"),
         ({"prompt": (1, 2)}, "conversation"),
     ],
@@ -40,6 +40,17 @@ def sample(script, request):
 def test_what_needs_a_model_is_refused_by_name(fields, named):
     with pytest.raises(InvalidRequest, match=named):
         sample(["x"], Request(**{"prompt": QUESTION} | fields))
+
+
+def test_a_grammar_that_the_line_keeps_is_served():
+    schema = JsonSchema('{"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}')
+    kept, call = '{"n": 42}', ToolCall("f", "{}")
+    tools = (Tool("f", "", "{}"),)
+    assert sample([kept], Request(prompt=QUESTION, grammar=schema))[0].text == kept
+    assert sample([Say("", calls=(call,))], Request(prompt=QUESTION, grammar=schema, tools=tools))
+    for line in ('{"n": "x"}', '{"n": 42', "It is 42.", '{"n": 42} and more'):
+        with pytest.raises(InvalidRequest, match="does not keep the grammar"):
+            sample([line], Request(prompt=QUESTION, grammar=schema))
 
 
 def test_tenants_and_hints_change_nothing():

@@ -21,6 +21,7 @@ from ponder.sampler.protocol import (
     Delivery,
     Delta,
     Done,
+    Grammar,
     NamedTool,
     ParallelCalls,
     Request,
@@ -100,6 +101,22 @@ def check_calls(say: Say, request: Request) -> None:
         )
 
 
+def check_grammar(say: Say, grammar: Grammar) -> None:
+    """Raises InvalidRequest where a line is not what the grammar accepts, or that is not a grammar."""
+    from ponder.dialogue import PonderFormat
+    from ponder.sampler.grammar import compile_grammar
+    from ponder.testing.tiny import ByteTokenizer
+
+    tokenizer = ByteTokenizer()
+    tokens = PonderFormat(tokenizer).phase_tokens
+    constraint = compile_grammar(grammar, tokenizer, tokens)
+    try:
+        for id in (*tokenizer.encode(say.text), tokens.end[0]):
+            constraint.advance(id)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"the script's line {say.text[:80]!r} does not keep the grammar: {error}") from error
+
+
 def words(text: str) -> list[str]:
     """The text cut before each word, so that the pieces join to it."""
     return re.findall(r"\s*\S+|\s+$", text)
@@ -153,9 +170,9 @@ class ScriptedSampler:
 
     Tokens are words; the thinking cap, the answer's room, max_tokens and stop strings hold as they do in the engine.
     requests: what was asked so far. What would need a model or its ids is refused by name: floors and confidence, stop
-    ids, biases, log-probabilities, grammars, ids as a prompt. `seconds` is kept; a completion that it cuts has no bill.
-    Nothing is cached, so any tenant is served and `next_turn` changes nothing. Calls are the script's: a line that does
-    not keep `tool_choice` or `parallel_calls` is a SamplerError.
+    ids, biases, log-probabilities, ids as a prompt, a grammar that the line does not keep. `seconds` is kept; a
+    completion that it cuts has no bill. Nothing is cached, so any tenant is served and `next_turn` changes nothing.
+    Calls are the script's: a line that does not keep `tool_choice` or `parallel_calls` is a SamplerError.
     """
 
     def __init__(
@@ -203,6 +220,8 @@ class ScriptedSampler:
         for index in range(request.n):
             say = self._prompter.next(conversation, index)
             check_calls(say, request)
+            if request.grammar is not None and not say.calls:
+                check_grammar(say, request.grammar)
             spoken = speak(
                 say,
                 max_tokens=params.max_tokens,
@@ -250,7 +269,6 @@ class ScriptedSampler:
             "presence_penalty": request.params.presence_penalty,
             "repetition_penalty": request.params.repetition_penalty != 1,
             "top_logprobs": request.params.top_logprobs,
-            "grammar": request.grammar,
             "effort": request.effort,
         }
         named = [name for name, value in refused.items() if value]

@@ -47,9 +47,17 @@ class ChatCall(TypedDict):
 
 
 @strict
-class ReturnedCall(ChatCall):
-    """A call that comes back, perhaps as it was streamed."""
+class ReturnedFunction(CalledFunction):
+    parsed_arguments: NotRequired[Tree | None]
 
+
+@strict
+class ReturnedCall(TypedDict):
+    """A call that comes back, perhaps as it was streamed, or with what an SDK made of it."""
+
+    id: Name
+    type: Literal["function"]
+    function: ReturnedFunction
     index: NotRequired[Annotated[int, Field(ge=0, le=1024)] | None]
 
 
@@ -84,7 +92,7 @@ class UserMessage(Strict):
 
 class AssistantMessage(Strict):
     """reasoning, reasoning_content: thinking sent back. It is kept after the last user message (tool loops) and dropped
-    before it."""
+    before it. parsed: what an SDK made of the content; it says nothing here."""
 
     role: Literal["assistant"]
     content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)] | None = None
@@ -96,6 +104,7 @@ class AssistantMessage(Strict):
     annotations: NoItems | None = None
     audio: Unserved = None
     function_call: Unserved = None
+    parsed: Tree | None = None
     cache_control: Tree | None = None
 
 

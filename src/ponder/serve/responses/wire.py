@@ -91,12 +91,13 @@ class GivenNames(TypedDict, total=False):
 
 @strict
 class GivenOutputText(TypedDict):
-    """`logprobs` come back with an answer that had them, and say nothing here."""
+    """`logprobs` come back with an answer that had them, `parsed` where an SDK read it. They say nothing here."""
 
     type: Literal["output_text"]
     text: LongText
     annotations: NotRequired[NoItems | None]
     logprobs: NotRequired[Annotated[list[Tree], Field(max_length=MOST_VALUES, fail_fast=True)] | None]
+    parsed: NotRequired[Tree | None]
 
 
 @strict
@@ -133,6 +134,7 @@ class GivenReasoning(TypedDict):
 class GivenCall(CallFields, GivenNames):
     namespace: NotRequired[None]
     caller: NotRequired[None]
+    parsed_arguments: NotRequired[Tree | None]
 
 
 @strict
