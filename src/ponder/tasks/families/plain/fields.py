@@ -93,7 +93,12 @@ def base_conversion(problem: Problem, rng: Random) -> Fields:
     source, target = int(problem.metadata["source"]), int(problem.metadata["target"])
     digits = re.search(r"number (\S+) to", problem.question)
     assert digits is not None
-    fields: Fields = {"digits": digits[1], "source": _base(source, rng), "target": _base(target, rng)}
+    prefix = {2: "0b", 16: "0x"}.get(source, "") if rng.random() < 0.08 else ""
+    fields: Fields = {
+        "digits": prefix + digits[1],
+        "source": _base(source, rng),
+        "target": _base(target, rng),
+    }
     if source == 10:
         fields["dec"] = digits[1]
     return fields
@@ -110,7 +115,10 @@ def _base(base: int, rng: Random) -> str:
 
 
 def caesar_cipher(problem: Problem, rng: Random) -> Fields:
-    return {"cipher": quoted(str(problem.metadata["cipher"]), rng, bare=0.8)}
+    cipher, text = str(problem.metadata["cipher"]), str(problem.metadata["text"])
+    shift = next((ord(a) - ord(b)) % 26 for a, b in zip(cipher, text, strict=True) if a.isalpha())
+    shown = cipher.lower() if rng.random() < 0.15 else cipher
+    return {"cipher": quoted(shown, rng, bare=0.8), "shift": str(shift)}
 
 
 def count_bits(problem: Problem, rng: Random) -> Fields:

@@ -8,17 +8,23 @@ The problem, its working and its answer stay the family's own. Where a person wo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
-from math import isqrt
+from math import gcd, isqrt, lcm
 from random import Random
 
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.families.base_conversion import GYM as CONVERT
 from ponder.tasks.families.base_conversion import base_name, in_base
-from ponder.tasks.families.basic_arithmetic import exact_value, next_operation, unbracket
+from ponder.tasks.families.basic_arithmetic import exact_value, next_operation, unbracket, within_reach
+from ponder.tasks.families.gcd import GYM as DIVISOR
+from ponder.tasks.families.lcm import GYM as MULTIPLE
+from ponder.tasks.families.leg_counting import GYM as LEGS
+from ponder.tasks.families.leg_counting import LEGS_OF, plural
 from ponder.tasks.families.letter_counting import GYM as COUNT
+from ponder.tasks.families.number_filtering import GYM as FILTER
+from ponder.tasks.families.number_sorting import GYM as ORDER
 from ponder.tasks.families.plain.fields import FIELDS
 from ponder.tasks.families.plain.wording import Half, word_plainly
 from ponder.tasks.families.prime_factorization import GYM as FACTOR
@@ -156,15 +162,21 @@ def usual_bases(family: ProblemFamily, problem: Problem, rng: Random, level: flo
 
 
 def even_division(family: ProblemFamily, problem: Problem, rng: Random, level: float) -> Problem:
-    """Divisions that leave nothing: a person would not expect another one to be rounded down. Products and quotients
-    of two numbers are asked more often than drawn."""
+    """Divisions that leave nothing: a person would not expect another one to be rounded down. Divisions of two numbers
+    are asked more often than drawn, and numbers below zero less often."""
+    template = "Calculate {expression}."
     if rng.random() < 0.25:
         b = rng.randint(2, 99 if level > 0.2 else 12)
         expression = f"{b * rng.randint(2, 99 if level > 0.2 else 12)} / {b}"
-        return family.problem("Calculate {expression}.", expression)  # type: ignore[attr-defined]
-    while not _even(str(problem.metadata["expression"])):
+        return family.problem(template, expression)  # type: ignore[attr-defined]
+    positive = rng.random() < 0.6
+    while True:
+        expression = str(problem.metadata["expression"])
+        if positive:
+            expression = re.sub(r"-(?=\d)", "", expression).replace("-(", "(")
+        if _even(expression) and within_reach(expression.split()):
+            return family.problem(template, expression)  # type: ignore[attr-defined]
         problem = family.sample(rng, level)
-    return problem
 
 
 def _even(expression: str) -> bool:
@@ -173,7 +185,7 @@ def _even(expression: str) -> bool:
     while len(tokens) > 1:
         begin, end = next_operation(tokens)
         part = tokens[begin:end]
-        if part[1] == "/" and int(part[0]) % int(part[2]):
+        if part[1] == "/" and (int(part[2]) == 0 or int(part[0]) % int(part[2])):
             return False
         tokens = unbracket([*tokens[:begin], str(exact_value(part)), *tokens[end:]])
     return True
@@ -229,10 +241,68 @@ def round_bases(family: ProblemFamily, problem: Problem, rng: Random, level: flo
     return problem
 
 
+def few_animals(family: ProblemFamily, problem: Problem, rng: Random, level: float) -> Problem:
+    """One to three kinds of animals in half of the questions."""
+    if level > 0.6 or rng.random() < 0.5:
+        return problem
+    animals = dict(list(problem.metadata["animals"].items())[: rng.randint(1, 3)])
+    listed = ", ".join(f"{count} {plural(animal, count)}" for animal, count in animals.items())
+    total = sum(count * LEGS_OF[animal] for animal, count in animals.items())
+    return replace(problem, question=LEGS[0].format(animals=listed), answer=str(total), metadata={"animals": animals})
+
+
+def few_numbers(family: ProblemFamily, problem: Problem, rng: Random, level: float) -> Problem:
+    """Three or four small numbers now and then, or two with a divisor in common."""
+    draw = rng.random()
+    if draw < 0.6:
+        return problem
+    shared = rng.randint(2, 12)
+    numbers = [shared * rng.randint(1, 12) for _ in range(2 if draw < 0.8 else rng.randint(3, 4))]
+    whole = family.name == "gcd"
+    question = (DIVISOR if whole else MULTIPLE)[0].format(numbers=", ".join(map(str, numbers)))
+    answer = str(gcd(*numbers) if whole else lcm(*numbers))
+    return replace(problem, question=question, answer=answer, metadata={"numbers": numbers})
+
+
+def whole_numbers_in_order(family: ProblemFamily, problem: Problem, rng: Random, level: float) -> Problem:
+    """Whole numbers in half of the questions, most of them above zero."""
+    if rng.random() < 0.5:
+        return problem
+    numbers = _whole(problem.metadata["numbers"], rng)
+    direction = problem.metadata["direction"]
+    answer = str(sorted(numbers, key=float, reverse=direction == "descending"))
+    question = ORDER[0].format(direction=direction, numbers=", ".join(numbers))
+    return replace(problem, question=question, answer=answer, metadata={"numbers": numbers, "direction": direction})
+
+
+def whole_numbers_and_bound(family: ProblemFamily, problem: Problem, rng: Random, level: float) -> Problem:
+    """Whole numbers in half of the questions, most of them above zero."""
+    if rng.random() < 0.5:
+        return problem
+    numbers = _whole(problem.metadata["numbers"], rng)
+    bound = str(rng.randint(min(map(int, numbers)), max(map(int, numbers))))
+    operation, relation = problem.metadata["operation"], problem.metadata["relation"]
+    hit = [int(n) > int(bound) if relation == "larger" else int(n) < int(bound) for n in numbers]
+    kept = [n for n, hits in zip(numbers, hit, strict=True) if hits == (operation == "keep")]
+    question = FILTER[0].format(operation=operation.capitalize(), relation=relation, bound=bound, numbers=numbers)
+    metadata = {"numbers": numbers, "bound": bound, "operation": operation, "relation": relation}
+    return replace(problem, question=question, answer=str(kept), metadata=metadata)
+
+
+def _whole(numbers: Sequence[str], rng: Random) -> list[str]:
+    low = 0 if rng.random() < 0.8 else -100
+    return [str(rng.randint(low, 100)) for _ in numbers]
+
+
 ADAPTED: dict[str, Callable[[ProblemFamily, Problem, Random, float], Problem]] = {
     "base_conversion": usual_bases,
     "basic_arithmetic": even_division,
+    "gcd": few_numbers,
+    "lcm": few_numbers,
+    "leg_counting": few_animals,
     "letter_counting": few_words,
+    "number_filtering": whole_numbers_and_bound,
+    "number_sorting": whole_numbers_in_order,
     "power_function": round_bases,
     "prime_factorization": primality,
     "word_sorting": small_letters,
