@@ -42,13 +42,13 @@ def load(where: str | Path = BUNDLED, /, **options: Any) -> Reasoner:
 
 def find_model(model: str | Path) -> Path:
     """The folder of a local model, or its GGUF file. A folder called "mini" in the working directory is "./mini"; a
-    name of the form "org/name" that is no path is looked up in Hugging Face's local cache."""
+    name of the form "org/name" that is not a path is looked up in Hugging Face's local cache."""
     if model == BUNDLED:
         bundled = Path(str(files("ponder") / BUNDLED))
         if not (bundled / "config.json").is_file():
             raise InvalidRequest(
-                f"this build of ponder carries no {BUNDLED!r} model ({bundled} has no config.json): name a model "
-                "folder, or make one with `ponder train recipes/mini/all.toml`"
+                f"this installation of ponder has no bundled model {BUNDLED!r} ({bundled} holds no "
+                "config.json): name a model folder, or make one with `ponder train recipes/mini/all.toml`"
             )
         return bundled
     path = Path(model)

@@ -68,9 +68,9 @@ def test_debug_shows_the_traceback(verb, capsys) -> None:  # type: ignore[no-unt
 
 
 def test_an_interrupt_tells_how_to_go_on(verb, capsys) -> None:  # type: ignore[no-untyped-def]
-    verb(raising(KeyboardInterrupt("saved in runs/x; go on with --resume")))
+    verb(raising(KeyboardInterrupt("saved in runs/x; continue with --resume")))
     assert cli.main(["try"]) == 130
-    assert capsys.readouterr().err == "ponder try: interrupted: saved in runs/x; go on with --resume\n"
+    assert capsys.readouterr().err == "ponder try: interrupted: saved in runs/x; continue with --resume\n"
 
 
 def test_a_bug_is_not_swallowed_but_shortened_to_one_line(verb, capsys) -> None:  # type: ignore[no-untyped-def]

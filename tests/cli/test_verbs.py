@@ -202,7 +202,7 @@ def test_an_answer_cut_off_is_said_to_be(folder: Path, capsys: pytest.CaptureFix
         (["eval", "FOLDER", "--suite", "minni"], "minni"),
         (["eval", "FOLDER", "--suite", "products", "--json", "/nowhere/report.json"], "/nowhere"),
         (["export", "/nowhere", "--out", "/tmp/unused"], "/nowhere"),
-        (["bench", "FOLDER", "--new", "1"], "--new 1"),
+        (["bench", "FOLDER", "--new", "1"], "--new must be at least 2"),
         (["bench", "FOLDER", "--device", "nowhere"], "--device nowhere"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else value,
@@ -294,7 +294,9 @@ def test_eval_measures_the_modes_wanted(folder: Path, tmp_path: Path, capsys: py
     assert curve.code == 0
     assert curve.out.startswith("## Accuracy against thinking")
     wrong = (("thinkng",), ("none",), ("consensus", "--samples", 1), ("thinking", "--pass-at", 2))
-    for options, says in zip(wrong, ("'thinkng'", "--cap-curve", "samples of 2", "that mode"), strict=True):
+    for options, says in zip(
+        wrong, ("'thinkng'", "--cap-curve", "at least 2 samples", "add it to --modes"), strict=True
+    ):
         refused = Run(capsys, *wanted, "--modes", *options)
         assert refused.code == 2
         assert says in refused.err

@@ -97,7 +97,7 @@ def test_the_prompt_ends_in_the_phase_that_was_asked_for() -> None:
 
 
 def test_a_foreign_template_cannot_be_trained() -> None:
-    with pytest.raises(FormatError, match="train a native format"):
+    with pytest.raises(FormatError, match="use a native format"):
         jinja(LOOP).render([Message.user("q"), Message.assistant("a")], train=True)
 
 

@@ -169,7 +169,7 @@ def test_without_a_window_of_its_own_an_engine_takes_what_the_memory_holds(kerne
 
 @pytest.mark.parametrize("memory", [0, -5, 1.5, 0.0, True, "1GB"])
 def test_an_impossible_memory_is_refused(kernel, memory):
-    with pytest.raises(InvalidRequest, match="memory is"):
+    with pytest.raises(InvalidRequest, match="memory must be"):
         kernel.engine(kernel.tiny_model(), TOKENS, memory=memory)
 
 

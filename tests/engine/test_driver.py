@@ -234,5 +234,5 @@ def test_the_weights_change_between_two_steps_of_a_driven_engine(kernel):
 
 def test_who_holds_the_lock_is_told_not_to_wait_for_the_engine_thread():
     check_lock()
-    with COMPUTE_LOCK, pytest.raises(InvalidRequest, match="leave update_weights"):
+    with COMPUTE_LOCK, pytest.raises(InvalidRequest, match="inside update_weights"):
         check_lock()

@@ -372,7 +372,7 @@ def test_the_queue_is_limited_in_requests(engine):
     running.step()
     running.submit(PROMPT, params)
     last = running.submit(PROMPT, params)
-    with pytest.raises(Overloaded, match="2 requests are waiting, the limit of max_waiting"):
+    with pytest.raises(Overloaded, match=r"2 requests are waiting, which is the limit \(max_waiting\)"):
         running.submit(PROMPT, params)
     assert running.num_waiting == 2
     running.abort(last)
@@ -386,7 +386,7 @@ def test_the_queue_is_limited_in_tokens(engine):
     running.submit(PROMPT * 5, params)
     running.step()
     running.submit(PROMPT, params)
-    with pytest.raises(Overloaded, match="11 tokens are waiting, and this one has 20: with max_waiting_tokens of 30"):
+    with pytest.raises(Overloaded, match="11 tokens are waiting, and this one has 20, which exceeds the limit of 30"):
         running.submit(list(range(20)), params)
     running.submit(list(range(19)), params)
     assert (running.num_waiting, running.stats.waiting_tokens) == (2, 30)
@@ -460,30 +460,30 @@ def confidence(**fields):
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"max_tokens": "9"}, "max_tokens is '9'"),
-        ({"temperature": "hot"}, "temperature is 'hot'"),
-        ({"temperature": True}, "temperature is True"),
-        ({"top_k": 1.5}, "top_k is 1.5"),
-        ({"top_p": None}, "top_p is None"),
-        ({"top_p": float("nan")}, "top_p is nan"),
-        ({"min_p": -0.1}, "min_p is -0.1"),
-        ({"seed": 1.0}, "seed is 1.0"),
-        ({"stop_ids": (-1,)}, "stop_ids is -1: allowed are the integers 0 to 31"),
-        ({"stop_ids": ("a",)}, "stop_ids is 'a'"),
-        ({"answer_room": 1.0}, "answer_room is 1.0"),
-        ({"thinking": ThinkingLimits(cap=1.5)}, "thinking.cap is 1.5"),
-        ({"thinking": ThinkingLimits(cap=True)}, "thinking.cap is True"),
-        ({"thinking": ThinkingLimits(floor=None)}, "thinking.floor is None"),
-        ({"top_logprobs": -1}, "top_logprobs is -1: allowed are the integers 0 to 20"),
-        ({"top_logprobs": 21}, "top_logprobs is 21"),
-        ({"logit_bias": ((32, 1.0),)}, "logit_bias is 32: allowed are the integers 0 to 31"),
-        ({"logit_bias": ((-1, 1.0),)}, "logit_bias is -1"),
-        ({"logit_bias": ((3, float("inf")),)}, "logit_bias of 3 is inf: allowed is a finite number"),
-        ({"logit_bias": ((3, "more"),)}, "logit_bias of 3 is 'more'"),
-        (confidence(threshold=0), "thinking.confidence.threshold is 0: allowed is a number above 0"),
-        (confidence(threshold=float("nan")), "thinking.confidence.threshold is nan"),
-        (confidence(window=0), "thinking.confidence.window is 0"),
-        (confidence(top=0), "thinking.confidence.top is 0"),
+        ({"max_tokens": "9"}, "max_tokens must be an integer of at least 1 (got '9')"),
+        ({"temperature": "hot"}, "temperature must be a finite number of at least 0 (got 'hot')"),
+        ({"temperature": True}, "temperature must be a finite number of at least 0 (got True)"),
+        ({"top_k": 1.5}, "top_k must be an integer of at least 0 (got 1.5)"),
+        ({"top_p": None}, "top_p must be a number above 0 and at most 1 (got None)"),
+        ({"top_p": float("nan")}, "top_p must be a number above 0 and at most 1 (got nan)"),
+        ({"min_p": -0.1}, "min_p must be a number from 0 to 1 (got -0.1)"),
+        ({"seed": 1.0}, "seed must be an integer from 0 to 18446744073709551615 (got 1.0)"),
+        ({"stop_ids": (-1,)}, "stop_ids must be an integer from 0 to 31 (got -1)"),
+        ({"stop_ids": ("a",)}, "stop_ids must be an integer from 0 to 31 (got 'a')"),
+        ({"answer_room": 1.0}, "answer_room must be an integer of at least 0 (got 1.0)"),
+        ({"thinking": ThinkingLimits(cap=1.5)}, "thinking.cap must be an integer of at least 0 (got 1.5)"),
+        ({"thinking": ThinkingLimits(cap=True)}, "thinking.cap must be an integer of at least 0 (got True)"),
+        ({"thinking": ThinkingLimits(floor=None)}, "thinking.floor must be an integer of at least 0 (got None)"),
+        ({"top_logprobs": -1}, "top_logprobs must be an integer from 0 to 20 (got -1)"),
+        ({"top_logprobs": 21}, "top_logprobs must be an integer from 0 to 20 (got 21)"),
+        ({"logit_bias": ((32, 1.0),)}, "logit_bias must be an integer from 0 to 31 (got 32)"),
+        ({"logit_bias": ((-1, 1.0),)}, "logit_bias must be an integer from 0 to 31 (got -1)"),
+        ({"logit_bias": ((3, float("inf")),)}, "logit_bias of 3 must be a finite number (got inf)"),
+        ({"logit_bias": ((3, "more"),)}, "logit_bias of 3 must be a finite number (got 'more')"),
+        (confidence(threshold=0), "thinking.confidence.threshold must be a number above 0 (got 0)"),
+        (confidence(threshold=float("nan")), "thinking.confidence.threshold must be a number above 0 (got nan)"),
+        (confidence(window=0), "thinking.confidence.window must be an integer of at least 1 (got 0)"),
+        (confidence(top=0), "thinking.confidence.top must be an integer of at least 1 (got 0)"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(engine, fields, text):
@@ -497,14 +497,26 @@ def test_a_bad_value_is_refused_by_name(engine, fields, text):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda e: e.submit(PROMPT, SamplingParams(), start="banana"), "start is 'banana'"),
-        (lambda e: e.submit(PROMPT, SamplingParams(), deadline="soon"), "deadline is 'soon'"),
-        (lambda e: e.submit(PROMPT, SamplingParams(), deadline=float("nan")), "deadline is nan"),
-        (lambda e: e.fork(0, seed=-1), "seed is -1"),
+        (
+            lambda e: e.submit(PROMPT, SamplingParams(), start="banana"),
+            "start must be 'think' or 'answer' (got 'banana')",
+        ),
+        (
+            lambda e: e.submit(PROMPT, SamplingParams(), deadline="soon"),
+            "deadline must be a finite time of time.monotonic() (got 'soon')",
+        ),
+        (
+            lambda e: e.submit(PROMPT, SamplingParams(), deadline=float("nan")),
+            "deadline must be a finite time of time.monotonic() (got nan)",
+        ),
+        (lambda e: e.fork(0, seed=-1), "(got -1)"),
         (lambda e: e.fork(7), "request 7 cannot be forked"),
-        (lambda e: e.open_next_turn([3, 99_999]), "ids[1] is 99999"),
+        (lambda e: e.open_next_turn([3, 99_999]), "ids[1] must be an integer from 0 to 31 (got 99999)"),
         (lambda e: e.open_next_turn([1] * 500), "500 tokens does not fit"),
-        (lambda e: e.extend_next_turn(e.open_next_turn([1]), ["1"]), "ids[0] is '1'"),
+        (
+            lambda e: e.extend_next_turn(e.open_next_turn([1]), ["1"]),
+            "ids[0] must be an integer from 0 to 31 (got '1')",
+        ),
     ],
 )
 def test_a_bad_call_is_refused_before_it_touches_anybody(engine, call, text):
@@ -534,7 +546,7 @@ def test_unknown_fields_are_refused():
 
 @pytest.mark.parametrize("options", [{"max_waiting": 0}, {"max_waiting_tokens": 0}, {"max_waiting": 1.5}])
 def test_an_impossible_queue_is_refused(engine, options):
-    with pytest.raises(InvalidRequest, match=f"{next(iter(options))} is {next(iter(options.values()))}"):
+    with pytest.raises(InvalidRequest, match=f"{next(iter(options))} must be .*got {next(iter(options.values()))}"):
         engine(**options)
 
 

@@ -207,7 +207,7 @@ def test_thinking_does_not_reopen_into_the_answer_room(run):
 
 
 def test_room_that_leaves_no_token_to_close_thinking_is_refused(run):
-    with pytest.raises(InvalidRequest, match="answer_room is 12, but only 12 tokens"):
+    with pytest.raises(InvalidRequest, match=r"answer_room must be from 0 to 11 \(got 12\), because 12 tokens"):
         run([1] * 12, answer_room=12)
     assert run([1] * 12, answer_room=12, start=ANSWER).segment.phases == (ANSWER,) * 12
 
@@ -219,14 +219,17 @@ def test_a_format_without_thinking_refuses_what_it_cannot_keep(run):
     plain = PhaseTokens(end=(END,))
     with pytest.raises(InvalidRequest, match="no token that closes thinking"):
         run([1], tokens=plain)
-    with pytest.raises(InvalidRequest, match=r"thinking\.floor is 2"):
+    with pytest.raises(InvalidRequest, match=r"thinking\.floor must be 0, .*got 2"):
         run([1], tokens=plain, start=ANSWER, floor=2)
     assert run([1, END], tokens=plain, start=ANSWER, cap=5).segment.phases == (ANSWER, ANSWER)
 
 
 def test_bad_limits_are_refused_by_name(run):
-    for limits, text in (({"cap": -1}, r"thinking\.cap is -1"), ({"floor": -2}, r"thinking\.floor is -2")):
+    for limits, text in (
+        ({"cap": -1}, r"thinking\.cap must be .*got -1"),
+        ({"floor": -2}, r"thinking\.floor must be .*got -2"),
+    ):
         with pytest.raises(InvalidRequest, match=text):
             run([1], **limits)
-    with pytest.raises(InvalidRequest, match="start is 'tool'"):
+    with pytest.raises(InvalidRequest, match=r"start must be .*got 'tool'"):
         run([1], start=TOOL)

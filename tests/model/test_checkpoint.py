@@ -335,7 +335,7 @@ class TestSaving:
 
     def test_a_file_in_the_way_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "m").write_text("x")
-        with pytest.raises(CheckpointError, match="is a file"):
+        with pytest.raises(CheckpointError, match="a file of that name"):
             save_model(Transformer(CONFIG), tmp_path / "m")
 
     def test_other_files_ride_along_in_one_rename(self, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_each_spelling_of_rope_scaling_is_read_as_transformers_reads_it(name: st
 
 def test_frequencies_that_transformers_would_lose_are_refused() -> None:
     raw = SIZES | {"model_type": "llama", "rope_parameters": {"rope_theta": 1e6}, "rope_scaling": {"type": "default"}}
-    with pytest.raises(CheckpointError, match=r"key 'rope_scaling': takes the place of .* 1000000\.0 is lost"):
+    with pytest.raises(CheckpointError, match=r"key 'rope_scaling': replaces .* 1000000\.0 is lost"):
         config_from_hf(raw)
 
 

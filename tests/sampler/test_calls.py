@@ -258,19 +258,19 @@ def test_dropped_turns_leave_the_tools():
 @pytest.mark.parametrize(
     ("fields", "error", "why"),
     [
-        ({"tools": (), "tool_choice": ToolChoice.REQUIRED}, InvalidRequest, "tool_choice is required, but no tools"),
-        ({"tool_choice": NamedTool("f")}, InvalidRequest, "tool_choice names 'f': declared are multiply, now"),
-        ({"tools": (), "parallel_calls": ParallelCalls.ONE}, InvalidRequest, "parallel_calls is one, but no tools"),
-        ({"tools": (NOW, NOW)}, FormatError, "tool 1: the name 'now' is taken"),
+        ({"tools": (), "tool_choice": ToolChoice.REQUIRED}, InvalidRequest, "tool_choice is 'required', but no tools"),
+        ({"tool_choice": NamedTool("f")}, InvalidRequest, r"not declared \('f'\); declared: multiply, now"),
+        ({"tools": (), "parallel_calls": ParallelCalls.ONE}, InvalidRequest, "parallel_calls is 'one', but no tools"),
+        ({"tools": (NOW, NOW)}, FormatError, "tool 1: an earlier tool is called 'now' too"),
         ({"tools": (Tool(""),)}, FormatError, "tool 0: the name is empty"),
         ({"tools": (Tool("f", "", "{"),)}, FormatError, "tool 'f': its parameters are not valid JSON"),
         ({"tools": (Tool("f", "", "[]"),)}, FormatError, "tool 'f': its parameters must be a JSON schema"),
         ({"tools": (Tool("f", "", '{"maximum": NaN}'),)}, FormatError, "NaN is not JSON"),
-        ({"tools": (Tool("f", "\ud800"),)}, FormatError, "tool 'f': it holds a lone surrogate"),
+        ({"tools": (Tool("f", "\ud800"),)}, FormatError, "tool 'f': its declaration holds a lone surrogate"),
         (
             {"tools": (NOW, Tool("f", "", '{"type": "colour"}')), "tool_choice": ToolChoice.REQUIRED},
             InvalidRequest,
-            "the parameters of the tool 'f' cannot be followed",
+            "the parameters of the tool 'f' cannot be used",
         ),
         (
             {"tools": (NOW, Tool("f", "", '{"x-guidance": {}}')), "tool_choice": ToolChoice.REQUIRED},

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import sys
 import time
 import weakref
@@ -82,7 +83,7 @@ def test_nothing_breaks_behind_the_end(end):
     constraint.advance(end)
     assert set(allowed_ids(constraint)) == set(TOKENS.end)
     assert set(allowed_ids(constraint.fork())) == set(TOKENS.end)
-    with pytest.raises(InvalidRequest, match="not among the allowed"):
+    with pytest.raises(InvalidRequest, match="must end here"):
         constraint.advance(TOKENIZER.encode("a")[0])
 
 
@@ -340,7 +341,7 @@ def test_a_large_grammar_is_followed_quickly_or_refused(grammar):
             if ids[step % len(ids)] in TOKENS.end:
                 break
     except InvalidRequest as error:
-        assert "cannot be followed" in str(error)  # noqa: PT017
+        assert re.search("cannot be used|too complex to follow", str(error))  # noqa: PT017
     assert time.monotonic() - began < 3
 
 

@@ -183,7 +183,7 @@ def test_pages_of_named_origins_may_ask_and_others_may_not() -> None:
 
 
 def test_all_origins_need_keys() -> None:
-    with pytest.raises(InvalidRequest, match="name origins"):
+    with pytest.raises(InvalidRequest, match="name the allowed origins"):
         Settings(cors="*")
 
 

@@ -555,7 +555,7 @@ def test_a_foreground_response_cannot_be_followed(client: openai.OpenAI) -> None
 
 def test_a_response_cannot_follow_one_that_is_not_done(client: openai.OpenAI) -> None:
     answer = said(client, "wait 60", background=True)
-    with pytest.raises(openai.BadRequestError, match="not done"):
+    with pytest.raises(openai.BadRequestError, match="not complete"):
         said(client, "two", previous_response_id=answer.id)
     client.responses.cancel(answer.id)
 

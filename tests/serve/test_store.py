@@ -284,7 +284,7 @@ def test_what_a_response_adds_to_its_conversation_is_kept_with_it_or_not_at_all(
 
 def test_everything_has_a_bound(run):
     async def steps(store):
-        with pytest.raises(TooLarge, match=r"the input takes \d+ bytes, 1000 are allowed"):
+        with pytest.raises(TooLarge, match=r"the input is too large \(\d+ bytes, 1000 are allowed\)"):
             await store.add(response(input=[{"text": "x" * 2000}]))
         await store.add(response(status=ResponseStatus.QUEUED))
         with pytest.raises(TooLarge, match="event 7"):
@@ -379,7 +379,7 @@ def test_an_older_file_gets_what_its_version_lacks(tmp_path):
     assert opened(first, second) == [("a", "old")]
     assert opened(first, second, asked="INSERT INTO kept VALUES ('b', 'new') RETURNING id") == [("b",)]
     assert opened(first, second) == [("a", "old"), ("b", "new")]
-    with pytest.raises(StoreError, match=r"newer Ponder \(version 2 of the store, this one knows 1\)"):
+    with pytest.raises(StoreError, match=r"newer Ponder \(store version 2, this Ponder knows 1\)"):
         opened(first)
 
 

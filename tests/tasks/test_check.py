@@ -44,19 +44,23 @@ def broken(tmp_path: Path, replaced: str, by: str) -> str:
 @pytest.mark.parametrize(
     ("replaced", "by", "says"),
     [
-        ("a, b = rng.", "a, b = random.", "for the same seed, .*take all that is random from `rng`"),
+        ("a, b = rng.", "a, b = random.", "for the same seed, .*draw everything random from `rng`"),
         ('reasoning="counting"', "reasoning=str(random.random())", "demonstrate differs for the same seed"),
         ("answer=problem.answer)", 'answer="x")', r"does not accept the demonstration's answer, 'x': score 0, graded"),
-        ("float(answer == problem.answer)", "2.0", r"score of 2: scores lie in \[0, 1\]"),
-        ("float(answer == problem.answer)", "float('nan')", "scores lie in"),
+        ("float(answer == problem.answer)", "2.0", r"score from 0 to 1 \(got 2\)"),
+        ("float(answer == problem.answer)", "float('nan')", "score from 0 to 1"),
         ("float(answer == problem.answer)", "1.0", "accepts an empty answer"),
-        ("Grade(score=float(answer == problem.answer))", "1.0", "not a Grade"),
+        ("Grade(score=float(answer == problem.answer))", "1.0", "must return a Grade"),
         ("float(answer == problem.answer)", "int(answer) / 0", r"grade\(problem, .*ZeroDivisionError"),
         ("rng.randrange(10), rng", "1 / level, 1 / 0, rng", r"sample\(rng, 0.125\) raised ZeroDivisionError: .*line 9"),
-        ("return Problem(", "return str(", "must give a Problem|raised TypeError"),
+        ("return Problem(", "return str(", "must return a Problem|raised TypeError"),
         ('question=f"{a}+{b}?"', 'question=" "', "without question or answer"),
-        ('reasoning="counting", answer', 'pieces=("1", "x"), reasoning="counting", answer', "pieces join to '1x'"),
-        ("return a == b", "return False", "is false: an answer is the same as itself"),
+        (
+            'reasoning="counting", answer',
+            'pieces=("1", "x"), reasoning="counting", answer',
+            "pieces must join to .*got '1x'",
+        ),
+        ("return a == b", "return False", "is false: every answer must be the same as itself"),
     ],
 )
 def test_a_broken_promise_is_named(tmp_path: Path, replaced: str, by: str, says: str) -> None:

@@ -110,7 +110,7 @@ def test_grading_takes_place_in_another_process_that_sees_the_problem_as_it_was(
         ("crash", GradeStatus.FAILED, "signal"),
         ("eat", GradeStatus.FAILED, "needed more than"),
         ("", GradeStatus.FAILED, "ZeroDivisionError"),
-        ("number", GradeStatus.FAILED, "returned 1.0, not a Grade"),
+        ("number", GradeStatus.FAILED, "must return a Grade (got 1.0)"),
         ("odd", GradeStatus.UNPARSEABLE, "odd"),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_task_in_a_file_is_found_from_another_folder(mine, tmp_path, monkeypat
 
 def test_metadata_that_cannot_travel_is_refused(mine):
     assert mine("Plain").grade(problem(pair=Fraction(1, 3)), "1").why.startswith("1/3")
-    with pytest.raises(GraderError, match=r"mine.py:Plain: a problem's metadata .* holds a set"):
+    with pytest.raises(GraderError, match=r"mine.py:Plain: a problem's metadata must be plain JSON data, .*got set"):
         mine("Plain").grade(problem(pair={1}), "1")
 
 
@@ -197,7 +197,7 @@ class Odd:
 
     def grade(self, problem, answer):
         if answer == "half":
-            return Grade(score=0.5, why="half a character: \\ud83d")
+            return Grade(score=0.5, why="half of a surrogate pair: \\ud83d")
         if answer == "long":
             return Grade(score=0.5, why="x" * 1_000_000)
         if answer == "raised":
@@ -285,11 +285,11 @@ DRAWS = 'return Problem(task=self.name, question="?", answer="1")'
     ("by", "says"),
     [
         ("return 1 / 0", r"sample\(rng, 0\.5\) raised ZeroDivisionError: division by zero \(.*odd\.py, line 9\)"),
-        ("return '?'", r"gave '\?': it must give a Problem"),
-        (DRAWS.replace('"1"', "1"), r"whose answer is not a string \(1, int\): give str"),
-        (DRAWS.replace('"?"', "None"), r"whose question is not a string \(None, NoneType\)"),
-        (DRAWS.replace('"?"', r"'\ud83d'"), "whose question holds half a character"),
-        (DRAWS[:-1] + ", metadata=[1])", r"metadata is \[1\]: give a dict"),
+        ("return '?'", r"must return a Problem \(got '\?'\)"),
+        (DRAWS.replace('"1"', "1"), r"answer must be a string \(got 1, int\): give str"),
+        (DRAWS.replace('"?"', "None"), r"question must be a string \(got None, NoneType\)"),
+        (DRAWS.replace('"?"', r"'\ud83d'"), "question holds half of a surrogate pair"),
+        (DRAWS[:-1] + ", metadata=[1])", r"metadata must be a dict \(got \[1\]\)"),
     ],
 )
 def test_what_a_task_draws_is_held_to_the_protocol(tmp_path, by, says):
@@ -302,11 +302,11 @@ def test_what_a_task_draws_is_held_to_the_protocol(tmp_path, by, says):
     ("by", "says"),
     [
         ("1 / 0", "demonstrate.* raised ZeroDivisionError.*line"),
-        ("'shown'", "it must give a Demonstration"),
-        ("Demonstration(reasoning=None, answer='1')", "reasoning is not a string"),
-        ("Demonstration(reasoning='', answer='1', pieces=(1,))", "piece 0 is not a string"),
-        ("Demonstration(reasoning='', answer='1', folds=('a',))", "give a tuple of Folds"),
-        ("Demonstration(reasoning='\\ud800', answer='1')", "holds half a character"),
+        ("'shown'", "must return a Demonstration"),
+        ("Demonstration(reasoning=None, answer='1')", "reasoning must be a string"),
+        ("Demonstration(reasoning='', answer='1', pieces=(1,))", "piece 0 must be a string"),
+        ("Demonstration(reasoning='', answer='1', folds=('a',))", "must be a tuple of Folds"),
+        ("Demonstration(reasoning='\\ud800', answer='1')", "holds half of a surrogate pair"),
     ],
 )
 def test_what_a_task_demonstrates_is_held_to_the_protocol(tmp_path, by, says):

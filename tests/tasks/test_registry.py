@@ -71,7 +71,7 @@ def test_a_task_in_a_module():
         ("nowhere.py:Task", "no file 'nowhere.py'"),
         ("no.such.module:Task", "no module 'no.such.module'"),
         ("ponder.tasks.graders:Nothing", "has no 'Nothing'"),
-        (":x", "names no object"),
+        (":x", "does not name an object"),
     ],
 )
 def test_mistakes_are_named(spec, hint):
@@ -102,7 +102,7 @@ def test_a_hard_config_has_a_name_of_its_own_and_any_other_spells_itself():
     ]
     spelled = 'gym:gcd{"max_value": 50}'
     assert load_task(spelled).name == spelled
-    with pytest.raises(InvalidRequest, match="no config 'easy'"):
+    with pytest.raises(InvalidRequest, match="unknown config 'easy'"):
         load_task("gym:gcd@easy")
     with pytest.raises(InvalidRequest, match="no hard config"):
         load_task("gym:boxnet@hard")

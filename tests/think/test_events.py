@@ -159,7 +159,7 @@ def test_strategies_nest_and_one_ledger_holds_for_all():
     answer = run[-1].answer
     assert answer.text == "3"
     assert answer.usage.completion_tokens == 8
-    with pytest.raises(InvalidRequest, match=r"the budget \(None tokens, 3 samples\) is spent"):
+    with pytest.raises(InvalidRequest, match=r"the budget is used up \(None tokens, 3 samples\)"):
         events(Revised(consensus(3)), ScriptedSampler(["1"] * 4), ledger=Ledger(Budget(samples=3)))
 
 
@@ -243,7 +243,7 @@ def test_a_strategy_in_a_file_is_named_by_it(tmp_path):
     for text, why in (
         (f"{file}:longest(sample=3)", "did you mean 'samples'"),
         (f"{file}:longest(samples='3')", "samples must be int"),
-        (f"{file}:wrong", "not a strategy: it needs name, demand and stream"),
+        (f"{file}:wrong", "must return a strategy, with name, demand and stream"),
         (f"{file}:gone", "has no 'gone'"),
         (f"{tmp_path / 'gone.py'}:longest", "there is no file"),
     ):

@@ -32,7 +32,7 @@ def test_ask_takes_messages():
     assert reasoner.ask([Message.system("Be kind."), Message.user("hi")]).text == "You said: hi"
     assert reasoner.ask(Message.user("hi")).text == "You said: hi"
     for nothing in ([], [3]):
-        with pytest.raises(InvalidRequest, match="a question is a text"):
+        with pytest.raises(InvalidRequest, match="a question must be a text"):
             reasoner.ask(nothing)
 
 

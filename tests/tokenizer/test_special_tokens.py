@@ -103,7 +103,7 @@ def test_a_token_that_only_its_name_makes_special_is_out_of_reach_of_text(tmp_pa
 @pytest.mark.parametrize(
     ("file", "content", "why"),
     [
-        ("tokenizer_config", {"eos_token": 5}, r"key 'eos_token' must declare a token .*found 5"),
+        ("tokenizer_config", {"eos_token": 5}, r"key 'eos_token' must declare a token .*got 5"),
         ("tokenizer_config", {"added_tokens_decoder": [1]}, r"key 'added_tokens_decoder'"),
         ("tokenizer_config", {"added_tokens_decoder": {"x": "<a>"}}, r"key 'added_tokens_decoder'"),
         ("tokenizer_config", decoder({"content": 3}), r"key 'added_tokens_decoder'"),
@@ -125,7 +125,7 @@ def test_what_declares_no_token_is_named(file: str, content: dict[str, Any], why
 
 @pytest.mark.fault
 def test_an_id_that_is_not_the_tokens_place_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match="'<a>' the id 300, but its place makes it 288"):
+    with pytest.raises(TokenizerError, match="'<a>' the id 300, but by its place in the list it is 288"):
         Tokenizer.load(folder_of(tmp_path, {}, added_tokens={"<a>": 300}))
 
 

@@ -175,5 +175,5 @@ def test_a_checkpoint_without_it_or_of_another_shape_is_refused(tmp_path: Path) 
     fit(tiny_model(), job(tmp_path / "critic", WithCritic(model)))
     other = WithCritic(model)
     other.critic[0] = nn.Linear(model.config.hidden_size, 7)
-    with pytest.raises(CheckpointError, match=r"beside\.safetensors: is of another shape"):
+    with pytest.raises(CheckpointError, match=r"beside\.safetensors: does not have the shape"):
         fit(model, job(tmp_path / "critic", other))

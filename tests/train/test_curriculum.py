@@ -131,7 +131,7 @@ def test_a_task_of_one_level_is_no_special_case():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan])
 def test_what_is_no_pass_rate_is_refused(rate):
-    with pytest.raises(ValueError, match="must lie in"):
+    with pytest.raises(ValueError, match="must be from 0 to 1"):
         Curriculum(MIX, 0).update([(0, 0.5, rate)])
 
 

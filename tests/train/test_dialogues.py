@@ -77,9 +77,9 @@ def test_a_completion_is_learned_and_the_answers_of_its_prompt_are_context() -> 
 def test_messages_of_weight_0_are_context() -> None:
     turns = [says("user", "q"), says("assistant", "a", weight=0), says("user", "r"), says("assistant", "b", weight=1)]
     assert dialogue_from({"messages": turns}).taught == {3}
-    with pytest.raises(FormatError, match="every message of the assistant has the weight 0"):
+    with pytest.raises(FormatError, match="all messages of the assistant have the weight 0"):
         dialogue_from({"messages": turns[:2]})
-    with pytest.raises(FormatError, match=r"message 1: 'weight' must be 0 or 1, is 0\.5"):
+    with pytest.raises(FormatError, match=r"message 1: 'weight' must be 0 or 1 \(got 0\.5\)"):
         dialogue_from({"messages": [turns[0], says("assistant", "a", weight=0.5)]})
 
 
@@ -136,7 +136,7 @@ def test_thinking_before_a_tool_call_is_reasoning() -> None:
     ("message", "says_why"),
     [
         (says("assistant", "<think>never closed"), "1 times <think>, 0 times </think>"),
-        (says("assistant", "Sure. <think>x</think>a"), "not one block at the beginning"),
+        (says("assistant", "Sure. <think>x</think>a"), "must be one block at its beginning"),
         (says("assistant", "<think>x</think>a<think>y</think>b"), "2 times <think>, 2 times </think>"),
         (says("assistant", "<think>x</think>a", reasoning_content="y"), "in the content and in reasoning_content"),
         (says("assistant", '<tool_call>{"name": "f"}</tool_call>'), "write it as tool_calls"),
@@ -190,14 +190,17 @@ def test_calls_and_results_are_read_however_they_are_written() -> None:
         ({"prompt": 3, "completion": "a"}, '"prompt" must be a list of messages'),
         ({"prompt": "q", "completion": []}, '"completion" must be a list of messages, and not empty'),
         ({"prompt": "q", "completion": [says("user", "a")]}, "last message must be the assistant's"),
-        ({"instruction": "q", "output": 3}, '"output" must be a string, is a int'),
+        ({"instruction": "q", "output": 3}, r'"output" must be a string \(got int\)'),
         ({"instruction": "q", "output": "a", "history": ["q"]}, '"history" must be a list of pairs'),
         ({"conversations": []}, '"conversations" must be a list of messages, and not empty'),
         ({"conversations": [shares("human", "q")]}, "last message must be the assistant's"),
-        ({"conversations": [shares("narrator", "q"), shares("gpt", "a")]}, "role is 'narrator'"),
+        ({"conversations": [shares("narrator", "q"), shares("gpt", "a")]}, "unknown role 'narrator'"),
         ({"conversations": [shares("human", "q"), shares("function_call", "{")]}, "function_call.*not JSON"),
-        ({"messages": [says("user", "q"), says("assistant", "a")], "images": ["x.png"]}, '"images" is not read'),
-        ({"prompt": "q", "completion": "a", "chat_template_kwargs": {"x": 1}}, '"chat_template_kwargs" is not read'),
+        ({"messages": [says("user", "q"), says("assistant", "a")], "images": ["x.png"]}, '"images" is not supported'),
+        (
+            {"prompt": "q", "completion": "a", "chat_template_kwargs": {"x": 1}},
+            '"chat_template_kwargs" is not supported',
+        ),
         (
             {"messages": [says("user", [{"type": "image_url", "image_url": {"url": "x"}}]), says("assistant", "a")]},
             "message 0: 'content' must be a string or a list of text parts",

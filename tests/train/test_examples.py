@@ -203,7 +203,7 @@ GOOD = {"messages": [says("user", "hi"), says("assistant", "hello")]}
         ({"prompt": "hi"}, r"no dialogue that is known \(it has 'prompt'\): write \"messages\""),
         ({"messages": []}, '"messages" must be a list of messages, and not empty'),
         ({"messages": ["hi"]}, "message 0: must be an object"),
-        ({"messages": [says("robot", "hi")]}, "role is 'robot'"),
+        ({"messages": [says("robot", "hi")]}, "unknown role 'robot'"),
         ({"messages": [says("user", "hi")]}, "last message must be the assistant's"),
         ({"messages": [says("user", "hi", mood="good"), says("assistant", "x")]}, "unknown key 'mood'"),
         ({"messages": [{"role": "user", "content": 3}, says("assistant", "x")]}, "'content' must be a string"),

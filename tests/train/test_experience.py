@@ -63,7 +63,7 @@ def test_an_advantage_may_differ_from_token_to_token():
     ]
     assert folded.teaches
     assert not lesson(segment([1], [2, 3]), advantage=np.zeros(2)).teaches
-    with pytest.raises(ValueError, match=r"advantages of shape \(3,\): give one number, or 4"):
+    with pytest.raises(ValueError, match=r"advantages must be one number, or 4 \(got the shape \(3,\)\)"):
         lay_out([lesson(*folded.trajectory.segments, advantage=np.zeros(3))], rows=2, sequence=8, pad=0)
 
 
@@ -98,5 +98,5 @@ def test_many_contexts_get_a_micro_batch_of_their_own_with_rows_for_all():
 
 
 def test_a_context_longer_than_a_row_is_refused():
-    with pytest.raises(DataError, match="a context of 8 tokens, which does not fit a row of 6"):
+    with pytest.raises(DataError, match="a context of 8 tokens does not fit a row of 6"):
         lay_out([lesson(segment([1], [2] * 7))], rows=4, sequence=6, pad=0)

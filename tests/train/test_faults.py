@@ -77,7 +77,7 @@ def relocate(home: Path) -> list[str]:
 
 def test_a_finished_run_is_not_run_over(home: Path) -> None:
     relocate(home)
-    with pytest.raises(RecipeError, match=r"holds tokenizer, pretrain, sft already: go on with --resume"):
+    with pytest.raises(RecipeError, match=r"holds tokenizer, pretrain, sft already: continue with --resume"):
         run(home / "r.toml")
 
 

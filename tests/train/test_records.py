@@ -65,18 +65,18 @@ GOOD = b'{"text": "a"}\n'
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (GOOD + b'{"text": "a \\ud83d"}', r"d\.jsonl:2: holds half a character \(\\ud83d\)"),
-        (GOOD + b'{"\\udc00": 1}', r"d\.jsonl:2: holds half a character"),
+        (GOOD + b'{"text": "a \\ud83d"}', r"d\.jsonl:2: holds half of a surrogate pair \(\\ud83d\)"),
+        (GOOD + b'{"\\udc00": 1}', r"d\.jsonl:2: holds half of a surrogate pair"),
         (GOOD + b'{"text": "\xed\xa0\xbd"}', r"d\.jsonl:2: not UTF-8"),
         (GOOD + b'{"text": "\xe9"}', r"d\.jsonl:2: not UTF-8 \(.*0xe9.* at byte 10\): convert"),
         (GOOD + b'{"n": ' + b"1" * 5000 + b"}", r"d\.jsonl:2: not valid JSON"),
         (GOOD + b"[" * 100_000, r"d\.jsonl:2: not valid JSON"),
-        (GOOD + b"7", r"d\.jsonl:2: must be a JSON object, is int"),
+        (GOOD + b"7", r"d\.jsonl:2: must be a JSON object \(got int\)"),
         (GOOD + b"{'text': 'a'}", r"d\.jsonl:2: not valid JSON: .* at column 2"),
         (codecs.BOM_UTF16_LE + LINES.encode("utf-16-le"), r"d\.jsonl: not UTF-8 .*UTF-16.*: save the file as UTF-8"),
         (codecs.BOM_UTF32_BE + LINES.encode("utf-32-be"), r"d\.jsonl: not UTF-8 .*UTF-32"),
-        (b"\x1f\x8b\x08\x00rest", r"d\.jsonl: is packed \(gzip\): unpack it first"),
-        (b"PK\x03\x04rest", r"d\.jsonl: is packed \(zip\)"),
+        (b"\x1f\x8b\x08\x00rest", r"d\.jsonl: compressed files are not read \(gzip\): unpack it first"),
+        (b"PK\x03\x04rest", r"d\.jsonl: compressed files are not read \(zip\)"),
     ],
 )
 def test_what_is_not_a_record_is_refused_with_its_place(tmp_path: Path, data: bytes, says: str) -> None:
@@ -96,8 +96,8 @@ def test_a_pair_of_halves_is_a_character(tmp_path: Path) -> None:
         ('[\n{"text": "a"}\n{"text": "b"}]', r"d\.json:3: not valid JSON: a comma or ]"),
         ('[\n{"text": "a"}] x', r"d\.json:2: not valid JSON: text after"),
         ('[\n{"text": "a"},\n', r"d\.json:3: not valid JSON"),
-        ('[\n{"text": "a"},\n"b"]', r"d\.json:3: must be a JSON object, is str"),
-        ('[\n\n{"text": "\\ud83d"}]', r"d\.json:3: holds half a character"),
+        ('[\n{"text": "a"},\n"b"]', r"d\.json:3: must be a JSON object \(got str\)"),
+        ('[\n\n{"text": "\\ud83d"}]', r"d\.json:3: holds half of a surrogate pair"),
         ('[\n{"n": ' + "1" * 5000 + "}]", r"d\.json:2: not valid JSON"),
     ],
 )
@@ -109,7 +109,7 @@ def test_a_broken_list_is_refused_with_the_line(tmp_path: Path, data: str, says:
 def test_a_line_that_would_fill_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "LONGEST_LINE", 1 << 20)
     path = written(tmp_path, GOOD + b'{"text": "' + b"a" * (1 << 20) + b'"}\n' + GOOD)
-    with pytest.raises(DataError, match=r"d\.jsonl:2: is too long \(over 1 MiB\)"):
+    with pytest.raises(DataError, match=r"d\.jsonl:2: a line is too long \(over 1 MiB\)"):
         list(read_records(path))
 
 

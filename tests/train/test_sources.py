@@ -33,8 +33,8 @@ def test_characters_limits_a_source_exactly(tmp_path: Path) -> None:
     [
         ("{broken", r"a\.jsonl:2: not valid JSON"),
         ('["text"]', r"a\.jsonl:2: must be a JSON object"),
-        ('{"txt": "x"}', r"""a\.jsonl:2: needs a "text" that is a string, has \['txt'\]"""),
-        ('{"text": 3}', r"a\.jsonl:2: needs a"),
+        ('{"txt": "x"}', r"""a\.jsonl:2: must have a key "text" with a string \(got \['txt'\]\)"""),
+        ('{"text": 3}', r"a\.jsonl:2: must have a key"),
     ],
 )
 def test_a_malformed_line_is_reported_by_file_and_line(tmp_path: Path, line: str, says: str) -> None:
@@ -69,7 +69,7 @@ def test_a_source_that_is_not_there_says_so(source: str, says: str) -> None:
 
 def test_an_empty_source_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text(" \n")
-    with pytest.raises(DataError, match="no text found"):
+    with pytest.raises(DataError, match="there is no text"):
         read(tmp_path / "empty.txt")
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match="no file there ends in"):

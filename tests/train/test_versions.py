@@ -102,7 +102,9 @@ def test_a_folder_of_version_0_is_resumed_exactly(home: Path, stage: str, object
 def test_a_folder_of_a_newer_version_is_refused(home: Path) -> None:
     (home / "new").mkdir()
     (home / "new" / "recipe.toml").write_text("version = 99\n[run]\nunheard_of = 1\n")
-    with pytest.raises(RecipeError, match=r"new/recipe\.toml: version is 99, and this Ponder reads up to 1"):
+    with pytest.raises(
+        RecipeError, match=r"new/recipe\.toml: written by a newer Ponder \(version 99, this Ponder reads up to 1\)"
+    ):
         run(recipe(home, "grpo", "new"), resume=True)
     assert "99" in (home / "new" / "recipe.toml").read_text()
 

@@ -49,9 +49,11 @@ def run(args: argparse.Namespace) -> int:
     from ponder.types import PhaseTokens
 
     if args.new < 2:
-        raise InvalidRequest("--new 1: decoding is timed from the first token to the last, give at least 2")
+        raise InvalidRequest("--new must be at least 2 (got 1): decoding is timed from the first token to the last")
     if args.json and not args.json.absolute().parent.is_dir():
-        raise InvalidRequest(f"--json {args.json}: the folder {args.json.absolute().parent} does not exist")
+        raise InvalidRequest(
+            f"--json {args.json}: the folder {args.json.absolute().parent} does not exist: make it first"
+        )
     if args.threads:
         torch.set_num_threads(args.threads)
     model = load_model(find_model(args.model), dtype=torch.bfloat16, device=device(args.device))

@@ -95,7 +95,9 @@ def rising_numbers(text: str) -> tuple[int, ...]:
     """Rising whole numbers from 1 with commas between, for argparse."""
     found = caps(text)
     if found[0] < 1:
-        raise argparse.ArgumentTypeError(f"must be rising whole numbers from 1 up, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers from 1 up, each larger than the one before (got {text!r})"
+        )
     return found
 
 
@@ -103,7 +105,9 @@ def caps(text: str) -> tuple[int, ...]:
     """Rising whole numbers with commas between, for argparse."""
     numbers = tuple(int(part) for part in text.split(","))
     if list(numbers) != sorted(set(numbers)) or numbers[0] < 0:
-        raise argparse.ArgumentTypeError(f"must be rising whole numbers from 0 up, not {text!r}")
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers from 0 up, each larger than the one before (got {text!r})"
+        )
     return numbers
 
 
@@ -119,10 +123,16 @@ def run(args: argparse.Namespace) -> int:
     )
 
     if args.samples < max(args.pass_at or (1,)):
-        raise InvalidRequest(f"--pass-at {max(args.pass_at)} needs as many --samples, which are {args.samples}")
+        raise InvalidRequest(
+            f"--pass-at {max(args.pass_at)} needs at least that many --samples (got {args.samples}): raise "
+            "--samples, or lower --pass-at"
+        )
     votes = args.samples > 1 and (args.modes is None or "consensus" in args.modes)
     if not votes and (args.pass_at or args.plot_pass_at):
-        raise InvalidRequest("pass@k is told of the consensus's samples: give --samples of 2 or more and that mode")
+        raise InvalidRequest(
+            "pass@k is measured on the samples of the mode consensus: add it to --modes, and give --samples "
+            "of at least 2"
+        )
     for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at)):
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
@@ -130,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     if args.strategy and args.modes is None:
         args.modes = ()
     if args.modes == () and not wanted_caps and not args.strategy:
-        raise InvalidRequest("--modes none leaves nothing to measure but --strategy or --cap-curve: ask for one")
+        raise InvalidRequest("--modes none leaves nothing to measure: add --strategy or --cap-curve")
     modes = standard_modes(
         args.modes,
         strategies=args.strategy,

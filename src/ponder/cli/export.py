@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if Layout(args.to) is Layout.GGUF:
         return write_gguf_file(folder, args.out, args.model, dtype, args.force)
     if dtype == "q8_0":
-        raise InvalidRequest("--dtype q8_0 is a type of GGUF files: it needs --to gguf")
+        raise InvalidRequest("--dtype q8_0 exists in GGUF files only: add --to gguf")
     return write_hf_folder(folder, args.out, dtype, args.force)
 
 
@@ -50,9 +50,9 @@ def write_gguf_file(folder: Path, out: Path, name: str, dtype: str | None, force
     from ponder.gguf.layout import TensorType
 
     if out.suffix != ".gguf":
-        raise InvalidRequest(f"--out {out}: programs know a GGUF file by its ending .gguf")
+        raise InvalidRequest(f"--out {out} does not end in .gguf, by which programs know a GGUF file: add the ending")
     if out.exists() and not force:
-        raise InvalidRequest(f"--out {out}: exists; choose another name, or replace it with --force")
+        raise InvalidRequest(f"--out {out} exists already: choose another name, or replace it with --force")
     short = {long: short for short, long in DTYPES.items()}
     type = TensorType[short.get(dtype, dtype).upper()] if dtype else None
     exported = export_gguf(folder, out, type=type, name=Path(name).name, force=force)
@@ -70,7 +70,7 @@ def write_hf_folder(folder: Path, out: Path, dtype: str | None, force: bool) -> 
     from ponder.tokenizer import Tokenizer
 
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not force)):
-        raise InvalidRequest(f"--out {out}: exists and is not an empty folder; choose another, or --force")
+        raise InvalidRequest(f"--out {out} exists and is not an empty folder: choose another, or add --force")
     model = load_model(folder)
     tokenizer = Tokenizer.load(folder)
     with atomic_folder(out, replace=force) as temporary:

@@ -25,7 +25,7 @@ def positive(text: str) -> int:
     """A whole number of at least 1, for argparse."""
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {number})")
     return number
 
 
@@ -33,7 +33,7 @@ def natural(text: str) -> int:
     """A whole number of at least 0, for argparse."""
     number = int(text)
     if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {number}")
+        raise argparse.ArgumentTypeError(f"must be at least 0 (got {number})")
     return number
 
 
@@ -114,6 +114,6 @@ def load_reasoner(model: str, quantize: str | None = None, **options: Any) -> Re
         return load_model(model, **({"quantize": quantize} if quantize else {}), **options)
     dialect, address, remote = endpoint.groups()
     if quantize:
-        raise InvalidRequest(f"--quantize is for local models: {address} chooses its own weights")
+        raise InvalidRequest(f"--quantize is for local models, and {address} is an endpoint: leave it out")
     named = {"dialect": dialect, "model": remote}
     return load_model(address, **{name: value for name, value in named.items() if value}, **options)

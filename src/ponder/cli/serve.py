@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.new_key is not None:
         if not args.keys:
-            raise InvalidRequest("--new-key needs --keys FILE: where the key's hash is kept")
+            raise InvalidRequest("--new-key needs a file in which the key's hash is kept: add --keys FILE")
         print(new_key(args.new_key, Path(args.keys)))
         return 0
     settings = read_settings(args.config, os.environ, {name: getattr(args, name) for name, *_ in FLAGS})

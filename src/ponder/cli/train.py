@@ -31,6 +31,6 @@ def run(args: argparse.Namespace) -> int:
     folder = [f"run.folder={json.dumps(str(args.out), ensure_ascii=False)}"] if args.out else []
     result = train(args.recipe, [*args.overrides, *folder], resume=args.resume)
     if result.outcome is Outcome.INTERRUPTED:
-        raise KeyboardInterrupt(f"saved in {result.folder}; go on with --resume")
+        raise KeyboardInterrupt(f"saved in {result.folder}; continue with --resume")
     print(f"run: {result.folder}" + (f"\nmodel: {result.model}" if result.model else ""))
     return 0

@@ -65,8 +65,8 @@ def read_written_thinking(index: int, message: Message) -> Message:
             before, _, thought = thought.partition(opening)
         if closed != 1 or opened > 1 or before or opening in answer:
             raise FormatError(
-                f"{where}: thinking in the content is not one block at the beginning ({opened} times {opening}, "
-                f"{closed} times {closing}): write it as reasoning_content"
+                f"{where}: thinking in the content must be one block at its beginning (got {opened} times "
+                f"{opening}, {closed} times {closing}): write it as reasoning_content"
             )
         if message.reasoning:
             raise FormatError(
@@ -106,8 +106,8 @@ def _written_reasoning(index: int, message: Message) -> str | list[str | dict[st
         return message.reasoning
     if (blocks := think_blocks(message.parts))[1:] or blocks[0].start:
         raise FormatError(
-            f"message {index} ({message.role.value}): a dictionary holds folded thinking only as one think block "
-            "before everything else; this message has it elsewhere"
+            f"message {index} ({message.role.value}): its folded thinking cannot be written as a "
+            "dictionary, because it is not one block before everything else: keep the Message"
         )
     thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
     return [{"state": part.text} if part.state else part.text for part in thoughts]
@@ -125,14 +125,14 @@ def _call_entry(call: ToolCall) -> dict[str, Any]:
 
 def _message(index: int, entry: Mapping[str, Any], calls: dict[str, str]) -> Message:
     if not isinstance(entry, Mapping):
-        raise FormatError(f"message {index}: must be an object with 'role' and 'content', is a {type(entry).__name__}")
+        raise FormatError(f"message {index}: must be an object with 'role' and 'content' (got {type(entry).__name__})")
     unknown = sorted(set(entry) - _KNOWN)
     if unknown:
         raise FormatError(f"message {index}: unknown key {unknown[0]!r}; known: {', '.join(sorted(_KNOWN))}")
     try:
         role = Role(str(entry.get("role")))
     except ValueError as error:
-        raise FormatError(f"message {index}: role is {entry.get('role')!r}; known: {', '.join(Role)}") from error
+        raise FormatError(f"message {index}: unknown role {entry.get('role')!r}; known: {', '.join(Role)}") from error
     name = _optional_string(index, entry, "name")
     content = _content(index, entry.get("content"))
     if role is Role.TOOL:
@@ -149,7 +149,7 @@ def _message(index: int, entry: Mapping[str, Any], calls: dict[str, str]) -> Mes
         parts.append(Text(content))
     written_calls = entry.get("tool_calls") or ()
     if not isinstance(written_calls, Sequence) or isinstance(written_calls, str):
-        raise FormatError(f"message {index}: 'tool_calls' must be a list, is a {type(written_calls).__name__}")
+        raise FormatError(f"message {index}: 'tool_calls' must be a list (got {type(written_calls).__name__})")
     for written in written_calls:
         call = _call(index, written)
         parts.append(call)
@@ -164,7 +164,7 @@ def _reasoning(index: int, written: Any, key: str) -> list[Reasoning]:
     if isinstance(written, str):
         return [Reasoning(written)]
     if not isinstance(written, list):
-        raise FormatError(f"{where} must be a string or a list of thoughts and states, is a {type(written).__name__}")
+        raise FormatError(f"{where} must be a string, or a list of thoughts and states (got {type(written).__name__})")
     parts: list[Reasoning] = []
     for number, part in enumerate(written):
         state = isinstance(part, Mapping)
@@ -173,7 +173,7 @@ def _reasoning(index: int, written: Any, key: str) -> list[Reasoning]:
             raise FormatError(f'{where}, part {number}: must be a string (a thought) or {{"state": a string}}')
         parts.append(Reasoning(text, state=state))
     if len(think_blocks(parts)) > 1:
-        raise FormatError(f"{where}: two thoughts in a row; a state must stand between them, or join them")
+        raise FormatError(f"{where}: two thoughts follow each other: join them, or put a state between them")
     return parts
 
 
@@ -207,5 +207,5 @@ def _content(index: int, content: Any) -> str:
 def _optional_string(index: int, entry: Mapping[str, Any], key: str) -> str | None:
     value = entry.get(key)
     if value is not None and not isinstance(value, str):
-        raise FormatError(f"message {index}: {key!r} must be a string, is a {type(value).__name__}")
+        raise FormatError(f"message {index}: {key!r} must be a string (got {type(value).__name__})")
     return value

@@ -84,7 +84,10 @@ class JinjaFormat:
             check_tools(tools)
         check_result_names("a foreign template", messages)
         if train:
-            raise FormatError("a foreign template does not say which ids the assistant samples: train a native format")
+            raise FormatError(
+                "a foreign chat template does not say which ids the assistant samples, so it cannot be "
+                "trained on: use a native format"
+            )
         if start is Start.THINK and self.phase_tokens.think_open is None:
             raise FormatError("this tokenizer has no tokens for thinking that Ponder knows: use Start.DIRECT")
         kept_from = first_kept_reasoning(messages, policy)

@@ -207,8 +207,9 @@ def _check_pairing(messages: Conversation) -> None:
             call = pending.pop(0)
             if call.id is not None and part.id is not None and call.id != part.id:
                 raise FormatError(
-                    f"message {index} (tool), part {number}: the result has id {part.id!r}, but the next call to be "
-                    f"answered has {call.id!r}; give results in the order of their calls"
+                    f"message {index} (tool), part {number}: the result is for the call {part.id!r}, but "
+                    f"the next call without a result is {call.id!r}: give results in the order of their "
+                    "calls"
                 )
 
 
@@ -236,6 +237,7 @@ def check_result_names(family: str, messages: Conversation) -> None:
             if call is None or call.name != part.name:
                 expected = f"answers {call.name!r}" if call else "answers no call"
                 raise FormatError(
-                    f"message {index} (tool), part {number}: {family} cannot name a result; where it stands it "
-                    f"{expected}, but its name is {part.name!r}: give results in the order of their calls"
+                    f"message {index} (tool), part {number}: {family} matches results to calls by their "
+                    f"order, and this one {expected} (its name is {part.name!r}): give results in the "
+                    "order of their calls"
                 )

@@ -2,7 +2,7 @@
 
 Where text is hidden, each field is replaced by an unguessable placeholder, so that what the template itself writes can
 be told from what was said. White space at the ends of a field stays outside its placeholder, so a template's `trim`
-works on it. A template that looks for words of its own in the text can be shown these words, and nothing else of it.
+works on it. A template that looks for certain words in the text can be shown these words, and nothing else of it.
 """
 
 from __future__ import annotations

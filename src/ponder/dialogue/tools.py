@@ -40,7 +40,9 @@ def check_tools(tools: Sequence[Tool]) -> None:
         if not tool.name:
             raise FormatError(f"tool {number}: the name is empty")
         if tool.name in names:
-            raise FormatError(f"tool {number}: the name {tool.name!r} is taken by an earlier one")
+            raise FormatError(
+                f"tool {number}: an earlier tool is called {tool.name!r} too: give each tool its own name"
+            )
         names.add(tool.name)
         declaration_line(tool)
 
@@ -52,7 +54,7 @@ def declaration(tool: Tool) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"tool {tool.name!r}: its parameters are not valid JSON: {str(error)[:200]}") from error
     if not isinstance(parameters, dict):
-        raise FormatError(f"tool {tool.name!r}: its parameters must be a JSON schema, an object")
+        raise FormatError(f"tool {tool.name!r}: its parameters must be a JSON schema, which is an object")
     described = {"description": tool.description} if tool.description else {}
     return {"name": tool.name, **described, "parameters": parameters}
 
@@ -100,7 +102,7 @@ def _line(tool: Tool, value: Any) -> str:
     try:
         line.encode()
     except UnicodeEncodeError as error:
-        raise FormatError(f"tool {tool.name!r}: it holds a lone surrogate, which is not text") from error
+        raise FormatError(f"tool {tool.name!r}: its declaration holds a lone surrogate, which is not text") from error
     return line
 
 

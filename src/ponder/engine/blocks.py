@@ -216,12 +216,12 @@ def num_pages(
         budget = int(memory * free_bytes(device))
     else:
         raise InvalidRequest(
-            f"memory is {memory!r}: allowed are bytes (an integer above 0) or a fraction of the free memory (a float "
-            "above 0 and at most 1)"
+            "memory must be bytes (an integer above 0) or a fraction of the free memory (a float above 0 "
+            f"and at most 1), got {memory!r}"
         )
     if budget < page_bytes:
         raise InvalidRequest(
-            f"memory is {budget} bytes: a page of {page_size} tokens of this model needs {page_bytes}, give more"
+            f"memory of {budget} bytes is too small: a page of {page_size} tokens of this model takes {page_bytes}"
         )
     return budget // page_bytes
 

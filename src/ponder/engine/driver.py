@@ -151,7 +151,7 @@ class EngineThread:
 def check_lock() -> None:
     """Raises InvalidRequest where this thread holds `COMPUTE_LOCK`: it would wait for ever for the engine thread."""
     if COMPUTE_LOCK._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks it
-        raise InvalidRequest("this thread holds the engine's lock: leave update_weights() before you sample")
+        raise InvalidRequest("this thread is inside update_weights(): leave it before you sample")
 
 
 class _Turns:

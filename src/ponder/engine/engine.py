@@ -211,7 +211,9 @@ class Engine:
         """
         parent = self._sequences.get(request)
         if parent is None:
-            raise InvalidRequest(f"request {request} cannot be forked: it is finished, or never was")
+            raise InvalidRequest(
+                f"request {request} cannot be forked, because it does not run: fork it before it finishes"
+            )
         if seed is not None:
             check_seed(seed)
         self._check_load(len(parent.tokens))
@@ -254,7 +256,10 @@ class Engine:
         """Run prompts to their ends and return the results in their order. params: one for all, or one per prompt."""
         with COMPUTE_LOCK:  # all of it: no other thread may step, and take the events
             if self._sequences:
-                raise InvalidRequest(f"generate() needs an idle engine, {len(self._sequences)} requests are unfinished")
+                raise InvalidRequest(
+                    f"generate() needs an idle engine ({len(self._sequences)} requests are unfinished): "
+                    "finish or abort them first"
+                )
             each = [params] * len(prompts) if isinstance(params, SamplingParams) else params
             finished: dict[int, FinishEvent] = {}
             requests: list[int] = []
@@ -286,7 +291,7 @@ class Engine:
         """`ids` come next. Raises InvalidRequest after `close_next_turn`, and beyond the window."""
         known = self._scheduler.next_turns.get(number)
         if known is None or known.closed:
-            raise InvalidRequest(f"next turn {number} is closed, or never was: open another")
+            raise InvalidRequest(f"next turn {number} is not open: open another")
         self._check_next_turn(len(known.tokens) + len(ids), ids)
         known.tokens += ids
 
@@ -325,8 +330,8 @@ class Engine:
         with COMPUTE_LOCK:
             if self._sequences:
                 raise InvalidRequest(
-                    f"cannot update the weights while {len(self._sequences)} requests are unfinished: "
-                    "finish or abort them first"
+                    f"cannot update the weights ({len(self._sequences)} requests are unfinished): finish "
+                    "or abort them first"
                 )
             self._updating = True
             try:
@@ -385,7 +390,9 @@ class Engine:
     def _check_next_turn(self, length: int, ids: Seq[int]) -> None:
         check_ids(ids, self.model.config.vocab_size)
         if length > self.window:
-            raise InvalidRequest(f"a prompt that begins with {length} tokens does not fit the window of {self.window}")
+            raise InvalidRequest(
+                f"a next turn that begins with {length} tokens does not fit the window of {self.window}: shorten it"
+            )
 
     def _ending(self, sequence: Sequence, id: int) -> StopReason | None:
         if id in self._phases.tokens.end:

@@ -113,24 +113,24 @@ def open_runner(
 
 def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: bool) -> KernelChoice:
     if kernel not in ("auto", "torch", "fused"):
-        raise InvalidRequest(f"kernel is {kernel!r}: choose from 'auto', 'torch', 'fused'")
+        raise InvalidRequest(f"kernel must be 'auto', 'torch' or 'fused' (got {kernel!r})")
     if kernel == "torch":
         return KernelChoice("torch", "as asked")
     choice = _covered(model, page_size)
     if kernel == "auto" and _on_gpu(model) and type(model) is Transformer and not deterministic:
         return KernelChoice(GRAPHS, "")
     if kernel == "fused" and choice.kernel == "torch":
-        raise InvalidRequest(f"kernel 'fused' cannot run: {choice.reason}; choose 'auto' or 'torch'")
+        raise InvalidRequest(f"kernel 'fused' cannot run here ({choice.reason}): choose 'auto' or 'torch'")
     return choice
 
 
 def _check_quantize(quantize: str | None, choice: KernelChoice) -> None:
     if quantize not in (None, *get_args(Quantize)):
-        raise InvalidRequest(f"quantize is {quantize!r}: choose 'int8', or None for the weights as they are")
+        raise InvalidRequest(f"quantize must be 'int8', or None for the weights as they are (got {quantize!r})")
     if quantize and choice.kernel in ("torch", GRAPHS):
         reason = choice.reason or "the model is not on the CPU"
         raise InvalidRequest(
-            f"quantize {quantize!r} is for the fused kernel, which does not run here: {reason}; leave it out"
+            f"quantize {quantize!r} needs the fused kernel, which cannot run here ({reason}): leave quantize out"
         )
 
 

@@ -30,7 +30,7 @@ def check_ids(ids: Sequence[int], vocab_size: int, field: str = "ids") -> None:
     """Raises InvalidRequest for an id that the model does not have."""
     for position, id in enumerate(ids):
         if type(id) is not int or not 0 <= id < vocab_size:
-            raise InvalidRequest(f"{field}[{position}] is {id!r}: allowed are the integers 0 to {vocab_size - 1}")
+            raise InvalidRequest(f"{field}[{position}] must be an integer from 0 to {vocab_size - 1} (got {id!r})")
 
 
 def check_seed(seed: int) -> None:
@@ -48,13 +48,13 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     for field, kind in (("thinking", ThinkingLimits), ("stop_ids", tuple), ("logit_bias", tuple)):
         value = getattr(params, field)
         if not isinstance(value, kind):
-            raise InvalidRequest(f"{field} is {value!r}: give a {kind.__name__}")
+            raise InvalidRequest(f"{field} must be a {kind.__name__} (got {value!r})")
     if params.max_tokens is not None:
         _integer("max_tokens", params.max_tokens, 1)
-    _number("temperature", params.temperature, "a finite number of 0 or more", lambda value: value >= 0)
+    _number("temperature", params.temperature, "a finite number of at least 0", lambda value: value >= 0)
     _integer("top_k", params.top_k, 0)
     _number("top_p", params.top_p, "a number above 0 and at most 1", lambda value: 0 < value <= 1)
-    _number("min_p", params.min_p, "a number of at least 0 and at most 1", lambda value: 0 <= value <= 1)
+    _number("min_p", params.min_p, "a number from 0 to 1", lambda value: 0 <= value <= 1)
     if params.seed is not None:
         check_seed(params.seed)
     for id in params.stop_ids:
@@ -66,7 +66,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     _integer("top_logprobs", params.top_logprobs, 0, min(MAX_TOP_LOGPROBS, vocab_size))
     for pair in params.logit_bias:
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise InvalidRequest(f"logit_bias holds {pair!r}: allowed are pairs (id, bias)")
+            raise InvalidRequest(f"each entry of logit_bias must be a pair (id, bias) (got {pair!r})")
         id, bias = pair
         _integer("logit_bias", id, 0, vocab_size - 1)
         _number(f"logit_bias of {id}", bias, "a finite number", lambda value: True)
@@ -83,15 +83,15 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
 def check_num_waiting(waiting: int, most: int | None) -> None:
     """Raises Overloaded. most: None where the number of waiting requests is not limited."""
     if most is not None and waiting >= most:
-        raise Overloaded(f"{waiting} requests are waiting, the limit of max_waiting: try again later")
+        raise Overloaded(f"{waiting} requests are waiting, which is the limit (max_waiting): try again later")
 
 
 def check_waiting_tokens(waiting: int, num_tokens: int, most: int) -> None:
     """Raises Overloaded. waiting: tokens of all requests that wait; num_tokens: of the one to be added."""
     if waiting + num_tokens > most:
         raise Overloaded(
-            f"requests of {waiting} tokens are waiting, and this one has {num_tokens}: with max_waiting_tokens of "
-            f"{most} that is too many, try again later"
+            f"requests of {waiting} tokens are waiting, and this one has {num_tokens}, which exceeds the "
+            f"limit of {most} (max_waiting_tokens): try again later"
         )
 
 
@@ -105,7 +105,9 @@ def check_sizes(
     """An engine's own sizes. Raises InvalidRequest."""
     longest, vocab_size = config.max_positions, config.vocab_size
     if window is not None and not 2 <= window <= longest:
-        raise InvalidRequest(f"window is {window}: allowed are 2 to {longest}, the most this model was made for")
+        raise InvalidRequest(
+            f"window must be from 2 to {longest}, the longest that the model was made for (got {window})"
+        )
     for name, value in (*required.items(), *optional.items()):
         if value is not None:
             _integer(name, value, 1)
@@ -128,15 +130,17 @@ def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, li
     Raises InvalidRequest where a limit could not be kept.
     """
     if start not in (Phase.THINK, Phase.ANSWER, Phase.TOOL):
-        raise InvalidRequest(f"start is {start!r}: allowed are 'think' and 'answer'")
+        raise InvalidRequest(f"start must be 'think' or 'answer' (got {start!r})")
     if start is Phase.TOOL:
-        raise InvalidRequest("start is 'tool': a prompt ends in thinking ('think') or before the answer ('answer')")
+        raise InvalidRequest(
+            "start must be 'think' or 'answer' (got 'tool'): a prompt ends inside thinking or before the answer"
+        )
     if tokens.think_close is None:
         if start is Phase.THINK:
             raise InvalidRequest("start is 'think', but the format has no token that closes thinking: use 'answer'")
         if params.thinking.floor:
             raise InvalidRequest(
-                f"thinking.floor is {params.thinking.floor}, but the format has no thinking: the only value is 0"
+                f"thinking.floor must be 0, because the format has no thinking (got {params.thinking.floor})"
             )
     if start is Phase.THINK and params.thinking.cap == 0:
         raise InvalidRequest(
@@ -145,17 +149,18 @@ def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, li
         )
     if start is Phase.THINK and params.answer_room >= limit:
         raise InvalidRequest(
-            f"answer_room is {params.answer_room}, but only {limit} tokens may be generated and thinking needs 1 to "
-            f"close: allowed are 0 to {limit - 1}; raise max_tokens or shorten the prompt"
+            f"answer_room must be from 0 to {limit - 1} (got {params.answer_room}), because {limit} "
+            "tokens may be generated and thinking needs 1 to close: raise max_tokens or shorten the "
+            "prompt"
         )
 
 
 def _integer(field: str, value: object, low: int, high: int | None = None) -> None:
     if type(value) is not int or value < low or (high is not None and value > high):
-        allowed = f"integers of {low} or more" if high is None else f"the integers {low} to {high}"
-        raise InvalidRequest(f"{field} is {value!r}: allowed are {allowed}")
+        allowed = f"an integer of at least {low}" if high is None else f"an integer from {low} to {high}"
+        raise InvalidRequest(f"{field} must be {allowed} (got {value!r})")
 
 
 def _number(field: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or not holds(value):
-        raise InvalidRequest(f"{field} is {value!r}: allowed is {allowed}")
+        raise InvalidRequest(f"{field} must be {allowed} (got {value!r})")

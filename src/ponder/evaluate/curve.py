@@ -65,9 +65,13 @@ def curve(
     """Measure under each cap. Beyond it, and in the window, `answer_tokens` are left for the answer, so that only
     thinking is scarce. Raises InvalidRequest without exact limits, or on caps that do not rise."""
     if not sampler.capabilities.exact:
-        raise InvalidRequest(f"{sampler.name} does not keep exact limits on thinking, so it has no curve")
+        raise InvalidRequest(
+            f"{sampler.name} does not keep exact limits on thinking: measure the curve of a local model"
+        )
     if not caps or list(caps) != sorted(set(caps)) or caps[0] < 0:
-        raise InvalidRequest(f"caps are {list(caps)}: give rising numbers of tokens from 0 up")
+        raise InvalidRequest(
+            f"caps must be numbers of tokens from 0 up, each larger than the one before (got {list(caps)})"
+        )
     results = []
     for cap in caps:
         limits, room = ThinkingLimits(cap=cap), answer_tokens if cap else 0

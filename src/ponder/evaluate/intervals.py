@@ -22,7 +22,9 @@ class Interval:
 def wilson(successes: int, trials: int, z: float = Z_95) -> Interval:
     """Wilson's score interval of a proportion (J. Am. Stat. Assoc. 22, 1927): sound at 0, at 1 and for few trials."""
     if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"{successes} successes of {trials} trials")
+        raise ValueError(
+            f"successes must be from 0 to the number of trials, and trials at least 1 (got {successes} of {trials})"
+        )
     rate = successes / trials
     scale = 1 + z * z / trials
     centre = (rate + z * z / (2 * trials)) / scale
@@ -37,7 +39,7 @@ def bootstrap(values: Sequence[float], resamples: int = 2000, seed: int = 0) -> 
     Where all values are 0, or all 1, resampling shows no spread: then it is Wilson's interval.
     """
     if not values:
-        raise ValueError("no values")
+        raise ValueError("an interval needs at least 1 value (got none)")
     if set(values) in ({0.0}, {1.0}):
         return wilson(int(sum(values)), len(values))
     column = np.asarray(values)

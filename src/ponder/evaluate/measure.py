@@ -169,7 +169,7 @@ async def measure_async(
 ) -> Result:
     """`measure`, awaited."""
     if not problems:
-        raise InvalidRequest(f"{task.name}: there are no problems to evaluate on")
+        raise InvalidRequest(f"{task.name}: the list of problems is empty: give at least 1")
     began = time.monotonic()
     seen = [None] * len(problems) if trained_on is None else overlap(problems, trained_on)
     gate = asyncio.Semaphore(concurrency)

@@ -20,7 +20,9 @@ def pass_at_k(samples: int, solved: int, k: int) -> float:
     """The chance that k of the samples, drawn without replacement, hold a right one: 1 - C(n - c, k) / C(n, k), the
     unbiased estimator of pass@k (arXiv 2107.03374, section 2.1)."""
     if not 0 <= solved <= samples or not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} of {samples} samples, {solved} of them right")
+        raise ValueError(
+            f"pass@k needs k from 1 to the number of samples (got k {k}, {samples} samples, {solved} of them right)"
+        )
     return 1 - comb(samples - solved, k) / comb(samples, k)
 
 
@@ -55,7 +57,8 @@ def pass_at(result: Result, ks: Sequence[int] | None = None) -> list[PassAt]:
     ks = doublings(fewest) if ks is None else ks
     if fewest < 1 or not all(1 <= k <= fewest for k in ks):
         raise InvalidRequest(
-            f"{result.task} {result.mode}: pass@{list(ks)} needs k from 1 to {fewest}, the samples drawn"
+            f"{result.task} {result.mode}: k of pass@k must be from 1 to the {fewest} samples of a "
+            f"problem (got {list(ks)})"
         )
     each = sum(item.usage.completion_tokens / len(item.drawn) for item in result.items) / result.n
     found = []

@@ -66,7 +66,7 @@ def held_out(task: Task, n: int, *, start: int = 0) -> list[Problem]:
     What follows an "@" in the name does not count: wordings of one task (`plain:gcd`, `plain:gcd@gym`) are paired.
     """
     if n < 1 or start < 0:
-        raise InvalidRequest(f"{n} problems from number {start} on: give at least 1, from 0 or more")
+        raise InvalidRequest(f"n must be at least 1, and start at least 0 (got n {n}, start {start})")
     numbers = range(start, start + n)
     if isinstance(task, GymTask):
         return _drawable(task, TRAIN_LIMIT + start, n)
@@ -94,5 +94,5 @@ def read_hashes(path: str | Path) -> frozenset[str]:
     """
     content = Path(path).read_bytes()
     if len(content) % 8:
-        raise DataError(f"{path}: {len(content)} bytes are no 64-bit hashes: give a run's sft/questions.bin")
+        raise DataError(f"{path} is not a list of 64-bit hashes ({len(content)} bytes): give a run's sft/questions.bin")
     return frozenset(f"{number:016x}" for (number,) in struct.iter_unpack("<Q", content))

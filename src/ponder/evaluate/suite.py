@@ -37,7 +37,9 @@ def standard_modes(
         if mode not in MODES:
             raise InvalidRequest(f"there is no mode {mode!r}: there are {', '.join(MODES)}")
     if samples == 1 and modes is not None and "consensus" in modes:
-        raise InvalidRequest("a consensus needs samples of 2 or more, which are 1")
+        raise InvalidRequest(
+            "consensus needs at least 2 samples (got 1): raise samples, or leave the mode consensus out"
+        )
     if effort is None and thinking is None:
         effort = Effort.HIGH
     thinks = direct(effort=effort, thinking=thinking, answer_room=answer_room, temperature=0.0)

@@ -86,7 +86,8 @@ def tokenizer_fields(tokenizer: Tokenizer, form: Format, config: ModelConfig) ->
         bos = pad
     if bos is None and words.adds_bos:
         raise InvalidRequest(
-            "the tokenizer begins texts with a token that neither it nor config.json names (bos_token)"
+            "the tokenizer begins texts with a token that neither it nor config.json names: add "
+            "bos_token to tokenizer_config.json"
         )
     for key, id in (("padding_token_id", pad), ("bos_token_id", bos)):
         if id is not None:

@@ -45,7 +45,10 @@ def llama_cpp_vocabulary(tokenizer: Tokenizer, size: int, names: Mapping[str, st
         if model.get(key):
             raise _refused(f"model.{key} {model[key]!r}")
     if tokenizer.vocab_size > size:
-        raise InvalidRequest(f"the tokenizer has {tokenizer.vocab_size} ids, the model only {size}: they do not belong")
+        raise InvalidRequest(
+            f"the tokenizer has {tokenizer.vocab_size} ids and the model only {size}: export the tokenizer "
+            "that belongs to the model"
+        )
     special = {token["content"]: bool(token.get("special")) for token in spec.get("added_tokens") or ()}
     tokens = [f"[PAD{id}]" for id in range(size)]
     types = [TokenType.UNUSED] * size
@@ -57,7 +60,9 @@ def llama_cpp_vocabulary(tokenizer: Tokenizer, size: int, names: Mapping[str, st
         types[id] = TokenType.CONTROL if control else TokenType.USER_DEFINED
     if len(set(tokens)) != size:
         twice = next(token for token, count in Counter(tokens).items() if count > 1)
-        raise InvalidRequest(f"two tokens would be called {twice!r} in the exported vocabulary")
+        raise InvalidRequest(
+            f"two tokens would both be called {twice!r} in the exported vocabulary: rename one in tokenizer.json"
+        )
     return Vocabulary(
         tokens,
         [int(type) for type in types],
@@ -98,12 +103,12 @@ def _regexes(step: Mapping[str, Any] | None) -> Iterator[str]:
 def _notes(spec: Mapping[str, Any]) -> Iterator[str]:
     normalizer = spec.get("normalizer")
     if isinstance(normalizer, Mapping) and normalizer.get("type") == "NFC":
-        yield "this tokenizer brings text into Unicode's NFC first and llama.cpp does not: give it text in NFC"
+        yield "this tokenizer converts text to Unicode's NFC, and llama.cpp does not: give it text in NFC"
     elif normalizer is not None:
         raise _refused(f"normalizer {normalizer!r:.300}")
     stripped = [t["content"] for t in spec.get("added_tokens") or () if t.get("lstrip") or t.get("rstrip")]
     if stripped:
-        yield f"llama.cpp keeps the white space beside {', '.join(stripped)}, this tokenizer takes it away"
+        yield f"llama.cpp keeps the white space beside {', '.join(stripped)}, which this tokenizer removes"
 
 
 def _adds_bos(tokenizer: Tokenizer) -> bool:

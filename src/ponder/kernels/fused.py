@@ -107,7 +107,7 @@ def choose_kernel(
         return KernelChoice(_PATHS[best], "the system does not permit this process to use AMX")
     lacking = "AMX tiles" if _PATHS[best] == "avx512" else "bfloat16 instructions (AVX-512 BF16, AMX)"
     reason = machine().reason if target is None else ""
-    return KernelChoice(_PATHS[best], reason or f"what was compiled for has no {lacking}")
+    return KernelChoice(_PATHS[best], reason or f"the processor that it was compiled for has no {lacking}")
 
 
 def _uncovered(shape: StepShape, weights: Weights, compute_dtype: torch.dtype) -> str:
@@ -159,7 +159,7 @@ class FusedStep:
         self._path, self._exact = _PATHS.index(path), exact
         self.share_pages = True
         if not self._library.ponder_kernels() >> self._path & 1:
-            raise BuildError(f"the path '{path}' of the fused step does not run here")
+            raise BuildError(f"the fused step's path '{path}' cannot run on this processor")
         self._shape, self._weights, self._rotary = shape, weights, rotary
         floats = _dtype(weights) == torch.float32
         sizes = _Shape(

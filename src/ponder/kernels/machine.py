@@ -88,7 +88,7 @@ def _find() -> Machine:
     own, reason = _own()
     asked = os.environ.get(SWITCH, "")
     if asked and asked not in _ORDER:
-        raise InvalidRequest(f"{SWITCH} is {asked!r}: choose from {', '.join(_ORDER)}")
+        raise InvalidRequest(f"{SWITCH} must be one of {', '.join(_ORDER)} (got {asked!r})")
     if asked and _ORDER.index(InstructionSet(asked)) < _ORDER.index(own):
         lower = InstructionSet(asked)
         return Machine(lower, f"{SWITCH} is {lower}", _MARCH.get(lower, ""))

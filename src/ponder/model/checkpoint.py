@@ -155,7 +155,7 @@ def atomic_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not folder.is_dir():
-        raise CheckpointError(f"{folder}: is a file: choose another name")
+        raise CheckpointError(f"{folder}: a file of that name exists: choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not replace:
         raise CheckpointError(f"{folder}: exists and is not empty: choose another folder or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -195,14 +195,16 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises CheckpointError naming the file."""
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise CheckpointError(f"{path}: {path.stat().st_size} bytes are too many for this file")
+            raise CheckpointError(
+                f"{path}: too large ({path.stat().st_size} bytes): this is not the file of a model folder"
+            )
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: must hold a JSON object, found {type(value).__name__}")
+        raise CheckpointError(f"{path}: must hold a JSON object (got {type(value).__name__})")
     return value
 
 
@@ -253,7 +255,7 @@ def check_shapes(tensors: Mapping[str, StoredTensor], shapes: Mapping[str, tuple
             raise CheckpointError(f"{where}: key '{name}': missing")
         tensor = tensors[name]
         if tensor.shape != shape:
-            raise tensor.fail(f"has shape {tensor.shape}, the configuration asks for {shape}")
+            raise tensor.fail(f"must have the shape {shape}, by config.json (got {tensor.shape})")
         if tensor.dtype not in _DTYPES:
             raise tensor.fail(f"has dtype {tensor.dtype}; supported: {', '.join(_DTYPES)}")
 
@@ -285,7 +287,7 @@ def _open_shards(folder: Path, stack: ExitStack) -> dict[str, StoredTensor]:
     for name, file in weight_map.items():
         if not isinstance(file, str) or not file.endswith(".safetensors") or file != os.path.basename(file):
             raise CheckpointError(
-                f"{index}: key '{name}': {file!r:.120} is not the name of a safetensors file beside it"
+                f"{index}: key '{name}': {file!r:.120} must be the name of a safetensors file beside it"
             )
         if file not in shards:
             shards[file] = open_safetensors(folder / file, stack)

@@ -100,17 +100,17 @@ class ModelConfig:
         for field, limit in _LIMITS.items():
             value = getattr(self, field)
             if not 1 <= value <= limit:
-                raise ValueError(f"{_HF_NAMES.get(field, field)} is {value}: it must lie between 1 and {limit}")
+                raise ValueError(f"{_HF_NAMES.get(field, field)} must be from 1 to {limit} (got {value})")
         if self.thinking_tokens is not None and not 1 <= self.thinking_tokens <= _LIMITS["max_positions"]:
             raise ValueError(
-                f"thinking_tokens is {self.thinking_tokens}: it must lie between 1 and {_LIMITS['max_positions']}"
+                f"thinking_tokens must be from 1 to {_LIMITS['max_positions']} (got {self.thinking_tokens})"
             )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"num_key_value_heads is {self.num_kv_heads}: it must divide num_attention_heads {self.num_heads}"
+                f"num_key_value_heads must divide num_attention_heads (got {self.num_kv_heads} and {self.num_heads})"
             )
         if self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.head_dim}: rotary embedding needs an even number")
+            raise ValueError(f"head_dim must be even for rotary embedding (got {self.head_dim})")
         if self.qk_norm != (self.family is Family.QWEN3):
             raise ValueError(
                 f"qk_norm is {self.qk_norm}: Qwen3 has it and {self.family} does not"
@@ -120,9 +120,9 @@ class ModelConfig:
         for field in ("rms_norm_eps", "rope_theta"):
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{field} is {value}: it must be a positive number")
+                raise ValueError(f"{field} must be above 0 (got {value})")
         if self.rope_theta <= 1:
-            raise ValueError(f"rope_theta is {self.rope_theta}: it must be above 1")
+            raise ValueError(f"rope_theta must be above 1 (got {self.rope_theta})")
 
     @property
     def num_parameters(self) -> int:

@@ -70,7 +70,7 @@ class GgufParameter:
     """A parameter in a GGUF file, not read yet. dtype: what the file's model is loaded in, as safetensors names it."""
 
     def __init__(self, file: GgufFile, stored: StoredBlocks, dtype: str, heads: int | None) -> None:
-        """heads: of a llama's query or key projection, whose rows llama.cpp keeps in an order of its own."""
+        """heads: of a llama's query or key projection, whose rows llama.cpp keeps in another order."""
         self.file, self.stored, self.dtype, self.heads = file, stored, dtype, heads
         self.path, self.shape = file.path, stored.shape
 

@@ -41,7 +41,7 @@ class _HfReader:
         if value is None:
             raise self.fail(key, "missing")
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.fail(key, f"must be an integer, found {value!r:.80}")
+            raise self.fail(key, f"must be an integer (got {value!r:.80})")
         return value
 
     def number(self, raw: Mapping[str, Any], key: str, default: float | None = None) -> float:
@@ -50,26 +50,26 @@ class _HfReader:
         if value is None:
             raise self.fail(key, "missing")
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.fail(key, f"must be a finite number, found {value!r:.80}")
+            raise self.fail(key, f"must be a finite number (got {value!r:.80})")
         return float(value)
 
     def positive(self, raw: Mapping[str, Any], key: str, default: float | None = None) -> float:
         value = self.number(raw, key, default)
         if value <= 0:
-            raise self.fail(key, f"must be above 0, found {value!r}")
+            raise self.fail(key, f"must be above 0 (got {value!r:.80})")
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self.raw.get(key, default)
         if not isinstance(value, bool):
-            raise self.fail(key, f"must be true or false, found {value!r:.80}")
+            raise self.fail(key, f"must be true or false (got {value!r:.80})")
         return value
 
     def token_ids(self, key: str) -> tuple[int, ...]:
         value = self.raw.get(key)
         ids = [] if value is None else value if isinstance(value, list) else [value]
         if any(isinstance(i, bool) or not isinstance(i, int) for i in ids):
-            raise self.fail(key, f"must be a token id or a list of them, found {value!r:.80}")
+            raise self.fail(key, f"must be a token id or a list of them (got {value!r:.80})")
         return tuple(ids)
 
     def config(self) -> ModelConfig:
@@ -145,7 +145,7 @@ class _HfReader:
         for key in ("rope_scaling", "rope_parameters"):
             rope = self.raw.get(key)
             if rope is not None and not isinstance(rope, dict):
-                raise self.fail(key, f"must be an object, found {rope!r:.80}")
+                raise self.fail(key, f"must be an object (got {rope!r:.80})")
             given[key] = rope or {}
         scaling, parameters = given["rope_scaling"], given["rope_parameters"]
         lost = parameters.get("rope_theta")
@@ -156,7 +156,7 @@ class _HfReader:
         ):
             raise self.fail(
                 "rope_scaling",
-                f"takes the place of rope_parameters, whose rope_theta {lost!r:.80} is lost: give rope_theta in "
+                f"replaces rope_parameters, whose rope_theta {lost!r:.80} is lost: give rope_theta in "
                 "rope_scaling, or add the scaling to rope_parameters and leave rope_scaling out",
             )
         return scaling or parameters
@@ -183,13 +183,13 @@ class _HfReader:
         window = self.raw.get("original_max_position_embeddings", rope.get("original_max_position_embeddings"))
         original = self.integer("max_position_embeddings") if window is None else window
         if isinstance(original, bool) or not isinstance(original, int) or original < 1:
-            raise self.fail("original_max_position_embeddings", f"must be a positive integer, found {original!r:.80}")
+            raise self.fail("original_max_position_embeddings", f"must be a positive integer (got {original!r:.80})")
         return self.llama3(rope, original) if kind == "llama3" else self.yarn(rope, original)
 
     def llama3(self, rope: Mapping[str, Any], original: int) -> Llama3Scaling:
         low, high = self.positive(rope, "low_freq_factor"), self.positive(rope, "high_freq_factor")
         if high <= low:
-            raise self.fail("high_freq_factor", f"is {high}: it must be above low_freq_factor {low}")
+            raise self.fail("high_freq_factor", f"must be above low_freq_factor (got {high} and {low})")
         return Llama3Scaling(
             factor=self.positive(rope, "factor"),
             low_freq_factor=low,
@@ -202,7 +202,7 @@ class _HfReader:
         mscale, mscale_all = self.number(rope, "mscale", 0.0), self.number(rope, "mscale_all_dim", 0.0)
         truncate = rope.get("truncate", True)
         if not isinstance(truncate, bool):
-            raise self.fail("truncate", f"must be true or false, found {truncate!r:.80}")
+            raise self.fail("truncate", f"must be true or false (got {truncate!r:.80})")
 
         def temperature(scale: float) -> float:
             return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0

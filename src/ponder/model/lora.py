@@ -107,9 +107,9 @@ def add_lora(
     """
     unknown = sorted(set(targets) - set(TARGETS))
     if unknown or not targets:
-        raise InvalidRequest(f"LoRA targets {unknown or '[]'}: choose from {', '.join(TARGETS)}")
+        raise InvalidRequest(f"targets of a LoRA adapter must be among {', '.join(TARGETS)} (got {unknown or 'none'})")
     if rank < 1:
-        raise InvalidRequest(f"LoRA rank is {rank}: it must be at least 1")
+        raise InvalidRequest(f"rank of a LoRA adapter must be at least 1 (got {rank})")
     if has_lora(model):
         raise InvalidRequest("the model carries a LoRA adapter already: remove it first (remove_lora)")
     model.requires_grad_(False)
@@ -146,7 +146,9 @@ def reread_base(model: Transformer) -> None:
         return
     with open_model(model.loaded_from.folder) as (config, tensors):
         if config.parameter_shapes() != model.config.parameter_shapes():
-            raise CheckpointError(f"{model.loaded_from.folder}: holds another model than the one that was loaded")
+            raise CheckpointError(
+                f"{model.loaded_from.folder}: holds another model than when it was loaded: load the model again"
+            )
         for path, module in rounded.items():
             stored = tensors[f"{path}.weight"].read()
             module.weight.data = stored.to(module.weight.device, torch.float32, copy=True)
@@ -235,7 +237,10 @@ def restore_lora(model: Transformer, folder: str | Path) -> None:
     adapters = dict(_adapters(model))
     wanted = {(a.rank, a.alpha, name.rpartition(".")[2]) for name, a in adapters.items()}
     if wanted != {(rank, alpha, target) for target in targets}:
-        raise CheckpointError(f"{path}: rank, alpha or targets are not those of the adapter that is to be trained")
+        raise CheckpointError(
+            f"{path}: rank, alpha or targets differ from those of the adapter that is trained: resume with "
+            "the recipe that the run began with"
+        )
     with _open_adapter(model, Path(folder), rank, targets) as tensors:
         _fill(model, tensors)
 
@@ -298,14 +303,14 @@ def _read_adapter_config(path: Path) -> tuple[int, float, list[str]]:
         if not plain:
             raise fail(
                 key,
-                f"{value!r:.80} is more than plain LoRA, which is all that is supported: merge the adapter into its "
-                "model with PEFT (merge_and_unload), and use that",
+                f"{value!r:.80} is not supported, only plain LoRA is: merge the adapter into its model with "
+                "PEFT (merge_and_unload), and use that",
             )
     rank, alpha, targets = raw.get("r"), raw.get("lora_alpha"), raw.get("target_modules")
     if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= 1 << 16:
-        raise fail("r", f"must be a positive integer, found {rank!r:.80}")
+        raise fail("r", f"must be a positive integer (got {rank!r:.80})")
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
-        raise fail("lora_alpha", f"must be a finite number, found {alpha!r:.80}")
+        raise fail("lora_alpha", f"must be a finite number (got {alpha!r:.80})")
     if not isinstance(targets, list) or not targets or not all(isinstance(t, str) and t in TARGETS for t in targets):
-        raise fail("target_modules", f"must be a list out of {', '.join(TARGETS)}, found {targets!r:.120}")
+        raise fail("target_modules", f"must be a list of {', '.join(TARGETS)} (got {targets!r:.120})")
     return rank, float(alpha), targets

@@ -42,7 +42,7 @@ def training_stack(model: Transformer) -> TrainingStack:
     """
     obstacle = kernel_obstacle(model)
     if obstacle:
-        raise RuntimeError(f"the training kernels cannot run: {obstacle}; choose another backend")
+        raise RuntimeError(f"the training kernels cannot run ({obstacle}): choose another backend")
     return TrainingStack(model.config, dict(model.named_parameters()))
 
 

@@ -287,7 +287,9 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """The residual stream after the last block. Arguments as in `hidden`; compiled: blocks under torch.compile."""
         if attend is not None and documents_BT is not None:
-            raise ValueError("documents_BT goes with causal self-attention, not with an `attend` of the caller's")
+            raise ValueError(
+                "documents_BT is for causal self-attention only: leave it out where the caller gives `attend`"
+            )
         if positions_BT is None:
             positions_BT = count_positions(ids_BT, documents_BT)
         run = compiled_block() if compiled else Block.__call__

@@ -77,12 +77,17 @@ class EndpointSampler:
         if dialect not in list(Dialect):
             raise InvalidRequest(f"there is no dialect {dialect!r}: choose {', '.join(Dialect)}")
         if concurrency < 1 or retries < 0 or timeout <= 0 or backoff < 0 or max_wait < 0:
-            raise InvalidRequest("an endpoint needs concurrency ≥ 1, timeout > 0, and retries, backoff, max_wait ≥ 0")
+            raise InvalidRequest(
+                "concurrency must be at least 1, timeout above 0, and retries, backoff and max_wait at least "
+                f"0 (got {concurrency}, {timeout}, {retries}, {backoff} and {max_wait})"
+            )
         self.dialect = Dialect(dialect)
         self._model = model
         self._key = api_key if api_key is not None else _key_from_environment(self._url.host)
         if self._key is not None and not (self._key.isascii() and self._key.isprintable()):
-            raise InvalidRequest("the API key holds characters that no key has (a line break, perhaps)")
+            raise InvalidRequest(
+                "the API key holds characters that a header cannot carry (a line break, perhaps): copy it again"
+            )
         self._timeout, self._retries, self._backoff, self._max_wait = timeout, retries, backoff, max_wait
         self._concurrency = concurrency
         self._gates: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
@@ -144,7 +149,7 @@ class EndpointSampler:
                     yield replace(event, index=event.index + offset)
 
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
-        raise InvalidRequest(f"{self.name} does not give log-probabilities of a prompt: a local model does")
+        raise InvalidRequest(f"{self.name} does not give log-probabilities of a prompt: use a local model")
 
     def gather(self, requests: int) -> None:
         """Nothing is held back here."""
@@ -204,7 +209,7 @@ class EndpointSampler:
                     for delta in replies.take(_object(data.encode())):
                         yield delta
             else:
-                raise Retry("the stream ended without its end mark")
+                raise Retry("the stream ended before the response was complete")
             for index, completion in enumerate(replies.completions()):
                 yield Done(index, completion)
 
@@ -308,7 +313,7 @@ def _object(body: bytes) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise Retry(f"the answer is not the JSON it should be ({len(body)} bytes)")
+        raise Retry(f"the response is not valid JSON ({len(body)} bytes)")
     return found
 
 

@@ -67,7 +67,7 @@ def compile_grammar(
             check_pattern(pattern)
             what, source = "the regular expression", library.LLMatcher.grammar_from_regex(pattern)
         case _:
-            raise InvalidRequest(f"grammar is a {type(grammar).__name__}: allowed are JsonSchema and Regex")
+            raise InvalidRequest(f"grammar must be a JsonSchema or a Regex (got {type(grammar).__name__})")
     return _constraint(library, source, tokenizer, phase_tokens.end, vocab_size, what)
 
 
@@ -110,7 +110,7 @@ def _constraint(
     limits = library.LLParserLimits(verbose_errors=False)
     matcher = library.LLMatcher(_vocabulary(library, tokenizer), source, log_level=0, limits=limits)
     if matcher.is_error():
-        raise InvalidRequest(f"{what} cannot be followed: {_said(matcher)}")
+        raise InvalidRequest(f"{what} cannot be used: {_said(matcher)}")
     constraint = GrammarConstraint(matcher, tokenizer, end, size, what)
     constraint.allowed()  # raises where nothing matches
     return constraint
@@ -149,10 +149,10 @@ class GrammarConstraint:
         """Raises InvalidRequest when `id` is not allowed, or the grammar is too complex to go on."""
         if id in self._end:
             if not (self._ended or self._matcher.is_accepting()):
-                raise InvalidRequest(f"{self._what} does not end here: id {id} is not among the allowed")
+                raise InvalidRequest(f"the text cannot end here, {self._what} asks for more (id {id} is not allowed)")
             self._ended = True
         elif self._ended or not 0 <= id < self._tokenizer.vocab_size:
-            raise InvalidRequest(f"id {id} is not among the allowed: what {self._what} describes is at its end")
+            raise InvalidRequest(f"the text must end here, {self._what} allows no more (id {id} is not allowed)")
         elif not self._matcher.consume_token(id):
             raise self._lost()
 
@@ -167,7 +167,7 @@ class GrammarConstraint:
         said = _said(self._matcher)
         if "NoExtension" in said:
             return InvalidRequest(f"{self._what} matches no text from here on: loosen it")
-        return InvalidRequest(f"{self._what} cannot be followed any further, simplify it: {said}")
+        return InvalidRequest(f"{self._what} has become too complex to follow: simplify it ({said})")
 
 
 def _llguidance() -> ModuleType:
@@ -232,7 +232,7 @@ def _said(matcher: llguidance.LLMatcher) -> str:
     """The library's complaint, on one line."""
     said = " ".join(matcher.get_error().split("\n<", 1)[0].split())[:MESSAGE_LENGTH]
     if "coerce_one_of" in said:  # an option of the library that Ponder does not pass on
-        return "oneOf is kept only where its options exclude each other: use anyOf"
+        return "oneOf is followed only where its options exclude each other: use anyOf"
     return said
 
 
@@ -257,17 +257,19 @@ COMBINING = frozenset({"$ref", "$dynamicRef", "anyOf", "oneOf"})
 def check_pattern(pattern: object) -> None:
     """Raises InvalidRequest unless it is text of a sensible length."""
     if not isinstance(pattern, str):
-        raise InvalidRequest(f"the regular expression is a {type(pattern).__name__}: give its text")
+        raise InvalidRequest(f"the regular expression must be text (got {type(pattern).__name__})")
     if len(pattern) > MAX_PATTERN:
-        raise InvalidRequest(f"the regular expression has {len(pattern)} characters: allowed are {MAX_PATTERN}")
+        raise InvalidRequest(
+            f"the regular expression is too long ({len(pattern)} characters): give at most {MAX_PATTERN}"
+        )
 
 
 def check_schema(schema: object) -> None:
     """Raises InvalidRequest unless it is the text of a JSON object that can be compiled in a short time."""
     if not isinstance(schema, str):
-        raise InvalidRequest(f"the JSON schema is a {type(schema).__name__}: give its text")
+        raise InvalidRequest(f"the JSON schema must be text (got {type(schema).__name__})")
     if len(schema) > MAX_SCHEMA:
-        raise InvalidRequest(f"the JSON schema has {len(schema)} characters: allowed are {MAX_SCHEMA}")
+        raise InvalidRequest(f"the JSON schema is too long ({len(schema)} characters): give at most {MAX_SCHEMA}")
     try:
         tree = json.loads(schema, parse_float=Decimal)
     except (ValueError, RecursionError) as error:
@@ -288,7 +290,9 @@ def check_call_schemas(schemas: Sequence[tuple[str, str]]) -> None:
             raise InvalidRequest(f"the parameters of the tool {name!r}: {error}") from error
     total = sum(len(schema) for _, schema in schemas)
     if total > MAX_SCHEMA:
-        raise InvalidRequest(f"the tools' parameters have {total} characters together: allowed are {MAX_SCHEMA}")
+        raise InvalidRequest(
+            f"the tools' parameters are too long ({total} characters together): give at most {MAX_SCHEMA}"
+        )
 
 
 def _check_costs(tree: dict[str, Any]) -> None:
@@ -303,13 +307,14 @@ def _check_costs(tree: dict[str, Any]) -> None:
         combines = combines or "allOf" in node or bool(COMBINING & node.keys() and len(node.keys() - ANNOTATIONS) > 1)
     if multiple > MAX_MULTIPLE:
         raise InvalidRequest(
-            f"the JSON schema's multipleOf come to a common multiple of {multiple} (digits without trailing zeros): "
-            f"allowed are {MAX_MULTIPLE}"
+            f"the JSON schema's multipleOf have too large a common multiple ({multiple} without trailing "
+            f"zeros): keep it to at most {MAX_MULTIPLE}"
         )
     if combines and len(patterns) > MAX_COMBINED:
         raise InvalidRequest(
-            f"the JSON schema combines schemas (allOf, or $ref, anyOf or oneOf beside other keywords) and holds "
-            f"{len(patterns)} different patterns and formats: allowed are {MAX_COMBINED} where schemas are combined"
+            "the JSON schema combines schemas (allOf, or $ref, anyOf or oneOf beside other keywords) and "
+            f"holds {len(patterns)} different patterns and formats: keep to at most {MAX_COMBINED}, or do "
+            "not combine"
         )
 
 

@@ -79,8 +79,8 @@ def load_sampler(
         remove_lora(model)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
-            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model only {model.config.vocab_size}: "
-            "the two do not belong together"
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model only "
+            f"{model.config.vocab_size}: use the tokenizer that belongs to the model"
         )
     path = Path(os.path.abspath(folder))  # of a link its own name
     name = path.stem if path.is_file() else path.name
@@ -159,7 +159,10 @@ class LocalSampler:
         """The log-probability of each id but the first after those before it, and the `top` likeliest there. Runs
         between two steps. Raises InvalidRequest naming what is out of bounds, WindowExceeded for too many ids."""
         if self.engine.quantize is not None:
-            raise InvalidRequest(f"log-probabilities of a prompt are not computed with {self.engine.quantize} weights")
+            raise InvalidRequest(
+                "log-probabilities of a prompt need unquantized weights (the engine has "
+                f"{self.engine.quantize}): load the model without quantize"
+            )
         check_prompt(ids, self.engine.model.config.vocab_size, self.engine.window)
         return await asyncio.wrap_future(self._driver.call(lambda: prompt_logprobs(self.engine.model, ids, top)))
 
@@ -229,7 +232,10 @@ class LocalSampler:
     async def _prepare(self, request: Request, sink: Sink[Delivered], *, streamed: bool) -> Submission:
         check_request(request)
         if request.effort is not None:
-            raise InvalidRequest(f"effort is {request.effort}: exact limits are kept here, set params.thinking instead")
+            raise InvalidRequest(
+                f"effort is for endpoints (got {request.effort}): a local model keeps exact limits, so set "
+                "params.thinking"
+            )
         began = time.monotonic()
         if request.tool_choice is ToolChoice.NONE:
             request = replace(request, params=without_calls(request.params, self.format.phase_tokens))

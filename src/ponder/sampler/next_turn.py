@@ -199,4 +199,4 @@ def _text_of(rendered: Rendered, index: int) -> Span:
     for span in rendered.spans:
         if (span.message_index, span.kind) == (index, SpanKind.TEXT):
             return span
-    raise FormatError(f"message {index} is rendered without its text")
+    raise FormatError(f"message {index}: the format does not render its text, so the next turn cannot be prepared")

@@ -295,13 +295,13 @@ class Sampler(Protocol):
 def check_request(request: Request) -> None:
     """What every sampler refuses. Raises InvalidRequest naming field, value and allowed range."""
     if type(request.n) is not int or request.n < 1:
-        raise InvalidRequest(f"n is {request.n!r}: allowed are integers of 1 or more")
+        raise InvalidRequest(f"n must be an integer of at least 1 (got {request.n!r})")
     for stop in request.stop:
         if not isinstance(stop, str) or not stop:
-            raise InvalidRequest(f"stop holds {stop!r}: allowed are strings of at least one character")
+            raise InvalidRequest(f"each stop must be a string of at least one character (got {stop!r})")
     seconds = request.seconds
     if seconds is not None and not (type(seconds) in (int, float) and math.isfinite(seconds) and seconds > 0):
-        raise InvalidRequest(f"seconds is {seconds!r}: allowed are finite numbers above 0")
+        raise InvalidRequest(f"seconds must be a finite number above 0 (got {seconds!r})")
     _check_tool_choice(request)
     if not request.prompt:
         raise InvalidRequest("prompt is empty: give at least one message or one id")
@@ -313,11 +313,14 @@ def _check_tool_choice(request: Request) -> None:
     choice = request.tool_choice
     if isinstance(choice, NamedTool):
         if choice.name not in names:
-            raise InvalidRequest(f"tool_choice names {choice.name!r}: declared are {', '.join(names) or 'no tools'}")
+            raise InvalidRequest(
+                f"tool_choice names a tool that is not declared ({choice.name!r}); declared: "
+                f"{', '.join(names) or 'none'}"
+            )
     elif choice is ToolChoice.REQUIRED and not names:
-        raise InvalidRequest("tool_choice is required, but no tools are declared: declare some")
+        raise InvalidRequest("tool_choice is 'required', but no tools are declared: declare one")
     if request.parallel_calls is ParallelCalls.ONE and not names:
-        raise InvalidRequest("parallel_calls is one, but no tools are declared: leave it at many")
+        raise InvalidRequest("parallel_calls is 'one', but no tools are declared: leave it at 'many'")
 
 
 BYTES_PER_TOKEN = 4  # of text whose tokenizer is not here

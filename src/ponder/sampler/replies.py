@@ -122,7 +122,7 @@ class Replies:
         try:
             yield from self._take(chunk)
         except (AttributeError, TypeError) as error:
-            raise SamplerError("the endpoint's response is not of the shape that it should be") from error
+            raise SamplerError("the endpoint's response does not have the fields of a completion") from error
 
     def _take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         if chunk.get("error"):
@@ -131,7 +131,9 @@ class Replies:
         for choice in chunk.get("choices") or []:
             index = choice.get("index", 0)
             if index not in self.choices:
-                raise SamplerError(f"the endpoint sent choice {index} of {len(self.choices)}")
+                raise SamplerError(
+                    f"the endpoint sent a choice with index {index}, but {len(self.choices)} were asked for"
+                )
             yield from self.choices[index].take(choice.get("delta") or choice.get("message") or {})
             yield from self.choices[index].end(choice)
 

@@ -28,7 +28,7 @@ def load_object(spec: str) -> object:
     """
     where, colon, qualname = spec.rpartition(":")
     if not colon or not where or not qualname:
-        raise InvalidRequest(f"{spec!r} names no object: write 'module:name' or 'path/to/file.py:name'")
+        raise InvalidRequest(f"{spec!r} does not name an object: write 'module:name' or 'path/to/file.py:name'")
     found: object = _from_file(Path(where), spec) if where.endswith(".py") else _from_module(where, spec)
     for attribute in qualname.split("."):
         if not hasattr(found, attribute):

@@ -22,7 +22,7 @@ def pack_json(value: Any) -> Any:
         return {"$fraction": str(value)}
     if isinstance(value, dict):
         return {"$dict": [[pack_json(key), pack_json(each)] for key, each in value.items()]}
-    raise GraderError(f"an entry holds a {type(value).__name__}, which does not travel as JSON")
+    raise GraderError(f"an entry must be plain JSON data (got {type(value).__name__})")
 
 
 def unpack_json(value: Any) -> Any:

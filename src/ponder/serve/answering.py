@@ -51,7 +51,8 @@ def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strateg
     """
     if strategy is not None and served.strategy is not None:
         raise BadRequest(
-            f"strategy: the model {served.name!r} has its own, {served.strategy.name}: leave it out", param="strategy"
+            f"strategy: the model {served.name!r} has its own strategy, {served.strategy.name}: leave it out",
+            param="strategy",
         )
     greedy = ask.temperature == 0
     try:
@@ -62,7 +63,10 @@ def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strateg
     except InvalidRequest as error:
         raise BadRequest(str(error), param="strategy", code="invalid_value") from None
     if strategy is not None and demand.in_all > settings.samples:
-        raise BadRequest(f"strategy asks for {demand.in_all} samples: allowed are {settings.samples}", param="strategy")
+        raise BadRequest(
+            f"strategy draws too many samples ({demand.in_all}): this server allows {settings.samples}",
+            param="strategy",
+        )
     if greedy and demand.in_all > ask.n:  # greedy samples are all the same: then it keeps its own temperature
         ask = replace(ask, temperature=None)
     return ServedAsk(owner=owner, served=served, ask=ask, strategy=chosen, demand=demand)

@@ -98,16 +98,14 @@ class DeadlinePassed(Busy):
     code = "deadline_exceeded"
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(
-            f"the deadline was over while the request waited for its turn: try again in {retry_after} s", retry_after
-        )
+        super().__init__(f"the deadline passed while the request was queued: try again in {retry_after} s", retry_after)
 
 
 class ShuttingDown(Busy):
     code = "shutting_down"
 
     def __init__(self) -> None:
-        super().__init__("the server is shutting down", 5)
+        super().__init__("the server is shutting down: try again in 5 s", 5)
 
 
 class ModelFailed(ServeError):
@@ -145,7 +143,10 @@ def as_serve_error(error: BaseException) -> ServeError:
         case Overloaded():
             return QueueFull(1)
         case MissingExtra():
-            return BadRequest("this server was set up without what this request needs", code="unsupported_parameter")
+            return BadRequest(
+                "this server lacks an optional dependency that this request needs: ask its operator to install it",
+                code="unsupported_parameter",
+            )
         case SamplerError():
             return ModelFailed("the server that runs this model failed")
         case _:

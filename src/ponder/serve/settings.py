@@ -55,11 +55,14 @@ class Settings:
         for name in _RANGES:
             check_range(name, getattr(self, name), name)
         if not self.keys and "*" in self.origins:
-            raise InvalidRequest("cors is '*', and there are no keys: any web page could use this server: name origins")
+            raise InvalidRequest(
+                "cors is '*' and there are no keys, so any web page could use this server: name the allowed "
+                "origins, or add keys"
+            )
         if not self.keys and not is_loopback(self.host):
             raise InvalidRequest(
-                f"host {self.host} can be reached from other machines, and there are no keys: make one with "
-                "`ponder serve --new-key NAME --keys FILE`, or listen on 127.0.0.1"
+                f"host {self.host} can be reached from other machines, and there are no keys: make one "
+                "with `ponder serve --new-key NAME --keys FILE`, or listen on 127.0.0.1"
             )
 
     @property
@@ -87,7 +90,7 @@ def check_range(name: str, value: Any, where: str) -> None:
     """Raises InvalidRequest. where: what the value was set by."""
     low, high = _RANGES.get(name, (value, value))
     if not low <= value <= high:
-        raise InvalidRequest(f"{where} is {value}: allowed are {low} to {high}")
+        raise InvalidRequest(f"{where} must be from {low} to {high} (got {value})")
 
 
 def is_loopback(host: str) -> bool:
@@ -150,7 +153,7 @@ def _read_file(file: Path, kinds: Mapping[str, type]) -> dict[str, Any]:
             raise InvalidRequest(f"{file}: there is no setting {name!r}; {hint}")
         wanted = (int, float) if kinds[name] is float else kinds[name]
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise InvalidRequest(f"{file}: {name} is {value!r}: it must be of type {kinds[name].__name__}")
+            raise InvalidRequest(f"{file}: {name} must be of type {kinds[name].__name__} (got {value!r})")
     return found
 
 
@@ -158,4 +161,4 @@ def _number_or_text(variable: str, text: str, kind: type) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise InvalidRequest(f"{variable} is {text!r}: it must be of type {kind.__name__}") from None
+        raise InvalidRequest(f"{variable} must be of type {kind.__name__} (got {text!r})") from None

@@ -58,9 +58,12 @@ def tokenize(body: TokenizeRequest, http: HttpRequest) -> Tokens:
     served = _served(state_of(http), body.model)
     tokenizer, format = _tokens_of(served)
     if (body.prompt is None) == (body.messages is None):
-        raise BadRequest("give either prompt or messages", param="prompt")
+        raise BadRequest("give prompt or messages, and not both", param="prompt")
     if body.add_special_tokens:
-        raise Unsupported("add_special_tokens", "a text is encoded as it is; messages bring their own")
+        raise Unsupported(
+            "add_special_tokens",
+            "a prompt is encoded without special tokens, and messages bring their own: leave it out",
+        )
     if body.prompt is not None:
         ids = tokenizer.encode(body.prompt)
     else:
@@ -87,7 +90,9 @@ def _start(body: TokenizeRequest, format: Format) -> Start:
 
 def _served(state: ServerState, model: str | None) -> Served:
     if model is None and len(names := [each.name for each in state.models]) != 1:
-        raise BadRequest(f"model: name the one you mean: {', '.join(names)}", param="model")
+        raise BadRequest(
+            f"model is missing, and this server has several: choose from {', '.join(names)}", param="model"
+        )
     return state.models.get(model) if model is not None else next(iter(state.models))
 
 

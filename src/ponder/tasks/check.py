@@ -40,11 +40,13 @@ def _check(task: Task, level: float, seed: str) -> Checked:
     checked_problem(problem, task.name, call)
     if problem != again:
         raise TaskError(
-            f"task {task.name!r}: {call} gave {problem.question!r:.200} and then, for the same seed, "
-            f"{again.question!r:.200}: take all that is random from `rng`, or training cannot be resumed"
+            f"task {task.name!r}: {call} returned {problem.question!r:.200} and then, for the same seed, "
+            f"{again.question!r:.200}: draw everything random from `rng`, or training cannot be resumed"
         )
     if not problem.question.strip() or not problem.answer.strip():
-        raise TaskError(f"task {task.name!r}: {call} gave a problem without question or answer: {problem!r:.200}")
+        raise TaskError(
+            f"task {task.name!r}: {call} returned a problem without question or answer ({problem!r:.200}): fill both"
+        )
     demonstration = _demonstrate(task, problem, seed) if isinstance(task, DemonstratedTask) else None
     grade = _grade(task, problem, problem.answer, "the problem's own answer")
     if demonstration is not None:
@@ -53,7 +55,7 @@ def _check(task: Task, level: float, seed: str) -> Checked:
     with calling(task.name, call := f"same({problem.answer!r:.80}, {problem.answer!r:.80})"):
         same = task.same(problem.answer, problem.answer)
     if not same:
-        raise TaskError(f"task {task.name!r}: {call} is false: an answer is the same as itself")
+        raise TaskError(f"task {task.name!r}: {call} is false: every answer must be the same as itself")
     return Checked(level, problem, demonstration, grade)
 
 
@@ -63,7 +65,7 @@ def _demonstrate(task: DemonstratedTask, problem: Problem, seed: str) -> Demonst
         shown, again = (task.demonstrate(problem, Random(seed)) for _ in range(2))
     checked_demonstration(shown, where)
     if shown != again:
-        raise TaskError(f"{where}: demonstrate differs for the same seed: take all that is random from `rng`")
+        raise TaskError(f"{where}: demonstrate differs for the same seed: draw everything random from `rng`")
     return shown
 
 
@@ -82,8 +84,8 @@ def _refuse_nothing(task: Task, problem: Problem) -> None:
     grade = _graded(task, problem, "")
     if grade.solved:
         raise TaskError(
-            f"task {task.name!r}, {problem.question!r:.200}: the grader accepts an empty answer ({_said(grade)}): "
-            "reward would teach the model to say nothing"
+            f"task {task.name!r}, {problem.question!r:.200}: the grader accepts an empty answer ("
+            f"{_said(grade)}): the reward would teach the model to say nothing"
         )
 
 

@@ -85,10 +85,10 @@ def as_grade(result: CallResult) -> Grade:
     """The grade of a call that returned `{"score", "status"?, "why"?}`. One that did not return scores 0."""
     if result.outcome is CallOutcome.DONE:
         if not isinstance(result.value, dict) or "score" not in result.value:
-            raise GraderError(f"a grading function returned {result.value!r}, not {{'score': …}}")
+            raise GraderError(f"a grading function must return {{'score': …}} (got {result.value!r})")
         score, why = float(result.value["score"]), in_utf8(str(result.value.get("why", "")))
         if not 0 <= score <= 1:
-            why = f"the grader gave {score:g}, outside [0, 1]"
+            why = f"the grader's score must be from 0 to 1 (got {score:g})"
             score = 1.0 if score > 1 else 0.0  # NaN scores 0
         return Grade(score=score, status=GradeStatus(result.value.get("status", "graded")), why=why)
     slow = result.outcome is CallOutcome.TIMEOUT

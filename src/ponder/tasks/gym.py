@@ -117,7 +117,7 @@ class GymTask:
         Raises UndrawableItem where the dataset breaks at this index.
         """
         if index < 0:
-            raise InvalidRequest(f"{self.name}: a problem's index is at least 0, not {index}")
+            raise InvalidRequest(f"{self.name}: a problem's index must be at least 0 (got {index})")
         call = {"name": self.dataset, "config": self.configs[rung], "index": index}
         if self.dataset in DRAWN_APART:
             drawn = run_isolated("ponder.tasks.gym:draw_entry_apart", call, timeout=60, warm=_warm(call), share="draw")
@@ -135,7 +135,7 @@ class GymTask:
     def sample(self, rng: Random, level: float) -> Problem:
         """A training problem. `level` in [0, 1] picks among the configs; an undrawable item is passed over."""
         if not 0 <= level <= 1:
-            raise InvalidRequest(f"{self.name}: a level lies in [0, 1], not {level}")
+            raise InvalidRequest(f"{self.name}: level must be from 0 to 1 (got {level})")
         rung = min(int(level * len(self.configs)), len(self.configs) - 1)
         return self.first_drawable((rng.randrange(TRAIN_LIMIT) for _ in range(100)), rung)
 
@@ -144,7 +144,9 @@ class GymTask:
         for index in indices:
             with suppress(UndrawableItem):
                 return self.problem(index, rung)
-        raise UndrawableItem(f"{self.name}: item after item cannot be drawn under the config {self.configs[rung]}")
+        raise UndrawableItem(
+            f"{self.name}: no item can be drawn with the config {self.configs[rung]}: change the config"
+        )
 
     def entry(self, problem: Problem) -> dict[str, Any]:
         """The dataset's own entry of a problem: question, answer and metadata, in reasoning-gym's types."""

@@ -110,7 +110,8 @@ class IsolatedTask:
             metadata = pack_json(dict(problem.metadata))
         except GraderError as error:
             raise GraderError(
-                f"{self.spec}: a problem's metadata goes to the grader's process as JSON: {error}"
+                f"{self.spec}: a problem's metadata must be plain JSON data, because it is sent to the "
+                f"grader's process ({error})"
             ) from error
         packed = {"task": problem.task, "question": problem.question, "answer": problem.answer, "metadata": metadata}
         return submit_isolated(
@@ -133,7 +134,7 @@ class IsolatedTask:
         with calling(self.name, "show(problem, rng)"):
             shown = list(cast(DemonstratedEnvironment, self._task).show(problem, rng))
         if not shown or not all(isinstance(message, Message) for message in shown):
-            raise TaskError(f"task {self.name!r}: show(problem, rng) gave {shown!r:.80}: it must give Messages")
+            raise TaskError(f"task {self.name!r}: show(problem, rng) must return Messages (got {shown!r:.80})")
         return shown
 
     def _start(self, problem: Problem) -> IsolatedEnv:
@@ -221,9 +222,9 @@ def grade_answer(payload: dict[str, Any]) -> dict[str, Any]:
     answer = payload["answer"]
     given = _task(payload["spec"]).grade(_problem(payload), answer) if env is None else env.grade(answer)
     if not isinstance(given, Grade):
-        return {"score": 0.0, "status": GradeStatus.FAILED, "why": f"grade returned {given!r:.200}, not a Grade"}
+        return {"score": 0.0, "status": GradeStatus.FAILED, "why": f"grade must return a Grade (got {given!r:.200})"}
     if not 0 <= given.score <= 1:
-        why = f"grade gave a score of {given.score:g}: scores lie in [0, 1]"
+        why = f"grade must give a score from 0 to 1 (got {given.score:g})"
         return {"score": 0.0, "status": GradeStatus.FAILED, "why": why}
     return {"score": float(given.score), "status": GradeStatus(given.status), "why": str(given.why)}
 

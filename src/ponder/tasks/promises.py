@@ -73,23 +73,23 @@ def calling(task: str, call: str) -> Iterator[None]:
 def checked_problem(problem: object, task: str, call: str) -> Problem:
     """`problem`. Raises TaskError for what is not a Problem, or has fields of another type."""
     if not isinstance(problem, Problem):
-        raise TaskError(f"task {task!r}: {call} gave {problem!r:.80}: it must give a Problem")
+        raise TaskError(f"task {task!r}: {call} must return a Problem (got {problem!r:.80})")
     for key in ("task", "question", "answer"):
-        _check_text(getattr(problem, key), f"task {task!r}: {call} gave a problem whose {key}")
+        _check_text(getattr(problem, key), f"task {task!r}: {call}: the problem's {key}")
     if not isinstance(problem.metadata, Mapping):
-        raise TaskError(f"task {task!r}: {call} gave a problem whose metadata is {problem.metadata!r:.80}: give a dict")
+        raise TaskError(f"task {task!r}: {call}: the problem's metadata must be a dict (got {problem.metadata!r:.80})")
     return problem
 
 
 def checked_demonstration(shown: object, where: str) -> Demonstration:
     """`shown`. Raises TaskError for what is not a Demonstration, or has fields of another type."""
     if not isinstance(shown, Demonstration):
-        raise TaskError(f"{where}: demonstrate gave {shown!r:.80}: it must give a Demonstration")
+        raise TaskError(f"{where}: demonstrate must return a Demonstration (got {shown!r:.80})")
     folds = shown.folds if isinstance(shown.folds, tuple | list) else [shown.folds]
     if not all(isinstance(fold, Fold) for fold in folds):
-        raise TaskError(f"{where}: the demonstration's folds are {shown.folds!r:.80}: give a tuple of Folds")
+        raise TaskError(f"{where}: the demonstration's folds must be a tuple of Folds (got {shown.folds!r:.80})")
     if not isinstance(shown.pieces, tuple | list):
-        raise TaskError(f"{where}: the demonstration's pieces are {shown.pieces!r:.80}: give a tuple of strings")
+        raise TaskError(f"{where}: the demonstration's pieces must be a tuple of strings (got {shown.pieces!r:.80})")
     texts = {"reasoning": shown.reasoning, "answer": shown.answer}
     texts |= {f"piece {number}": piece for number, piece in enumerate(shown.pieces)}
     texts |= {f"thought {number}": fold.thought for number, fold in enumerate(folds)}
@@ -97,15 +97,18 @@ def checked_demonstration(shown: object, where: str) -> Demonstration:
     for key, text in texts.items():
         _check_text(text, f"{where}: the demonstration's {key}")
     if shown.pieces and "".join(shown.pieces) != shown.answer:
-        raise TaskError(f"{where}: the demonstration's pieces join to {''.join(shown.pieces)!r}, not {shown.answer!r}")
+        joined = "".join(shown.pieces)
+        raise TaskError(
+            f"{where}: the demonstration's pieces must join to its answer {shown.answer!r} (got {joined!r})"
+        )
     return shown
 
 
 def _check_text(text: object, what: str) -> None:
     if not isinstance(text, str):
-        raise TaskError(f"{what} is not a string ({text!r:.80}, {type(text).__name__}): give str(…)")
+        raise TaskError(f"{what} must be a string (got {text!r:.80}, {type(text).__name__}): give str(…)")
     if not _is_unicode(text):
-        raise TaskError(f"{what} holds half a character ({text!r:.80}): give text that UTF-8 can express")
+        raise TaskError(f"{what} holds half of a surrogate pair ({text!r:.80}): give text that UTF-8 can express")
 
 
 def _is_unicode(text: str) -> bool:

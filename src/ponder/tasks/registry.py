@@ -83,7 +83,7 @@ def _gym_task(spec: str) -> GymTask:
     if not brace:
         dataset, _, level = name.partition("@")
         if level not in ("", "hard"):
-            raise InvalidRequest(f"{spec!r}: there is no config {level!r}: leave it out, say 'hard', or give JSON")
+            raise InvalidRequest(f"{spec!r}: unknown config {level!r}: leave it out, say 'hard', or give JSON")
         return GymTask(dataset, hard_config(dataset) if level else None)
     try:
         config = json.loads(brace + rest)

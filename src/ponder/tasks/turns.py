@@ -61,7 +61,9 @@ class _Turns:
     ) -> None:
         capabilities = sampler.capabilities
         if capabilities.format is None:
-            raise InvalidRequest(f"{sampler.name} does not say how it renders results: environments need a local model")
+            raise InvalidRequest(
+                f"{sampler.name} does not say how it renders tool results: environments need a local model"
+            )
         self.format, self.window = capabilities.format, capabilities.window
         self.sampler, self.problem, self.params = sampler, problem, params
         self.env, self.max_turns = task.start(problem), task.max_turns

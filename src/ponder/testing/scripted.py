@@ -240,7 +240,7 @@ class ScriptedSampler:
             yield Done(index, _completion(spoken, count_prompt(conversation) if index == 0 else 0))
 
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
-        raise InvalidRequest("a scripted sampler has no log-probabilities")
+        raise InvalidRequest("a scripted sampler has no log-probabilities: use a model")
 
     def gather(self, requests: int) -> None:
         """Nothing is held back here."""

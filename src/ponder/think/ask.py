@@ -247,7 +247,7 @@ def _conversation(asked: Asked) -> Conversation:
         return (asked,)
     messages = tuple(asked)
     if not messages or not all(isinstance(each, Message) for each in messages):
-        raise InvalidRequest(f"a question is a text, a Message or a list of Messages with at least one, not {asked!r}")
+        raise InvalidRequest(f"a question must be a text, a Message, or a list of at least one Message (got {asked!r})")
     return messages
 
 

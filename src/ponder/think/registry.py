@@ -48,7 +48,7 @@ def parse_strategy(text: str, *, files: bool = True) -> Strategy:
         make = getattr(import_module(f"{strategies.__name__}.{name}"), name)
     made = make(**_checked(name, make, arguments))
     if not isinstance(made, Strategy):
-        raise InvalidRequest(f"{name!r} made {made!r}, which is not a strategy: it needs name, demand and stream")
+        raise InvalidRequest(f"{name!r} must return a strategy, with name, demand and stream (got {made!r})")
     return made
 
 
@@ -70,7 +70,7 @@ def _call(text: str, whole: str) -> tuple[str, dict[str, Any]]:
         try:
             arguments[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, RecursionError, MemoryError):
-            raise InvalidRequest(f"{whole!r}: the value of {keyword.arg!r} must be a plain number or string") from None
+            raise InvalidRequest(f"{whole!r}: {keyword.arg} must be a plain number or string") from None
     return tree.func.id, arguments
 
 
@@ -82,11 +82,11 @@ def _checked(name: str, make: Callable[..., object], arguments: dict[str, Any]) 
         known |= {key: hint for key, hint in SETTINGS.items() if key not in known}
     for key, value in arguments.items():
         if key not in known:
-            raise InvalidRequest(f"{name} takes no {key!r}: {_hint(key, known)}")
+            raise InvalidRequest(f"{name} has no argument {key!r}: {_hint(key, known)}")
         kinds = _plain(known[key])
         if isinstance(value, bool) != (kinds == (bool,)) or not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in kinds if kind is not int or float not in kinds)
-            raise InvalidRequest(f"{name}: {key} must be {names}, not {value!r}")
+            raise InvalidRequest(f"{name}: {key} must be {names} (got {value!r})")
     return arguments
 
 

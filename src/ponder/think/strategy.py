@@ -82,7 +82,9 @@ class Ledger:
         for field in ("tokens", "samples", "seconds"):
             value = getattr(self.budget, field)
             if value is not None and value <= 0:
-                raise InvalidRequest(f"a budget of {value} {field} allows nothing: give more, or None for no limit")
+                raise InvalidRequest(
+                    f"{field} of a budget must be above 0 (got {value}): give more, or None for no limit"
+                )
         seconds = self.budget.seconds
         self.deadline = None if seconds is None else time.monotonic() + seconds
         self._tokens, self._samples = self.budget.tokens, self.budget.samples
@@ -94,7 +96,9 @@ class Ledger:
         InvalidRequest where nothing is left."""
         samples = min(each for each in (samples, self._samples, self._tokens) if each is not None)
         if samples < 1:
-            raise InvalidRequest(f"the budget ({self.budget.tokens} tokens, {self.budget.samples} samples) is spent")
+            raise InvalidRequest(
+                f"the budget is used up ({self.budget.tokens} tokens, {self.budget.samples} samples): give more"
+            )
         tokens = None if self._tokens is None else self._tokens // samples
         if self._tokens is not None and tokens is not None:
             self._tokens -= tokens * samples
@@ -263,7 +267,7 @@ async def events_of(
                 return
             trace.append(event)
             yield event
-        raise SamplerError(f"the strategy {strategy.name!r} ended without an answer: its last event must be Answered")
+        raise SamplerError(f"the strategy {strategy.name!r} ended without an answer: make Answered its last event")
     finally:
         await stream.aclose()
         await ledger.close()

@@ -97,8 +97,8 @@ class Tokenizer:
         least = 256 + len(control_tokens)
         if vocab_size % VOCAB_MULTIPLE or vocab_size < least:
             raise InvalidRequest(
-                f"vocab_size is {vocab_size}: it must be a multiple of {VOCAB_MULTIPLE} and at least {least} "
-                f"(256 bytes and {len(control_tokens)} control tokens)"
+                f"vocab_size must be a multiple of {VOCAB_MULTIPLE} and at least {least}, for 256 bytes "
+                f"and {len(control_tokens)} control tokens (got {vocab_size})"
             )
         if len(set(control_tokens)) != len(control_tokens):
             raise InvalidRequest("control_tokens holds a name twice: give each name once")
@@ -186,9 +186,7 @@ class Tokenizer:
     def control_id(self, name: str) -> int:
         """The id of a control token. Raises TokenizerError when the vocabulary has none of that name."""
         if name not in self._control:
-            raise TokenizerError(
-                f"this tokenizer has no control token {name!r}: it carries {sorted(self._control)[:8]} …"
-            )
+            raise TokenizerError(f"this tokenizer has no control token {name!r}: it has {sorted(self._control)[:8]} …")
         return self._control[name]
 
     def is_control(self, id: int) -> bool:

@@ -79,7 +79,7 @@ def check_templates(config: Mapping[str, Any], source: str) -> dict[str, str]:
     if not all(isinstance(name, str) and isinstance(text, str) for name, text in templates.items()):
         raise TokenizerError(
             f"{source}: key 'chat_template' must be a text, or a list of objects with 'name' and 'template' "
-            f"(found {written!r:.80})"
+            f"(got {written!r:.80})"
         )
     return templates
 
@@ -128,7 +128,7 @@ def _read_ends(file: Path) -> list[int]:
     written = _read_optional(file).get("eos_token_id")
     ids = [] if written is None else written if isinstance(written, list) else [written]
     if any(type(id) is not int or id < 0 for id in ids):
-        raise TokenizerError(f"{file}: key 'eos_token_id' must be a token id or a list of them (found {written!r:.80})")
+        raise TokenizerError(f"{file}: key 'eos_token_id' must be a token id or a list of them (got {written!r:.80})")
     return ids
 
 
@@ -154,7 +154,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise TokenizerError(f"{file}: not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise TokenizerError(f"{file}: must be a JSON object, is a {type(content).__name__}")
+        raise TokenizerError(f"{file}: must be a JSON object (got {type(content).__name__})")
     return content
 
 

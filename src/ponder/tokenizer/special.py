@@ -40,7 +40,7 @@ def added_tokens(spec: Mapping[str, Any], source: str) -> dict[str, int]:
         place = vocab.get(name, free)
         if id != place:  # the `tokenizers` library numbers them by place, whatever is written
             raise TokenizerError(
-                f"{source}: key 'added_tokens' gives {name!r} the id {id}, but its place makes it {place}"
+                f"{source}: key 'added_tokens' gives {name!r} the id {id}, but by its place in the list it is {place}"
             )
         free = max(free, id + 1)
     return ordered
@@ -88,7 +88,7 @@ def _numbered(files: TokenizerFiles, named: set[str]) -> Iterator[tuple[int, str
         try:
             numbered = sorted((int(id), token) for id, token in decoder.items())
         except (AttributeError, ValueError, TypeError) as error:
-            raise TokenizerError(f"{where} must pair different ids with tokens (found {decoder!r:.80})") from error
+            raise TokenizerError(f"{where} must pair different ids with tokens (got {decoder!r:.80})") from error
         for id, token in numbered:
             for name, flags in _declared(token, where):
                 yield id, name, {"special": False, **flags}
@@ -96,7 +96,7 @@ def _numbered(files: TokenizerFiles, named: set[str]) -> Iterator[tuple[int, str
     for name, id in files.added_tokens.items():
         if type(id) is not int or id < 0:
             raise TokenizerError(
-                f"{files.folder / ADDED_FILE}: key {name!r} must be an id of 0 or more (found {id!r:.80})"
+                f"{files.folder / ADDED_FILE}: key {name!r} must be an id of at least 0 (got {id!r:.80})"
             )
     for name, id in sorted(files.added_tokens.items(), key=lambda item: item[1]):
         yield id, name, {"normalized": name not in named, "special": name in named}
@@ -117,7 +117,7 @@ def _declared(value: Any, where: str) -> Iterator[tuple[str, dict[str, bool]]]:
             yield from _declared(item, where)
     else:
         raise TokenizerError(
-            f"{where} must declare a token by its text or by an object with 'content' (found {value!r:.80})"
+            f"{where} must declare a token by its text or by an object with 'content' (got {value!r:.80})"
         )
 
 

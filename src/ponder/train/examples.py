@@ -209,7 +209,7 @@ class _Messages:
                 check_length(example, where, sequence)
                 self.examples.append((example, question, where))
         if not self.examples:
-            raise DataError(f"{entry.messages}: holds no dialogue")
+            raise DataError(f"{entry.messages}: holds no dialogue: add one, or drop the line from the mix")
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
         return rng.choice(self.examples)
@@ -219,8 +219,8 @@ def check_length(example: Example, where: str, sequence: int) -> None:
     """Raises DataError, which names the place, for an example that is longer than a row."""
     if len(example.ids) > sequence + 1:
         raise DataError(
-            f"{where}: an example of {len(example.ids)} tokens does not fit sft.sequence = {sequence}; "
-            "raise sft.sequence, or lower max_level or drop the line"
+            f"{where}: an example of {len(example.ids)} tokens does not fit sft.sequence = {sequence}: "
+            "raise sft.sequence, lower max_level, or drop the line"
         )
 
 
@@ -251,7 +251,10 @@ def teachable(spec: str) -> DemonstratedTask | DemonstratedEnvironment:
     if isinstance(task, DemonstratedEnvironment | DemonstratedTask):
         return task
     missing = "show" if isinstance(task, EnvironmentTask) else "demonstrate"
-    raise RecipeError(f"sft.mix: task {spec!r} has no {missing}(problem, rng), so it cannot be taught")
+    raise RecipeError(
+        f"sft.mix: task {spec!r} cannot be taught, because it has no {missing}(problem, rng): add that "
+        "method, or drop the task"
+    )
 
 
 def to_examples(

@@ -113,7 +113,7 @@ def _check_folder(recipe: Recipe, folder: RunFolder, *, resume: bool) -> None:
     again = [name for name in begun if name in recipe.run.stages]
     if again and not resume:
         raise RecipeError(
-            f"{folder.path} holds {', '.join(again)} already: go on with --resume, or choose another run.folder"
+            f"{folder.path} holds {', '.join(again)} already: continue with --resume, or choose another run.folder"
         )
     if before is None:
         return

@@ -104,11 +104,14 @@ def read_chat(body: ChatRequest, served: Served, settings: Settings, owner: str)
 
 def _refuse(body: ChatRequest, served: Served) -> None:
     if not body.tools and body.tool_choice not in (None, "auto", "none"):
-        raise BadRequest("tool_choice needs tools", param="tool_choice")
+        raise BadRequest("tool_choice is given without tools: add tools, or leave it out", param="tool_choice")
     if body.top_logprobs and not body.logprobs:
-        raise BadRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+        raise BadRequest("top_logprobs is given without logprobs: set logprobs to true", param="top_logprobs")
     if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
-        raise BadRequest("max_tokens is the old name of max_completion_tokens: give one", param="max_tokens")
+        raise BadRequest(
+            "max_tokens is the old name of max_completion_tokens, and the two differ: leave max_tokens out",
+            param="max_tokens",
+        )
     if served.tokenizer is None:
         for name in ("logprobs", "answer_room"):
             if getattr(body, name):
@@ -125,7 +128,9 @@ def _grammar(body: ChatRequest) -> Grammar | None:
     wanted = body.response_format
     if body.regex is not None:
         if wanted is not None and wanted.type != "text":
-            raise BadRequest("regex and response_format both say how the answer looks: give one", param="regex")
+            raise BadRequest(
+                "regex and response_format both set the form of the answer: give one of them", param="regex"
+            )
         return Regex(body.regex)
     if wanted is None or wanted.type == "text":
         return None
@@ -146,7 +151,8 @@ def read_chat_messages(messages: Sequence[object], format: Format | None) -> tup
         if instructs and len(out) == 1 and out[0].role in (Role.SYSTEM, Role.DEVELOPER):
             if read.name != out[0].name:
                 raise BadRequest(
-                    f"messages[{index}]: instructions that stand together become one message, of one name",
+                    f"messages[{index}]: system and developer messages in a row are joined into one, and "
+                    "these have different names: give them one name, or none",
                     param=f"messages[{index}].name",
                 )
             instructions.append(read.text)
@@ -174,7 +180,7 @@ def _message(index: int, message: object, calls: dict[str, str]) -> Message:
         calls |= {call.id: call.name for call in made if call.id}
         if message.reasoning and message.reasoning_content not in (None, message.reasoning):
             raise BadRequest(
-                f"messages[{index}]: reasoning and reasoning_content are two names of one thing: give one",
+                f"messages[{index}]: reasoning and reasoning_content mean the same: give one of them",
                 param=f"messages[{index}].reasoning_content",
             )
         thought = message.reasoning or message.reasoning_content

@@ -38,9 +38,9 @@ FINISH_REASONS: dict[StopReason, FinishReason] = {
 def check_sampled(body: Sampled, settings: Settings) -> None:
     """Raises BadRequest for what no request that samples may ask."""
     if body.n > settings.samples:
-        raise BadRequest(f"n is {body.n}: allowed are {settings.samples} on this server", param="n")
+        raise BadRequest(f"n must be at most {settings.samples} on this server (got {body.n})", param="n")
     if body.stream_options is not None and not body.stream:
-        raise BadRequest("stream_options needs stream: true", param="stream_options")
+        raise BadRequest("stream_options is given without stream: set stream to true", param="stream_options")
 
 
 def read_sampled(body: Sampled, prompt: Conversation | tuple[int, ...], served: Served, settings: Settings) -> Ask:
@@ -83,7 +83,8 @@ def read_thinking(effort: str | None, budget: int | None, *, named: str) -> tupl
         return None if effort is None else Effort(effort), None
     if effort is not None:
         raise BadRequest(
-            f"{named} and thinking_token_budget both say how long to think: give one", param="thinking_token_budget"
+            f"{named} and thinking_token_budget both set how long to think: give one of them",
+            param="thinking_token_budget",
         )
     return None, ThinkingLimits(cap=budget)
 
@@ -135,7 +136,7 @@ def offered(tools: Sequence[Any] | None) -> list[Any]:
     """The functions among the tools. Raises Unsupported where there are only others."""
     functions = [tool for tool in tools or () if not isinstance(tool, OtherTool)]
     if tools and not functions:
-        raise Unsupported("tools[0].type", f"{tools[0].type} is not served: only functions are")
+        raise Unsupported("tools[0].type", f"{tools[0].type} is not supported: declare functions only")
     return functions
 
 
@@ -154,7 +155,10 @@ def read_tool_choice(word: str | None, named: str | None, tools: Sequence[Tool])
     if named is None:
         return ToolChoice(word or ("auto" if tools else "none"))
     if named not in (tool.name for tool in tools):
-        raise BadRequest(f"tool_choice names {named[:100]!r}, which is not among the tools", param="tool_choice")
+        raise BadRequest(
+            f"tool_choice names {named[:100]!r}, which is not among the tools: declare it, or choose another",
+            param="tool_choice",
+        )
     return NamedTool(named)
 
 

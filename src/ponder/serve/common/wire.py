@@ -71,7 +71,7 @@ def check_tree(tree: dict[str, Any]) -> dict[str, Any]:
     """Free JSON inside a request: a schema, metadata. Raises ValueError where it is too large."""
     size = len(json.dumps(tree, ensure_ascii=False).encode())
     if size > LARGEST_TREE:
-        raise ValueError(f"is {size} bytes of JSON: allowed are {LARGEST_TREE}")
+        raise ValueError(f"is too large ({size} bytes of JSON): send at most {LARGEST_TREE}")
     return tree
 
 

@@ -58,13 +58,18 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
     _refuse(body)
     prompts = _ids(body, tokenizer)
     if len(prompts) * body.n > MOST_PROMPTS:
-        raise BadRequest(f"n: {len(prompts)} prompts of {body.n} each: allowed are {MOST_PROMPTS} in all", param="n")
+        raise BadRequest(
+            f"n: too many completions ({len(prompts)} prompts of {body.n} each): ask for at most {MOST_PROMPTS} in all",
+            param="n",
+        )
     for number, ids in enumerate(prompts):
         where = f"prompt[{number}]" if len(prompts) > 1 else "prompt"
         if not ids:
-            raise BadRequest(f"{where} is empty: there is nothing to go on from", param="prompt")
+            raise BadRequest(f"{where} is empty: write at least one token", param="prompt")
         if _thinks(ids, format):
-            raise BadRequest(f"{where} ends inside thinking, which is hidden: ask /v1/chat/completions", param="prompt")
+            raise BadRequest(
+                f"{where} ends inside thinking, which completions cannot hide: use /v1/chat/completions", param="prompt"
+            )
         try:
             check_prompt(ids, tokenizer.vocab_size, window)
         except InvalidRequest as error:
@@ -94,7 +99,9 @@ def _refuse(body: CompletionRequest) -> None:
     if body.best_of not in (None, body.n):
         raise Unsupported("best_of", "completions are not ranked here: leave it out, or ask for n")
     if not body.max_tokens and not body.echo:
-        raise BadRequest("max_tokens is 0, and echo is off: then there is nothing to tell", param="max_tokens")
+        raise BadRequest(
+            "max_tokens is 0 and echo is off, so the response would be empty: set one of them", param="max_tokens"
+        )
 
 
 def _ids(body: CompletionRequest, tokenizer: Tokenizer) -> list[tuple[int, ...]]:

@@ -68,10 +68,10 @@ class Keys:
 def new_key(name: str, file: Path) -> str:
     """Add a key to the file, which only its owner may read, and return the key. Only its hash is kept."""
     if not NAME.fullmatch(name):
-        raise InvalidRequest(f"the key's name is {name!r}: allowed are 1 to 64 letters, digits, '.', '_' and '-'")
+        raise InvalidRequest(f"the key's name must be 1 to 64 letters, digits, '.', '_' and '-' (got {name!r})")
     there = file.exists() and file.stat().st_size > 0
     if there and name in Keys.load(file)._digests:
-        raise InvalidRequest(f"{file} has a key named {name!r} already: take its line out first")
+        raise InvalidRequest(f"{file} already has a key named {name!r}: choose another name, or remove that line")
     key = "sk-ponder-" + secrets.token_urlsafe(32)
     line_break = "" if not there or file.read_bytes().endswith(b"\n") else "\n"
     with open(file, "a", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as lines:
@@ -82,7 +82,7 @@ def new_key(name: str, file: Path) -> str:
 def check_private(file: Path) -> None:
     """Raises InvalidRequest for a file that other users may read or write: one line added to it grants access."""
     if os.name == "posix" and file.exists() and file.stat().st_mode & 0o077:
-        raise InvalidRequest(f"{file} is open to other users of this machine: run `chmod 600 {file}`")
+        raise InvalidRequest(f"{file} can be read or written by other users of this machine: run `chmod 600 {file}`")
 
 
 class Auth:
@@ -114,7 +114,8 @@ class Auth:
             if not is_local(scope):
                 raise HttpError(
                     403,
-                    "this server has no keys: it answers this machine only, as localhost or under a loopback address",
+                    "this server has no API keys, so it only answers requests from this machine to "
+                    "localhost or a loopback address",
                     type=ErrorType.PERMISSION,
                     code="not_local",
                 )

@@ -85,7 +85,7 @@ class Body:
             raise HttpError(408, f"the body did not arrive within {self._seconds:g} s", code="body_too_slow") from None
 
     def _too_large(self) -> HttpError:
-        return HttpError(413, f"the body is too large: allowed are {self._limit} bytes", code="body_too_large")
+        return HttpError(413, f"the body is too large: send at most {self._limit} bytes", code="body_too_large")
 
 
 def _check_head(scope: Scope) -> None:
@@ -103,12 +103,14 @@ def _check_kind(headers: Headers) -> None:
     """JSON alone: before a page of another site can send it, a browser asks this server. For plain text it does not."""
     encoding = headers.get("content-encoding", "identity")
     if encoding.lower() != "identity":
-        raise HttpError(415, "the body is compressed: send it as it is", code="unsupported_media_type")
+        raise HttpError(415, "the body is compressed: send it uncompressed", code="unsupported_media_type")
     kind = Mime()
     kind["content-type"] = headers.get("content-type", "")
     charset = str(kind.get_param("charset") or "utf-8").lower()
     if kind.get_content_type() != "application/json" or charset not in ("utf-8", "utf8"):
-        raise HttpError(415, "the body must be application/json, in UTF-8", code="unsupported_media_type")
+        raise HttpError(
+            415, "the body must be JSON in UTF-8: set Content-Type to application/json", code="unsupported_media_type"
+        )
 
 
 def check_json(body: bytes) -> None:
@@ -134,7 +136,7 @@ def _check_size(body: bytes) -> None:
         return
     plain = body.replace(rb"\\", b"").replace(rb"\"", b"")
     if plain.count(b'"') > 2 * MOST_TEXTS:
-        raise _invalid(f"holds more than {MOST_TEXTS} texts")
+        raise _invalid(f"holds more than {MOST_TEXTS} strings")
     outside = b"".join(plain.split(b'"')[::2])
     if outside.count(b"{") > MOST_TEXTS or outside.count(b",") > MOST_VALUES:
         raise _invalid(TOO_MANY)
@@ -142,18 +144,18 @@ def _check_size(body: bytes) -> None:
 
 def _integer(digits: str) -> int:
     if len(digits) > LONGEST_INTEGER:
-        raise _invalid("holds a number that is too long")
+        raise _invalid(f"holds an integer of more than {LONGEST_INTEGER} digits")
     return int(digits)
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     if len(pairs) > MOST_NAMES:
-        raise _invalid(f"holds an object of more than {MOST_NAMES} names")
+        raise _invalid(f"holds an object of more than {MOST_NAMES} keys")
     found = dict(pairs)
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _invalid(f"names {twice[:100]!r} twice in one object")
+        raise _invalid(f"holds the key {twice[:100]!r} twice in one object")
     return found
 
 
@@ -179,7 +181,7 @@ def _check_values(tree: Any, *, texts: bool) -> None:
             elif isinstance(value, list):
                 below += value
             elif isinstance(value, float) and not math.isfinite(value):
-                raise _invalid("holds a number that is too large")
+                raise _invalid("holds a number that is too large for a float")
             elif texts and isinstance(value, str):
                 _check_text(value)
         level = below
@@ -203,4 +205,4 @@ def check_query(request: Request) -> None:
     """A dependency of every route. Parameters that the route does not have say nothing: gateways and clients add some
     (api-version). Raises BadRequest for a query that is too long."""
     if len(request.scope.get("query_string", b"")) > LONGEST_QUERY:
-        raise BadRequest(f"the query is too long: allowed are {LONGEST_QUERY} characters", code="query_too_long")
+        raise BadRequest(f"the query is too long: send at most {LONGEST_QUERY} characters", code="query_too_long")

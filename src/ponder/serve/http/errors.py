@@ -187,7 +187,7 @@ def _spelled(place: Sequence[str | int]) -> str:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.INVALID_REQUEST
-    what = {404: "there is no such path", 405: "this path does not take this method"}.get(error.status_code)
+    what = {404: "there is no such path", 405: "this path does not accept this method"}.get(error.status_code)
     headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
     return error_response(HttpError(error.status_code, what or str(error.detail), type=kind, headers=headers))
 

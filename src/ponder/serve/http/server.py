@@ -184,7 +184,9 @@ def bind(settings: Settings) -> socket.socket:
             raise
     except OSError as error:
         why = error.strerror or error
-        raise InvalidRequest(f"{settings.host}, port {settings.port}: {why}: choose --host or --port") from None
+        raise InvalidRequest(
+            f"cannot listen on {settings.host}, port {settings.port} ({why}): choose another --host or --port"
+        ) from None
     return bound
 
 

@@ -55,9 +55,11 @@ def read_messages_request(body: MessagesRequest, served: Served, settings: Setti
     """Raises BadRequest naming the field that cannot be served as asked."""
     tools, choice = _tools(body), body.tool_choice
     if choice is not None and not tools:
-        raise BadRequest("tool_choice needs tools", param="tool_choice")
+        raise BadRequest("tool_choice is given without tools: add tools, or leave it out", param="tool_choice")
     if choice is not None and (choice.type == "tool") != (choice.name is not None):
-        raise BadRequest("tool_choice: a name goes with the type 'tool', and with no other", param="tool_choice.name")
+        raise BadRequest(
+            "tool_choice: name must be given with the type 'tool', and with no other", param="tool_choice.name"
+        )
     word, named = (CHOICES.get(choice.type), choice.name) if choice is not None else (None, None)
     effort, thinking = _thinking(body)
     return Ask(
@@ -99,10 +101,13 @@ def _thinking(body: MessagesRequest) -> tuple[Effort | None, ThinkingLimits | No
         return None, ThinkingLimits(cap=0)
     if wanted is not None and wanted.type == "enabled":
         if wanted.budget_tokens is None:
-            raise BadRequest("thinking.budget_tokens is missing", param="thinking.budget_tokens")
+            raise BadRequest(
+                "thinking.budget_tokens is missing: give it, or set thinking.type to 'adaptive'",
+                param="thinking.budget_tokens",
+            )
         if effort is not None:
             raise BadRequest(
-                "output_config.effort and thinking.budget_tokens both say how long to think: give one",
+                "output_config.effort and thinking.budget_tokens both set how long to think: give one of them",
                 param="output_config.effort",
             )
         return None, ThinkingLimits(cap=wanted.budget_tokens)
@@ -167,7 +172,8 @@ def _given(message: InputMessage, index: int, calls: Sequence[ToolCall]) -> tupl
         if isinstance(block, ToolResultBlock):
             if block.tool_use_id not in names or block.tool_use_id in results:
                 raise BadRequest(
-                    f"messages[{index}] answers the call {block.tool_use_id[:100]!r}, which does not wait for a result",
+                    f"messages[{index}] answers the call {block.tool_use_id[:100]!r}, which the message "
+                    "before does not make, or which has a result already",
                     param=f"messages[{index}].content[{number}].tool_use_id",
                 )
             content = _text(block.content or "")
@@ -182,7 +188,7 @@ def _given(message: InputMessage, index: int, calls: Sequence[ToolCall]) -> tupl
 
 def _misplaced(index: int, number: int, kind: str, role: str) -> BadRequest:
     place = f"messages[{index}].content[{number}]"
-    return BadRequest(f"{place}: a {kind} block belongs to a message of the {role}", param=f"{place}.type")
+    return BadRequest(f"{place}: a {kind} block is allowed in messages of the {role} only", param=f"{place}.type")
 
 
 def _text(content: str | Iterable[TextBlock]) -> str:

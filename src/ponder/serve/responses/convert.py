@@ -89,19 +89,22 @@ def check_response(asked: ResponseRequest, sealer: Sealer | None) -> None:
     """Raises BadRequest naming the field that does not go with the others."""
     if asked.previous_response_id is not None and conversation_of(asked) is not None:
         raise BadRequest(
-            "previous_response_id and conversation both say what came before: give one", param="previous_response_id"
+            "previous_response_id and conversation both set what came before: give one of them",
+            param="previous_response_id",
         )
     if asked.background and not is_stored(asked):
-        raise BadRequest("background: a response that is not stored cannot be come back for", param="background")
+        raise BadRequest("background: a background response must be stored: set store to true", param="background")
     if conversation_of(asked) is not None and not is_stored(asked):
-        raise BadRequest("conversation: what is not stored cannot be added to one", param="store")
+        raise BadRequest("conversation: a response of a conversation must be stored: set store to true", param="store")
     if asked.stream_options is not None and not asked.stream:
-        raise BadRequest("stream_options needs stream: true", param="stream_options")
+        raise BadRequest("stream_options is given without stream: set stream to true", param="stream_options")
     include = asked.include or ()
     if asked.top_logprobs and LOGPROBS not in include:
-        raise BadRequest(f"top_logprobs needs include: ['{LOGPROBS}']", param="top_logprobs")
+        raise BadRequest(f"top_logprobs is given without include: set include to ['{LOGPROBS}']", param="top_logprobs")
     if "reasoning.encrypted_content" in include and sealer is None:
-        raise Unsupported("include", "this server does not seal reasoning: `cryptography` is not installed with it")
+        raise Unsupported(
+            "include", "this server does not encrypt reasoning: ask its operator to install `cryptography`"
+        )
 
 
 def read_policy(asked: ResponseRequest) -> ReasoningPolicy:
@@ -125,7 +128,7 @@ def read_response(
     effort, thinking = read_thinking(effort_of(asked), asked.thinking_token_budget, named="reasoning.effort")
     tools = read_tools({"type": "function", "function": _function(tool)} for tool in _dumped(offered(asked.tools)))
     if not tools and asked.tool_choice not in (None, "auto", "none"):
-        raise BadRequest("tool_choice needs tools", param="tool_choice")
+        raise BadRequest("tool_choice is given without tools: add tools, or leave it out", param="tool_choice")
     choice = asked.tool_choice if tools else None
     named = choice.name if isinstance(choice, NamedResponseTool) else None
     logprobs = LOGPROBS in (asked.include or ())
@@ -298,15 +301,15 @@ class ItemReader:
         sealed, content = item.body.get("encrypted_content"), item.body.get("content")
         if sealed is None and content is None:
             raise BadRequest(
-                f"the reasoning item '{item.id}' holds nothing, and is not kept here: ask for it with "
-                "include: ['reasoning.encrypted_content'] and send it back whole, or leave it out",
+                f"the reasoning item '{item.id}' is empty, and its content is not stored here: request "
+                "include: ['reasoning.encrypted_content'] and send the item back whole, or leave it out",
                 param="input",
                 code="invalid_value",
             )
         if sealed is None:
             return tuple(Reasoning(part["text"]) for part in content or () if part["text"])
         if self.sealer is None:
-            raise BadRequest("this server does not seal reasoning: leave encrypted_content out", param="input")
+            raise BadRequest("this server does not encrypt reasoning: leave encrypted_content out", param="input")
         opened = self.sealer.open(self.owner, self.served.name, item.id, sealed)
         return opened if isinstance(opened, Foreign) else read_parts(opened, keep_ids=False)
 

@@ -74,11 +74,13 @@ async def get_response(
     if not stream:
         shown = await responses.shown(owner, response_id, included)
         if starting_after is not None:
-            raise BadRequest("starting_after needs stream=true", param="starting_after")
+            raise BadRequest("starting_after is given without stream: set stream=true", param="starting_after")
         return JSONResponse(shown)
     events = await responses.follow(owner, response_id, -1 if starting_after is None else starting_after)
     if included:
-        raise BadRequest("include: a stream is as it was asked for", param="include")
+        raise BadRequest(
+            "include: a stream holds what was requested when it was created: leave include out", param="include"
+        )
     return EventStreamResponse(_frames(events))
 
 

@@ -56,7 +56,8 @@ class Sealer:
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
             raise StoreError(
-                f"{path}: a key has {KEY_BYTES} bytes, this file {len(key)}: delete it, and a new one is made"
+                f"{path}: a key has {KEY_BYTES} bytes (this file has {len(key)}): delete the file, and "
+                "the server makes a new one"
             )
         return cls(key)
 
@@ -71,7 +72,7 @@ class Sealer:
         from cryptography.exceptions import InvalidTag
 
         broken = InvalidRequest(
-            "encrypted_content is not as this server made it: send it back unchanged, or leave it out"
+            "encrypted_content was not made by this server, or was changed: send it back unchanged, or leave it out"
         )
         try:
             token = base64.b64decode(sealed, altchars=b"-_", validate=True)

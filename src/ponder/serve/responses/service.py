@@ -236,7 +236,11 @@ class ResponseService:
         _check_ids(given, before if conversation_of(asked) else [])
         items = [*before, *given]
         if not items:
-            raise BadRequest("input: there is nothing to answer", param="input", code="missing_required_parameter")
+            raise BadRequest(
+                "input: the request has nothing to answer: add a message",
+                param="input",
+                code="missing_required_parameter",
+            )
         items = await self._with_kept_thoughts(items, owner)
         past = ItemReader(owner, served, read_policy(asked), self.sealer).read(asked.instructions, items)
         ask = read_response(asked, past.messages, served, self._settings, owner)
@@ -266,10 +270,13 @@ class ResponseService:
             raise UnknownReference(missing.message, param=param, code=f"{param}_not_found") from None
         for response in chain:
             if response.status.live:
-                raise BadRequest(f"response '{response.id}' is not done yet", param="previous_response_id")
+                raise BadRequest(
+                    f"response '{response.id}' is not complete: wait until it is", param="previous_response_id"
+                )
             if response.conversation_id is not None:
                 raise BadRequest(
-                    f"response '{response.id}' belongs to conversation '{response.conversation_id}': name that one",
+                    f"response '{response.id}' belongs to conversation '{response.conversation_id}': set "
+                    "conversation to that",
                     param="previous_response_id",
                 )
         return [
@@ -295,7 +302,7 @@ class ResponseService:
                 items = [*(StoredItem(body["id"], body) for body in kept.input), *kept_items(kept)]
                 found |= {item.id: item for item in items}
             if id not in found:
-                raise UnknownReference(f"there is no item '{id}' here: send it whole", param="input")
+                raise UnknownReference(f"there is no item '{id}' here: send the whole item", param="input")
         return found
 
     async def _with_kept_thoughts(self, items: list[StoredItem], owner: str) -> list[StoredItem]:
@@ -324,14 +331,18 @@ class ResponseService:
         """The events of a background response past number `after`, those to come included."""
         kept = await self.store.response(owner, id)
         if kept.running is not RunMode.BACKGROUND:
-            raise BadRequest("stream: only background responses can be followed", param="stream")
+            raise BadRequest(
+                "stream: only background responses can be streamed again: leave stream out", param="stream"
+            )
         return self.jobs.follow(owner, id, after)
 
     async def cancel(self, owner: str, id: str) -> dict[str, Any]:
         """End a background response. One that has ended stays as it is."""
         kept = await self.store.response(owner, id)
         if kept.running is not RunMode.BACKGROUND:
-            raise BadRequest("only background responses can be cancelled", param="response_id")
+            raise BadRequest(
+                "this response is not a background response: only those can be cancelled", param="response_id"
+            )
         if kept.status.live:
             await self.jobs.cancel(owner, kept)
         return await self.shown(owner, id, frozenset())
@@ -350,7 +361,7 @@ class ResponseService:
     def _shown(self, kept: StoredResponse, included: Set[str]) -> dict[str, Any]:
         wanted = included | set(kept.request.get("include") or ())
         if "reasoning.encrypted_content" in wanted and self.sealer is None:
-            raise BadRequest("include: this server does not seal reasoning", param="include")
+            raise BadRequest("include: this server does not encrypt reasoning: leave it out", param="include")
         sealer = self.sealer if "reasoning.encrypted_content" in wanted else None
         view = View(kept.owner, kept.model, "reasoning.content" in wanted, sealer)
         return {**kept.body, "output": [view.item(item) for item in kept_items(kept)]}
@@ -361,7 +372,7 @@ def _check_ids(given: Sequence[StoredItem], kept: Sequence[StoredItem]) -> None:
     for place, item in enumerate(given):
         if item.id in taken:
             raise BadRequest(
-                f"input[{place}]: there is an item '{item.id}' already: send what is new, or leave its id out",
+                f"input[{place}]: the item '{item.id}' is already stored: send only new items, or leave its id out",
                 param=f"input[{place}].id",
                 code="invalid_value",
             )

@@ -103,8 +103,8 @@ def append(connection: sqlite3.Connection, id: str, items: Sequence[StoredItem],
 def check_room(connection: sqlite3.Connection, id: str, more: int, limits: StoreLimits) -> None:
     if (there := count(connection, id)) + more > limits.conversation_items:
         raise TooLarge(
-            f"conversation '{id}' holds {there} items, {limits.conversation_items} are allowed: delete some, or begin "
-            "another"
+            f"conversation '{id}' is full ({there} items, {limits.conversation_items} are allowed): "
+            "delete some, or begin another"
         )
 
 

@@ -199,14 +199,14 @@ def _prepare(connection: sqlite3.Connection, path: Path, versions: Sequence[Sequ
     owner, found = ask("application_id"), ask("user_version")
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if not empty and owner != APPLICATION_ID:
-        raise StoreError(f"{path}: a database of another program: give another file")
+        raise StoreError(f"{path}: this is a database of another program: give another file")
     if found > len(versions):
         raise StoreError(
-            f"{path}: written by a newer Ponder (version {found} of the store, this one knows {len(versions)}): "
-            "run that Ponder, or give another file"
+            f"{path}: written by a newer Ponder (store version {found}, this Ponder knows {len(versions)}"
+            "): use that Ponder, or give another file"
         )
     if ask("journal_mode = WAL") != "wal":
-        raise StoreError(f"{path}: this file system cannot keep a write-ahead log: give a file on a local disk")
+        raise StoreError(f"{path}: this file system does not support a write-ahead log: give a file on a local disk")
     ask(f"max_page_count = {max(1, max_bytes // ask('page_size'))}")
     if found < len(versions):
         connection.execute("BEGIN IMMEDIATE")

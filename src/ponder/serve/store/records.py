@@ -129,5 +129,5 @@ def dump(value: Any, limit: int, what: str) -> str:
     """JSON in ASCII alone, so that a lone surrogate or a NUL in a client's text is text like any other."""
     text = json.dumps(value, separators=(",", ":"), default=dict)
     if len(text) > limit:
-        raise TooLarge(f"{what} takes {len(text)} bytes, {limit} are allowed: send less at once")
+        raise TooLarge(f"{what} is too large ({len(text)} bytes, {limit} are allowed): send less at once")
     return text

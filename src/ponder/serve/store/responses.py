@@ -135,7 +135,7 @@ def prune_responses(connection: sqlite3.Connection, now: int, most: int) -> int:
 def write_events(connection: sqlite3.Connection, id: str, events: Sequence[StoredEvent], limits: StoreLimits) -> None:
     for event in events:
         if len(event.data) > limits.event:
-            raise TooLarge(f"event {event.number} takes {len(event.data)} bytes, {limits.event} are allowed")
+            raise TooLarge(f"event {event.number} is too large ({len(event.data)} bytes, {limits.event} are allowed)")
     connection.executemany(
         "INSERT INTO events (response_id, number, type, data) VALUES (?, ?, ?, ?)",
         [(id, event.number, event.type, event.data) for event in events],

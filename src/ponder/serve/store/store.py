@@ -241,7 +241,7 @@ class Store:
         try:
             conversations.append(connection, id, items, self.limits)
         except sqlite3.IntegrityError as error:
-            raise InvalidRequest(f"conversation '{id}' already has an item of that id: leave ids out") from error
+            raise InvalidRequest(f"conversation '{id}' already has an item with that id: leave ids out") from error
         conversations.keep_until(connection, id, self._expiry())
 
     def _append(self, connection: sqlite3.Connection, owner: str, id: str | None, items: Sequence[StoredItem]) -> None:

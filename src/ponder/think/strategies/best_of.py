@@ -34,7 +34,7 @@ class BestOf:
     def demand(self, ask: Ask) -> Demand:
         check_one_answer(ask, self.name)
         if self.by == "verifier" and ask.verifier is None:
-            raise InvalidRequest(f"{self.name} has no verifier to choose by: give one, or say by='likelihood'")
+            raise InvalidRequest(f"{self.name} has no verifier to choose by: give one, or set by='likelihood'")
         return Demand(self.samples, self.samples)
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
@@ -57,7 +57,7 @@ class BestOf:
             assert ask.verifier is not None
             return await asyncio.to_thread(ask.verifier, completion.text)
         if not completion.segments:
-            raise InvalidRequest(f"{sampler} gives no log-probabilities to choose by: a local model does")
+            raise InvalidRequest(f"{sampler} gives no log-probabilities to choose by: use a local model")
         return Grade(score=likelihood(completion))
 
 
@@ -70,7 +70,7 @@ def best_of(samples: int = 8, *, by: str = "likelihood", **settings: Unpack[AskS
     if samples < 1:
         raise InvalidRequest(f"best_of needs at least 1 sample (got {samples})")
     if by not in CHOICES:
-        raise InvalidRequest(f"best_of cannot choose by {by!r}: choose {' or '.join(CHOICES)}")
+        raise InvalidRequest(f"by of best_of must be {' or '.join(CHOICES)} (got {by!r})")
     return BestOf(samples, by, checked(settings))
 
 

@@ -61,7 +61,7 @@ def consensus(samples: int = 8, **settings: Unpack[AskSettings]) -> Consensus:
 
 def _check_temperature(temperature: float | None, samples: int) -> None:
     if temperature == 0 and samples > 1:
-        raise InvalidRequest("consensus at temperature 0 asks for the same answer again and again: raise it")
+        raise InvalidRequest("consensus at temperature 0 draws the same answer every time: raise temperature")
 
 
 def count_votes(completions: Mapping[int, Completion], same: Same) -> tuple[Vote, ...]:

@@ -35,9 +35,7 @@ class PassAtKRecipe(RolloutRecipe):
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         return {
             **super().problems(model, runs=runs),
-            f"pass_at_k.k is over pass_at_k.samples ({self.k} and {self.samples}): give at most that": (
-                self.k > self.samples
-            ),
+            f"pass_at_k.k must be at most pass_at_k.samples (got {self.k} and {self.samples})": (self.k > self.samples),
             "pass_at_k.minibatches and epochs must be 1: the gradient holds for the weights that sampled": (
                 self.minibatches > 1 or self.epochs > 1
             ),
@@ -68,7 +66,7 @@ def gains(rewards_PS: Tensor, k: int) -> Tensor:
     """
     samples = rewards_PS.shape[1]
     if not 2 <= k <= samples:
-        raise ValueError(f"k is {k}: it must lie in [2, {samples}], the number of samples")
+        raise ValueError(f"k must be from 2 to {samples}, the number of samples (got {k})")
     others = [[j for j in range(samples) if j != i] for i in range(samples)]
     others_PSO = rewards_PS.float()[:, others].sort(-1).values
     # The chance that the largest of k - 1 of the others is the one of this rank.

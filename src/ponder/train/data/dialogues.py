@@ -57,9 +57,9 @@ def dialogue_from(record: Record) -> Dialogue:
     record = {key: value for key, value in record.items() if value is not None}
     for key in _OTHER_MEDIA:
         if record.get(key):
-            raise FormatError(f'"{key}" is not read (text only): leave the record out')
+            raise FormatError(f'"{key}" is not supported, only text is: leave the record out')
     if record.get("chat_template_kwargs"):
-        raise FormatError('"chat_template_kwargs" is not read: leave it out')
+        raise FormatError('"chat_template_kwargs" is not supported: leave it out')
     entries, first = _entries(record)
     shown = [_shown(number, entry) for number, entry in enumerate(entries)]
     weights = [entry.pop("weight", 1) for entry in shown]
@@ -70,10 +70,12 @@ def dialogue_from(record: Record) -> Dialogue:
     )
     answers = {number for number, message in enumerate(messages) if message.role is Role.ASSISTANT and number >= first}
     if not answers or messages[-1].role is not Role.ASSISTANT:
-        raise FormatError("the last message must be the assistant's; there is nothing to learn after it")
+        raise FormatError(
+            "the last message must be the assistant's: remove what follows it, from which nothing is learned"
+        )
     taught = frozenset(number for number in answers if _counts(number, weights[number]))
     if not taught:
-        raise FormatError("every message of the assistant has the weight 0: leave the record out")
+        raise FormatError("all messages of the assistant have the weight 0: leave the record out")
     return Dialogue(messages=messages, tools=_tools(record), taught=taught)
 
 
@@ -145,14 +147,14 @@ def _reasoning(record: Record) -> Entry:
 def _string(record: Record, key: str) -> str:
     value = record.get(key, "")
     if not isinstance(value, str):
-        raise FormatError(f'"{key}" must be a string, is a {type(value).__name__}')
+        raise FormatError(f'"{key}" must be a string (got {type(value).__name__})')
     return value
 
 
 def _shown(number: int, entry: object) -> Entry:
     """A message in the words of `from_dicts`. Keys without a value are left out."""
     if not isinstance(entry, Mapping):
-        raise FormatError(f"message {number}: must be an object with 'role' and 'content', is a {type(entry).__name__}")
+        raise FormatError(f"message {number}: must be an object with 'role' and 'content' (got {type(entry).__name__})")
     shown = {key: value for key, value in entry.items() if value is not None and value not in ([], {})}
     if "from" in shown and "role" not in shown:
         shown["role"] = shown.pop("from")
@@ -201,7 +203,7 @@ def _name_results(entries: Sequence[Entry]) -> None:
 
 def _counts(number: int, weight: object) -> bool:
     if weight not in (0, 1):  # True and False among them
-        raise FormatError(f"message {number}: 'weight' must be 0 or 1, is {weight!r}")
+        raise FormatError(f"message {number}: 'weight' must be 0 or 1 (got {weight!r})")
     return weight == 1
 
 
@@ -209,7 +211,7 @@ def _tools(record: Record) -> tuple[Tool, ...]:
     """The declared tools: OpenAI's objects, or the functions alone, as a list or spelled as JSON."""
     written = _spelled(record.get("tools") or record.get("functions") or [], "tools")
     if not isinstance(written, list):
-        raise FormatError(f'"tools" must be a list of tools, is a {type(written).__name__}')
+        raise FormatError(f'"tools" must be a list of tools (got {type(written).__name__})')
     return tools_from_dicts([_declared(tool) for tool in written])
 
 

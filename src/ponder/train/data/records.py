@@ -68,7 +68,7 @@ def read_records(path: Path) -> Iterator[tuple[str, Record]]:
         head = stream.read(64)
         packing = next((name for magic, name in _PACKED.items() if head.startswith(magic)), "")
         if packing:
-            raise DataError(f"{path}: is packed ({packing}): unpack it first")
+            raise DataError(f"{path}: compressed files are not read ({packing}): unpack it first")
         if not head.startswith(_PARQUET):
             _refuse_encoding(head, str(path))
             stream.seek(0)
@@ -111,7 +111,7 @@ def _from_lines(path: Path, stream: BinaryIO) -> Iterator[tuple[str, Record]]:
         number += 1
         where = f"{path}:{number}"
         if len(line) > LONGEST_LINE:
-            raise DataError(f"{where}: is too long (over {LONGEST_LINE >> 20} MiB): write one record on a line")
+            raise DataError(f"{where}: a line is too long (over {LONGEST_LINE >> 20} MiB): write one record on a line")
         if number == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
         if not line.strip():
@@ -191,11 +191,13 @@ def _without_nulls(value: Any) -> Any:
 
 def _checked(record: object, text: str, where: str) -> Record:
     if not isinstance(record, dict):
-        raise DataError(f"{where}: must be a JSON object, is {type(record).__name__}")
+        raise DataError(f"{where}: must be a JSON object (got {type(record).__name__})")
     if _HALF_CHARACTER.search(text):
         try:
             json.dumps(record, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             half = f"\\u{ord(error.object[error.start]):04x}"
-            raise DataError(f"{where}: holds half a character ({half}): write the whole character, or none") from error
+            raise DataError(
+                f"{where}: holds half of a surrogate pair ({half}): write the whole character, or leave it out"
+            ) from error
     return record

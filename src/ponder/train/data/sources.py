@@ -45,7 +45,7 @@ def documents(recipe: TextRecipe, *, seed: int = 0) -> Iterator[str]:
         if recipe.characters and taken >= recipe.characters:
             return
     if not taken:
-        raise DataError(f"{recipe.source}: no text found there")
+        raise DataError(f"{recipe.source}: there is no text: give another source, or leave it out")
 
 
 def source_files(source: str) -> dict[str, list[Path]]:
@@ -98,7 +98,7 @@ def _from_records(path: Path) -> Iterator[str]:
     for where, record in read_records(path):
         text = record.get("text")
         if not isinstance(text, str):
-            raise DataError(f'{where}: needs a "text" that is a string, has {sorted(record)}')
+            raise DataError(f'{where}: must have a key "text" with a string (got {sorted(record)})')
         yield text
 
 

@@ -92,7 +92,7 @@ def pick_device(name: str) -> torch.device:
     cuda = ["cuda", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     here = ["auto", "cpu", *(cuda if torch.cuda.is_available() else ()), *(["mps"] if torch.mps.is_available() else ())]
     if name not in here:
-        raise RecipeError(f"run.device is not a device of this machine ({name!r}): choose from {', '.join(here)}")
+        raise RecipeError(f"run.device must be a device of this machine (got {name!r}): choose from {', '.join(here)}")
     return torch.device(("cuda" if "cuda" in here else "cpu") if name == "auto" else name)
 
 

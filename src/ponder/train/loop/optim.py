@@ -70,7 +70,10 @@ class Optim:
             name, _, field = key.rpartition("|")
             parameter = parameters.get(name)
             if parameter is None or (value.ndim and value.shape != parameter.shape):
-                raise CheckpointError(f"{source}: key {key!r} does not belong to this model; was the recipe changed?")
+                raise CheckpointError(
+                    f"{source}: key {key!r} does not belong to this model: resume with the recipe that the "
+                    "run began with"
+                )
             # AdamW counts its steps in a 0-d float tensor, which its fused kernels want beside the parameter.
             owner[parameter].state[parameter][field] = value.to(parameter.device)
 

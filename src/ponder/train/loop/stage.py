@@ -173,11 +173,13 @@ def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transf
         model = load_model(start, dtype=torch.float32)
     if model.config.vocab_size < tokenizer.vocab_size:
         raise RecipeError(
-            f"{tokenizer_folder} has {tokenizer.vocab_size} tokens, the model in {start} only {model.config.vocab_size}"
+            f"{tokenizer_folder} has {tokenizer.vocab_size} tokens, but the model in {start} only "
+            f"{model.config.vocab_size}: use the tokenizer that belongs to the model"
         )
     if stage.sequence > model.config.max_positions:
         raise RecipeError(
-            f"sequence is {stage.sequence}, the model in {start} has {model.config.max_positions} positions"
+            f"sequence is {stage.sequence}, but the model in {start} has {model.config.max_positions} "
+            "positions: lower sequence"
         )
     model = model.to(device)
     if stage.lora.rank:

@@ -106,7 +106,10 @@ def restore(checkpoint: Path, model: Transformer, optim: Optim, learner: Learner
         progress, setting = Progress(**raw["progress"]), dict(raw["environment"])
         learned = dict(raw.get("learner", {}))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint / 'state.json'}: lacks its progress or environment ({error})") from error
+        raise CheckpointError(
+            f"{checkpoint / 'state.json'}: lacks its progress or environment ({error}): remove {checkpoint} "
+            "to resume from an older one"
+        ) from error
     learner.restore(learned)
     return progress, setting
 
@@ -117,7 +120,7 @@ def _tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({error}); remove {checkpoint} to resume from an older one"
+            f"{path}: cannot be read ({error}): remove {checkpoint} to resume from an older one"
         ) from error
 
 
@@ -125,4 +128,4 @@ def _fill(module: nn.Module, stored: Mapping[str, Tensor], source: Path, what: s
     try:
         module.load_state_dict(stored)
     except RuntimeError as error:
-        raise CheckpointError(f"{source}: is of another shape than {what}: {error}") from error
+        raise CheckpointError(f"{source}: does not have the shape of {what}: {error}") from error

@@ -62,7 +62,7 @@ class Curriculum:
         """
         for number, level, passed in results:
             if not 0 <= passed <= 1:
-                raise ValueError(f"a pass rate of {passed} for {self.mix[number].task!r}: it must lie in [0, 1]")
+                raise ValueError(f"the pass rate of {self.mix[number].task!r} must be from 0 to 1 (got {passed})")
             entry, rates = self.mix[number], self.pass_rates[number]
             span = entry.max_level - entry.min_level
             place = BINS * (level - entry.min_level) / span - 0.5 if span else (BINS - 1) / 2
@@ -90,8 +90,8 @@ class Curriculum:
         tasks, rates = state.get("tasks"), state.get("pass_rates")
         if tasks != [entry.task for entry in self.mix] or not _is_table(rates, len(self.mix)):
             raise CheckpointError(
-                f"the curriculum's state is of the tasks {tasks}, the mix has {[entry.task for entry in self.mix]}: "
-                "resume with the mix that the run began with"
+                f"the saved curriculum has the tasks {tasks}, but the mix has "
+                f"{[entry.task for entry in self.mix]}: resume with the mix that the run began with"
             )
         self.pass_rates = [list(row) for row in state["pass_rates"]]
 

@@ -113,14 +113,13 @@ def _examples(lesson: Lesson, number: int, sequence: int) -> list[_Example]:
     count = sum(len(segment.ids) for segment in lesson.trajectory.segments)
     advantages_N = np.asarray(lesson.advantage, np.float32)
     if advantages_N.shape not in ((), (count,)):
-        raise ValueError(f"a lesson has advantages of shape {advantages_N.shape}: give one number, or {count}")
+        raise ValueError(f"a lesson's advantages must be one number, or {count} (got the shape {advantages_N.shape})")
     advantages_N, done = np.broadcast_to(advantages_N, count), 0
     for segment in lesson.trajectory.segments:
         begin, ids = len(segment.prompt_ids), np.array((*segment.prompt_ids, *segment.ids), np.int32)
         if len(ids) > sequence + 1:
             raise DataError(
-                f"a trajectory has a context of {len(ids)} tokens, which does not fit a row of {sequence}: raise "
-                "sequence, or lower max_tokens"
+                f"a context of {len(ids)} tokens does not fit a row of {sequence}: raise sequence, or lower max_tokens"
             )
         learned, old, advantages = (np.zeros(len(ids), np.float32) for _ in range(3))
         learned[begin:] = [origin is Origin.SAMPLED for origin in segment.origins]

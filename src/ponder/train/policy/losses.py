@@ -62,10 +62,12 @@ def group_advantages(rewards_PS: Tensor, baseline: Baseline) -> Tensor:
     Raises ValueError for fewer than two samples, or rewards that are not finite.
     """
     if rewards_PS.dim() != 2 or rewards_PS.shape[1] < 2:
-        raise ValueError(f"rewards of shape {tuple(rewards_PS.shape)}: groups need at least 2 samples, (P, S)")
+        raise ValueError(
+            f"rewards must have the shape (P, S) with at least 2 samples in a group (got {tuple(rewards_PS.shape)})"
+        )
     rewards_PS = rewards_PS.float()
     if not rewards_PS.isfinite().all():
-        raise ValueError("a reward is not finite")
+        raise ValueError("every reward must be finite: mend the grader")
     centred_PS = rewards_PS - rewards_PS.mean(1, keepdim=True)
     # The mean of equal numbers may be off by a rounding error, which a small deviation would magnify.
     centred_PS = centred_PS.masked_fill(flat(rewards_PS)[:, None], 0)
@@ -90,7 +92,7 @@ def overlong_penalty(lengths_N: Tensor, limit: int, margin: int) -> Tensor:
     Raises ValueError for a margin outside [0, limit].
     """
     if not 0 <= margin <= limit:
-        raise ValueError(f"margin is {margin}: allowed are 0 to the limit, {limit}")
+        raise ValueError(f"margin must be from 0 to the limit {limit} (got {margin})")
     if margin == 0:
         return torch.zeros_like(lengths_N, dtype=torch.float32)
     return ((limit - margin - lengths_N.float()) / margin).clamp(-1, 0)
@@ -151,7 +153,7 @@ def policy_loss(
     difference_N = new_N - old_N
     if ratio is Ratio.SEQUENCE:
         if trajectories_N is None:
-            raise ValueError("a ratio over sequences needs trajectories_N")
+            raise ValueError("the ratio over sequences needs trajectories_N: give it")
         ratio_N = _mean_within(difference_N, trajectories_N, weights_N != 0).exp()
     else:
         ratio_N = difference_N.exp()

@@ -122,17 +122,19 @@ class Alarms:
         if self.steps[Alarm.UNGRADED] >= self.patience:
             first = broken[0]
             raise GraderError(
-                f"not one answer could be graded in {self.steps[Alarm.UNGRADED]} steps (the last: {first.status.value}"
-                f"{first.why and f', {first.why}'}): mend the grader of {groups[0][0].problem.task}, or give it more "
-                "time, then go on with --resume"
+                f"no answer could be graded in {self.steps[Alarm.UNGRADED]} steps (the last: "
+                f"{first.status.value}{first.why and f', {first.why}'}): mend the grader of "
+                f"{groups[0][0].problem.task}, or give it more time, then continue with --resume"
             )
         if self.steps[Alarm.FLAT] < self.patience:
             return []
         solved = _mean([each.grade.solved for group in groups for each in group]) > 0.5
         remedy = "raise the levels of the mix" if solved else "lower the levels of the mix, sample more, or train on"
         return [
-            f"alarm: in {self.steps[Alarm.FLAT]} steps no group had better and worse answers, so nothing is learned: "
-            f"{remedy}{self.hint}"
+            (
+                f"alarm: in {self.steps[Alarm.FLAT]} steps all answers of each group had the same reward, so "
+                f"nothing is learned: {remedy}{self.hint}"
+            )
         ]
 
     def metrics(self) -> dict[str, float]:

@@ -65,8 +65,9 @@ async def roll_out(
     changed = [name for name in NOT_OWN if getattr(params, name) != getattr(own, name)]
     if params.temperature == 0 or changed:
         raise InvalidRequest(
-            f"rollouts are sampled from the model's own distribution (got {', '.join(changed) or 'temperature 0'}): "
-            f"temperature above 0, and no {', '.join(NOT_OWN)}"
+            "rollouts must be sampled from the model's own distribution (got "
+            f"{', '.join(changed) or 'temperature 0'}): set a temperature above 0, and leave out "
+            f"{', '.join(NOT_OWN)}"
         )
 
     sampler.gather(len(problems))
@@ -90,7 +91,7 @@ async def attempts(
     own = replace(params, seed=Random(seed).getrandbits(63))
     completions = await sampler.sample(Request(prompt=(Message.user(problem.question),), params=own, n=samples))
     if not all(completion.segments for completion in completions):
-        raise InvalidRequest(f"{sampler.name} gives no ids and log-probabilities: rollouts need a local model")
+        raise InvalidRequest(f"{sampler.name} gives no ids and log-probabilities: use a local model for rollouts")
     if isinstance(task, EnvironmentTask):
         turns = (
             play(sampler, task, problem, completion, params=params, seed=f"{seed}/{sample}")

@@ -94,7 +94,8 @@ class RolloutRecipe(StageRecipe):
         tokens = self.steps * self.prompts * self.samples * self.max_tokens
         if self.tokens not in (0, tokens):
             raise RecipeError(
-                f"{self.name}.tokens is {self.tokens}: leave it out, {self.name}.steps says how long the stage is"
+                f"{self.name}.tokens does not apply (got {self.tokens}): leave it out, {self.name}.steps "
+                "sets the length of the stage"
             )
         return replace(super().resolved(model), tokens=tokens)
 
@@ -112,13 +113,13 @@ class RolloutRecipe(StageRecipe):
                 f"{name}.mix[{index}]: direct and earlier do not apply; for direct answers set {name}.thinking = 0"
             ] = inapplicable
         return problems | {
-            f"{name}.accumulate does not apply: there are as many micro-batches as the answers fill": (
+            (f"{name}.accumulate does not apply: leave it out, there are as many micro-batches as the answers fill"): (
                 self.accumulate != 1
             ),
-            f"{name}.overlong is over {name}.max_tokens ({self.overlong} and {self.max_tokens}): give at most that": (
+            (f"{name}.overlong must be at most {name}.max_tokens (got {self.overlong} and {self.max_tokens})"): (
                 self.overlong > self.max_tokens
             ),
-            f"{name}.minibatches must not exceed {name}.prompts": self.minibatches > self.prompts,
+            f"{name}.minibatches must be at most {name}.prompts": self.minibatches > self.prompts,
             no_data(name, "mix"): runs and not self.mix,
         }
 

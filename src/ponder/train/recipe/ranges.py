@@ -26,10 +26,10 @@ class Range:
         return over and under and abs(value) != math.inf
 
     def __str__(self) -> str:
-        low = f"over {self.low}" if self.above else f"of at least {self.low}"
+        low = f"above {self.low}" if self.above else f"of at least {self.low}"
         if self.high == math.inf:
             return low
-        return f"{low} and under {self.high}" if self.below else f"{low} and at most {self.high}"
+        return f"{low} and below {self.high}" if self.below else f"{low} and at most {self.high}"
 
 
 MOST = 2**53  # of what is counted; larger whole numbers are not exact as floats
@@ -59,7 +59,7 @@ def out_of_range(table: Any, name: str) -> Iterator[str]:
                 if dataclasses.is_dataclass(part):
                     yield from out_of_range(part, f"{key}[{number}]")
         elif (allowed := range_of(hints[field.name])) and value is not None and not allowed.holds(value):
-            yield f"{key} is out of range ({value}): give a number {allowed}"
+            yield f"{key} must be a number {allowed} (got {value})"
 
 
 def range_of(hint: Any) -> Range | None:

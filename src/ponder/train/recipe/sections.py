@@ -261,12 +261,12 @@ class StageRecipe(Section):
         unknown = sorted(set(lora.targets) - set(PROJECTIONS))
         meant = runs or self.sequence != type(self).sequence  # a default may be longer than a small model
         return {
-            f"{name}.sequence is {self.sequence}, over model.max_positions": meant
+            f"{name}.sequence must be at most model.max_positions (got {self.sequence})": meant
             and self.sequence > model.max_positions,
-            f"{name}.lora.targets: {unknown or 'empty'}; choose from {', '.join(PROJECTIONS)}": bool(
+            f"{name}.lora.targets must be among {', '.join(PROJECTIONS)} (got {unknown or 'none'})": bool(
                 unknown or not lora.targets
             ),
-            f"{name}.lora needs a model to stand beside: {name}.start is random": (
+            f"{name}.lora needs a trained model, but {name}.start is random: set {name}.start to one": (
                 lora.rank > 0 and self.start == RANDOM
             ),
         }
@@ -277,17 +277,15 @@ def mix_problems(stage: str, mixes: Sequence[MixRecipe]) -> dict[str, bool]:
     problems: dict[str, bool] = {}
     for index, mix in enumerate(mixes):
         name = f"{stage}.mix[{index}]"
-        problems[f"{name} needs either a task or messages"] = bool(mix.task) == bool(mix.messages)
+        problems[f"{name} must have either a task or messages"] = bool(mix.task) == bool(mix.messages)
         levels = f"{mix.min_level} and {mix.max_level}"
-        problems[f"{name}.min_level is over its max_level ({levels}): give the lower one as min_level"] = (
-            mix.min_level > mix.max_level
-        )
+        problems[f"{name}.min_level must be at most max_level (got {levels})"] = mix.min_level > mix.max_level
     return problems
 
 
 def no_data(stage: str, key: str) -> str:
     """The error text for a stage that runs without anything to learn from."""
-    return f"{stage}.{key} is empty: the stage {stage} has no data"
+    return f"{stage}.{key} is empty, so the stage {stage} has no data: add some, or drop the stage from run.stages"
 
 
 S = TypeVar("S", bound=Section)
@@ -324,10 +322,10 @@ def resolve(recipe: Recipe) -> Recipe:
     problems = {
         "run.folder is empty: name the folder of the run": not recipe.run.folder.strip(),
         f"run.stages is empty: name at least one of {', '.join(names)}": not stages,
-        f"run.stages is {list(stages)}: a stage must be one of {', '.join(names)}": not set(stages) <= set(names),
+        f"run.stages must be among {', '.join(names)} (got {list(stages)})": not set(stages) <= set(names),
         "model.heads must be a multiple of model.kv_heads": (model.heads or 0) % (model.kv_heads or 1) != 0,
         "model.head_dim must be even": (model.head_dim or 0) % 2 != 0,
-        "run.stages names a stage twice": len(set(stages)) != len(stages),
+        "run.stages names a stage twice: name each once": len(set(stages)) != len(stages),
     }
     for section in resolved.sections:
         problems |= section.problems(model, runs=section.name in stages)

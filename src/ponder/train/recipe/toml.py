@@ -44,8 +44,8 @@ def read_recipe(
     version = table.pop("version", 0)
     if type(version) is not int or version > VERSION:
         raise RecipeError(
-            f"{path}: version is {version!r}, and this Ponder reads up to {VERSION}: update Ponder, or choose another "
-            "run.folder"
+            f"{path}: written by a newer Ponder (version {version!r}, this Ponder reads up to {VERSION}): "
+            "update Ponder, or choose another run.folder"
         )
     if upgrade:
         upgrade(version, table)
@@ -91,11 +91,11 @@ def _read(path: Path, words: frozenset[str], seen: tuple[Path, ...]) -> dict[str
     """The raw table at `path` over the one it includes, data paths made absolute."""
     path = path.resolve()
     if path in seen:
-        raise RecipeError(f"{path}: includes itself, by way of {' → '.join(str(p) for p in seen)}")
+        raise RecipeError(f"{path}: includes itself, through {' → '.join(str(p) for p in seen)}")
     try:
         table = tomllib.loads(decode_text(path.read_bytes(), str(path)).replace("\r\n", "\n").replace("\r", "\n"))
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe (*.toml)") from error
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}): give the path of a recipe (*.toml)") from error
     except DataError as error:
         raise RecipeError(str(error)) from error
     except (ValueError, RecursionError) as error:  # tomllib refuses long numbers by a plain ValueError
@@ -105,7 +105,7 @@ def _read(path: Path, words: frozenset[str], seen: tuple[Path, ...]) -> dict[str
     if included is None:
         return table
     if not isinstance(included, str):
-        raise RecipeError(f"{path}: include must be the path of one recipe")
+        raise RecipeError(f"{path}: include must be a string, the path of one recipe")
     return _merge(_read(path.parent / included, words, (*seen, path)), table)
 
 
@@ -155,7 +155,7 @@ def _override(table: dict[str, Any], override: str) -> None:
     for key in keys[:-1]:
         below = table.setdefault(key, {})
         if not isinstance(below, dict):
-            raise RecipeError(f"--set {override!r}: {key} is not a table; write the whole value of {key}")
+            raise RecipeError(f"--set {override!r}: {key} is not a table: write the whole value of {key}")
         table = below
     table[keys[-1]] = value
 
@@ -168,22 +168,22 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return _convert(hint, value, where, key)
     if origin is tuple:
         if not isinstance(value, list):
-            raise RecipeError(f"{where}: {key} must be a list, not {value!r}")
+            raise RecipeError(f"{where}: {key} must be a list (got {value!r})")
         return tuple(_convert(arguments[0], item, where, f"{key}[{i}]") for i, item in enumerate(value))
     if is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise RecipeError(f"{where}: {key} must be a table, not {value!r}")
+            raise RecipeError(f"{where}: {key} must be a table (got {value!r})")
         return build(cast(type, hint), value, where, f"{key}.")
     if issubclass(hint, StrEnum):
         try:
             return hint(value)
         except ValueError as error:
             names = ", ".join(member.value for member in hint)
-            raise RecipeError(f"{where}: {key} is {value!r}; it must be one of {names}") from error
+            raise RecipeError(f"{where}: {key} must be one of {names} (got {value!r})") from error
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise RecipeError(f"{where}: {key} must be of type {hint.__name__}, not {value!r}")
+        raise RecipeError(f"{where}: {key} must be of type {hint.__name__} (got {value!r})")
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
