@@ -241,7 +241,7 @@ def test_a_bad_prompt_is_refused(engine):
 
 
 def test_a_prompt_that_fills_the_window_is_refused_with_the_counts(engine):
-    with pytest.raises(WindowExceeded, match="the prompt has 20 tokens and the window 20") as refused:
+    with pytest.raises(WindowExceeded, match="the prompt has 20 tokens, but the window of 20") as refused:
         engine(window=20).submit(list(range(20)), GREEDY)
     assert (refused.value.prompt_tokens, refused.value.window) == (20, 20)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2 as httpx
 import openai
 import pytest
 from live import Live, serving
@@ -88,6 +90,25 @@ def test_what_is_not_supported_is_refused_by_name(client: openai.OpenAI) -> None
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(model="tiny", messages=ASKED, extra_body=extra)
         assert refused.value.body["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"frequency_penalty": 3}, "frequency_penalty must be at most 2.0"),
+        ({"n": "2"}, "n must be an integer"),
+        ({"stream": 1}, "stream must be true or false"),
+        ({"reasoning_effort": "max"}, "reasoning_effort must be 'none', 'minimal', 'low', 'medium' or 'high'"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content is missing"),
+        ({"stop": ["x"] * 17}, "stop must have at most 16 items"),
+        ({"metadata": {"a": "\ud800"}}, "the body holds half of a surrogate pair, which is not a character"),
+        ({"verbosity": "low"}, "verbosity must be 'medium'"),
+    ],
+)
+def test_a_refusal_says_what_must_hold(live: Live, extra: dict[str, Any], says: str) -> None:
+    body = json.dumps({"model": "said", "messages": ASKED, **extra})
+    answer = httpx.post(f"{live.url}/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, says)
 
 
 def test_an_unknown_model_is_404_and_the_error_lists_the_models(client: openai.OpenAI) -> None:

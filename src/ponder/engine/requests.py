@@ -19,7 +19,7 @@ def check_prompt(prompt_ids: Sequence[int], vocab_size: int, window: int) -> Non
     check_ids(prompt_ids, vocab_size, "prompt_ids")
     if len(prompt_ids) >= window:
         raise WindowExceeded(
-            f"the prompt has {len(prompt_ids)} tokens and the window {window}, with at least 1 kept to generate: "
+            f"the prompt has {len(prompt_ids)} tokens, but the window of {window} keeps at least 1 to generate: "
             "shorten the prompt",
             prompt_tokens=len(prompt_ids),
             window=window,

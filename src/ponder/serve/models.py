@@ -81,7 +81,7 @@ class Models:
         """Raises NotFound, which lists the models that there are."""
         if name not in self._served:
             raise NotFound(
-                f"there is no model {name[:100]!r} here; there are: {', '.join(self._served)}",
+                f"there is no model {name[:100]!r} here: choose from {', '.join(self._served)}",
                 param="model",
                 code="model_not_found",
             )

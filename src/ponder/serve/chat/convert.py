@@ -115,7 +115,9 @@ def _refuse(body: ChatRequest, served: Served) -> None:
     if served.tokenizer is None:
         for name in ("logprobs", "answer_room"):
             if getattr(body, name):
-                raise Unsupported(name, f"the model {served.name!r} is behind another server")
+                raise Unsupported(
+                    name, f"not available for {served.name!r}, which runs on another server: leave it out"
+                )
 
 
 def _tool_choice(body: ChatRequest) -> tuple[str | None, str | None]:

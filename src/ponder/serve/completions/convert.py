@@ -74,7 +74,8 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
             check_prompt(ids, tokenizer.vocab_size, window)
         except InvalidRequest as error:
             if isinstance(error, WindowExceeded):
-                raise too_long(f"{window} tokens: {where}: {error}", param="prompt") from None
+                which = f"{where}: {error}" if len(prompts) > 1 else str(error)
+                raise too_long(f"{window} tokens: {which}", param="prompt") from None
             raise BadRequest(f"{where}: {error}", param="prompt", code="invalid_value") from None
     ends = format.phase_tokens.end
     banned = tuple((id, NEVER) for id in tokenizer.control.values() if id not in ends)
@@ -97,7 +98,7 @@ def read_prompts(body: CompletionRequest, served: Served, settings: Settings, ow
 
 def _refuse(body: CompletionRequest) -> None:
     if body.best_of not in (None, body.n):
-        raise Unsupported("best_of", "completions are not ranked here: leave it out, or ask for n")
+        raise Unsupported("best_of", "completions are not ranked here: leave it out, or set n")
     if not body.max_tokens and not body.echo:
         raise BadRequest(
             "max_tokens is 0 and echo is off, so the response would be empty: set one of them", param="max_tokens"

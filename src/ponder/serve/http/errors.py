@@ -31,6 +31,26 @@ from ponder.serve.errors import (
 from ponder.types import PonderError
 
 MAX_ERRORS = 100  # of one request that are looked at
+UNKNOWN = ("extra_forbidden", "none_required")  # the validator's kinds of error for a field that is not served
+SAID = {  # what must hold, for other kinds
+    "missing": "is missing",
+    "string_type": "must be a string",
+    "int_type": "must be an integer",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "literal_error": "must be {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+    "value_error": "{error}",
+}
 
 
 class ErrorType(StrEnum):
@@ -150,17 +170,24 @@ async def _failed(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """The first of the errors deepest in the request, named by its place: a value that could be of several kinds is
-    wrong as each of them. What was sent is not repeated."""
+    wrong as each of them, and one of the right kind says more. What was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
     body = error.body if isinstance(error.body, dict) else {}
     places = [_place(each["loc"], body, each["type"] == "missing") for each in error.errors()[:MAX_ERRORS]]
-    deepest = max(range(len(places)), key=lambda at: len(places[at]))
+    kinds = [each["type"].endswith("_type") for each in error.errors()]
+    deepest = max(range(len(places)), key=lambda at: (len(places[at]), not kinds[at]))
     first: dict[str, Any] = dict(error.errors()[deepest])
     place = _spelled(places[deepest])
-    unserved = first["type"] in ("extra_forbidden", "none_required")
-    message = "unknown or unsupported parameter" if unserved else first["msg"]
-    code = "unsupported_parameter" if unserved else "invalid_value"
-    return error_response(BadRequest(f"{place or 'the body'}: {message}", param=place or None, code=code))
+    code = "unsupported_parameter" if first["type"] in UNKNOWN else "invalid_value"
+    return error_response(BadRequest(f"{place or 'the body'}{_said(first)}", param=place or None, code=code))
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What follows the name of the field."""
+    if error["type"] in UNKNOWN:
+        return ": unknown or unsupported parameter"
+    said = SAID.get(error["type"])
+    return f": {error['msg']}" if said is None else f" {said.format(**error.get('ctx', {}))}"
 
 
 def _place(location: Sequence[str | int], body: Any, missing: bool) -> list[str | int]:

@@ -135,7 +135,9 @@ def read_response(
     if served.tokenizer is None:
         for name, value in (("include", logprobs), ("answer_room", asked.answer_room)):
             if value:
-                raise Unsupported(name, f"the model {served.name!r} runs on another server")
+                raise Unsupported(
+                    name, f"not available for {served.name!r}, which runs on another server: leave it out"
+                )
     return Ask(
         prompt=messages,
         effort=effort,
