@@ -99,19 +99,21 @@ class ThinkingLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How one sequence is sampled. Unknown fields are a TypeError by construction; bad values an `InvalidRequest`
-    when submitted.
+    """How one sequence is sampled. Bad values are an `InvalidRequest` when submitted.
 
-    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. `seed` None: drawn from the operating system.
-    max_tokens counts every token after the prompt, thinking included; None: whatever the window holds. More than the
+    max_tokens: every token after the prompt counts, thinking included; None: what the window holds. More than the
         window holds can be reached only by folding.
+    temperature: 0 is greedy.
+    top_k, top_p, min_p: 0, 1 and 0 are off.
+    seed: None: drawn from the operating system.
     answer_room: thinking is closed early enough that this many of `max_tokens`, and of the window, are left for the
         answer.
     logit_bias: (id, bias) pairs, added to the logits in every phase; log-probabilities are reported without it.
     frequency_penalty, presence_penalty: subtracted from the logit of an id for each time that it was generated, and
-        once if it was. repetition_penalty: logits of ids that the prompt or the answer holds are divided by it where
-        positive, multiplied where negative (arXiv 1909.05858, section 4.1); 1 is off. Control ids of the format are
-        left alone, and log-probabilities are reported without penalties.
+        once if it was.
+    repetition_penalty: logits of ids that the prompt or the answer holds are divided by it where positive, multiplied
+        where negative (arXiv 1909.05858, section 4.1); 1 is off. Control ids of the format are left alone, and
+        log-probabilities are reported without penalties.
     top_logprobs: report that many likeliest ids at each token, with their log-probabilities.
     """
 
@@ -246,7 +248,10 @@ class SamplerError(PonderError):
 
 
 class RateLimited(SamplerError):
-    """A remote endpoint takes no more for now. retry_after: seconds, where it said; None: it did not."""
+    """A remote endpoint takes no more for now.
+
+    retry_after: seconds, where it said; None: it did not.
+    """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)

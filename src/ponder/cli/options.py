@@ -60,7 +60,10 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
 
 
 def add_thinking(parser: argparse.ArgumentParser, *, effort: str) -> None:
-    """How long to think, as a word or in tokens. effort: the word's help."""
+    """How long to think, as a word or in tokens.
+
+    effort: the word's help.
+    """
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--effort", choices=[each.value for each in Effort], help=effort)
     length.add_argument(

@@ -50,7 +50,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class DroppedReasoning:
-    """Reasoning of one message that is left out; `tokens`: how many ids that saved, their control tokens included."""
+    """Reasoning of one message that is left out.
+
+    tokens: how many ids that saved, their control tokens included.
+    """
 
     message_index: int
     tokens: int
@@ -60,7 +63,8 @@ class DroppedReasoning:
 class Rendered:
     """A conversation as ids. The spans are in order, do not overlap and cover every id.
 
-    dropped_reasoning: what the policy left out. folded_reasoning: what a later state of the same think block replaced.
+    dropped_reasoning: what the policy left out.
+    folded_reasoning: what a later state of the same think block replaced.
     """
 
     ids: tuple[int, ...]
@@ -99,7 +103,10 @@ class ParseStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A generated message and how it ended. stray: the positions of control ids that the grammar has no place for."""
+    """A generated message and how it ended.
+
+    stray: the positions of control ids that the grammar has no place for.
+    """
 
     message: Message
     status: ParseStatus
@@ -137,9 +144,11 @@ class Format(Protocol):
     ) -> Rendered:
         """The conversation as ids, then the generation prompt of `start`.
 
-        Folded thinking is rendered as an engine holds it after the last fold. train: a supervised example; the
-        conversation must end with the assistant and take no generation prompt. tools: declared before everything that
-        is said. Raises FormatError for what the format cannot express.
+        Folded thinking is rendered as an engine holds it after the last fold.
+
+        train: a supervised example; the conversation must end with the assistant and take no generation prompt.
+        tools: declared before everything that is said.
+        Raises FormatError for what the format cannot express.
         """
         ...
 

@@ -29,10 +29,12 @@ FORMATS: dict[str, Callable[[Tokenizer], Format]] = {"ponder": PonderFormat, **N
 def load_format(tokenizer: Tokenizer, name: str | None = None, chat_template: str | None = None) -> Format:
     """The format of a tokenizer.
 
-    name: one of "ponder", "chatml", "llama3", "deepseek_r1", "jinja". None: Ponder's own or a native format, when the
-    tokenizer carries its control tokens *and* it writes the conversations of `probes.py` as the chat template does;
-    else the template itself, in the sandbox. A native format found so declares tools where the template does it alike.
+    name: one of "ponder", "chatml", "llama3", "deepseek_r1", "jinja"; None: found as below.
     chat_template: instead of the tokenizer's own; a text, or the name of one of the tokenizer's templates.
+
+    Without a name it is Ponder's own or a native format, when the tokenizer carries its control tokens *and* it writes
+    the conversations of `probes.py` as the chat template does; tools are declared where the template does it alike.
+    Else it is the template itself, run in the sandbox.
     Raises FormatError when nothing fits, TokenizerError when a named format's control tokens are missing, TemplateError
     when the template does not end.
     """

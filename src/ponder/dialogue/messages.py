@@ -43,7 +43,10 @@ class Start(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Visible text. `ids`: the tokens it was sampled as, rendered verbatim when present (token in, token out)."""
+    """Visible text.
+
+    ids: the tokens it was sampled as, rendered verbatim when present (token in, token out).
+    """
 
     text: str
     ids: tuple[int, ...] | None = None
@@ -77,7 +80,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool answered. `id`: that of its call."""
+    """What a tool answered.
+
+    id: that of its call.
+    """
 
     name: str
     content: str

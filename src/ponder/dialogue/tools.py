@@ -25,7 +25,10 @@ class Arguments(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call. `parameters`: a JSON schema of its arguments, as JSON text."""
+    """A function that the model may call.
+
+    parameters: a JSON schema of its arguments, as JSON text.
+    """
 
     name: str
     description: str = ""

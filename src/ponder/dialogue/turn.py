@@ -22,10 +22,12 @@ def parse_turn(
 ) -> Parsed:
     """Read what an assistant generated after its generation prompt.
 
-    thinking: the prompt left thinking open. calls: how a call is written between its open and close tokens. declared:
-    names of tools; a call is one of theirs from its name on, also where it is cut off or broken. Nothing is lost and
-    nothing raises: what the grammar has no place for stays as spelled text without ids, so that rendering it again
-    makes ordinary tokens of it.
+    thinking: the prompt left thinking open.
+    calls: how a call is written between its open and close tokens.
+    declared: names of tools; a call is one of theirs from its name on, also where it is cut off or broken.
+
+    Nothing is lost and nothing raises: what the grammar has no place for stays as spelled text without ids, so that
+    rendering it again makes ordinary tokens of it.
     """
     reader = _Turn(tokenizer, tokens, calls, declared, Phase.THINK if thinking else Phase.ANSWER)
     for at, id in enumerate(ids):

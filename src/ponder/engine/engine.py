@@ -167,8 +167,10 @@ class Engine:
     ) -> int:
         """Queue a request and return its number.
 
-        start: THINK when the prompt ends inside thinking. constraint: governs the answer and its calls. deadline: on
-        the clock of `time.monotonic()`. tenant, adapter: cached keys and values are shared only among equal ones.
+        start: THINK when the prompt ends inside thinking.
+        constraint: governs the answer and its calls.
+        deadline: on the clock of `time.monotonic()`.
+        tenant, adapter: cached keys and values are shared only among equal ones.
         Raises InvalidRequest naming field, value and allowed range; WindowExceeded for a prompt that is too long;
         Overloaded when too much is waiting already.
         """
@@ -253,7 +255,10 @@ class Engine:
     def generate(
         self, prompts: Seq[Seq[int]], params: SamplingParams | Seq[SamplingParams], *, start: Phase = Phase.ANSWER
     ) -> list[FinishEvent]:
-        """Run prompts to their ends and return the results in their order. params: one for all, or one per prompt."""
+        """Run prompts to their ends and return the results in their order.
+
+        params: one for all, or one per prompt.
+        """
         with COMPUTE_LOCK:  # all of it: no other thread may step, and take the events
             if self._sequences:
                 raise InvalidRequest(

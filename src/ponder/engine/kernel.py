@@ -88,8 +88,10 @@ def open_runner(
     quantize: Quantize | None = None,
     before: StepRunner | None = None,
 ) -> StepRunner:
-    """A runner with an empty cache, for the weights as they are. before: the one that ran until now; what it holds is
-    used again where it can be; it was opened with the same options.
+    """A runner with an empty cache, for the weights as they are.
+
+    before: the one that ran until now; what it holds is used again where it can be; it was opened with the same
+        options.
 
     Raises InvalidRequest for kernel "fused", or int8 weights, where the fused step cannot run, with the reason.
     """

@@ -15,7 +15,10 @@ from ponder.types import Phase, PhaseTokens, PonderError
 
 
 class Phases:
-    """The phase rules of one dialogue format. window: tokens that one context may hold."""
+    """The phase rules of one dialogue format.
+
+    window: tokens that one context may hold.
+    """
 
     def __init__(self, tokens: PhaseTokens, window: int) -> None:
         self.tokens = tokens

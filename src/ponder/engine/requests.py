@@ -81,13 +81,20 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
 
 
 def check_num_waiting(waiting: int, most: int | None) -> None:
-    """Raises Overloaded. most: None where the number of waiting requests is not limited."""
+    """Raises Overloaded.
+
+    most: None where the number of waiting requests is not limited.
+    """
     if most is not None and waiting >= most:
         raise Overloaded(f"{waiting} requests are waiting, which is the limit (max_waiting): try again later")
 
 
 def check_waiting_tokens(waiting: int, num_tokens: int, most: int) -> None:
-    """Raises Overloaded. waiting: tokens of all requests that wait; num_tokens: of the one to be added."""
+    """Raises Overloaded.
+
+    waiting: tokens of all requests that wait.
+    num_tokens: of the one to be added.
+    """
     if waiting + num_tokens > most:
         raise Overloaded(
             f"requests of {waiting} tokens are waiting, and this one has {num_tokens}, which exceeds the "
@@ -125,7 +132,9 @@ def check_sizes(
 
 
 def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, limit: int) -> None:
-    """The limits on thinking against the format and against each other. limit: tokens that may be generated.
+    """The limits on thinking against the format and against each other.
+
+    limit: tokens that may be generated.
 
     Raises InvalidRequest where a limit could not be kept.
     """

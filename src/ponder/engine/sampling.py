@@ -95,9 +95,11 @@ def sample(
     """Sampled ids_S, and scaled_SV: float32 logits divided by the temperature (at temperature 0 by 1), of which
     `logprobs` takes what it reports.
 
-    added_SV: what the scaled scores gain before an id is chosen; -inf where it may not be. picks: whose repetition
-    penalties come before that. Truncation is by top-k, then top-p of what that leaves, then min-p relative to the most
-    likely id; each always leaves one id.
+    added_SV: what the scaled scores gain before an id is chosen; -inf where it may not be.
+    picks: whose repetition penalties come before that.
+
+    Truncation is by top-k, then top-p of what that leaves, then min-p relative to the most likely id; each always
+    leaves one id.
     """
     greedy = all(p.temperature == 0 for p in params)
     temperature_S = torch.tensor([p.temperature or 1.0 for p in params], device=logits_SV.device)

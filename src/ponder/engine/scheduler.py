@@ -65,7 +65,8 @@ class EngineStats:
 class Step:
     """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`.
 
-    ready: sequences whose last token runs in this step: their next token is picked. rows: of those last tokens.
+    ready: sequences whose last token runs in this step: their next token is picked.
+    rows: of those last tokens.
     """
 
     chunks: list[Chunk] = field(default_factory=list)

@@ -90,7 +90,8 @@ Event = TokenEvent | FinishEvent | FailEvent
 class Context:
     """Tokens, and the pages that hold the keys and values of the first `computed` of them.
 
-    pages: in the order of their tokens. nodes: the leading pages that are in the tree.
+    pages: in the order of their tokens.
+    nodes: the leading pages that are in the tree.
     """
 
     key: CacheKey

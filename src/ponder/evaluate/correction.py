@@ -34,10 +34,12 @@ class Rate:
 class Correction:
     """Over all samples with a try in their reasoning.
 
-    mended: of the samples whose first try was wrong, those whose answer is right. spoiled: of those whose first try was
-    right, those whose answer is wrong. false_accepts: of all wrong tries, those that were accepted. false_rejects: of
-    all right tries, those that were rejected. (Tries of one problem are not independent: the intervals of the last two
-    are narrower than they should be.)
+    mended: of the samples whose first try was wrong, those whose answer is right.
+    spoiled: of those whose first try was right, those whose answer is wrong.
+    false_accepts: of all wrong tries, those that were accepted.
+    false_rejects: of all right tries, those that were rejected.
+
+    Tries of one problem are not independent: the intervals of the last two are narrower than they should be.
     """
 
     samples: int

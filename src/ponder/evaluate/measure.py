@@ -30,7 +30,10 @@ from ponder.types import InvalidRequest, StopReason, Usage
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One of the answers that a strategy drew. tries: the attempts in its reasoning, where the task can tell them."""
+    """One of the answers that a strategy drew.
+
+    tries: the attempts in its reasoning, where the task can tell them.
+    """
 
     solved: bool
     tries: tuple[Try, ...] | None = None
@@ -38,8 +41,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One problem asked once. truncated: the share of its samples that ran out of tokens. drawn: every sample, graded
-    on its own."""
+    """One problem asked once.
+
+    truncated: the share of its samples that ran out of tokens.
+    drawn: every sample, graded on its own.
+    """
 
     question: str
     gold: str
@@ -138,8 +144,10 @@ def measure(
     """Ask every problem by the strategy `mode`, `concurrency` at a time, and grade with the task's own grade. In an
     environment the model has its tools, and limits on thinking hold for each turn.
 
-    name: of the mode, in reports. trained_on: question hashes of the training data, to tell seen from unseen.
+    name: of the mode, in reports.
+    trained_on: question hashes of the training data, to tell seen from unseen.
     settings: of every ask, beside those that the strategy brings.
+
     Works during training too, on a sampler over the module that trains. Raises what the sampler raises.
     """
     return run_sync(
@@ -205,7 +213,10 @@ async def grade_async(task: Task, problem: Problem, answer: str) -> Grade:
 
 
 async def samples_of(task: Task, problem: Problem, answer: Answer, grade: Grade) -> tuple[Sample, ...]:
-    """Every sample that led to an answer; the same text is graded once. `grade`: of the answer itself."""
+    """Every sample that led to an answer; the same text is graded once.
+
+    grade: of the answer itself.
+    """
     completions = answer.completions
     others = list({each.text for each in completions} - {answer.text})
     grades = await asyncio.gather(*(grade_async(task, problem, text) for text in others))

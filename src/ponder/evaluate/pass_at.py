@@ -28,8 +28,12 @@ def pass_at_k(samples: int, solved: int, k: int) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassAt:
-    """pass@k of one task. rate: the mean over its problems; interval: 95%, resampled over problems; tokens: mean
-    generated tokens of k samples of a problem."""
+    """pass@k of one task.
+
+    rate: the mean over its problems.
+    interval: 95%, resampled over problems.
+    tokens: mean generated tokens of k samples of a problem.
+    """
 
     k: int
     rate: float

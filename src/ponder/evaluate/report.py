@@ -17,8 +17,11 @@ from ponder.tasks.protocol import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All results of one model. `compared`: the tasks that published scores speak about. `pass_at`: for which k pass@k
-    is told of the results with several samples; None: doublings."""
+    """All results of one model.
+
+    compared: the tasks that published scores speak about.
+    pass_at: the k of which pass@k is reported for results with several samples; None: doublings.
+    """
 
     model: str
     results: tuple[Result, ...]

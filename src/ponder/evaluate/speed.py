@@ -20,10 +20,11 @@ from ponder.types import SamplingParams
 class Speed:
     """Tokens per second in each round: `decode` by the number of streams, all steps sampled at temperature 1.
 
-    weights: how many a token meets, the head's included. weight_bytes: what one decoding step must read of them. dram,
-    matmul: the machine's ceilings, in bytes and operations per second, measured between the rounds;
-    empty where the model is not on the CPU. peak_bytes: the most that the process had taken, before the ceilings were
-    measured; 0 where the system does not say.
+    weights: how many a token meets, the head's included.
+    weight_bytes: what one decoding step must read of them.
+    dram, matmul: the machine's ceilings, in bytes and operations per second, measured between the rounds; empty where
+        the model is not on the CPU.
+    peak_bytes: the most that the process had taken, before the ceilings were measured; 0 where the system does not say.
     """
 
     prompt: int

@@ -20,7 +20,10 @@ from ponder.types import InvalidRequest
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written. notes: in what llama.cpp will differ, a sentence each."""
+    """What was written.
+
+    notes: in what llama.cpp will differ, a sentence each.
+    """
 
     num_parameters: int
     num_bytes: int
@@ -38,9 +41,11 @@ def export_gguf(
 ) -> Exported:
     """Write the model in `folder` (Hugging Face layout, or a file) as a GGUF file. One tensor is in memory at a time.
 
-    type: of the matrices; None: as they are stored. name: what programs show; None: the folder's. The file appears
-    whole or not at all. Raises InvalidRequest naming what llama.cpp cannot express; CheckpointError when the file
-    exists and `force` is False; CheckpointError, TokenizerError and FormatError as loading the folder does.
+    type: of the matrices; None: as they are stored.
+    name: what programs show; None: the folder's.
+
+    The file appears whole or not at all. Raises InvalidRequest naming what llama.cpp cannot express, CheckpointError
+    when the file exists and `force` is False, and what loading the folder raises.
     """
     folder, file = Path(folder), Path(file)
     if (folder / ADAPTER_CONFIG).exists():

@@ -37,8 +37,12 @@ class Vocabulary:
 
 
 def llama_cpp_vocabulary(tokenizer: Tokenizer, size: int, names: Mapping[str, str]) -> Vocabulary:
-    """size: rows of the model's embedding; ids that the tokenizer lacks become unused tokens. names: of control tokens,
-    where they are to differ. Raises InvalidRequest naming what llama.cpp does not have."""
+    """The tokenizer's vocabulary as llama.cpp stores it.
+
+    size: rows of the model's embedding; ids that the tokenizer lacks become unused tokens.
+    names: of control tokens, where they are to differ.
+    Raises InvalidRequest naming what llama.cpp does not have.
+    """
     spec = tokenizer.spec
     model = spec["model"]
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"):

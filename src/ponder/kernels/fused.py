@@ -255,7 +255,9 @@ class FusedStep:
 
 
 def pick_compiled(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None) -> None:
-    """What `FusedStep.pick` does with logits that are there: float32, on the CPU. target: as `choose_kernel` has it.
+    """What `FusedStep.pick` does with logits that are there: float32, on the CPU.
+
+    target: as `choose_kernel` has it.
 
     Raises NotFinite, BuildError, MemoryError.
     """

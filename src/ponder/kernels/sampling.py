@@ -28,7 +28,8 @@ class NotFinite(ArithmeticError):
 class Rule(NamedTuple):
     """What is demanded of one token.
 
-    forced: this id, whatever the model would say. banned: ids that may not be sampled.
+    forced: this id, whatever the model would say.
+    banned: ids that may not be sampled.
     closing, instead: when one of `closing` is sampled, `instead` takes its place.
     """
 
@@ -113,7 +114,10 @@ class Pick(ctypes.Structure):
         self._use(NO_RULE)
 
     def constrain(self, index: int, rule: Rule = NO_RULE, allowed_V: Tensor | None = None) -> None:
-        """Prepare the pick of token number `index`. allowed_V: bool, True for each id that is accepted; None: all."""
+        """Prepare the pick of token number `index`.
+
+        allowed_V: bool, True for each id that is accepted; None: all.
+        """
         self.index = index
         if rule is not self.rule:
             self._use(rule)

@@ -117,7 +117,8 @@ class TrainingStack:
     def hidden(self, ids_BT: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor) -> Tensor:
         """ids_BT → bfloat16 x_ND, the final norm applied.
 
-        cos, sin: (B, 1, T, d/2) float32. starts_BT: int32, the first token that each token may see; never falling.
+        cos, sin: (B, 1, T, d/2) float32.
+        starts_BT: int32, the first token that each token may see; never falling.
         """
         keep = torch.is_grad_enabled() and any(weight.requires_grad for weight in self.weights.values())
         anchor = torch.empty(0, requires_grad=keep)
@@ -346,8 +347,11 @@ def add_product_(sums: list[tuple[Tensor, bool]], left: Tensor, right: Tensor) -
 
 
 def cross_entropy_(logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor, *, back: bool) -> Tensor:
-    """weights x cross entropy of each row, float32. logits_NV: contiguous bfloat16 on the CPU; with `back` they become
-    the gradient of the sum of what is returned. Targets of weight 0 are not read."""
+    """weights x cross entropy of each row, float32.
+
+    logits_NV: contiguous bfloat16 on the CPU; with `back` they become the gradient of the sum of what is returned.
+        Targets of weight 0 are not read.
+    """
     losses = torch.empty(len(logits_NV))
     if _library().ponder_cross_entropy(
         *(_threads(), *logits_NV.shape, logits_NV.data_ptr(), targets_N.data_ptr(), weights_N.data_ptr()),

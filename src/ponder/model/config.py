@@ -69,10 +69,13 @@ _HF_NAMES = {
 class ModelConfig:
     """The shape of a `Transformer`.
 
-    rms_norm_eps, rope_theta: as in config.json. max_positions: the longest window the model was made for, in tokens.
+    rms_norm_eps, rope_theta: as in config.json.
+    max_positions: the longest window the model was made for, in tokens.
     thinking_tokens: how long one answer may be thought about, over all contexts: more than max_positions for a model
-    that folds its thoughts; None: what the window holds.
-    attention_bias: on q, k and v, and (except Qwen2) on o. bos/eos/pad: only carried along for other programs.
+        that folds its thoughts; None: what the window holds.
+    attention_bias: on q, k and v, and (except Qwen2) on o.
+    bos_token_id, eos_token_ids, pad_token_id: only carried along for other programs.
+
     Raises ValueError that names the field when sizes are impossible.
     """
 

@@ -60,11 +60,14 @@ def next_token_loss(
 ) -> Tensor:
     """Sum of weight x cross entropy (nats) over sum of weights, a float32 scalar.
 
-    targets_BT: the id that follows each token of ids_BT. weights_BT: None counts every token once; 0 leaves a token
-    out. documents_BT, positions_BT: as in `Transformer.hidden`. total_weight: what to divide by instead, when the
-    batch comes in several micro-batches. stack: what `training_stack` made of the weights as they are, so that not
-    every micro-batch copies them. A batch without any weight has loss 0. The backward pass can run once, and under
-    KERNELS adds the gradients of the weights to `.grad` itself.
+    targets_BT: the id that follows each token of ids_BT.
+    weights_BT: None counts every token once; 0 leaves a token out.
+    documents_BT, positions_BT: as in `Transformer.hidden`.
+    total_weight: what to divide by instead, when the batch comes in several micro-batches.
+    stack: what `training_stack` made of the weights as they are, so that not every micro-batch copies them.
+
+    A batch without any weight has loss 0. The backward pass can run once, and under KERNELS adds the gradients of the
+    weights to `.grad` itself.
     """
     targets_N = targets_BT.flatten()
     weights_N = torch.ones_like(targets_N, dtype=torch.float32) if weights_BT is None else weights_BT.flatten().float()

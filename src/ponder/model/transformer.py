@@ -285,7 +285,10 @@ class Transformer(nn.Module):
         documents_BT: Tensor | None = None,
         compiled: bool = False,
     ) -> Tensor:
-        """The residual stream after the last block. Arguments as in `hidden`; compiled: blocks under torch.compile."""
+        """The residual stream after the last block.
+
+        compiled: whether the blocks run under torch.compile. Other arguments as in `hidden`.
+        """
         if attend is not None and documents_BT is not None:
             raise ValueError(
                 "documents_BT is for causal self-attention only: leave it out where the caller gives `attend`"

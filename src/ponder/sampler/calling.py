@@ -71,11 +71,13 @@ def compile_calling(request: Request, tokenizer: Tokenizer, format: Format, *, v
 
 
 class CallConstraint:
-    """See `ponder.engine.sequence.Constraint`. The answer is calls (`demanded`), or calls or what `outside` allows,
-    or text and calls as they come.
+    """See `ponder.engine.sequence.Constraint`. The answer is calls (`demanded`), or calls or what `outside` allows, or
+    text and calls as they come.
 
-    one: the turn ends after the first call. body: what a call holds, at its beginning, up to the close token; None: as
-    the model will. After a call that stands for the answer only further calls come.
+    one: the turn ends after the first call.
+    body: what a call holds, at its beginning, up to the close token; None: as the model will.
+
+    After a call that stands for the answer only further calls come.
     """
 
     def __init__(

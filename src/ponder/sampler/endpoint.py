@@ -52,12 +52,14 @@ class Retry(Exception):
 class EndpointSampler:
     """Samples from a server. Cancelling closes the connection, by which servers abort the work.
 
-    base_url: up to and with the version ("http://localhost:8000/v1"). model: its name there; None: the only one served.
+    base_url: up to and with the version ("http://localhost:8000/v1").
+    model: its name there; None: the only one served.
     api_key: None: from the environment, PONDER_API_KEY, or for their own hosts OPENAI_API_KEY and DEEPSEEK_API_KEY.
-    timeout: seconds for connecting and for every wait for more bytes. retries: further attempts after a connection
-    error, a time-out, a broken response, or one of the statuses in RETRIED; waits double from `backoff` seconds (with
-    jitter) up to `max_wait`, or are what Retry-After says; a longer one is an error. A stream is only tried again
-    while nothing of it was passed on. concurrency: requests under way at once, per event loop.
+    timeout: seconds for connecting and for every wait for more bytes.
+    retries: further attempts after a connection error, a time-out, a broken response, or one of the statuses in
+        RETRIED; waits double from `backoff` seconds (with jitter) up to `max_wait`, or are what Retry-After says; a
+        longer one is an error. A stream is only tried again while nothing of it was passed on.
+    concurrency: requests under way at once, per event loop.
     """
 
     def __init__(

@@ -77,7 +77,10 @@ class NextTurnPrefill:
         self.reads_text = request.next_turn is NextTurn.TEXT or not verbatim
 
     def feed(self, event: TokenEvent, text: str) -> None:
-        """Follow one token. text: the visible text it let out, where text is followed."""
+        """Follow one token.
+
+        text: the visible text it let out, where text is followed.
+        """
         self._thought = self._thought or event.phase is Phase.THINK
         if self._over:
             return

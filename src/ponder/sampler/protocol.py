@@ -39,7 +39,10 @@ class NextTurn(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JsonSchema:
-    """The visible answer is one JSON value that the schema accepts. `schema`: JSON text."""
+    """The visible answer is one JSON value that the schema accepts.
+
+    schema: JSON text.
+    """
 
     schema: str
 
@@ -85,13 +88,14 @@ class Request:
     """One prompt and how to sample it.
 
     prompt: a conversation, or ids that are rendered already (then `start` says which phase they end in).
-    n: how many completions; sample i uses seed + i. stop: stop strings, matched in the visible answer only.
+    n: how many completions; sample i uses seed + i.
+    stop: stop strings, matched in the visible answer only.
     effort: a word for samplers that take no exact limits (a remote endpoint). Where `params.thinking` is kept exactly
         (the local engine), an effort is refused.
     grammar: what the visible answer must match; thinking is free. Beside `tools` the answer is that, or calls.
     tools: declared in the prompt (one of ids declares them itself), so that a call of theirs is streamed from its name
-        on and kept also where it is cut off. tool_choice, parallel_calls: which calls the answer makes, and how many;
-        thinking is free.
+        on and kept also where it is cut off.
+    tool_choice, parallel_calls: which calls the answer makes, and how many; thinking is free.
     logprobs: a stream's pieces of the answer come with their tokens.
     seconds: wall time from submission; what is there when it is up is given back, with StopReason.DEADLINE.
     tenant: whose prefixes may be shared: cached keys and values of one tenant are never served to another.
@@ -209,7 +213,8 @@ class Capabilities:
     thinking_tokens: how long the model was made to think about one answer, if it folds its thoughts; None: a window.
     max_sequences: how many completions it computes at once; more wait. None: not known.
     tokenizer, format: by which conversations become ids; None where that happens elsewhere.
-    scores: whether `score` works. gathers: whether `gather` holds requests back.
+    scores: whether `score` works.
+    gathers: whether `gather` holds requests back.
     computation: what the answers are computed with, as (name, value) pairs; changes when the answers may.
     computes: the same in words, and why nothing faster; "" where that is not known.
     """

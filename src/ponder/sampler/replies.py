@@ -26,7 +26,10 @@ FINISHES = {
 
 @dataclass(slots=True)
 class PartialCall:
-    """A tool call in the making. shown: whether its name is; then it cannot change any more."""
+    """A tool call in the making.
+
+    shown: whether its name is; then it cannot change any more.
+    """
 
     name: str = ""
     arguments: str = ""

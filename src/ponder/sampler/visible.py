@@ -48,7 +48,7 @@ class VisibleText:
     """The text of one generation, token by token, with stop strings found in the visible answer.
 
     What may turn out not to be text is held back: the beginning of a stop string, an unfinished character, and white
-    space at the edge of a stretch of text, which the format's parser gives to the text or to the format. A state of
+    space at the edge of a stretch of text. The format's parser decides whether such space is text. A state of
     folded thinking comes as a whole with its fold; without a fold it is not a state, and the token that opened it is
     text. Tool calls are not text: they come with the message.
     """

@@ -63,7 +63,10 @@ def unpack_frames(buffer: bytearray) -> list[Frame]:
 
 @dataclass
 class ForkedChild:
-    """A forked process. call: what it works on, until `deadline`; None: it is idle."""
+    """A forked process.
+
+    call: what it works on, until `deadline`; None: it is idle.
+    """
 
     pid: int
     link: socket.socket
@@ -283,7 +286,10 @@ def held_bytes() -> int:
 
 
 def serve_socket(descriptor: int, width: int) -> None:
-    """The whole life of the process that `isolate.py` starts. descriptor: of the socket to its parent."""
+    """The whole life of the process that `isolate.py` starts.
+
+    descriptor: of the socket to its parent.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     ForkServer(socket.socket(fileno=descriptor), width).serve()

@@ -33,7 +33,10 @@ DIRECT = direct()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedAsk:
-    """An ask, with the model and the strategy that answer it, and its owner. demand: how many sequences that takes."""
+    """An ask, with the model and the strategy that answer it, and its owner.
+
+    demand: how many sequences that takes.
+    """
 
     owner: str
     served: Served
@@ -46,8 +49,8 @@ def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strateg
     """An ask with its strategy: the one that the request names, the model's own, or else one direct answer.
 
     strategy: as the request spells it; only those of the package can be named.
-    Raises BadRequest for a strategy that is unknown, needs more samples than this server allows, does not take what is
-    asked beside it, or is named although the model has its own.
+    Raises BadRequest for a strategy that is unknown, needs more samples than this server allows, or does not take what
+    is asked beside it, and for any where the model has its own.
     """
     if strategy is not None and served.strategy is not None:
         raise BadRequest(
@@ -121,7 +124,9 @@ async def answer_pieces(
 ) -> Pieces:
     """The pieces of the answer's choices as they come, when there is a place for it.
 
-    deltas: False: the ends alone. gather: seconds over which pieces are gathered. begin: called when there is a place.
+    deltas: False: the ends alone.
+    gather: seconds over which pieces are gathered.
+    begin: called when there is a place.
     """
     ask = task.ask
 

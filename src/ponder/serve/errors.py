@@ -69,7 +69,10 @@ class Locked(ServeError):
 
 
 class Busy(ServeError):
-    """The request cannot begin now. retry_after: seconds after which it may."""
+    """The request cannot begin now.
+
+    retry_after: seconds after which it may begin.
+    """
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)

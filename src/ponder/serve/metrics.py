@@ -45,7 +45,11 @@ class ServerMetrics:
             admission.observe = self._queue.labels(name).observe
 
     def finished(self, model: str, usage: Usage, reasons: list[str], seconds: float, first: float | None) -> None:
-        """Count one request that ended. seconds: it took; first: until its first token, where that is known."""
+        """Count one request that ended.
+
+        seconds: how long it took.
+        first: seconds until its first token, where that is known.
+        """
         self._prompt.labels(model).inc(usage.prompt_tokens)
         self._queries.labels(model).inc(usage.prompt_tokens)
         self._hits.labels(model).inc(usage.cached_tokens)
@@ -64,7 +68,10 @@ class ServerMetrics:
         self._left.inc()
 
     def page(self, engines: Mapping[str, EngineStats]) -> bytes:
-        """The page. engines: the counters of each engine, by the name of its model."""
+        """The metrics in Prometheus's text format.
+
+        engines: the counters of each engine, by the name of its model.
+        """
         self._engines.stats = engines
         return generate_latest(self.registry)
 

@@ -87,7 +87,10 @@ _OTHERS = frozenset({"API_KEY", "CACHE", "MAX_ISA"})  # variables of other parts
 
 
 def check_range(name: str, value: Any, where: str) -> None:
-    """Raises InvalidRequest. where: what the value was set by."""
+    """Raises InvalidRequest.
+
+    where: what the value was set by.
+    """
     low, high = _RANGES.get(name, (value, value))
     if not low <= value <= high:
         raise InvalidRequest(f"{where} must be from {low} to {high} (got {value})")

@@ -23,8 +23,13 @@ router = APIRouter()
 
 
 class TokenizeRequest(Strict):
-    """prompt: text, encoded as text whatever it spells. messages: rendered as a chat completion would render them, with
-    the beginning of the answer unless add_generation_prompt is off. model: may be left out where there is one."""
+    """A text or a conversation to encode.
+
+    prompt: text, encoded as text whatever it spells.
+    messages: rendered as a chat completion would render them, with the beginning of the answer unless
+        add_generation_prompt is off.
+    model: may be left out where there is one.
+    """
 
     model: Name | None = None
     prompt: LongText | None = None

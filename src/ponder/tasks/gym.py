@@ -80,8 +80,9 @@ def question_hash(question: str) -> str:
 class GymTask:
     """One reasoning-gym dataset under one config, or under several of rising difficulty.
 
-    config: the dataset's own config keys; the rest has the dataset's defaults. harder: further configs, easy to hard,
-    which `sample` picks from by `level`; without them every level is the one config.
+    config: the dataset's own config keys; the rest has the dataset's defaults.
+    harder: further configs, easy to hard, which `sample` picks from by `level`; without them every level is the one
+        config.
     Raises InvalidRequest on an unknown dataset or config key, or a config that the dataset refuses.
     """
 

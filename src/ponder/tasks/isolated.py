@@ -55,7 +55,11 @@ class Child(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GradingLimits:
-    """What one grading may take, as a task's attribute `grading`. seconds: of wall time. memory: bytes."""
+    """What one grading may take, as a task's attribute `grading`.
+
+    seconds: of wall time.
+    memory: bytes.
+    """
 
     seconds: float = TIMEOUT_SECONDS
     memory: int = MEMORY_BYTES

@@ -20,8 +20,10 @@ from ponder.types import StopReason, ThinkingLimits
 class Fault:
     """What goes wrong with one request.
 
-    status: answer with this error, `body` and `headers`. delay: seconds of silence first. cut_after: close the
-    connection after that many bytes of the response's body. garbage: send this as the body of a successful response.
+    status: answer with this error, `body` and `headers`.
+    delay: seconds of silence first.
+    cut_after: close the connection after that many bytes of the response's body.
+    garbage: send this as the body of a successful response.
     """
 
     status: int | None = None
@@ -35,12 +37,13 @@ class Fault:
 class StubEndpoint:
     """Serves `script` (see `ScriptedSampler`) on a free port, on the loopback interface only.
 
-        with StubEndpoint(["Hello."]) as stub:
-            EndpointSampler(stub.url, "stub")
+    with StubEndpoint(["Hello."]) as stub: EndpointSampler(stub.url, "stub")
 
-    dialect: whose fields it speaks; under OPENAI reasoning is counted but hidden. faults: met by the first requests, in
-    order, None for none. bare_usage: no count of reasoning tokens in the bill. requests: the bodies received so far,
-    with `headers` beside them. most_at_once: the largest number of requests under way together.
+    dialect: whose fields it speaks; under OPENAI reasoning is counted but hidden.
+    faults: met by the first requests, in order, None for none.
+    bare_usage: whether the bill lacks the count of reasoning tokens.
+    requests: the bodies received so far, with `headers` beside them.
+    most_at_once: the largest number of requests under way together.
     """
 
     def __init__(

@@ -36,7 +36,10 @@ from ponder.types import InvalidRequest, Phase, SamplerError, StopReason, Thinki
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """One scripted answer. seconds: how long it takes, spread over its words."""
+    """One scripted answer.
+
+    seconds: how long it takes, spread over its words.
+    """
 
     text: str
     reasoning: str = ""

@@ -24,7 +24,10 @@ class Demand:
 
 
 class NotTaken(InvalidRequest):
-    """A setting of an ask that a strategy does not take. field: its name."""
+    """A setting of an ask that a strategy does not take.
+
+    field: its name.
+    """
 
     def __init__(self, field: str, strategy: str) -> None:
         super().__init__(f"{field} cannot be set beside the strategy {strategy}: leave it out")
@@ -62,7 +65,10 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What samples were promised. tokens: for each of them; None: no limit of the budget's."""
+    """What samples were promised.
+
+    tokens: for each of them; None: no limit of the budget's.
+    """
 
     samples: int
     tokens: int | None
@@ -72,7 +78,8 @@ class Ledger:
     """What one run may spend: reserved before a call, settled after it.
 
     budget: `tokens` bounds all generated tokens (thinking and answers, every sample), `samples` the completions,
-    `seconds` the wall time from now on. delivery: how the pieces of samples reach the strategy.
+        `seconds` the wall time from now on.
+    delivery: how the pieces of samples reach the strategy.
     Raises InvalidRequest for a budget that allows nothing.
     """
 
@@ -240,7 +247,8 @@ class RunSettings(AskSettings, total=False):
     """How a question is answered: the settings of an `Ask`, and what answers it.
 
     strategy: a `Strategy`, or its text: "direct" (the default), "consensus(samples=8)", "file.py:make". What it says of
-        its samples itself holds before the settings of the ask. budget: what it may spend in all.
+        its samples itself holds before the settings of the ask.
+    budget: what it may spend in all.
     """
 
     strategy: Strategy | str

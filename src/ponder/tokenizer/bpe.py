@@ -89,9 +89,10 @@ class Tokenizer:
     ) -> Tokenizer:
         """Learn merges from `texts`. The control tokens get the last ids, in the order given.
 
-        The total is exactly `vocab_size`: where the texts do not give enough merges, `<|unused_i|>` control tokens
-        fill the gap below the control tokens. config: what `save` writes as `tokenizer_config.json`, beside the list of
-        the control tokens.
+        The total is exactly `vocab_size`: where the texts do not give enough merges, `<|unused_i|>` control tokens fill
+        the gap below the control tokens.
+
+        config: what `save` writes as `tokenizer_config.json`, beside the list of the control tokens.
         Raises InvalidRequest when `vocab_size` is not a multiple of 32 or cannot hold 256 bytes and the control tokens.
         """
         least = 256 + len(control_tokens)

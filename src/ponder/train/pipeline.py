@@ -79,7 +79,10 @@ def _run_stages(recipe: Recipe, folder: RunFolder, watch: Watch | None) -> RunRe
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The resolved recipe at `path`. overrides: see `read_recipe`, which also says what is raised."""
+    """The resolved recipe at `path`.
+
+    overrides: see `read_recipe`, which also says what is raised.
+    """
     return resolve(read_recipe(path, _SECTIONS, overrides))
 
 

@@ -78,7 +78,11 @@ def read_deadline(seconds: float | None, settings: Settings) -> float | None:
 
 
 def read_thinking(effort: str | None, budget: int | None, *, named: str) -> tuple[Effort | None, ThinkingLimits | None]:
-    """How long to think: as a word, or in tokens. named: the field of the effort. Raises BadRequest for both."""
+    """How long to think: as a word, or in tokens.
+
+    named: the field of the effort.
+    Raises BadRequest for both.
+    """
     if budget is None:
         return None if effort is None else Effort(effort), None
     if effort is not None:
@@ -151,7 +155,11 @@ def read_tools(declared: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
 
 
 def read_tool_choice(word: str | None, named: str | None, tools: Sequence[Tool]) -> ToolChoice | NamedTool:
-    """Without tools, none is called. named: the tool that must be called. Raises BadRequest."""
+    """Without tools, none is called.
+
+    named: the tool that must be called.
+    Raises BadRequest.
+    """
     if named is None:
         return ToolChoice(word or ("auto" if tools else "none"))
     if named not in (tool.name for tool in tools):

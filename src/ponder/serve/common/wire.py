@@ -109,8 +109,10 @@ class StreamOptions(Strict):
 
 
 class Sampled(Strict):
-    """What a request for chat completions or completions may say of sampling. deadline: seconds, after which the answer
-    is given as far as it came."""
+    """What a request for chat completions or completions may say of sampling.
+
+    deadline: seconds, after which the answer is given as far as it came.
+    """
 
     n: Annotated[int, Field(ge=1, le=1024)] = 1
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None

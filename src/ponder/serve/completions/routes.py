@@ -37,7 +37,10 @@ router = APIRouter()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTask:
-    """Prompts to go on from, for one owner. asks: of each prompt; None: nothing is sampled after it."""
+    """Prompts to go on from, for one owner.
+
+    asks: of each prompt; None: nothing is sampled after it.
+    """
 
     models: Models
     served: Served

@@ -114,8 +114,8 @@ def _check_kind(headers: Headers) -> None:
 
 
 def check_json(body: bytes) -> None:
-    """Raises BadRequest for a body that is not JSON in UTF-8, names a key twice, holds NaN, an infinity or half of a
-    surrogate pair, is nested too deep or holds too many values."""
+    """Raises BadRequest for a body that is not JSON in UTF-8, or names a key twice, or holds NaN, an infinity or half
+    of a surrogate pair. It may not be nested too deep or hold too many values either."""
     _check_size(body)
     try:
         tree = json.loads(body.decode(), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)

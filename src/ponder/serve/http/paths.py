@@ -6,8 +6,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Paths:
-    """ASGI middleware, the outermost. A HEAD is answered as the GET would be (the connection leaves the body out), a
-    slash at the end of a path says nothing, and `prefix` may stand before it: a proxy strips it, or does not."""
+    """ASGI middleware, the outermost. A HEAD is answered as the GET would be (the connection leaves the body out). A
+    slash at the end of a path makes no difference. `prefix` may stand before the path: some proxies strip it."""
 
     def __init__(self, app: ASGIApp, prefix: str = "") -> None:
         self._app = app

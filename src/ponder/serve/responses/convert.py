@@ -202,8 +202,10 @@ def is_reference(item: GivenItem | ItemReference) -> TypeGuard[ItemReference]:
 
 
 def input_items(request: ResponseRequest, response_id: str, named: Mapping[str, StoredItem]) -> list[StoredItem]:
-    """The items of a request, with ids. They are kept and listed so. named: those that it refers to; what is not among
-    them stands in its history already."""
+    """The items of a request, with ids. They are kept and listed so.
+
+    named: those that it refers to; what is not among them stands in its history already.
+    """
     if request.input is None:
         return []
     if isinstance(request.input, str):
@@ -259,7 +261,11 @@ def output_text(text: str, logprobs: Sequence[TokenLogprob] = ()) -> OutputText:
 
 @dataclass(frozen=True, slots=True)
 class PastTurns:
-    """messages: what the model is given. removed: reasoning items that it is not given, and why."""
+    """The turns before a request, as the model is given them.
+
+    messages: what the model is given.
+    removed: reasoning items that it is not given, and why.
+    """
 
     messages: tuple[Message, ...]
     removed: tuple[RemovedReasoning, ...]
@@ -267,8 +273,11 @@ class PastTurns:
 
 @dataclass(frozen=True, slots=True)
 class ItemReader:
-    """Reads items as messages, for one request. owner, served: whose and which model's reasoning may be used.
-    sealer: opens sealed reasoning; None: there is none."""
+    """Reads items as messages, for one request.
+
+    owner, served: whose and which model's reasoning may be used.
+    sealer: opens sealed reasoning; None: there is none.
+    """
 
     owner: str
     served: Served
@@ -392,7 +401,10 @@ class _Builder:
 
 
 def read_parts(written: Sequence[Mapping[str, Any]], *, keep_ids: bool) -> tuple[Part, ...]:
-    """The inverse. keep_ids: whether they are ids of the tokenizer that will read them."""
+    """The inverse.
+
+    keep_ids: whether they are ids of the tokenizer that will read them.
+    """
     return tuple(_read(each, tuple(each["ids"]) if keep_ids and "ids" in each else None) for each in written)
 
 

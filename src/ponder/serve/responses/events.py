@@ -54,7 +54,10 @@ class _Sent:
 
 @dataclass(slots=True)
 class EventWriter:
-    """Follows one response. number: of the next event; a response that is run again goes on where it was."""
+    """Follows one response.
+
+    number: of the next event; a response that is run again goes on where it was.
+    """
 
     response_id: str
     view: View

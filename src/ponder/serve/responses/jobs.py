@@ -73,7 +73,10 @@ class BackgroundJobs:
             raise QueueFull(self._models.admission(served).retry_after)
 
     def start(self, turn: ResponseTurn, writer: EventWriter, release: Release) -> None:
-        """Run a response that is stored as queued. release: called when it has ended."""
+        """Run a response that is stored as queued.
+
+        release: called when it has ended.
+        """
         job = self._jobs[turn.id] = _Job(turn, writer, release)
         job.task = asyncio.create_task(self._run(job), name=f"response {turn.id}")
         job.task.add_done_callback(lambda task: self._forget(job, task))

@@ -90,7 +90,8 @@ class ResponseService:
     """The responses of one server. Its methods raise ServeError for what cannot be served, NotFound for what does not
     exist or belongs to another owner.
 
-    store, sealer, jobs: there while the service runs. sealer: None: reasoning is not sealed.
+    store, jobs: there while the service runs.
+    sealer: there while the service runs; None: reasoning is not sealed.
     """
 
     store: Store
@@ -124,7 +125,10 @@ class ResponseService:
             await self.jobs.close(max(LAST_SECONDS, min(self._settings.drain, self._ends - time.monotonic())))
 
     def drain(self, ends: float) -> None:
-        """Take no new jobs. ends: when what runs is waited for no longer, on the clock of `time.monotonic`."""
+        """Take no new jobs.
+
+        ends: when what runs is waited for no longer, on the clock of `time.monotonic`.
+        """
         self._ends = ends
         if self._running:
             self.jobs.drain()

@@ -25,8 +25,11 @@ from ponder.tokenizer import Tokenizer
 class EndedTurn:
     """A response as it ended.
 
-    stored: the object without any reasoning. shown: as its client is answered.
-    output: what is kept and never sent. items: what it adds to its conversation. events: the last ones.
+    stored: the object without any reasoning.
+    shown: as its client is answered.
+    output: what is kept and never sent.
+    items: what it adds to its conversation.
+    events: the last ones.
     """
 
     status: ResponseStatus
@@ -41,7 +44,9 @@ class EndedTurn:
 class ResponseTurn:
     """A response being made.
 
-    asked: the request. given: its items. removed: reasoning that the model was not given.
+    asked: the request.
+    given: its items.
+    removed: reasoning that the model was not given.
     sealer: None: reasoning is not sealed.
     """
 

@@ -102,8 +102,10 @@ class Page(Generic[T]):
 class StoreLimits:
     """Upper bounds.
 
-    record: bytes of JSON in one column. event: bytes of one event.
-    chain: responses that follow one another. chain_bytes: their JSON together.
+    record: bytes of JSON in one column.
+    event: bytes of one event.
+    chain: responses that follow one another.
+    chain_bytes: their JSON together.
     conversation_items: items of one conversation.
     file: bytes of the database.
     """

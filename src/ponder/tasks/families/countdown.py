@@ -137,8 +137,10 @@ class Telling:
         self._last = head.expression
 
     def attempt(self, head: Head, signs: Signs, *, turn: bool = False, but: Signs | None = None) -> None:
-        """One attempt and its verdict. turn: after an even miss, now and then another with the nearest sign turned,
-        unless that gives `but`."""
+        """One attempt and its verdict.
+
+        turn: after an even miss, now and then another with the nearest sign turned, unless that gives `but`.
+        """
         search, value = self.search, self.search.outcome(head, signs)
         text = f"{head.value}{search.added(head, signs, self.slips.result)}"
         self.attempts += 1
@@ -161,7 +163,10 @@ class Telling:
         return self._ended(head, signs)
 
     def solved(self, head: Head, signs: Signs, *, turn: bool = False) -> Demonstration:
-        """The head towards the target, where that misses, then with the signs that hit. turn: as in `attempt`."""
+        """The head towards the target, where that misses, then with the signs that hit.
+
+        turn: as in `attempt`.
+        """
         self.begin(head)
         towards = self.search.towards(head)
         if towards != signs:

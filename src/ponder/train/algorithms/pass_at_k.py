@@ -26,7 +26,10 @@ from ponder.train.recipe.sections import ModelRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class PassAtKRecipe(RolloutRecipe):
-    """Reinforcement learning for the best of several answers. k: the number of answers whose best one counts."""
+    """Reinforcement learning for the best of several answers.
+
+    k: the number of answers whose best one counts.
+    """
 
     k: Annotated[int, Range(2, 1 << 20)] = 4
 
@@ -60,8 +63,8 @@ class PassAtK(RolloutTraining[PassAtKRecipe]):
 def gains(rewards_PS: Tensor, k: int) -> Tensor:
     """advantages_PS: k times the expected gain of the largest reward by this answer over k - 1 others of its group.
 
-    The mean over a group of advantage x gradient of the answer's log-probability is an unbiased estimate of the
-    gradient of pass@k, of the expected largest reward of k answers (arXiv 2505.15201, the "loo - 1" estimator).
+    Advantage x gradient of the answer's log-probability, averaged over a group, is an unbiased estimate of the gradient
+    of pass@k: of the expected largest reward of k answers (arXiv 2505.15201, the "loo - 1" estimator).
     Raises ValueError where k is not in [2, S].
     """
     samples = rewards_PS.shape[1]

@@ -22,7 +22,10 @@ from ponder.train.recipe.ranges import Width
 
 @dataclass(frozen=True, kw_only=True)
 class RejectionRecipe(RolloutRecipe):
-    """Next-token loss on solved answers. per_prompt: the largest number of them that is kept of each problem."""
+    """Next-token loss on solved answers.
+
+    per_prompt: the largest number of them that is kept of each problem.
+    """
 
     per_prompt: Width = 4
 

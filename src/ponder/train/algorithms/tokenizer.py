@@ -17,7 +17,10 @@ from ponder.train.recipe.sections import ModelRecipe, Recipe, Section, TextRecip
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerRecipe(Section):
-    """Byte-level BPE trained on `text`. vocab_size: control tokens included, a multiple of 32."""
+    """Byte-level BPE trained on `text`.
+
+    vocab_size: control tokens included, a multiple of 32.
+    """
 
     vocab_size: Width = 2048
     text: tuple[TextRecipe, ...] = ()

@@ -30,7 +30,9 @@ E = TypeVar("E", bound=Example)
 class Batch:
     """Rows ready for a training step.
 
-    ids_BT: inputs. targets_BT: what each position shall predict. weights_BT: 1 where the prediction counts, else 0.
+    ids_BT: inputs.
+    targets_BT: what each position shall predict.
+    weights_BT: 1 where the prediction counts, else 0.
     documents_BT: which document of its row a position belongs to, from 0; padding counts as one more document.
     positions_BT: counted from 0 within each document.
     """

@@ -48,7 +48,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageResult:
-    """How a stage ended, and how far it is. loss: smoothed over the last twenty steps or so."""
+    """How a stage ended, and how far it is.
+
+    loss: smoothed over the last twenty steps or so.
+    """
 
     outcome: Outcome
     progress: state.Progress

@@ -17,8 +17,12 @@ from ponder.train.data.packing import Batch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What is to be said of a step beside its loss. headline: for the progress line, instead of the loss. inference:
-    tokens that the step put through a model without learning from them: generated, prefilled, read by a reference."""
+    """What is to be said of a step beside its loss.
+
+    headline: for the progress line, instead of the loss.
+    inference: tokens that the step put through a model without learning from them: generated, prefilled, read by a
+        reference.
+    """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     inference: int = 0

@@ -56,7 +56,10 @@ class Algorithm(ABC, Generic[S]):
 
     @abstractmethod
     def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> StageResult | None:
-        """Run the stage, or resume it. watch: see `pipeline.run`. None: it cannot be interrupted, and is complete."""
+        """Run the stage, or resume it.
+
+        watch: see `pipeline.run`. None: it cannot be interrupted, and is complete.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +231,10 @@ def finish(
     then: Callable[[], None] | None = None,
 ) -> None:
     """Leave the model of a complete stage and its plot (if matplotlib is there), call `then`, and mark the stage as
-    complete. dtype: of the run's model/."""
+    complete.
+
+    dtype: of the run's model/.
+    """
     own = folder.stage(name)
     if has_lora(model):
         save_lora(model, own / "adapter", replace=True)

@@ -33,8 +33,14 @@ _OPTIMIZER, _BESIDE = "optimizer.safetensors", "beside.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a stage is. tokens: positions trained on, padding included. compute: tokens generated + prefilled +
-    3 x trained on, which times the parameters and 2 is in operations. seconds: of training. All over all resumes."""
+    """How far a stage is.
+
+    tokens: positions trained on, padding included.
+    compute: tokens generated + prefilled + 3 x trained on, which times the parameters and 2 is in operations.
+    seconds: of training.
+
+    All of them are summed over all resumes.
+    """
 
     step: int = 0
     tokens: int = 0

@@ -77,8 +77,8 @@ class PolicyGradient:
         self._updates += 1
 
     def metrics(self) -> dict[str, float]:
-        """What the loss reports, as means over the tokens that the step's updates learned from, as they weigh in it
-        (answers without advantage, which are left out, would only thin them).
+        """What the loss reports, as means over the tokens that the step's updates learned from, with their weights in
+        it. Answers without advantage are left out: they would only thin the means.
 
         engine_difference: the largest difference of a token's log-probability between the engine that sampled it and
         the weights before the step's first update: what is left is rounding.

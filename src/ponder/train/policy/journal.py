@@ -82,7 +82,10 @@ def _turn(message: Message) -> dict[str, str]:
 
 
 def write_samples(path: Path, groups: Groups, rewards: Sequence[Sequence[float]], levels: Sequence[float]) -> None:
-    """One readable line for each attempt of a step. levels: of the groups' problems."""
+    """One readable line for each attempt of a step.
+
+    levels: of the groups' problems.
+    """
     lines = []
     for group, own, level in zip(groups, rewards, levels, strict=True):
         for attempt, reward in zip(group, own, strict=True):

@@ -16,11 +16,14 @@ from ponder.types import DataError, Origin, Trajectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experience:
-    """A micro-batch of policy optimisation: a batch whose weights are those of `losses.token_weights`, 0 where a token
-    was not sampled, and for each of its positions what the loss needs to know about the token it predicts.
+    """A micro-batch of policy optimisation.
 
-    old_BT: log-probability when it was sampled. trajectories_BT: which trajectory it is of, numbered from 0 within the
-    micro-batch; all segments of a trajectory are in one.
+    It is a batch whose weights are those of `losses.token_weights`, 0 where a token was not sampled. For each of its
+    positions it has what the loss needs to know about the token it predicts.
+
+    old_BT: log-probability when it was sampled.
+    trajectories_BT: which trajectory it is of, numbered from 0 within the micro-batch; all segments of a trajectory are
+        in one.
     """
 
     batch: Batch

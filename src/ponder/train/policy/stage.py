@@ -135,11 +135,17 @@ class RolloutTraining(Training[R]):
 
     @abstractmethod
     def lessons(self, stage: R, groups: Sequence[Sequence[Attempt]], rewards_PS: Tensor) -> list[Lesson]:
-        """What one update is made from. groups: the answers to each problem, with their rewards."""
+        """What one update is made from.
+
+        groups: the answers to each problem, with their rewards.
+        """
 
     @abstractmethod
     def gradient(self, stage: R, model: Transformer) -> PolicyGradient:
-        """The gradient of the loss. model: as the stage starts from it."""
+        """The gradient of the loss.
+
+        model: as the stage starts from it.
+        """
 
     def open(self, start: StageStart[R]) -> Job:
         stage = start.stage

@@ -12,7 +12,10 @@ from typing import Annotated, Any
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The finite numbers from `low` to `high`. above, below: without `low` itself, without `high` itself."""
+    """The finite numbers from `low` to `high`.
+
+    above, below: without `low` itself, without `high` itself.
+    """
 
     low: float
     high: float = math.inf

@@ -219,7 +219,10 @@ class Section:
         return self
 
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
-        """Error texts, each with whether it applies. runs: whether the run has this stage."""
+        """Error texts, each with whether it applies.
+
+        runs: whether the run has this stage.
+        """
         return {}
 
     def check_data(self) -> None:
@@ -293,7 +296,10 @@ S = TypeVar("S", bound=Section)
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A whole run. sections: those of all stages, in the order in which stages run."""
+    """A whole run.
+
+    sections: those of all stages, in the order in which stages run.
+    """
 
     run: RunRecipe
     model: ModelRecipe = field(default_factory=ModelRecipe)

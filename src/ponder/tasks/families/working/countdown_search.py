@@ -16,7 +16,11 @@ Signs = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Some of the numbers joined. text: the expression with each result after it; used: positions in the list."""
+    """Some of the numbers joined.
+
+    text: the expression with each result after it.
+    used: positions in the list.
+    """
 
     text: str
     value: int

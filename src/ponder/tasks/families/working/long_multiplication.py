@@ -80,7 +80,10 @@ def labelled_terms(terms: Iterable[tuple[int, str]]) -> str:
 
 
 def demonstrate(factors: list[int], rng: Random, mistakes: float) -> Demonstration:
-    """The product, folded. mistakes: the share of contexts with one wrong step, whose check fails."""
+    """The product, folded.
+
+    mistakes: the share of contexts with one wrong step, whose check fails.
+    """
     folds: list[Fold] = []
     for thought, state in contexts(factors, rng, mistakes, ROWS):
         folds.append(Fold(thought, state.text))
@@ -180,8 +183,9 @@ def do_rows(state: MultiplicationState, rng: Random, mistakes: float, rows: int)
 def slip(right: tuple[str, ...], product: int, rng: Random) -> tuple[tuple[str, ...], str]:
     """A step gone wrong, with the wrong digit marked, and the result it goes on with.
 
-    right: S's digit and the result's two; S's is misread, or one of the result's is wrong. Not by 9: that would leave
-    the remainder as it is. product: what S's digit is added to.
+    right: S's digit and the result's two. S's is misread, or one of the result's is wrong, but not by 9: that would
+        leave the remainder as it is.
+    product: what S's digit is added to.
     """
     at = rng.randrange(3)
     wrong = rng.choice([digit for digit in "0123456789" if (int(digit) - int(right[at])) % 9])
