@@ -1,6 +1,6 @@
-"""Words that make a reader stumble, found in the pages; `make lint` runs it. CONTRIBUTING.md, *Words*, says why.
+"""Words that make a reader stumble, found in the pages and the package; `make lint` runs it. CONTRIBUTING.md, *Words*, says why.
 
-python tools/words.py             the pages
+python tools/words.py             the pages, the package and these tools
 python tools/words.py src tests   these files and folders: Markdown, and the comments and texts of Python
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "docs/*.md", "examples", "recipes/*/README.md", "src/ponder/mini/README.md", "tools")
+PAGES = ("*.md", "docs/*.md", "examples", "recipes/*/README.md", "src", "tools")
 
 INSTEAD = {
     r"behind(?! the API)": "after, following, past (time and order); in, under, of (place)",
