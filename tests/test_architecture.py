@@ -240,3 +240,7 @@ def test_the_tests_mirror_the_package() -> None:
 
 def test_the_tree_in_the_docs_is_the_tree() -> None:
     subprocess.run([sys.executable, ROOT / "tools" / "tree.py", "--check"], check=True, timeout=60)
+
+
+def test_the_sidebar_of_the_reference_names_every_folder() -> None:
+    subprocess.run([sys.executable, ROOT / "tools" / "pages.py", "--check"], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Words that make a reader stumble, found in the pages and the package; `make lint` runs it. CONTRIBUTING.md, *Words*, says why.
+"""Words that make a reader stumble, in the pages and the package; `make lint` runs it. CONTRIBUTING.md, *Words*.
 
 python tools/words.py             the pages, the package and these tools
 python tools/words.py src tests   these files and folders: Markdown, and the comments and texts of Python
