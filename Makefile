@@ -90,7 +90,7 @@ $(VENV)/.torch: constraints.txt
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	@$(INSTALL) -e '.[verify]'
+	@$(INSTALL) -e '.[verify,serve]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml

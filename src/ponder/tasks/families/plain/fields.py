@@ -263,7 +263,7 @@ def word_sequence_reversal(problem: Problem, rng: Random) -> Fields:
 
 
 def _details(problem: Problem) -> dict[str, Any]:
-    """The metadata that reasoning-gym gave with an item of its own."""
+    """The metadata that reasoning-gym gave with one of its items."""
     found: dict[str, Any] = unpack_json(problem.metadata["entry"]["metadata"])
     return found
 
