@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -173,6 +174,23 @@ def test_an_earlier_turn_is_context_only() -> None:
     example, _ = examples.draw(Random(0))
     assert given(example).count("<|user|>") == 2
     assert learned(example).count("<|end|>") == 1
+
+
+def test_an_earlier_turn_that_does_not_fit_the_row_is_left_out() -> None:
+    entry = MixRecipe(task="products", earlier=1.0, direct=0.0, min_level=0.4, max_level=0.4)
+    alone = mix(replace(entry, earlier=0.0)).draw(Random(0))[0]
+    example, _ = mix(entry, sequence=len(alone.ids)).draw(Random(0))
+    assert example == alone
+
+
+def test_a_share_of_a_family_is_asked_in_plain_words() -> None:
+    def plain(share: float) -> int:
+        examples = mix(MixRecipe(task="mini_sudoku", plain=share))
+        return sum("- Each row must" not in given(examples.draw(Random(seed))[0]) for seed in range(40))
+
+    assert plain(0.0) == 0
+    assert 10 < plain(0.5) < 30
+    assert plain(1.0) == 40
 
 
 def test_an_example_longer_than_a_row_names_its_source_and_the_way_out(tmp_path: Path) -> None:

@@ -58,14 +58,16 @@ def _source(entry: MixRecipe, format: Format, tokenizer: Tokenizer, sequence: in
     task = teachable(entry.task)
     if isinstance(task, DemonstratedEnvironment):
         return _Environment(task, entry, format, tokenizer)
-    return _Task(task, entry, format, tokenizer)
+    return _Task(task, entry, format, tokenizer, sequence)
 
 
 class _Task:
     """Demonstrations, thinking or direct, at levels drawn evenly; of a family a share in plain words."""
 
-    def __init__(self, task: DemonstratedTask, entry: MixRecipe, format: Format, tokenizer: Tokenizer) -> None:
-        self.entry, self.format, self.tokenizer = entry, format, tokenizer
+    def __init__(
+        self, task: DemonstratedTask, entry: MixRecipe, format: Format, tokenizer: Tokenizer, sequence: int
+    ) -> None:
+        self.entry, self.format, self.tokenizer, self.sequence = entry, format, tokenizer, sequence
         self.task = task
         self.plain = Plain(entry.task) if entry.plain and entry.task in FAMILIES else None
 
@@ -79,20 +81,26 @@ class _Task:
         number = _draw_context(rng, len(demonstration.folds)) if thinking else 0
         parts = _context(demonstration, number) if thinking else ()
         dialogue = [Message.user(problem.question), self._answer(demonstration, parts)]
+        context = self._rendered(dialogue, number, thinking=thinking)
         if rng.random() < self.entry.earlier:
             before = task.sample(rng, level)
             answer = self._answer(task.demonstrate(before, rng), ())
-            dialogue = [Message.user(before.question), answer, *dialogue]
-        shown, last = list(map(_without_marks, dialogue)), len(dialogue) - 1
-        context = self.format.contexts(shown)[min(number, 1)]  # the first of those that a state opens
-        if not thinking:
-            context = after_prompt(context, shown, last, self.format)
-        learned = _learned(context, dialogue, last, self.tokenizer)
+            longer = [Message.user(before.question), answer, *dialogue]
+            rendered = self._rendered(longer, number, thinking=thinking)
+            if len(rendered.ids) <= self.sequence + 1:  # two long problems in one row would be an error: only the last
+                dialogue, context = longer, rendered
+        learned = _learned(context, dialogue, len(dialogue) - 1, self.tokenizer)
         return (
             Example(ids=context.ids, learned=learned),
             problem.question,
             f"task {self.entry.task} at level {level:.2f}",
         )
+
+    def _rendered(self, dialogue: list[Message], number: int, *, thinking: bool) -> Rendered:
+        """The dialogue in context `number` of its last turn, after the prompt that it would be sampled after."""
+        shown = list(map(_without_marks, dialogue))
+        context = self.format.contexts(shown)[min(number, 1)]  # the first of those that a state opens
+        return context if thinking else after_prompt(context, shown, len(shown) - 1, self.format)
 
     def _answer(self, demonstration: Demonstration, thinking: tuple[Part, ...]) -> Message:
         """The assistant's turn. An answer in pieces is encoded piece by piece."""

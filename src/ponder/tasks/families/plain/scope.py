@@ -42,7 +42,7 @@ OTHER_DATASETS = (
     "tower_of_hanoi", "tsumego",
 )  # fmt: skip
 """reasoning-gym's datasets that no family covers and that are drawn quickly. Every fourth is held out."""
-LONGEST = 900
+LONGEST = 700
 """Characters of a puzzle of those; longer ones are drawn again."""
 
 SKILLS = (
