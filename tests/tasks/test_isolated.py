@@ -260,8 +260,8 @@ def test_odd_bytes_of_a_grader_cost_one_answer(tmp_path, answer):
         ("def same(self, a, b)", "def other(self, a, b)", "is not a task: .* and lacks same"),
         ('name = "odd"', "name = 3", "name must be a string"),
         ('name = "odd"', "name = property(lambda self: 1 / 0)", "cannot be built without arguments .ZeroDivisionError"),
-        ('name = "odd"', "name = 'odd'; grading = 3", "grading is 3: give GradingLimits"),
-        ('name = "odd"', "name = 'odd'; sample = None", "cannot be called|is not a method"),
+        ('name = "odd"', "name = 'odd'; grading = 3", r"grading must be GradingLimits .*got 3"),
+        ('name = "odd"', "name = 'odd'; sample = None", "cannot be called|must be a method"),
         (
             'name = "odd"',
             "name = 'odd'\n    def __init__(self, size): pass",

@@ -150,7 +150,7 @@ class GgufFile:
             raise self.fail(f"key '{key}': not UTF-8 ({error})") from error
 
     def _refuse(self, key: str, value: object, kind: str) -> NoReturn:
-        raise self.fail(f"key '{key}': must be {kind} (found {str(value)[:80]})")
+        raise self.fail(f"key '{key}': must be {kind} (got {str(value)[:80]})")
 
 
 def is_gguf(path: str | Path) -> bool:

@@ -141,7 +141,7 @@ class _GgufSizes:
     def number(self, key: str, default: float | None = None) -> float:
         value = self.file.number(self.key(key), default)
         if not math.isfinite(value):
-            raise self.file.fail(f"key '{self.key(key)}': must be finite (found {value})")
+            raise self.file.fail(f"key '{self.key(key)}': must be finite (got {value})")
         return value
 
     def config(self) -> ModelConfig:
@@ -210,7 +210,7 @@ class _GgufSizes:
         if kind != "yarn":
             raise self.file.fail(f"key '{self.key('rope.scaling.type')}': {kind!r:.80} is not supported; only yarn")
         if factor <= 0:
-            raise self.file.fail(f"key '{self.key('rope.scaling.factor')}': must be above 0 (found {factor})")
+            raise self.file.fail(f"key '{self.key('rope.scaling.factor')}': must be above 0 (got {factor})")
         # llama.cpp multiplies the attention factor by YaRN's own, which ours holds already
         usual = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
         for key, only in (("rope.scaling.yarn_ext_factor", 1.0), ("rope.scaling.yarn_attn_factor", 1.0)):

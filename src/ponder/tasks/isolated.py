@@ -145,7 +145,7 @@ class IsolatedTask:
         with calling(self.name, "start(problem)"):
             tools = cast(EnvironmentTask, self._task).start(problem).tools
         if isinstance(tools, str) or not all(isinstance(tool, str) for tool in tools):
-            raise TaskError(f"task {self.name!r}: start(problem).tools is {tools!r:.80}: give a tuple of names")
+            raise TaskError(f"task {self.name!r}: start(problem).tools must be a tuple of names (got {tools!r:.80})")
         return IsolatedEnv(self, problem, tools)
 
 
@@ -153,7 +153,9 @@ def _limits(task: Task, spec: str) -> GradingLimits:
     """What the task says in `grading`. Raises InvalidRequest for anything but GradingLimits over 0."""
     limits: object = getattr(task, "grading", GradingLimits())
     if not isinstance(limits, GradingLimits) or not (0 < limits.seconds < math.inf and limits.memory > 0):
-        raise InvalidRequest(f"{spec!r}: grading is {limits!r:.200}: give GradingLimits with seconds and memory over 0")
+        raise InvalidRequest(
+            f"{spec!r}: grading must be GradingLimits with seconds and memory above 0 (got {limits!r:.200})"
+        )
     return limits
 
 

@@ -31,7 +31,7 @@ def check_methods(task: object, spec: str) -> None:
         )
     name = task.name  # type: ignore[attr-defined]
     if not isinstance(name, str) or not name.strip() or not _is_unicode(name):
-        raise InvalidRequest(f"{spec!r}: name must be a string that is not empty (it is {name!r:.80}): name the task")
+        raise InvalidRequest(f"{spec!r}: name must be a string that is not empty (got {name!r:.80})")
     for method, arguments in {**_REQUIRED, **_OPTIONAL}.items():
         if hasattr(task, method):
             _check_method(getattr(task, method), method, arguments, spec)
@@ -41,7 +41,7 @@ def _check_method(method: Any, name: str, arguments: Sequence[str], spec: str) -
     where = place_of(method)
     wanted = f"{name}({', '.join(arguments)})"
     if not callable(method):
-        raise InvalidRequest(f"{spec!r}: {name} is not a method (it is {method!r:.80}): write {wanted}")
+        raise InvalidRequest(f"{spec!r}: {name} must be a method (got {method!r:.80}): write {wanted}")
     if inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method):
         raise InvalidRequest(f"{spec!r}: {name} gives no result by itself{where}: write it without async and yield")
     try:
