@@ -282,3 +282,39 @@ def test_closed_means_closed(sampler):
     asyncio.run(sampler.close())
     with pytest.raises(SamplerError, match="closed"):
         asyncio.run(sampler.sample(ask(sampler)))
+
+
+def test_a_stream_that_is_cancelled_says_what_each_completion_has_cost(sampler):
+    async def cancelled():
+        unread, seen = [], 0
+
+        async def read():
+            nonlocal seen
+            delivery = Delivery(unread=unread.append)
+            async with aclosing(sampler.stream(ask(sampler, n=2, params={"max_tokens": 200}), delivery)) as stream:
+                async for event in stream:
+                    seen += isinstance(event, Delta)
+                    if seen == 3:
+                        asyncio.current_task().cancel()
+
+        with contextlib.suppress(asyncio.CancelledError):
+            await read()
+        return unread
+
+    unread = asyncio.run(cancelled())
+    ends = {done.index: done.completion for done in unread}
+    assert sorted(ends) == ([0] if sampler.kind == "deepseek" else [0, 1]), "there, one follows the other"
+    assert {each.stop_reason for each in ends.values()} <= {StopReason.ABORTED, StopReason.END}
+    assert [ends[index].usage.prompt_tokens > 0 for index in sorted(ends)] == [True, False][: len(ends)]
+    assert sum(each.usage.completion_tokens for each in ends.values()) >= 3
+
+
+def test_nothing_is_unread_of_a_stream_that_was_read(sampler):
+    async def read():
+        unread = []
+        async with aclosing(sampler.stream(ask(sampler), Delivery(unread=unread.append))) as stream:
+            return [event async for event in stream], unread
+
+    events, unread = asyncio.run(read())
+    assert isinstance(events[-1], Done)
+    assert unread == []

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import aclosing
 
 import pytest
 
@@ -12,6 +13,7 @@ from ponder.sampler.dialect import Dialect, request_body
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.sampler.http import Url
 from ponder.sampler.protocol import (
+    Delivery,
     Delta,
     Done,
     JsonSchema,
@@ -138,7 +140,7 @@ def test_what_only_vllm_can_say():
     assert body["stop_token_ids"] == [3]
     assert body["max_tokens"] == 9
     assert body["thinking_token_budget"] == 4
-    assert body["stream_options"] == {"include_usage": True}
+    assert body["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
     with pytest.raises(InvalidRequest) as refused:
         request_body(request, "m", Dialect.OPENAI, stream=True)
     for name in ("top_k", "min_p", "stop_ids", "cap on thinking"):
@@ -540,7 +542,7 @@ def test_when_the_time_is_up_what_came_is_given_back(dialect, n):
     first = completions[0]
     assert SLOW.text.startswith(first.text)
     assert 0 < len(first.text) < len(SLOW.text)
-    assert first.usage == Usage()
+    assert first.usage.completion_tokens >= len(first.text.split()), "billed by what came"
     assert first.usage_estimated
 
 
@@ -654,3 +656,51 @@ def test_stop_reason_of_a_stop_string_where_the_server_tells():
     with StubEndpoint(["a b STOP c"], dialect="vllm") as stub:
         (completion,) = sample(sampler(stub), Request(prompt=(Message.user("x"),), stop=("STOP",)))
     assert completion.stop_reason is StopReason.STOP
+
+
+# What is paid for and not read ----------------------------------------------------------------------------------------
+
+
+def killed(stub, after, **settings):
+    """Cancel a stream after that many pieces: the ends that were not read."""
+    sampler = EndpointSampler(stub.url, "stub", dialect=stub.dialect, backoff=0.0, **settings)
+
+    async def run():
+        unread, seen = [], 0
+        delivery = Delivery(unread=unread.append)
+        async with aclosing(sampler.stream(Request(prompt=(Message.user("Go on."),)), delivery)) as stream:
+            async for _ in stream:
+                seen += 1
+                if seen == after:
+                    break
+        return unread
+
+    return asyncio.run(run())
+
+
+def test_a_stream_that_is_closed_is_billed_as_the_server_counts_it():
+    line = Say("five six seven eight", reasoning="one two three four")
+    with StubEndpoint([line], dialect="vllm", faults=[Fault(stall_after=6)]) as stub:
+        (done,) = killed(stub, 6)
+    assert done.completion.usage == stub.counted == Usage(3, 7, 5)
+    assert (done.completion.stop_reason, done.completion.text) == (StopReason.ABORTED, "five six")
+
+
+def test_a_server_that_keeps_no_running_count_is_billed_by_its_pieces():
+    with StubEndpoint(["one two three four"], faults=[Fault(stall_after=2)]) as stub:
+        (done,) = killed(stub, 2)
+    assert done.completion.usage.completion_tokens == stub.counted.completion_tokens == 2
+    assert done.completion.usage_estimated
+
+
+def test_an_attempt_that_broke_off_is_billed_with_the_one_that_came_through():
+    with StubEndpoint(["one two", "one two"], dialect="vllm", faults=[Fault(status=500), Fault(cut_after=250)]) as stub:
+        sampler = EndpointSampler(stub.url, "stub", dialect="vllm", backoff=0.0)
+
+        async def run():
+            async with aclosing(sampler.stream(Request(prompt=(Message.user("Go on."),)))) as stream:
+                return [event async for event in stream][-1].completion
+
+        usage = asyncio.run(run()).usage
+        assert usage == stub.counted == Usage(2 * 3, 3), "the broken one was read to its first word"
+        assert len(stub.requests) == 3

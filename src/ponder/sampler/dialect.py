@@ -47,6 +47,8 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
     }
     if stream:
         body["stream_options"] = {"include_usage": True}
+        if dialect is Dialect.VLLM:  # so that the bill of a stream that is closed early is known
+            body["stream_options"]["continuous_usage_stats"] = True
     if dialect is not Dialect.DEEPSEEK:
         body["n"] = request.n
     optional = {

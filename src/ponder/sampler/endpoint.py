@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -30,8 +31,8 @@ from ponder.sampler.protocol import (
     check_request,
     estimated_tokens,
 )
-from ponder.sampler.replies import Replies, until
-from ponder.types import InvalidRequest, RateLimited, RefusedByEndpoint, SamplerError, TopLogprobs
+from ponder.sampler.replies import PartialChoice, Replies, until
+from ponder.types import InvalidRequest, RateLimited, RefusedByEndpoint, SamplerError, TopLogprobs, Usage
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class EndpointSampler:
 
         Under DEEPSEEK n completions are n requests, each with its own seed, and each billed with its prompt. With
         `seconds`, the answer is streamed, so that what came in time can be given back; such completions end with
-        StopReason.DEADLINE, without a bill (`usage_estimated`).
+        StopReason.DEADLINE, billed by the server's running count, or by the pieces that came (`usage_estimated`).
         """
         self._check(request)
         if self.dialect is Dialect.DEEPSEEK and request.n > 1:
@@ -131,20 +132,29 @@ class EndpointSampler:
     async def stream(self, request: Request, delivery: Delivery = AT_ONCE) -> AsyncGenerator[Streamed, None]:
         """Text and calls as they come; all Dones at the end, when the server has sent its bill. Raises as `sample`."""
         if not delivery.deltas:
-            for index, completion in enumerate(await self.sample(request)):
-                delivery.end()
-                yield Done(index, completion)
+            whole = self._ends(request)
+            async with aclosing(until(whole, request.n, None, partial(_spent, request, ()), delivery.unread)) as ends:
+                async for end in ends:
+                    delivery.end()
+                    yield end
             return
         async with aclosing(gathered(self._pieces(request, delivery), delivery.gather)) as pieces:
             async for piece in pieces:
                 yield piece
+
+    async def _ends(self, request: Request) -> AsyncGenerator[Streamed, None]:
+        for index, completion in enumerate(await self.sample(request)):
+            yield Done(index, completion)
 
     async def _pieces(self, request: Request, delivery: Delivery) -> AsyncGenerator[Streamed, None]:
         self._check(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
         singles = _one_by_one(request) if self.dialect is Dialect.DEEPSEEK else [request]
         for offset, each in enumerate(singles):
-            async with aclosing(self._streamed(each)) as whole, aclosing(until(whole, each.n, deadline)) as events:
+            attempts: list[Replies] = []
+            unread = None if delivery.unread is None else partial(_unread, delivery.unread, offset)
+            bill = partial(_spent, each, attempts)
+            async with aclosing(until(self._streamed(each, attempts), each.n, deadline, bill, unread)) as events:
                 async for event in events:
                     if isinstance(event, Done):
                         delivery.end()
@@ -183,16 +193,18 @@ class EndpointSampler:
 
         return await self._retried(attempt)
 
-    async def _streamed(self, request: Request) -> AsyncGenerator[Streamed, None]:
+    async def _streamed(self, request: Request, attempts: list[Replies]) -> AsyncGenerator[Streamed, None]:
+        """attempts: what came of each, the last one the latest; only that one has passed anything on."""
         body = request_body(request, await self._model_name(), self.dialect, stream=True)
         tried = 0
         while True:
             passed_on = False
             try:
-                async with aclosing(self._events(request.n, body)) as events:
+                attempts.append(Replies(request.n))
+                async with aclosing(self._events(attempts[-1], body)) as events:
                     async for event in events:
                         passed_on = True
-                        yield event
+                        yield _with_failed(event, request, attempts) if isinstance(event, Done) else event
                 return
             except (Retry, OSError, TimeoutError) as error:
                 if passed_on:
@@ -200,9 +212,9 @@ class EndpointSampler:
                 await self._pause(error, tried)
                 tried += 1
 
-    async def _events(self, n: int, body: dict[str, Any]) -> AsyncGenerator[Streamed, None]:
+    async def _events(self, replies: Replies, body: dict[str, Any]) -> AsyncGenerator[Streamed, None]:
         async with self._sent("POST", "/chat/completions", body) as response:
-            replies = Replies(n)
+            replies.begun = True
             async for line in response.lines():
                 data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
                 if data == "[DONE]":
@@ -294,6 +306,36 @@ class EndpointSampler:
     def _scrubbed(self, text: str) -> str:
         """Servers may echo the key; nothing of ours repeats it."""
         return text.replace(self._key, "[the API key]") if self._key else text
+
+
+def _failed(request: Request, attempts: Sequence[Replies]) -> Usage:
+    """What responses have cost that broke off before anything of them was passed on."""
+    prompt = Usage(prompt_tokens=estimated_tokens(request.prompt))
+    return sum((sum(each.spent() or [prompt], Usage()) for each in attempts if each.begun), Usage())
+
+
+def _with_failed(done: Done, request: Request, attempts: Sequence[Replies]) -> Done:
+    """The end of a completion. The first one pays for the attempts before the last."""
+    failed = Usage() if done.index else _failed(request, attempts[:-1])
+    if failed == Usage():
+        return done
+    return Done(0, replace(done.completion, usage=done.completion.usage + failed, usage_estimated=True))
+
+
+def _spent(request: Request, attempts: Sequence[Replies], choice: PartialChoice) -> Usage:
+    """What a completion without its end has cost: by the server's running count, or else by the pieces that came."""
+    if not attempts:
+        return Usage()
+    counted = attempts[-1].spent()
+    before = Usage() if choice.index else _failed(request, attempts[:-1])
+    if counted is not None:
+        return counted[choice.index] + before
+    prompt = 0 if choice.index or not attempts[-1].begun else estimated_tokens(request.prompt)
+    return choice.counted + before + Usage(prompt_tokens=prompt)
+
+
+def _unread(unread: Callable[[Done], object], offset: int, done: Done) -> None:
+    unread(Done(done.index + offset, done.completion))
 
 
 def _one_by_one(request: Request) -> list[Request]:

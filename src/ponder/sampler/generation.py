@@ -102,16 +102,23 @@ class Generation:
             self._send(self._text.finish(message))
         if self._calls is not None:
             self._send_calls(self._calls.finish(message))
+        completion = self._completion(event, message, StopReason.STOP if cut else event.stop_reason)
+        self.send(Done(self._index, completion))
+        return completion
+
+    def aborted(self, event: FinishEvent) -> Done:
+        """The end of a generation whose caller is gone."""
+        return Done(self._index, self._completion(event, self._parse(event.ids), event.stop_reason))
+
+    def _completion(self, event: FinishEvent, message: Message, reason: StopReason) -> Completion:
         usage = event.usage if self._index == 0 else replace(event.usage, prompt_tokens=0, cached_tokens=0)
-        completion = Completion(
+        return Completion(
             message=message,
-            stop_reason=StopReason.STOP if cut else event.stop_reason,
+            stop_reason=reason,
             usage=usage,
             segments=event.segments,
             dropped_turns=self.submission.prompt.dropped,
         )
-        self.send(Done(self._index, completion))
-        return completion
 
     def send(self, item: Delivered) -> None:
         self._deliveries.add(self.submission.sink, item)

@@ -224,8 +224,14 @@ class LocalSampler:
                 if error is not None:
                     raise error
         finally:
-            if left:
+            if left and delivery.unread is None:
                 self._driver.post(partial(self._abort, submission))
+            elif left:
+                assert delivery.unread is not None
+                aborted = await asyncio.shield(asyncio.wrap_future(self._driver.call(partial(self._abort, submission))))
+                for done in (*mailbox.left(), *aborted):
+                    if isinstance(done, Done):
+                        delivery.unread(done)
 
     # Requests in, on the caller's loop ------------------------------------------------------------------------------
 
@@ -389,7 +395,9 @@ class LocalSampler:
             if submission.sink.loop in closed:
                 self._abort(submission)
 
-    def _abort(self, submission: Submission) -> None:
+    def _abort(self, submission: Submission) -> list[Done]:
+        """End what is left of a request, with what it cost."""
+        ended = []
         if submission in self._gathered:
             self._gathered.remove(submission)
             self._gathering -= 1
@@ -397,7 +405,10 @@ class LocalSampler:
             submission.prefill.give_up()
         for generation in list(submission.open):
             self._forget(generation)
-            self.engine.abort(generation.number)
+            finish = self.engine.abort(generation.number)
+            if finish is not None:
+                ended.append(generation.aborted(finish))
+        return ended
 
     def _forget(self, generation: Generation) -> None:
         del self._generations[generation.number]

@@ -242,11 +242,15 @@ class Delivery:
     deltas: whether text comes piece by piece; False: only the `Done` of each completion.
     gather: seconds for which a piece may be held back. Pieces of one phase that were held back come joined.
     ended: called in the caller's event loop each time the sampler is done with a completion, taken or not.
+    unread: called with the end of each completion that the stream will not give: it was closed, cancelled or broke off.
+        Its stop reason is ABORTED unless it was over already; its usage is what it cost. All have been called when the
+        stream has ended, and then nothing of the request runs any more.
     """
 
     deltas: bool = True
     gather: float = 0.0
     ended: Callable[[], object] | None = None
+    unread: Callable[[Done], object] | None = None
 
     def end(self, completions: int = 1) -> None:
         """Call `ended` once for each completion."""

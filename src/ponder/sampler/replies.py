@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
@@ -39,11 +39,12 @@ class PartialCall:
 
 @dataclass(slots=True)
 class PartialChoice:
-    """One completion in the making."""
+    """One completion in the making. pieces: how many have come of its thinking and of the rest."""
 
     index: int
     text: str = ""
     reasoning: str = ""
+    pieces: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     finish: str | None = None
     met_stop: bool = False
     calls: dict[int, PartialCall] = field(default_factory=dict)  # by our own number, in the order of their coming
@@ -52,6 +53,7 @@ class PartialChoice:
     def take(self, piece: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A `message` or a streamed `delta`, under any of the reasoning fields."""
         thought, said = _texts(piece)
+        self.count(thinking=bool(thought), other=bool(said or piece.get("tool_calls")))
         if thought:
             self.reasoning += thought
             yield Delta(self.index, Phase.THINK, thought)
@@ -86,6 +88,16 @@ class PartialChoice:
                 yield CallDelta(self.index, number, made.name, "", made.id)
                 made.shown = True
 
+    def count(self, *, thinking: bool, other: bool) -> None:
+        """A piece has come."""
+        self.pieces[True] += thinking
+        self.pieces[False] += other
+
+    @property
+    def counted(self) -> Usage:
+        """Its tokens, if each piece is one: servers stream token by token."""
+        return Usage(completion_tokens=sum(self.pieces.values()), reasoning_tokens=self.pieces[True])
+
     def end(self, choice: dict[str, Any]) -> Iterator[CallDelta]:
         self.finish = choice.get("finish_reason") or self.finish
         self.met_stop = self.met_stop or choice.get("stop_reason") is not None  # vLLM names the stop string here
@@ -114,11 +126,13 @@ def _texts(piece: dict[str, Any]) -> tuple[str, str]:
 
 
 class Replies:
-    """Gathers the choices and the usage of one response."""
+    """Gathers the choices and the usage of one response. begun: whether it has come."""
 
     def __init__(self, n: int) -> None:
+        self.begun = False
         self.choices = {index: PartialChoice(index) for index in range(n)}
         self._usage: dict[str, Any] | None = None
+        self._running: dict[int, dict[str, Any]] = {}  # the latest count of each choice, from servers that keep one
 
     def take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A whole response or one event of a stream. Raises SamplerError on an error object or a malformed one."""
@@ -131,6 +145,8 @@ class Replies:
         if chunk.get("error"):
             raise SamplerError(f"the endpoint failed: {str(chunk['error'])[:500]}")
         self._usage = dict(chunk.get("usage") or {}) or self._usage
+        if chunk.get("usage"):
+            self._running |= {choice.get("index", 0): dict(chunk["usage"]) for choice in chunk.get("choices") or []}
         for choice in chunk.get("choices") or []:
             index = choice.get("index", 0)
             if index not in self.choices:
@@ -139,6 +155,16 @@ class Replies:
                 )
             yield from self.choices[index].take(choice.get("delta") or choice.get("message") or {})
             yield from self.choices[index].end(choice)
+
+    def spent(self) -> list[Usage] | None:
+        """What the server has counted so far, one part per choice. None: it keeps no running count."""
+        if not self._running:
+            return None
+        bills = [share_out(self._running.get(index), [choice])[0][0] for index, choice in sorted(self.choices.items())]
+        prompt = max(bills, key=lambda bill: bill.prompt_tokens)
+        rest = [replace(bill, prompt_tokens=0, cached_tokens=0) for bill in bills]
+        rest[0] = replace(rest[0], prompt_tokens=prompt.prompt_tokens, cached_tokens=prompt.cached_tokens)
+        return rest
 
     def completions(self) -> list[Completion]:
         """All choices, the bill shared out among them. Raises SamplerError where some never came or never ended."""
@@ -162,38 +188,67 @@ class Replies:
         ]
 
 
+Bill = Callable[[PartialChoice], Usage]
+
+
 async def until(
-    events: AsyncGenerator[Streamed, None], n: int, deadline: float | None
+    events: AsyncGenerator[Streamed, None],
+    n: int,
+    deadline: float | None,
+    bill: Bill,
+    unread: Callable[[Done], object] | None = None,
 ) -> AsyncGenerator[Streamed, None]:
     """`events` up to `deadline` (the loop's time; None: all). Then each of the n completions that are not done ends as
-    it stands, with StopReason.DEADLINE and no bill."""
-    open_choices = {index: PartialChoice(index) for index in range(n)}
-    while open_choices:
-        timeout = asyncio.timeout_at(deadline)
-        try:
-            async with timeout:
-                event = await anext(events)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            break
-        if isinstance(event, Done):
-            del open_choices[event.index]
-        elif isinstance(event, CallDelta):
-            call = open_choices[event.index].calls.setdefault(event.call, PartialCall(event.name or "", id=event.id))
-            call.arguments += event.arguments
-        elif event.phase is Phase.THINK:
-            open_choices[event.index].reasoning += event.text
-        else:
-            open_choices[event.index].text += event.text
-        yield event
-    for index, choice in open_choices.items():
-        completion = Completion(
-            message=choice.message(), stop_reason=StopReason.DEADLINE, usage=Usage(), usage_estimated=True
-        )
-        yield Done(index, completion)
+    it stands, with StopReason.DEADLINE. `events` are closed at the end.
+
+    bill: what a completion has cost that did not come to its end.
+    unread: see `Delivery`.
+    """
+    choices = {index: PartialChoice(index) for index in range(n)}
+    late = False
+    try:
+        while choices and not late:
+            timeout = asyncio.timeout_at(deadline)
+            try:
+                async with timeout:
+                    event = await anext(events)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                if not timeout.expired():
+                    raise
+                late = True
+                continue
+            _follow(choices, event)
+            yield event
+    finally:
+        await events.aclose()
+        if not late and unread is not None:
+            for index in list(choices):
+                unread(_cut_short(choices.pop(index), StopReason.ABORTED, bill))
+    for index in list(choices):
+        yield _cut_short(choices.pop(index), StopReason.DEADLINE, bill)
+
+
+def _follow(choices: dict[int, PartialChoice], event: Streamed) -> None:
+    """Add an event to those of the `choices` that are not done."""
+    if isinstance(event, Done):
+        del choices[event.index]
+        return
+    choice, thinking = choices[event.index], isinstance(event, Delta) and event.phase is Phase.THINK
+    choice.count(thinking=thinking, other=not thinking)
+    if isinstance(event, CallDelta):
+        call = choice.calls.setdefault(event.call, PartialCall(event.name or "", id=event.id))
+        call.arguments += event.arguments
+    elif thinking:
+        choice.reasoning += event.text
+    else:
+        choice.text += event.text
+
+
+def _cut_short(choice: PartialChoice, reason: StopReason, bill: Bill) -> Done:
+    completion = Completion(message=choice.message(), stop_reason=reason, usage=bill(choice), usage_estimated=True)
+    return Done(choice.index, completion)
 
 
 def share_out(usage: dict[str, Any] | None, choices: Sequence[PartialChoice]) -> tuple[list[Usage], bool]:

@@ -60,6 +60,11 @@ class Mailbox(Generic[T]):
         items, self._items = self._items, []
         return items
 
+    def left(self) -> list[T]:
+        """Take what is there, due or not."""
+        items, self._items = self._items, []
+        return items
+
     def wake(self) -> None:
         """Make the present items due."""
         if self._items:

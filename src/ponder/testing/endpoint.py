@@ -13,7 +13,7 @@ from typing import Any
 from ponder.dialogue.messages import Message, Reasoning, Role, Text
 from ponder.sampler.dialect import REASONING_FIELD, Dialect
 from ponder.testing.scripted import Prompter, Script, Spoken, count_prompt, speak, words
-from ponder.types import StopReason, ThinkingLimits
+from ponder.types import Phase, StopReason, ThinkingLimits, Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class Fault:
     delay: seconds of silence first.
     cut_after: close the connection after that many bytes of the response's body.
     garbage: send this as the body of a successful response.
+    stall_after: a stream falls silent after that many words, until the client hangs up.
     """
 
     status: int | None = None
@@ -32,6 +33,7 @@ class Fault:
     delay: float = 0.0
     cut_after: int | None = None
     garbage: str | None = None
+    stall_after: int | None = None
 
 
 class StubEndpoint:
@@ -44,6 +46,7 @@ class StubEndpoint:
     bare_usage: whether the bill lacks the count of reasoning tokens.
     requests: the bodies received so far, with `headers` beside them.
     most_at_once: the largest number of requests under way together.
+    counted: what it would bill: every word that it has said, those of streams included that broke off or were closed.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class StubEndpoint:
         self.headers: list[dict[str, str]] = []
         self.hung_up = threading.Event()
         self.most_at_once = 0
+        self.counted = Usage()
         self.dialect = Dialect(dialect)
         self.models = list(models)
         self.bare_usage = bare_usage
@@ -118,6 +122,10 @@ class StubEndpoint:
             for line in lines
         ]
 
+    def count(self, usage: Usage) -> None:
+        with self._lock:
+            self.counted += usage
+
     def usage(self, body: dict[str, Any], spoken: list[Spoken]) -> dict[str, Any]:
         bill: dict[str, Any] = {
             "prompt_tokens": count_prompt(_conversation(body)),
@@ -149,6 +157,20 @@ class StubEndpoint:
         return end
 
 
+def _more(now: Usage, before: Usage) -> Usage:
+    return Usage(
+        completion_tokens=now.completion_tokens - before.completion_tokens,
+        reasoning_tokens=now.reasoning_tokens - before.reasoning_tokens,
+    )
+
+
+def _wire_usage(so_far: Usage, prompt_tokens: int) -> dict[str, Any]:
+    """The running count of one choice."""
+    details = {"reasoning_tokens": so_far.reasoning_tokens}
+    tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": so_far.completion_tokens}
+    return {"usage": {**tokens, "completion_tokens_details": details}}
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # many connections at once do not wait for each other
@@ -177,6 +199,7 @@ def _handler(stub: StubEndpoint) -> Callable[..., BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         left_to_send: int | None = None
+        stall_after: int | None = None
 
         def log_message(self, format: str, *arguments: object) -> None:
             """Nothing is logged."""
@@ -196,7 +219,7 @@ def _handler(stub: StubEndpoint) -> Callable[..., BaseHTTPRequestHandler]:
 
         def answer(self, body: dict[str, Any], fault: Fault) -> None:
             time.sleep(fault.delay)
-            self.left_to_send = fault.cut_after
+            self.left_to_send, self.stall_after = fault.cut_after, fault.stall_after
             if fault.status is not None:
                 return self.raw(fault.status, fault.body, fault.headers)
             if fault.garbage is not None:
@@ -209,6 +232,9 @@ def _handler(stub: StubEndpoint) -> Callable[..., BaseHTTPRequestHandler]:
             choices = [
                 {"index": index, "message": stub.wire(each), **stub.ending(each)} for index, each in enumerate(said)
             ]
+            for each in said:
+                stub.count(Usage(completion_tokens=each.completion_tokens, reasoning_tokens=each.reasoning_tokens))
+            stub.count(Usage(prompt_tokens=count_prompt(_conversation(body))))
             return self.whole(200, {"choices": choices, "usage": stub.usage(body, said)})
 
         def events(self, body: dict[str, Any], spoken: list[tuple[Spoken, float]]) -> None:
@@ -217,17 +243,38 @@ def _handler(stub: StubEndpoint) -> Callable[..., BaseHTTPRequestHandler]:
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
             shown = REASONING_FIELD.get(stub.dialect)
+            prompt = count_prompt(_conversation(body))
+            stub.count(Usage(prompt_tokens=prompt))
+            if self.counts(body):
+                self.event({"choices": [{"index": 0, "delta": {"role": "assistant"}}], **_wire_usage(Usage(), prompt)})
             for index, (each, seconds) in enumerate(spoken):
-                pieces = [(shown, word) for word in each.reasoning if shown] + [("content", word) for word in each.text]
-                for name, word in pieces:
+                pieces = [(Phase.THINK, word) for word in each.reasoning]
+                pieces += [(Phase.ANSWER, word) for word in each.text]
+                for place, (phase, word) in enumerate(pieces):
+                    if place == self.stall_after:
+                        self.stall()
                     time.sleep(seconds / len(pieces))
-                    self.event({"choices": [{"index": index, "delta": {name: word}}]})
+                    so_far = each.so_far(place + 1)
+                    name = shown if phase is Phase.THINK else "content"
+                    if name is not None:
+                        running = _wire_usage(so_far, prompt) if self.counts(body) else {}
+                        self.event({"choices": [{"index": index, "delta": {name: word}}], **running})
+                    stub.count(_more(so_far, each.so_far(place)))
+                stub.count(_more(Usage(0, each.completion_tokens, each.reasoning_tokens), each.so_far(len(pieces))))
                 for piece in _call_pieces(stub.wire(each).get("tool_calls", [])):
                     self.event({"choices": [{"index": index, "delta": {"tool_calls": [piece]}}]})
                 self.event({"choices": [{"index": index, "delta": {}, **stub.ending(each)}]})
             self.event({"choices": [], "usage": stub.usage(body, [each for each, _ in spoken])})
             self.chunk(b"data: [DONE]\n\n")
             self.wfile.write(b"0\r\n\r\n")
+
+        def counts(self, body: dict[str, Any]) -> bool:
+            return bool(body.get("stream_options", {}).get("continuous_usage_stats"))
+
+        def stall(self) -> None:
+            """Say nothing more. The client says nothing either, unless it hangs up."""
+            self.connection.recv(1)
+            raise BrokenPipeError
 
         def event(self, data: dict[str, Any]) -> None:
             self.chunk(f"data: {json.dumps(data)}\n\n".encode())

@@ -30,7 +30,7 @@ from ponder.sampler.protocol import (
     check_request,
     estimated_tokens,
 )
-from ponder.sampler.replies import until
+from ponder.sampler.replies import PartialChoice, until
 from ponder.types import InvalidRequest, Phase, SamplerError, StopReason, ThinkingLimits, TopLogprobs, Usage
 
 
@@ -80,6 +80,13 @@ class Spoken:
     stop_reason: StopReason = StopReason.END
     reasoning_tokens: int = 0
     completion_tokens: int = 0
+
+    def so_far(self, words: int) -> Usage:
+        """What the first `words` words have cost: a thought that was closed has cost the close too."""
+        thought = min(words, len(self.reasoning))
+        if words > len(self.reasoning) and self.reasoning_tokens:
+            thought = self.reasoning_tokens
+        return Usage(0, thought + max(0, words - len(self.reasoning)), thought)
 
     def message(self) -> Message:
         parts: list[Part] = [Reasoning("".join(self.reasoning))] if self.reasoning else []
@@ -174,7 +181,7 @@ class ScriptedSampler:
     Tokens are words; the thinking cap, the answer's room, max_tokens and stop strings hold as they do in the engine.
     requests: what was asked so far. What would need a model or its ids is refused by name: floors and confidence, stop
     ids, biases, log-probabilities, ids as a prompt, a grammar that the line does not keep. `seconds` is kept; a
-    completion that it cuts has no bill. Nothing is cached, so any tenant is served and `next_turn` changes nothing.
+    completion that it cuts is billed by the words that were said. Nothing is cached, so any tenant is served and `next_turn` changes nothing.
     Calls are the script's: a line that does not keep `tool_choice` or `parallel_calls` is a SamplerError.
     """
 
@@ -209,7 +216,14 @@ class ScriptedSampler:
         self._check(request)
         self.requests.append(request)
         deadline = None if request.seconds is None else asyncio.get_running_loop().time() + request.seconds
-        async with aclosing(self._said(request)) as said, aclosing(until(said, request.n, deadline)) as events:
+        prompt_tokens = count_prompt(cast(Conversation, request.prompt))
+
+        def bill(choice: PartialChoice) -> Usage:
+            closed = Usage(completion_tokens=1, reasoning_tokens=1) if all(choice.pieces.values()) else Usage()
+            return choice.counted + closed + Usage(prompt_tokens=0 if choice.index else prompt_tokens)
+
+        spoken = until(self._said(request), request.n, deadline, bill, delivery.unread)
+        async with aclosing(spoken) as events:
             async for event in events:
                 if isinstance(event, Done):
                     delivery.end()

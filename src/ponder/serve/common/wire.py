@@ -104,7 +104,10 @@ def event_schema(what: str) -> dict[str, Any]:
 
 
 class StreamOptions(Strict):
+    """continuous_usage_stats: a hint; the count comes with the last chunk all the same."""
+
     include_usage: bool = False
+    continuous_usage_stats: bool = False
     include_obfuscation: bool = False
 
 
