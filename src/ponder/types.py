@@ -188,10 +188,17 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What a strategy may spend. None: not limited. Kept exactly; `seconds` is wall time."""
+    """What a strategy may spend. None: not limited. Kept exactly.
+
+    tokens: sampled and forced ones, thinking included, of every sample.
+    samples: completions begun.
+    depth: strategies inside each other; 1: none inside.
+    seconds: wall time.
+    """
 
     tokens: int | None = None
     samples: int | None = None
+    depth: int | None = None
     seconds: float | None = None
 
 

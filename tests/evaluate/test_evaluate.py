@@ -195,13 +195,13 @@ def test_a_result_adds_up():
 def test_what_was_cut_off_is_told():
     result = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 4), direct(effort="high", max_tokens=3))
     assert result.truncation_rate == 1.0
-    vote = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 4), consensus(2, max_tokens=3))
+    vote = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 4), consensus(samples=2, max_tokens=3))
     assert vote.truncation_rate == 1.0
     assert vote.items[0].samples == 2
 
 
 def test_a_vote_is_billed_for_all_its_samples():
-    result = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 3), consensus(4))
+    result = measure(ScriptedSampler(doubler), TASK, held_out(TASK, 3), consensus(samples=4))
     assert result.mode == "consensus@4"
     assert result.usage.completion_tokens == 3 * 4 * 8
     assert all(item.margin == 1.0 for item in result.items)
@@ -293,7 +293,7 @@ def sometimes(conversation, index):
 
 def test_pass_at_k_majority_and_best_of_n_come_from_one_set_of_samples():
     sampler = ScriptedSampler(sometimes)
-    result = measure(sampler, TASK, held_out(TASK, 5), consensus(8))
+    result = measure(sampler, TASK, held_out(TASK, 5), consensus(samples=8, until="all"))
     assert len(sampler.requests) == 5
     assert result.accuracy == 0
     points = {point.k: point for point in pass_at(result)}
@@ -309,7 +309,7 @@ def test_pass_at_k_majority_and_best_of_n_come_from_one_set_of_samples():
 
 
 def test_votes_of_different_sizes_share_a_table():
-    modes = {"few": consensus(2), "many": consensus(6)}
+    modes = {"few": consensus(samples=2), "many": consensus(samples=6, until="all")}
     report = evaluate(ScriptedSampler(sometimes), [TASK], 4, modes=modes)
     table = report.markdown().split("## Many samples")[1].split("\n\n")[1].splitlines()
     assert table[0] == "| task | samples | majority | pass@1 | pass@2 | pass@4 | pass@6 | tokens each |"
@@ -318,7 +318,7 @@ def test_votes_of_different_sizes_share_a_table():
 
 
 def test_the_report_tells_of_many_samples(tmp_path):
-    modes = {"thinking": direct(), "vote": consensus(6)}
+    modes = {"thinking": direct(), "vote": consensus(samples=6, until="all")}
     report = evaluate(ScriptedSampler(sometimes), [TASK], 4, modes=modes, pass_at=(1, 6))
     thinking, vote = report.summary()["results"]
     assert "pass_at" not in thinking
@@ -361,7 +361,7 @@ def test_what_a_reasoning_makes_of_its_own_tries():
         ][index]
 
     task = Checked()
-    result = measure(ScriptedSampler(says), task, held_out(task, 3), consensus(5))
+    result = measure(ScriptedSampler(says), task, held_out(task, 3), consensus(samples=5, until="all"))
     found = correction(result)
     assert (found.samples, found.tries) == (12, 18)
     assert (found.mended.count, found.mended.of) == (3, 6)
@@ -375,7 +375,7 @@ def test_what_a_reasoning_makes_of_its_own_tries():
         "rate": 6 / 9,
         "interval_95": [interval.low, interval.high],
     }
-    report = evaluate(ScriptedSampler(says), [task], 3, modes={"vote": consensus(5)})
+    report = evaluate(ScriptedSampler(says), [task], 3, modes={"vote": consensus(samples=5, until="all")})
     assert report.summary()["results"][0]["self_correction"] == found.summary()
     assert f"| checked | vote | 12 | 18 | {found.mended} |" in report.markdown()
 

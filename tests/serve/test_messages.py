@@ -47,7 +47,7 @@ def live(said: ScriptedSampler) -> Iterator[Live]:
     served = [
         Served(name="said", sampler=said),
         Served(name="tiny", sampler=tiny),
-        Served(name="deep", sampler=said, strategy=consensus(3)),
+        Served(name="deep", sampler=said, strategy=consensus(samples=3)),
     ]
     with serving(served) as it:
         yield it

@@ -139,7 +139,7 @@ def test_its_reasoning_is_hidden_unless_asked_for(stub: StubEndpoint) -> None:
 
 
 def test_a_strategy_runs_in_front_of_it(stub: StubEndpoint) -> None:
-    extra = {"strategy": "consensus(samples=5)"}
+    extra = {"strategy": "consensus(samples=5, until='all')"}
     with serving(proxied(stub)) as live, live.client() as client:
         answer = client.chat.completions.create(model="far", messages=ASKED, reasoning_effort="low", extra_body=extra)
     assert answer.choices[0].message.content == "Four."

@@ -195,8 +195,8 @@ def test_pro_is_more_compute_and_all_of_it_is_billed(client: openai.OpenAI) -> N
     assert answer.reasoning.mode == "pro"
     one = said(client, "hello")
     assert answer.output_text == one.output_text
-    assert answer.usage.output_tokens == 8 * one.usage.output_tokens
-    assert answer.usage.input_tokens == one.usage.input_tokens
+    assert 4 <= answer.usage.output_tokens / one.usage.output_tokens <= 8, "it stops when the vote is decided"
+    assert answer.usage.input_tokens % one.usage.input_tokens == 0, "each request has read the prompt"
 
 
 def test_a_strategy_by_name(client: openai.OpenAI) -> None:

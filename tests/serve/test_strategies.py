@@ -26,7 +26,9 @@ from ponder.testing.tiny import tiny_sampler
 from ponder.think import consensus
 from ponder.think.ask import Ask
 from ponder.think.events import Answer, Answered, Event
-from ponder.think.strategy import Demand, Ledger, Samples
+from ponder.think.ledger import Ledger
+from ponder.think.samples import Samples
+from ponder.think.strategy import Demand
 from ponder.types import InvalidRequest
 
 ASKED: list[Any] = [{"role": "user", "content": "2+2?"}]

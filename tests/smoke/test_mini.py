@@ -65,7 +65,7 @@ def test_a_second_turn_is_right_without_the_first_turns_thinking(mini: Reasoner)
 
 def test_a_consensus_bills_all_its_samples(mini: Reasoner) -> None:
     one = mini.ask("What is 12 * 34?", effort="high")
-    voted = mini.ask("What is 12 * 34?", effort="high", strategy="consensus(samples=5)", seed=1)
+    voted = mini.ask("What is 12 * 34?", effort="high", strategy="consensus(samples=5, until='all')", seed=1)
     assert voted.text == "408"
     assert voted.usage.completion_tokens > 4 * one.usage.completion_tokens * 0.8
     assert voted.usage.prompt_tokens == one.usage.prompt_tokens

@@ -11,7 +11,8 @@ from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 from ponder.think import Ask, Ledger, Reasoner, answer_of
 from ponder.think.events import Cut, Graded
-from ponder.think.strategies.best_of import best_of, likelihood
+from ponder.think.scoring import likelihood
+from ponder.think.strategies.best_of import best_of
 from ponder.types import Budget, InvalidRequest, Phase
 
 
@@ -21,20 +22,22 @@ def longest(answer):
 
 def test_the_verifier_chooses_and_its_grades_are_in_the_trace():
     sampler = ScriptedSampler(["ab", "abcd", "abc"])
-    answer = Reasoner(sampler).ask("x", strategy=best_of(3, by="verifier"), verifier=longest)
+    answer = Reasoner(sampler).ask("x", strategy=best_of(samples=3, by="verifier"), verifier=longest)
     assert answer.text == "abcd"
     assert [event.grade.score for event in answer.events if isinstance(event, Graded)] == [0.2, 0.4, 0.3]
     assert answer.usage.completion_tokens == 6
 
 
 def test_of_equal_answers_the_earliest_is_taken():
-    answer = Reasoner(ScriptedSampler(["ab", "cd"])).ask("x", strategy=best_of(2, by="verifier"), verifier=longest)
+    answer = Reasoner(ScriptedSampler(["ab", "cd"])).ask(
+        "x", strategy=best_of(samples=2, by="verifier"), verifier=longest
+    )
     assert answer.text == "ab"
 
 
 def test_what_was_cut_off_is_graded_nothing_whatever_a_verifier_says():
     sampler = ScriptedSampler(["a b c d e f", "g"])
-    strategy = best_of(2, by="verifier", max_tokens=3, effort="none")
+    strategy = best_of(samples=2, by="verifier", max_tokens=3, effort="none")
     answer = Reasoner(sampler).ask("x", strategy=strategy, verifier=longest)
     assert answer.text == "g"
 
@@ -61,7 +64,7 @@ def test_out_of_time_the_best_so_far_is_given():
     sampler = ScriptedSampler([Say("ab"), Say("abc"), Say("abcdef", seconds=60)])
     ask = Ask.of("x", verifier=longest)
     ledger = Ledger(Budget(seconds=0.3))
-    answer = asyncio.run(answer_of(best_of(3, by="verifier"), ask, sampler, ledger))
+    answer = asyncio.run(answer_of(best_of(samples=3, by="verifier"), ask, sampler, ledger))
     assert (answer.text, answer.cut) == ("abc", Cut.SECONDS)
 
 

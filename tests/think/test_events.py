@@ -53,7 +53,7 @@ def test_a_run_begins_with_asked_and_ends_with_answered():
 
 
 def test_a_vote_streams_its_candidates_and_then_the_votes():
-    run = events(consensus(3), ScriptedSampler(["1", "2", "2"]))
+    run = events(consensus(samples=3), ScriptedSampler(["1", "2", "2"]))
     assert kinds(run) == ["Asked"] + ["Started"] * 3 + ["Done"] * 3 + ["Voted", "Answered"]
     (voted,) = [event for event in run if isinstance(event, Voted)]
     assert [(vote.answer, vote.samples) for vote in voted.votes] == [("2", (1, 2)), ("1", (0,))]
@@ -61,7 +61,7 @@ def test_a_vote_streams_its_candidates_and_then_the_votes():
 
 
 def test_the_answer_s_bill_and_trace_are_those_of_the_events():
-    *before, end = events(consensus(2), ScriptedSampler(["a", "b c"]))
+    *before, end = events(consensus(samples=2), ScriptedSampler(["a", "b c"]))
     assert isinstance(end, Answered)
     assert end.answer.usage == bill(before) != Usage()
     assert end.answer.events == tuple(event for event in before if not isinstance(event, Delta))
@@ -92,7 +92,9 @@ def test_a_strategy_refuses_by_name_what_it_does_not_take(field, settings):
 
 def test_a_strategy_declares_how_many_sequences_it_may_run():
     assert direct().demand(ASK.override(n=4)) == Demand(4, 4)
-    assert consensus(5).demand(ASK) == Demand(5, 5)
+    assert consensus(samples=3).demand(ASK) == Demand(3, 3)
+    assert consensus(samples=8).demand(ASK) == Demand(4, 8), "four at once, so that it may stop early"
+    assert consensus(samples=8, until="all").demand(ASK) == Demand(8, 8)
 
 
 # Views ----------------------------------------------------------------------------------------------------------------
@@ -112,7 +114,7 @@ def test_the_pieces_of_a_direct_answer_come_as_they_are_sampled():
 
 
 def test_the_pieces_of_a_vote_are_the_winner_with_the_bill_of_all():
-    *text, done = viewed(consensus(3), ScriptedSampler([Say("1"), Say("2", "hm"), Say("2", "ah")]))
+    *text, done = viewed(consensus(samples=3), ScriptedSampler([Say("1"), Say("2", "hm"), Say("2", "ah")]))
     assert text == [Delta(0, Phase.THINK, "hm"), Delta(0, Phase.ANSWER, "2")]
     assert done.completion.usage.completion_tokens == 2 + 4 + 4
 
@@ -153,19 +155,19 @@ class Revised:
 
 def test_strategies_nest_and_one_ledger_holds_for_all():
     sampler = ScriptedSampler(["1", "2", "2", "3"])
-    run = events(Revised(consensus(3)), sampler, ledger=Ledger(Budget(tokens=40, samples=4)))
+    run = events(Revised(consensus(samples=3)), sampler, ledger=Ledger(Budget(tokens=40, samples=4)))
     assert [event.sample for event in run if isinstance(event, Started)] == [0, 1, 2, 3]
     assert [event.index for event in run if isinstance(event, Done)] == [0, 1, 2, 3]
     answer = run[-1].answer
     assert answer.text == "3"
     assert answer.usage.completion_tokens == 8
-    with pytest.raises(InvalidRequest, match=r"the budget is used up \(None tokens, 3 samples\)"):
-        events(Revised(consensus(3)), ScriptedSampler(["1"] * 4), ledger=Ledger(Budget(samples=3)))
+    with pytest.raises(InvalidRequest, match=r"the budget is used up \(None tokens, 3 samples"):
+        events(Revised(consensus(samples=3)), ScriptedSampler(["1"] * 4), ledger=Ledger(Budget(samples=3)))
 
 
 def test_what_samples_leave_of_a_budget_is_free_for_the_next():
     sampler = ScriptedSampler(["1", "1", "1", "2 3 4 5 6 7 8"])
-    answer = events(Revised(consensus(3)), sampler, ledger=Ledger(Budget(tokens=14)))[-1].answer
+    answer = events(Revised(consensus(samples=3)), sampler, ledger=Ledger(Budget(tokens=14)))[-1].answer
     assert sampler.requests[1].params.max_tokens == 14 - 3 * 2
     assert answer.text == "2 3 4 5 6 7 8"
 

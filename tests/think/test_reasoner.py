@@ -52,7 +52,7 @@ def test_a_cap_on_thinking_reaches_the_strategy():
 
 def test_a_ready_made_strategy_and_the_settings_of_the_ask_go_together():
     sampler = ScriptedSampler(echo)
-    answer = Reasoner(sampler).ask("x", strategy=consensus(2, temperature=0.5), temperature=0.9, seed=1)
+    answer = Reasoner(sampler).ask("x", strategy=consensus(samples=2, temperature=0.5), temperature=0.9, seed=1)
     assert len(answer.completions) == 2
     assert (sampler.requests[0].params.temperature, sampler.requests[0].params.seed) == (0.5, 1)
 

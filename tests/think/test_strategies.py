@@ -85,7 +85,7 @@ def test_direct_is_greedy_unless_told_otherwise():
 
 
 @pytest.mark.parametrize("thinking", [ThinkingLimits(cap=4), 4])
-@pytest.mark.parametrize("strategy", [direct, lambda **settings: consensus(1, **settings)])
+@pytest.mark.parametrize("strategy", [direct, lambda **settings: consensus(samples=1, **settings)])
 def test_a_cap_in_tokens_is_kept_exactly_and_leaves_the_answer_its_room(strategy, thinking):
     sampler = ScriptedSampler([THOUGHT])
     answer = run(strategy(thinking=thinking), sampler)
@@ -128,7 +128,7 @@ def test_a_token_budget_is_kept_exactly(tokens):
 
 
 @pytest.mark.parametrize("budget", [Budget(tokens=0), Budget(samples=0), Budget(seconds=0), Budget(seconds=-1)])
-@pytest.mark.parametrize("strategy", [direct(), consensus(2)])
+@pytest.mark.parametrize("strategy", [direct(), consensus(samples=2)])
 def test_a_budget_that_allows_nothing_is_refused(budget, strategy):
     with pytest.raises(InvalidRequest, match="must be above 0"):
         run(strategy, ScriptedSampler([THOUGHT]), budget)
@@ -148,7 +148,7 @@ def test_out_of_time_direct_gives_what_it_has_said():
 
 
 def vote(*texts, **options):
-    return run(consensus(len(texts), **options), ScriptedSampler(list(texts)))
+    return run(consensus(samples=len(texts), **options), ScriptedSampler(list(texts)))
 
 
 def test_the_majority_wins():
@@ -167,7 +167,7 @@ def test_a_tie_goes_to_the_earliest_sample():
 
 def test_the_ask_says_what_agrees():
     lenient = ASK.override(same=lambda a, b: a[0] == b[0])
-    answer = run(consensus(3), ScriptedSampler(["bat", "apple", "avocado"]), ask=lenient)
+    answer = run(consensus(samples=3), ScriptedSampler(["bat", "apple", "avocado"]), ask=lenient)
     assert answer.text == "apple"
 
 
@@ -179,14 +179,14 @@ def test_the_bill_is_for_every_sample_and_the_prompt_is_counted_once():
 
 def test_answers_that_were_cut_off_or_are_empty_do_not_vote():
     sampler = ScriptedSampler(["1 2 3 4 5 6", "1 2 3 4 5 6", "", "", "", "7"])
-    answer = run(consensus(6, max_tokens=3, effort="none"), sampler)
+    answer = run(consensus(samples=6, max_tokens=3, effort="none"), sampler)
     assert answer.text == "7"
     assert [each.stop_reason is StopReason.LENGTH for each in answer.completions].count(True) == 2
     assert answer.margin == 1.0
 
 
 def test_where_nobody_votes_the_first_sample_speaks_with_margin_zero():
-    answer = run(consensus(2, max_tokens=2, effort="none"), ScriptedSampler(["a b c d", "e f g h"]))
+    answer = run(consensus(samples=2, max_tokens=2, effort="none"), ScriptedSampler(["a b c d", "e f g h"]))
     assert answer.text == "a b"
     assert answer.votes == ()
     assert answer.margin == 0
@@ -195,19 +195,19 @@ def test_where_nobody_votes_the_first_sample_speaks_with_margin_zero():
 @pytest.mark.parametrize("tokens", [1, 3, 4, 7, 40])
 def test_consensus_keeps_a_token_budget_over_all_samples(tokens):
     sampler = ScriptedSampler(lambda *_: THOUGHT)
-    answer = run(consensus(4), sampler, Budget(tokens=tokens))
+    answer = run(consensus(samples=4), sampler, Budget(tokens=tokens))
     assert answer.usage.completion_tokens <= tokens
     assert sampler.requests[0].n == min(4, tokens)
 
 
 def test_consensus_keeps_a_sample_budget():
     sampler = ScriptedSampler(lambda *_: "1")
-    assert len(run(consensus(8), sampler, Budget(samples=3)).completions) == 3
+    assert len(run(consensus(samples=8), sampler, Budget(samples=3)).completions) == 3
 
 
 def test_out_of_time_the_best_so_far_wins():
     lines = [Say(text="1"), Say(text="2"), Say(text="2"), Say(text="3", seconds=60)]
-    answer = run(consensus(4), ScriptedSampler(lines), Budget(seconds=0.3))
+    answer = run(consensus(samples=4), ScriptedSampler(lines), Budget(seconds=0.3))
     assert answer.text == "2"
     assert answer.cut is Cut.SECONDS
     assert [each.stop_reason for each in answer.completions] == [StopReason.END] * 3 + [StopReason.DEADLINE]
@@ -216,7 +216,7 @@ def test_out_of_time_the_best_so_far_wins():
 def test_cancelled_with_votes_in_hand_it_answers():
     async def cancelled():
         lines = [Say(text="1"), Say(text="2", seconds=60)]
-        task = asyncio.ensure_future(answer_of(consensus(2), ASK, ScriptedSampler(lines)))
+        task = asyncio.ensure_future(answer_of(consensus(samples=2), ASK, ScriptedSampler(lines)))
         await asyncio.sleep(0.1)
         task.cancel()
         return await task
@@ -224,12 +224,13 @@ def test_cancelled_with_votes_in_hand_it_answers():
     answer = asyncio.run(cancelled())
     assert answer.text == "1"
     assert answer.cut is Cut.CANCELLED
-    assert answer.unbilled == 1
+    assert answer.unbilled == 0
+    assert [each.stop_reason for each in answer.completions] == [StopReason.END, StopReason.ABORTED]
 
 
 def test_cancelled_with_nothing_in_hand_it_is_cancelled():
     async def cancelled():
-        task = asyncio.ensure_future(answer_of(consensus(2), ASK, ScriptedSampler([Say(text="1", seconds=60)])))
+        task = asyncio.ensure_future(answer_of(consensus(samples=2), ASK, ScriptedSampler([Say(text="1", seconds=60)])))
         await asyncio.sleep(0.1)
         task.cancel()
         await task
@@ -240,9 +241,9 @@ def test_cancelled_with_nothing_in_hand_it_is_cancelled():
 
 def test_a_vote_needs_variety():
     with pytest.raises(InvalidRequest, match="temperature 0"):
-        consensus(8, temperature=0)
+        consensus(samples=8, temperature=0)
     with pytest.raises(InvalidRequest, match="at least 1"):
-        consensus(0)
+        consensus(samples=0)
 
 
 # By text --------------------------------------------------------------------------------------------------------------

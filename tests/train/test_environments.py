@@ -136,7 +136,7 @@ def test_an_evaluation_gives_the_model_its_tools():
     assert (item.answer, item.grade.solved, len(item.drawn)) == ("6", True, 1)
     rendered = FORMAT.render(dialogue)
     assert item.usage.completion_tokens == sum(rendered.assistant_mask())
-    voted = measure(sampler, task, [problem], consensus(3, thinking=100, temperature=0.5))
+    voted = measure(sampler, task, [problem], consensus(samples=3, thinking=100, temperature=0.5))
     assert [each.solved for each in voted.items[0].drawn] == [True] * 3
     assert voted.items[0].grade.solved
     unable = measure(sampler, task, [problem], direct(thinking=100, max_tokens=40, answer_room=4))

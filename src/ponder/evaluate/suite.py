@@ -48,7 +48,13 @@ def standard_modes(
         made = {name: mode for name, mode in made.items() if name in modes}
     if samples > 1 and (modes is None or "consensus" in modes):
         vote = consensus(
-            samples, effort=effort, thinking=thinking, answer_room=answer_room, temperature=temperature, seed=seed
+            samples=samples,
+            until="all",  # pass@k and the votes of fewer samples are told from all of them
+            effort=effort,
+            thinking=thinking,
+            answer_room=answer_room,
+            temperature=temperature,
+            seed=seed,
         )
         made[vote.name] = vote
     for text in strategies:

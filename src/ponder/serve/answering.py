@@ -20,9 +20,10 @@ from ponder.serve.models import Models, Served
 from ponder.serve.settings import Settings
 from ponder.think.ask import Ask
 from ponder.think.events import Cut, Event, Stopped, pieces
+from ponder.think.ledger import Ledger
 from ponder.think.registry import parse_strategy
 from ponder.think.strategies.direct import direct
-from ponder.think.strategy import Demand, Ledger, NotTaken, Strategy, events_of
+from ponder.think.strategy import Demand, NotTaken, Strategy, events_of
 from ponder.types import InvalidRequest, Usage
 
 Pieces = AsyncGenerator[Streamed, None]

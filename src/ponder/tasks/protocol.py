@@ -8,6 +8,8 @@ from enum import StrEnum
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ponder.types import Usage
+
 if TYPE_CHECKING:
     from ponder.dialogue.messages import Message
 
@@ -51,6 +53,8 @@ class Demonstration:
         return without_marks("\n".join([*(fold.thought for fold in self.folds), self.reasoning]))
 
 
+NOTHING_USED = Usage()
+
 _MISTAKE, _END_MISTAKE = "\ue000", "\ue001"  # private use: no text of a task holds them
 
 
@@ -87,11 +91,18 @@ class GradeStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grade:
-    """Score in [0, 1]; "solved" is a score of at least 0.99."""
+    """Score in [0, 1]; "solved" is a score of at least 0.99.
+
+    why: what is wrong.
+    wrong_step: what the reasoning says where it first goes wrong, word for word. Empty: not known.
+    usage: the tokens that a model read and wrote to come to this grade.
+    """
 
     score: float
     status: GradeStatus = GradeStatus.GRADED
     why: str = ""
+    wrong_step: str = ""
+    usage: Usage = NOTHING_USED
 
     @property
     def solved(self) -> bool:

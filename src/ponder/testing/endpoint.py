@@ -122,6 +122,10 @@ class StubEndpoint:
             for line in lines
         ]
 
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return self._at_once > 0
+
     def count(self, usage: Usage) -> None:
         with self._lock:
             self.counted += usage

@@ -179,10 +179,12 @@ class ScriptedSampler:
     """Keeps every contract of `Sampler` on a script: a list of answers, or a function (conversation, index) -> answer.
 
     Tokens are words; the thinking cap, the answer's room, max_tokens and stop strings hold as they do in the engine.
-    requests: what was asked so far. What would need a model or its ids is refused by name: floors and confidence, stop
-    ids, biases, log-probabilities, ids as a prompt, a grammar that the line does not keep. `seconds` is kept; a
-    completion that it cuts is billed by the words that were said. Nothing is cached, so any tenant is served and `next_turn` changes nothing.
-    Calls are the script's: a line that does not keep `tool_choice` or `parallel_calls` is a SamplerError.
+    requests: what was asked so far.
+    counted: what was said so far, read or not.
+    What would need a model or its ids is refused by name: floors and confidence, stop ids, biases, log-probabilities,
+    ids as a prompt, a grammar that the line does not keep. `seconds` is kept; a completion that it cuts is billed by the
+    words that were said. Nothing is cached, so any tenant is served and `next_turn` changes nothing. Calls are the
+    script's: a line that does not keep `tool_choice` or `parallel_calls` is a SamplerError.
     """
 
     def __init__(
@@ -190,6 +192,7 @@ class ScriptedSampler:
     ) -> None:
         """thinking_tokens: see `Capabilities`."""
         self.requests: list[Request] = []
+        self.counted = Usage()
         self._prompter = Prompter(script)
         self._name = name
         self._capabilities = Capabilities(window=window, thinking_tokens=thinking_tokens)
@@ -234,6 +237,7 @@ class ScriptedSampler:
     async def _said(self, request: Request) -> AsyncGenerator[Streamed, None]:
         conversation = cast(Conversation, request.prompt)
         params = request.params
+        self.counted += Usage(prompt_tokens=count_prompt(conversation))
         for index in range(request.n):
             say = self._prompter.next(conversation, index)
             check_calls(say, request)
@@ -247,14 +251,23 @@ class ScriptedSampler:
                 stop=request.stop,
             )
             pieces = [(Phase.THINK, word) for word in spoken.reasoning] + [(Phase.ANSWER, word) for word in spoken.text]
-            for phase, word in pieces:
+            before = Usage()
+            for place, (phase, word) in enumerate(pieces):
                 await asyncio.sleep(say.seconds / len(pieces))
+                before = self._count(before, spoken.so_far(place + 1))
                 yield Delta(index, phase, word)
             for number, call in enumerate(spoken.calls):
                 yield CallDelta(index, number, call.name, "", call.id)
                 for word in words(call.arguments):
                     yield CallDelta(index, number, None, word)
+            self._count(before, Usage(0, spoken.completion_tokens, spoken.reasoning_tokens))
             yield Done(index, _completion(spoken, count_prompt(conversation) if index == 0 else 0))
+
+    def _count(self, before: Usage, now: Usage) -> Usage:
+        """Add what one completion has cost since `before`. Returns `now`."""
+        generated = now.completion_tokens - before.completion_tokens
+        self.counted += Usage(0, generated, now.reasoning_tokens - before.reasoning_tokens)
+        return now
 
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         raise InvalidRequest("a scripted sampler has no log-probabilities: use a model")

@@ -11,11 +11,13 @@ reasoner    what `ponder.load` returns: ask, ask_many, stream, events, conversat
 from ponder.think.ask import Ask, AskSettings, limits
 from ponder.think.conversation import Conversation
 from ponder.think.events import Answer, Event
+from ponder.think.ledger import Ledger
 from ponder.think.reasoner import Reasoner
 from ponder.think.registry import parse_strategy
+from ponder.think.samples import Samples
 from ponder.think.strategies.consensus import consensus
 from ponder.think.strategies.direct import direct
-from ponder.think.strategy import Demand, Ledger, RunSettings, Samples, Strategy, answer_of, events_of
+from ponder.think.strategy import Demand, RunSettings, Strategy, answer_of, events_of
 
 __all__ = [
     "Answer",

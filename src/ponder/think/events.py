@@ -19,19 +19,30 @@ class Cut(StrEnum):
     """Why an answer was given before its strategy was done."""
 
     SECONDS = "seconds"  # the deadline, or the budget's seconds
-    CANCELLED = "cancelled"  # the caller
+    TOKENS = "tokens"  # the budget's tokens are spent
+    SAMPLES = "samples"  # the budget's samples are spent
+    CANCELLED = "cancelled"  # by the caller
+    DECIDED = "decided"  # the strategy around it needs no more
+    FAILED = "failed"  # the sampler
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """An answer, and the samples that agree on it, the earliest first."""
+    """An answer, and the samples that agree on it, the earliest first. weight: of the samples together; None: their
+    number."""
 
     answer: str
     samples: tuple[int, ...]
+    weight: float | None = None
 
     @property
     def count(self) -> int:
         return len(self.samples)
+
+    @property
+    def size(self) -> float:
+        """What the answer weighs in the vote."""
+        return self.count if self.weight is None else self.weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +50,7 @@ class Answer:
     """What a strategy gives back.
 
     message: what the next turn carries over: the visible text with the ids it was sampled as, the reasoning, calls.
-    usage: the whole bill, over every sample.
+    usage: the whole bill, over every sample and every check.
     completions: those that the answer was chosen from, or, for `n` above 1, the answers; in the order of their samples.
     votes, margin: of a vote, the largest first; (first - second) / voters. None: there was no vote.
     cut: set where the strategy was ended early; the answer is then the best there was.
@@ -86,33 +97,41 @@ class Started:
     """Sample number `sample` of the run begins.
 
     choice: which of the answer's choices it is, where that is known beforehand; None: it is a candidate.
+    strategy: who draws it: the names from the outermost strategy in, with a slash between them.
+    role: what it is for.
     """
 
     sample: int
     choice: int | None = None
+    strategy: str = ""
+    role: str = "sample"
 
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """What a verifier made of a sample."""
+    """What a verifier made of a sample. strategy: see `Started`."""
 
     sample: int
     grade: Grade
+    strategy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Voted:
-    """How the samples agree, the largest group first."""
+    """How the samples agree, the largest group first. strategy: see `Started`."""
 
     votes: tuple[Vote, ...]
     margin: float
+    strategy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The strategy was ended early."""
+    """A strategy was ended early. strategy: see `Started`. why: what failed."""
 
     cut: Cut
+    strategy: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +147,27 @@ Event = Asked | Started | Delta | CallDelta | Done | Graded | Voted | Stopped | 
 
 
 def bill(events: Iterable[Event]) -> Usage:
-    """What all samples cost together."""
-    return sum((event.completion.usage for event in events if type(event) is Done), Usage())
+    """What all samples and checks cost together."""
+    return sum(bills(events).values(), Usage())
+
+
+VERIFIER = "verifier"
+
+
+def bills(events: Iterable[Event]) -> dict[tuple[str, str], Usage]:
+    """The bill by (strategy, role); what verifiers cost has the role "verifier"."""
+    of: dict[int, tuple[str, str]] = {}
+    found: dict[tuple[str, str], Usage] = {}
+    for event in events:
+        if type(event) is Started:
+            of[event.sample] = (event.strategy, event.role)
+        elif type(event) is Done:
+            key = of[event.index]
+            found[key] = found.get(key, NOTHING) + event.completion.usage
+        elif type(event) is Graded:
+            key = (event.strategy, VERIFIER)
+            found[key] = found.get(key, NOTHING) + event.grade.usage
+    return {key: usage for key, usage in found.items() if usage != NOTHING}
 
 
 async def pieces(events: AsyncIterator[Event]) -> AsyncGenerator[Streamed, None]:

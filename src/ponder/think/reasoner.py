@@ -11,9 +11,10 @@ from ponder.sampler.threads import run_sync
 from ponder.think.ask import Ask, Asked
 from ponder.think.conversation import Conversation
 from ponder.think.events import Answer, Event
+from ponder.think.ledger import Ledger
 from ponder.think.registry import parse_strategy
 from ponder.think.strategies.direct import direct
-from ponder.think.strategy import Ledger, RunSettings, Strategy, answer_of, events_of
+from ponder.think.strategy import RunSettings, Strategy, answer_of, events_of
 from ponder.think.streaming import AnswerStream, EventStream
 from ponder.types import InvalidRequest
 

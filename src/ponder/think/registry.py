@@ -29,65 +29,123 @@ def strategy_names() -> list[str]:
 
 
 def parse_strategy(text: str, *, files: bool = True) -> Strategy:
-    """The strategy that `text` calls for. Any setting of an ask may stand in it, and then holds for its samples.
+    """The strategy that `text` calls for: a name, or a call whose arguments are plain values. Any setting of an ask may
+    stand in it, and then holds for its samples.
 
+    A strategy that takes another one has it first: "consensus(refine(samples=2), samples=8)"; one of a file stands
+    there as a text: "consensus('file.py:make(n=2)')". verifier: "file.py:function".
     files: whether functions outside the package may be named; not where the text comes from someone else.
     Raises InvalidRequest on an unknown strategy or argument (with a suggestion), a wrong type, or text that is not a
     call.
     """
+    return _parse(text, text, files, MOST_NESTED)
+
+
+MOST_NESTED = 8
+
+
+def _parse(text: str, whole: str, files: bool, levels: int) -> Strategy:
     outside = OUTSIDE.fullmatch(text.strip())
     if outside is not None and files:
-        name, arguments = outside["where"], _call("make" + (outside["call"] or "()"), text)[1]
+        return _made(outside["where"], _tree("make" + (outside["call"] or "()"), whole), whole, files, levels)
+    tree = _tree(text.strip(), whole)
+    return _made(_name(tree, whole), tree, whole, files, levels)
+
+
+def _made(name: str, tree: ast.expr, whole: str, files: bool, levels: int) -> Strategy:
+    """The strategy of this name, made as the call says."""
+    if not levels:
+        raise InvalidRequest(f"{whole[:80]!r} nests strategies more than {MOST_NESTED} deep: nest fewer")
+    if ":" in name:
         make = load_object(name)
         if not callable(make):
             raise InvalidRequest(f"{name!r} is not a function that makes a strategy")
-    else:
-        name, arguments = _call(text.strip(), text)
-        if name not in strategy_names():
-            raise InvalidRequest(f"there is no strategy {name!r}: {_hint(name, strategy_names())}")
+    elif name in strategy_names():
         make = getattr(import_module(f"{strategies.__name__}.{name}"), name)
-    made = make(**_checked(name, make, arguments))
+    else:
+        raise InvalidRequest(f"there is no strategy {name!r}: {_hint(name, strategy_names())}")
+    made = make(**_checked(name, make, *_arguments(tree, whole, files, levels - 1), files=files))
     if not isinstance(made, Strategy):
         raise InvalidRequest(f"{name!r} must return a strategy, with name, demand and stream (got {made!r})")
     return made
 
 
-def _call(text: str, whole: str) -> tuple[str, dict[str, Any]]:
-    """The name and the keyword arguments of a call that holds plain values only."""
-    complaint = f"{whole!r} is not a strategy: write it like 'direct' or 'consensus(samples=8)'"
+def _complaint(whole: str) -> InvalidRequest:
+    return InvalidRequest(f"{whole!r} is not a strategy: write it like 'direct' or 'consensus(samples=8)'")
+
+
+def _tree(text: str, whole: str) -> ast.expr:
     try:
-        tree = ast.parse(text, mode="eval").body
+        return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise InvalidRequest(complaint) from None
+        raise _complaint(whole) from None
+
+
+def _name(tree: ast.expr, whole: str) -> str:
+    called = tree.func if isinstance(tree, ast.Call) else tree
+    if not isinstance(called, ast.Name):
+        raise _complaint(whole)
+    return called.id
+
+
+def _arguments(tree: ast.expr, whole: str, files: bool, levels: int) -> tuple[Strategy | None, dict[str, Any]]:
+    """The strategy that a call has first, if it has one, and its keyword arguments, which are plain values."""
     if isinstance(tree, ast.Name):
-        return tree.id, {}
-    if not isinstance(tree, ast.Call) or not isinstance(tree.func, ast.Name) or tree.args:
-        raise InvalidRequest(complaint)
+        return None, {}
+    if not isinstance(tree, ast.Call) or len(tree.args) > 1:
+        raise _complaint(whole)
+    inner = None
+    for first in tree.args:
+        if isinstance(first, ast.Constant) and isinstance(first.value, str):
+            inner = _parse(first.value, whole, files, levels)
+        else:
+            inner = _made(_name(first, whole), first, whole, files, levels)
     arguments = {}
     for keyword in tree.keywords:
         if keyword.arg is None:
-            raise InvalidRequest(complaint)
+            raise _complaint(whole)
         try:
             arguments[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, RecursionError, MemoryError):
             raise InvalidRequest(f"{whole!r}: {keyword.arg} must be a plain number or string") from None
-    return tree.func.id, arguments
+    return inner, arguments
 
 
-def _checked(name: str, make: Callable[..., object], arguments: dict[str, Any]) -> dict[str, Any]:
+def _checked(
+    name: str, make: Callable[..., object], inner: Strategy | None, arguments: dict[str, Any], *, files: bool
+) -> dict[str, Any]:
     """The arguments, each of the type that the function says, or the ask's setting of its name."""
     signature = inspect.signature(make).parameters
     known = {key: hint for key, hint in get_type_hints(make).items() if key in signature}
     if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in signature.values()):
         known |= {key: hint for key, hint in SETTINGS.items() if key not in known}
+    if inner is not None and INNER not in known:
+        raise InvalidRequest(f"{name} takes no strategy inside it, and got {inner.name}: leave it out")
     for key, value in arguments.items():
-        if key not in known:
+        if key not in known or key == INNER:
             raise InvalidRequest(f"{name} has no argument {key!r}: {_hint(key, known)}")
+        if key == VERIFIER:
+            arguments = arguments | {key: _verifier(name, value, files)}
+            continue
         kinds = _plain(known[key])
         if isinstance(value, bool) != (kinds == (bool,)) or not isinstance(value, kinds):
             names = " or ".join(kind.__name__ for kind in kinds if kind is not int or float not in kinds)
             raise InvalidRequest(f"{name}: {key} must be {names} (got {value!r})")
-    return arguments
+    return arguments if inner is None else arguments | {INNER: inner}
+
+
+INNER = "inner"  # the parameter of a strategy that takes another one
+VERIFIER = "verifier"
+
+
+def _verifier(name: str, where: object, files: bool) -> Any:
+    """The function of a file that checks answers."""
+    if not files or not isinstance(where, str):
+        raise InvalidRequest(f"{name}: verifier must be a function of a file on the server's machine (got {where!r})")
+    found = load_object(where)
+    if not callable(found):
+        raise InvalidRequest(f"{where!r} is not a function that grades an answer")
+    return found
 
 
 def _plain(hint: object) -> tuple[type, ...]:
@@ -119,7 +177,9 @@ OF_THE_CALLER = frozenset(
     ]
 )
 SETTINGS: Mapping[str, object] = {
-    key: hint for key, hint in get_type_hints(AskSettings).items() if key not in OF_THE_CALLER and _plain(hint)
+    key: hint
+    for key, hint in get_type_hints(AskSettings).items()
+    if key == VERIFIER or (key not in OF_THE_CALLER and _plain(hint))
 }
 
 

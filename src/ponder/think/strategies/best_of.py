@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from math import exp
 from typing import Unpack
 
-from ponder.sampler.protocol import Completion, Sampler
+from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask, AskSettings, checked
+from ponder.think.candidates import Candidates, candidates_demand
 from ponder.think.events import Event, Graded
-from ponder.think.strategy import Demand, Ledger, Samples, check_one_answer
-from ponder.types import InvalidRequest, Phase
+from ponder.think.ledger import Ledger
+from ponder.think.scoring import check_logprobs, check_verifier, graded, likelihood
+from ponder.think.strategy import Demand, Strategy, check_inner
+from ponder.types import InvalidRequest
 
 TEMPERATURE = 1.0
 CHOICES = ("verifier", "likelihood")
@@ -24,6 +25,7 @@ class BestOf:
     """See `best_of`."""
 
     samples: int
+    inner: Strategy | None
     by: str
     settings: AskSettings
 
@@ -32,54 +34,46 @@ class BestOf:
         return f"best_of@{self.samples}"
 
     def demand(self, ask: Ask) -> Demand:
-        check_one_answer(ask, self.name)
-        if self.by == "verifier" and ask.verifier is None:
-            raise InvalidRequest(f"{self.name} has no verifier to choose by: give one, or set by='likelihood'")
-        return Demand(self.samples, self.samples)
+        ask = ask.override(**self.settings)
+        if self.by == "verifier":
+            check_verifier(ask, self.name, ", or set by='likelihood'")
+        return candidates_demand(ask, self.name, self.samples, self.samples, self.inner)
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
         ask = ask.override(**self.settings)
-        samples = Samples(ask, sampler, ledger, self.samples, temperature=TEMPERATURE)
-        async for event in samples:
-            yield event
+        ask = ask.override(temperature=TEMPERATURE) if ask.temperature is None else ask
+        candidates = Candidates([ask] * self.samples, sampler, ledger, inner=self.inner, at_once=self.samples)
         grades: dict[int, Grade] = {}
-        for sample in sorted(samples.finished):
-            grades[sample] = await self._grade(ask, samples.finished[sample], sampler.name)
-            yield Graded(sample, grades[sample])
-        best = max(grades, key=lambda sample: grades[sample].score, default=None)
-        yield samples.answer(None if best is None else samples.finished[best])
+        async for event in candidates:
+            yield event
+            if self.by == "verifier":
+                async for each in graded(candidates.arrived, grades, ask, ledger):
+                    yield each
+        if self.by == "likelihood":
+            check_logprobs(candidates.in_order, sampler)
+            for candidate in candidates.in_order:
+                answers = candidate.completion.answers
+                score = likelihood(candidate.completion) if answers else 0.0
+                grades[candidate.sample] = Grade(score=score, why="" if answers else "no answer")
+                yield Graded(candidate.sample, grades[candidate.sample], ledger.path)
+        else:
+            async for each in graded(candidates.in_order, grades, ask, ledger):
+                yield each
+        yield candidates.answer(max(candidates.in_order, key=lambda each: grades[each.sample].score, default=None))
 
-    async def _grade(self, ask: Ask, completion: Completion, sampler: str) -> Grade:
-        """What is empty or was cut off gets 0. A verifier runs on a separate thread."""
-        if not completion.answers:
-            return Grade(score=0.0, why="no answer")
-        if self.by == "verifier":
-            assert ask.verifier is not None
-            return await asyncio.to_thread(ask.verifier, completion.text)
-        if not completion.segments:
-            raise InvalidRequest(f"{sampler} gives no log-probabilities to choose by: use a local model")
-        return Grade(score=likelihood(completion))
 
+def best_of(
+    inner: Strategy | None = None, *, samples: int = 8, by: str = "likelihood", **settings: Unpack[AskSettings]
+) -> BestOf:
+    """The best of `samples` answers, drawn at temperature 1 by default; of equal ones the earliest.
 
-def best_of(samples: int = 8, *, by: str = "likelihood", **settings: Unpack[AskSettings]) -> BestOf:
-    """The best of `samples` answers, drawn at temperature 1 unless told otherwise; of equal ones the earliest.
-
+    inner: what gives each answer; None: one sample.
     by: "verifier", the ask's own; or "likelihood", the geometric mean of the probabilities of the answer's tokens.
     settings: hold for its samples, whatever the ask says. Raises InvalidRequest for fewer than one sample.
     """
     if samples < 1:
         raise InvalidRequest(f"best_of needs at least 1 sample (got {samples})")
+    check_inner(inner)
     if by not in CHOICES:
         raise InvalidRequest(f"by of best_of must be {' or '.join(CHOICES)} (got {by!r})")
-    return BestOf(samples, by, checked(settings))
-
-
-def likelihood(completion: Completion) -> float:
-    """The geometric mean of the probabilities of the visible answer's tokens, from 0 to 1."""
-    said = [
-        logprob
-        for segment in completion.segments
-        for logprob, phase in zip(segment.logprobs, segment.phases, strict=True)
-        if phase is Phase.ANSWER
-    ]
-    return exp(sum(said) / len(said)) if said else 0.0
+    return BestOf(samples, inner, by, checked(settings))

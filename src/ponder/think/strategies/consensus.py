@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Unpack
+from enum import StrEnum
+from functools import partial
+from typing import TypeVar, Unpack
 
-from ponder.sampler.protocol import Completion, Sampler
-from ponder.tasks.graders import same_value
-from ponder.think.ask import Ask, AskSettings, Same, checked
-from ponder.think.events import Event, Vote, Voted
-from ponder.think.strategy import Demand, Ledger, Samples, check_one_answer
+from ponder.sampler.protocol import Sampler
+from ponder.tasks.protocol import Grade
+from ponder.think.ask import Ask, AskSettings, checked
+from ponder.think.candidates import AT_ONCE, Candidate, Candidates, candidates_demand
+from ponder.think.events import Event, Voted
+from ponder.think.ledger import Ledger
+from ponder.think.scoring import check_logprobs, check_verifier, graded, likelihood
+from ponder.think.strategy import Demand, Strategy, check_inner
+from ponder.think.voting import StopRule, Weigh, count_votes, is_enough, margin_of, same_answer
 from ponder.types import InvalidRequest
 
 TEMPERATURE = 1.0
+
+
+class Weight(StrEnum):
+    """What a sample counts in the vote. COUNT: one. LIKELIHOOD: how likely the model found its own answer. VERIFIER:
+    the grade of the ask's verifier."""
+
+    COUNT = "count"
+    LIKELIHOOD = "likelihood"
+    VERIFIER = "verifier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +36,10 @@ class Consensus:
     """See `consensus`."""
 
     samples: int
+    inner: Strategy | None
+    rule: StopRule
+    weight: Weight
+    at_once: int
     settings: AskSettings
 
     @property
@@ -28,54 +47,99 @@ class Consensus:
         return f"consensus@{self.samples}"
 
     def demand(self, ask: Ask) -> Demand:
+        ask = self._asked(ask)
+        if self.weight is Weight.VERIFIER:
+            check_verifier(ask, self.name)
+        return candidates_demand(ask, self.name, self.samples, self.at_once, self.inner)
+
+    def _asked(self, ask: Ask) -> Ask:
+        """What each sample is asked. Raises InvalidRequest where they would all be the same."""
         ask = ask.override(**self.settings)
         _check_temperature(ask.temperature, self.samples)
-        check_one_answer(ask, self.name)
-        return Demand(self.samples, self.samples)
+        return ask.override(temperature=TEMPERATURE) if ask.temperature is None else ask
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
-        ask = ask.override(**self.settings)
-        samples = Samples(ask, sampler, ledger, self.samples, temperature=TEMPERATURE)
-        async for event in samples:
+        ask = self._asked(ask)
+        same = ask.same or same_answer
+
+        def enough(candidates: Sequence[Candidate]) -> bool:
+            return is_enough(self.rule, count_votes(candidates, same), self.samples - len(candidates))
+
+        candidates = Candidates(
+            [ask] * self.samples, sampler, ledger, inner=self.inner, at_once=self.at_once, enough=enough
+        )
+        grades: dict[int, Grade] = {}
+        async for event in candidates:
             yield event
-        finished = samples.finished
-        votes = count_votes(finished, ask.same or same_value)
-        voters, sizes = sum(vote.count for vote in votes), [vote.count for vote in votes] + [0, 0]
-        margin = (sizes[0] - sizes[1]) / voters if voters else 0.0
-        yield Voted(votes, margin)
-        chosen = finished[votes[0].samples[0]] if votes else next(iter(samples.completions), None)
-        yield samples.answer(chosen, votes=votes, margin=margin)
+            if self.weight is Weight.VERIFIER:
+                async for each in graded(candidates.arrived, grades, ask, ledger):
+                    yield each
+        weigh: Weigh | None = None
+        if self.weight is Weight.LIKELIHOOD:
+            check_logprobs(candidates.in_order, sampler)
+            weigh = _likelihood
+        elif self.weight is Weight.VERIFIER:
+            async for each in graded(candidates.in_order, grades, ask, ledger):
+                yield each
+            weigh = partial(_grade, grades)
+        votes = count_votes(candidates.in_order, same, weigh)
+        margin = margin_of(votes)
+        yield Voted(votes, margin, ledger.path)
+        won = next((each for each in candidates.in_order if votes and each.sample == votes[0].samples[0]), None)
+        yield candidates.answer(won, votes=votes, margin=margin)
 
 
-def consensus(samples: int = 8, **settings: Unpack[AskSettings]) -> Consensus:
-    """The majority of `samples` answers, drawn at temperature 1 unless told otherwise.
+def _likelihood(candidate: Candidate) -> float:
+    return likelihood(candidate.completion)
 
-    What is empty or was cut off does not vote; a tie goes to the earliest sample.
-    settings: hold for its samples, whatever the ask says. Raises InvalidRequest for fewer than one sample.
+
+def _grade(grades: dict[int, Grade], candidate: Candidate) -> float:
+    return grades[candidate.sample].score
+
+
+def consensus(
+    inner: Strategy | None = None,
+    *,
+    samples: int = 8,
+    until: StopRule | str | None = None,
+    weight: Weight | str = Weight.COUNT,
+    at_once: int = AT_ONCE,
+    **settings: Unpack[AskSettings],
+) -> Consensus:
+    """The majority of at most `samples` answers, drawn at temperature 1 by default.
+
+    What is empty or was cut off does not vote; a tie goes to the earliest sample. Answers count in the order of their
+    seeds, so the same seed gives the same answer however fast each sample is.
+    inner: what gives each answer; None: one sample.
+    until: see `StopRule`; None: "predict", or "all" where answers are weighed.
+    weight: see `Weight`.
+    at_once: how many are under way together where a rule may stop early.
+    settings: hold for its samples, whatever the ask says.
+    Raises InvalidRequest for fewer than one sample, and for a rule beside weights, which it does not know.
     """
-    if samples < 1:
-        raise InvalidRequest(f"consensus needs at least 1 sample (got {samples})")
+    if samples < 1 or at_once < 1:
+        raise InvalidRequest(f"consensus needs at least 1 sample (got {samples}), and 1 at once (got {at_once})")
+    check_inner(inner)
     _check_temperature(settings.get("temperature"), samples)
-    return Consensus(samples, checked(settings))
+    weight = _named(Weight, weight, "weight")
+    rule = _named(StopRule, until or (StopRule.PREDICT if weight is Weight.COUNT else StopRule.ALL), "until")
+    if rule is not StopRule.ALL and weight is not Weight.COUNT:
+        raise InvalidRequest(f"consensus cannot stop by {rule} beside weight={weight.value!r}: set until='all'")
+    if rule is StopRule.ALL and inner is None:
+        at_once = samples
+    return Consensus(samples, inner, rule, weight, at_once, checked(settings))
+
+
+Named = TypeVar("Named", bound=StrEnum)
+
+
+def _named(kind: type[Named], text: str, field: str) -> Named:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidRequest(f"{field} of consensus must be one of {', '.join(kind)} (got {str(text)!r})") from None
 
 
 def _check_temperature(temperature: float | None, samples: int) -> None:
     if temperature == 0 and samples > 1:
         raise InvalidRequest("consensus at temperature 0 draws the same answer every time: raise temperature")
-
-
-def count_votes(completions: Mapping[int, Completion], same: Same) -> tuple[Vote, ...]:
-    """Completions that came to an answer, each grouped with the first that it agrees with; the largest group first, of
-    equal ones that of the earliest sample."""
-    groups: list[list[int]] = []
-    for sample in sorted(completions):
-        if not completions[sample].answers:
-            continue
-        for group in groups:
-            if same(completions[group[0]].text, completions[sample].text):
-                group.append(sample)
-                break
-        else:
-            groups.append([sample])
-    groups.sort(key=lambda group: (-len(group), group[0]))
-    return tuple(Vote(completions[group[0]].text, tuple(group)) for group in groups)

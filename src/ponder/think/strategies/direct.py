@@ -9,7 +9,9 @@ from typing import Unpack
 from ponder.sampler.protocol import Sampler
 from ponder.think.ask import Ask, AskSettings, checked
 from ponder.think.events import Event
-from ponder.think.strategy import Demand, Ledger, Samples
+from ponder.think.ledger import Ledger
+from ponder.think.samples import Samples
+from ponder.think.strategy import Demand
 
 
 @dataclass(frozen=True, slots=True)

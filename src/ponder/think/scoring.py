@@ -1,0 +1,73 @@
+"""What an answer is worth: the grade of a verifier, or how sure the model was of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from math import exp
+
+from ponder.sampler.protocol import Completion, Sampler
+from ponder.tasks.protocol import Grade, GradeStatus
+from ponder.think.ask import Ask, Verifier
+from ponder.think.candidates import Candidate
+from ponder.think.events import Cut, Graded
+from ponder.think.ledger import Ledger
+from ponder.types import GraderError, InvalidRequest, Phase
+
+
+def check_verifier(ask: Ask, strategy: str, otherwise: str = "") -> None:
+    """Raises InvalidRequest for an ask without a verifier. otherwise: what else can be done."""
+    if ask.verifier is None:
+        raise InvalidRequest(f"{strategy} has no verifier to choose by: give one{otherwise}")
+
+
+async def graded(
+    candidates: Sequence[Candidate], grades: dict[int, Grade], ask: Ask, ledger: Ledger
+) -> AsyncGenerator[Graded, None]:
+    """Add the verifier's grade of each candidate that has none to `grades`, by its sample. What is empty or was cut off
+    gets 0."""
+    assert ask.verifier is not None
+    for candidate in candidates:
+        if candidate.sample not in grades:
+            made = grades[candidate.sample] = await grade(candidate.completion, ask.verifier, ledger)
+            yield Graded(candidate.sample, made, ledger.path)
+
+
+async def grade(completion: Completion, verifier: Verifier, ledger: Ledger) -> Grade:
+    """The verifier's grade, computed on a separate thread and charged to the ledger. Out of time or cancelled, the
+    answer has the grade 0, and the run is stopped."""
+    if not completion.answers:
+        return Grade(score=0.0, why="no answer")
+    if ledger.stopped is not None:
+        return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.stopped})")
+    try:
+        async with asyncio.timeout_at(ledger.deadline):
+            made = await asyncio.to_thread(verifier, completion.text)
+    except TimeoutError:
+        return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.stop(Cut.SECONDS)})")
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.stop(Cut.CANCELLED)})")
+    except GraderError as error:
+        return Grade(score=0.0, status=GradeStatus.FAILED, why=str(error))
+    ledger.charge(made.usage.completion_tokens)
+    return made
+
+
+def likelihood(completion: Completion) -> float:
+    """The geometric mean of the probabilities of the visible answer's tokens, from 0 to 1."""
+    said = [
+        logprob
+        for segment in completion.segments
+        for logprob, phase in zip(segment.logprobs, segment.phases, strict=True)
+        if phase is Phase.ANSWER
+    ]
+    return exp(sum(said) / len(said)) if said else 0.0
+
+
+def check_logprobs(candidates: Sequence[Candidate], sampler: Sampler) -> None:
+    """Raises InvalidRequest for answers whose tokens' probabilities are not known."""
+    if any(each.completion.answers and not each.completion.segments for each in candidates):
+        raise InvalidRequest(f"{sampler.name} gives no log-probabilities to choose by: use a local model")
