@@ -9,7 +9,7 @@ import pytest
 
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.sandbox.objects import load_object
-from ponder.tasks.protocol import Grade
+from ponder.tasks.protocol import Grade, GradeStatus
 from ponder.testing.endpoint import Fault, StubEndpoint
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
@@ -87,7 +87,7 @@ def test_the_bill_is_told_by_strategy_and_role():
     split = bills(events[:-1])
     inner = "consensus@3/best_of@2/consensus@2"
     assert set(split) == {(inner, "sample"), ("consensus@3/best_of@2", "verifier")}
-    checks = sum(isinstance(event, Graded) for event in events)
+    checks = sum(isinstance(event, Graded) and event.grade.status is GradeStatus.GRADED for event in events)
     assert split["consensus@3/best_of@2", "verifier"] == Usage(prompt_tokens=7 * checks)
     assert sum(split.values(), Usage()) == bill(events[:-1]) == events[-1].answer.usage
 

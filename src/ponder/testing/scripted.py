@@ -182,8 +182,8 @@ class ScriptedSampler:
     requests: what was asked so far.
     counted: what was said so far, read or not.
     What would need a model or its ids is refused by name: floors and confidence, stop ids, biases, log-probabilities,
-    ids as a prompt, a grammar that the line does not keep. `seconds` is kept; a completion that it cuts is billed by the
-    words that were said. Nothing is cached, so any tenant is served and `next_turn` changes nothing. Calls are the
+    ids as a prompt, a grammar that the line does not keep. `seconds` is kept; a completion that it cuts is billed by
+    the words that were said. Nothing is cached, so any tenant is served and `next_turn` changes nothing. Calls are the
     script's: a line that does not keep `tool_choice` or `parallel_calls` is a SamplerError.
     """
 

@@ -78,13 +78,22 @@ class Ledger:
     @property
     def cut(self) -> Cut | None:
         """Why nothing more may begin. None: more may."""
+        if self.stopped is None and self.deadline is not None and time.monotonic() >= self.deadline:
+            return Cut.SECONDS
+        return self._spent
+
+    @property
+    def _spent(self) -> Cut | None:
+        """`cut` without the clock, which might pass the deadline between a look at `cut` and the call."""
         if self.stopped is not None:
             return self.stopped
-        if self.deadline is not None and time.monotonic() >= self.deadline:
-            return Cut.SECONDS
         if self._tokens is not None and self._tokens < 1:
             return Cut.TOKENS
         return Cut.SAMPLES if self._samples is not None and self._samples < 1 else None
+
+    def _check(self) -> None:
+        if self._spent is not None:
+            raise Spent(self._spent, self.budget)
 
     @property
     def stopped(self) -> Cut | None:
@@ -121,8 +130,7 @@ class Ledger:
 
     def slice(self, parts: int) -> Ledger:
         """The same for a part of this strategy's own work. Raises Spent."""
-        if self.cut is not None:
-            raise Spent(self.cut, self.budget)
+        self._check()
         child = Ledger(delivery=self.delivery)
         child.budget, child.deadline, child.path, child._parent = self.budget, self.deadline, self.path, self
         if self._tokens is not None:
@@ -150,8 +158,7 @@ class Ledger:
     def reserve(self, samples: int) -> Share:
         """At most `samples`, and as many as the budget has left, each with an equal part of its tokens. Raises Spent
         where nothing is left, or nothing may begin any more."""
-        if self.cut is not None:
-            raise Spent(self.cut, self.budget)
+        self._check()
         samples = min(each for each in (samples, self._samples, self._tokens) if each is not None)
         tokens = None if self._tokens is None else self._tokens // samples
         if self._tokens is not None and tokens is not None:
