@@ -83,7 +83,7 @@ def streamed(format, ids, start, stops):
     whole = format.parse(fed, start=prompt)
     message = cut_at_stop(whole, stops) or whole
     pieces += visible.finish(message)
-    joined = {phase: "".join(text for p, text in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
+    joined = {phase: "".join(text for p, text, _ in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
     return whole, joined, message
 
 
@@ -138,17 +138,19 @@ def test_a_stop_string_is_met_at_the_first_token_that_makes_it_certain(text, sta
     ("text", "shown"),
     [
         ("a<|state|>b", ["a"]),  # whether the state is one shows at its fold
-        ("a<|state|>b<|fold|>", ["a", "b"]),
-        ("a<|state|>b<|fold|>c<|state|>d<|fold|>e", ["a", "b", "c", "d", "e"]),
+        ("a<|state|>b<|fold|>", ["a", "+b"]),
+        ("a<|state|>b<|fold|>c<|state|>d<|fold|>e", ["a", "+b", "c", "+d", "e"]),
         ("a<|state|>b<|/think|>", ["a", "<|state|>b"]),
         ("a<|fold|>b", ["a", "<|fold|>", "b"]),
-        (" <|state|><|fold|> \n<|state|>s<|fold|>", [" ", " \ns"]),
+        ("a<|state|><|fold|>b", ["a", "+", "b"]),
+        (" <|state|><|fold|> \n<|state|>s<|fold|>", [" ", "+", " \n", "+s"]),
     ],
 )
 def test_a_state_is_shown_with_its_fold_and_its_tokens_are_no_text(text, shown):
+    """A plus marks a piece that is a state."""
     format = FORMATS["ponder"]
     visible = follow(format, Phase.THINK, ())
     pieces = [
         piece for event in tagged(spelled(text), format.phase_tokens, Phase.THINK) for piece in visible.feed(event)
     ]
-    assert pieces == [(Phase.THINK, piece) for piece in shown]
+    assert pieces == [(Phase.THINK, piece.lstrip("+"), piece.startswith("+")) for piece in shown]

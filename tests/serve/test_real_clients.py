@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import anthropic
 import httpx2 as httpx
 import pytest
 from live import Live, serving
@@ -206,8 +207,10 @@ def test_a_connection_rests_for_two_minutes() -> None:
 
 
 @contextmanager
-def proxy(status: int, answer: dict[str, Any], **headers: str) -> Iterator[tuple[Live, list[dict[str, Any]]]]:
-    """A server of ours before one that gives this answer, and the bodies that that one gets."""
+def proxy(
+    status: int, answer: dict[str, Any] | list[dict[str, Any]], **headers: str
+) -> Iterator[tuple[Live, list[dict[str, Any]]]]:
+    """A server of ours before one that gives this answer (a list: a stream), and the bodies that that one gets."""
     asked: list[dict[str, Any]] = []
 
     class Upstream(BaseHTTPRequestHandler):
@@ -217,6 +220,10 @@ def proxy(status: int, answer: dict[str, Any], **headers: str) -> Iterator[tuple
         def do_POST(self) -> None:
             asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             data = json.dumps(answer).encode()
+            if isinstance(answer, list):
+                data = (
+                    b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in answer) + b"data: [DONE]\n\n"
+                )
             self.send_response(status)
             for name, value in {"Content-Length": str(len(data)), **headers}.items():
                 self.send_header(name.replace("_", "-"), value)
@@ -234,8 +241,14 @@ def proxy(status: int, answer: dict[str, Any], **headers: str) -> Iterator[tuple
         upstream.server_close()
 
 
-def told(finish: str, **more: Any) -> dict[str, Any]:
-    return {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": finish}], **more}
+def told(finish: str, message: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "message": message or {"content": "Hi"}, "finish_reason": finish}], **more}
+
+
+def chunks(*deltas: dict[str, Any], finish: str = "stop") -> list[dict[str, Any]]:
+    """A stream of one choice."""
+    told = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    return [*told, {"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}]
 
 
 @pytest.mark.parametrize("word", ["content_filter", "insufficient_system_resource"])
@@ -246,6 +259,95 @@ def test_the_reason_and_the_unknown_bill_of_a_server_behind_are_passed_on(word: 
         assert answer["usage"] is None
         assert post(live, RESPONSES)["usage"] is None
     assert not asked[0].keys() & {"temperature", "top_p"}
+
+
+def client_of(live: Live) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=live.root, api_key="none", max_retries=0)
+
+
+def test_a_bill_that_does_not_exist_is_estimated_where_the_api_wants_numbers() -> None:
+    asked: Any = {"model": "said", "max_tokens": 9, "messages": [{"role": "user", "content": "word " * 40}]}
+    with proxy(200, told("stop")) as (live, _):
+        usage = client_of(live).messages.create(**asked).usage
+        assert (usage.input_tokens, usage.output_tokens, usage.model_extra) == (50, 1, {"estimated": True})
+        assert client_of(live).messages.count_tokens(model="said", messages=asked["messages"]).input_tokens == 50
+    with proxy(200, chunks({"content": "Hi"})) as (live, _), client_of(live).messages.stream(**asked) as stream:
+        first, *_, last = (event for event in stream if event.type in ("message_start", "message_delta"))
+        assert first.message.usage.input_tokens == 50
+        assert (last.usage.input_tokens, last.usage.output_tokens) == (50, 1)
+
+
+REFUSED: dict[str, Any] = {"content": None, "refusal": "I will not."}
+
+
+def test_a_refusal_is_carried_through() -> None:
+    with proxy(200, told("stop", REFUSED)) as (live, asked), live.client() as client:
+        message = client.chat.completions.create(model="said", messages=[USER]).choices[0].message
+        assert (message.content, message.refusal) == (None, "I will not.")
+        response = client.responses.create(model="said", input="2+2?")
+        assert response.output[0].content[0].to_dict() == {"type": "refusal", "refusal": "I will not."}
+        named = [USER, {"type": "item_reference", "id": response.output[0].id}, USER]
+        for history in ([USER, message.to_dict(), USER], [USER, response.output[0].to_dict(), USER], named):
+            if history[1] == message.to_dict():
+                client.chat.completions.create(model="said", messages=history)
+            else:
+                client.responses.create(model="said", input=history)
+            assert asked[-1]["messages"][1] == {"role": "assistant", **REFUSED}
+        told_in_messages = client_of(live).messages.create(model="said", max_tokens=9, messages=[USER])
+        assert (told_in_messages.content[0].text, told_in_messages.stop_reason) == ("I will not.", "refusal")
+
+
+def test_a_refusal_is_streamed_as_one() -> None:
+    with proxy(200, chunks({"refusal": "I will"}, {"refusal": " not."})) as (live, _), live.client() as client:
+        with client.chat.completions.stream(model="said", messages=[USER]) as chat:
+            kinds = {event.type for event in chat}
+            message = chat.get_final_completion().choices[0].message
+        assert "refusal.done" in kinds
+        assert (message.content, message.refusal) == (None, "I will not.")
+        with client.responses.stream(model="said", input="2+2?") as response:
+            kinds = {event.type for event in response}
+            assert {"response.refusal.delta", "response.refusal.done"} <= kinds
+            assert response.get_final_response().output[0].content[0].refusal == "I will not."
+
+
+def test_calls_whose_arguments_come_in_turns_are_whole_blocks() -> None:
+    turns = [(0, '{"x"'), (1, '{"x":'), (0, ": 1}"), (1, " 2}")]
+    begun: set[int] = set()
+    deltas = []
+    for index, arguments in turns:
+        named = {} if index in begun else {"id": f"c{index}", "type": "function"}
+        function = {"arguments": arguments} if index in begun else {"name": "f", "arguments": arguments}
+        deltas.append({"tool_calls": [{"index": index, **named, "function": function}]})
+        begun.add(index)
+    tools: Any = [{"name": "f", "input_schema": {"type": "object", "properties": {}}}]
+    with proxy(200, chunks(*deltas, finish="tool_calls")) as (live, _):
+        asked: Any = {"model": "said", "max_tokens": 9, "messages": [USER], "tools": tools}
+        with client_of(live).messages.stream(**asked) as stream:
+            blocks = [event.index for event in stream if event.type.startswith("content_block")]
+            calls = stream.get_final_message().content
+    assert blocks == sorted(blocks)
+    assert [(call.id, call.input) for call in calls] == [("c0", {"x": 1}), ("c1", {"x": 2})]
+
+
+def test_an_error_in_the_middle_of_a_stream_is_seen() -> None:
+    broken = [*chunks({"content": "Hi"})[:1], {"error": {"message": "gone"}}]
+    asked: Any = {"model": "said", "max_tokens": 9, "messages": [USER]}
+    with (
+        proxy(200, broken) as (live, _),
+        client_of(live).messages.stream(**asked) as stream,
+        pytest.raises(anthropic.APIStatusError) as caught,
+    ):
+        list(stream)
+    assert caught.value.body["type"] == "error"
+    assert caught.value.body["error"]["type"] == "api_error"
+
+
+def test_an_error_has_the_shape_of_its_api(live: Live) -> None:
+    long = {"role": "user", "content": "word " * 200}
+    refused = httpx.post(live.root + MESSAGES, json={**ASKED[MESSAGES], "model": "tiny", "messages": [long]}).json()
+    assert (refused["type"], refused["error"]["code"]) == ("error", "context_length_exceeded")
+    assert refused["error"]["message"].startswith("prompt is too long: ")
+    assert "type" not in httpx.post(live.root + CHAT, json={}).json()
 
 
 @pytest.mark.parametrize("path", [CHAT, RESPONSES])

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall
 from ponder.sampler.protocol import CallDelta, Completion, Delta
 from ponder.serve import Served
+from ponder.serve.responses.convert import read_parts
 from ponder.serve.responses.events import EventWriter, frame
 from ponder.serve.responses.objects import View, output_items
 from ponder.serve.responses.seal import Sealer
@@ -177,6 +178,38 @@ def test_a_piece_of_thinking_that_comes_after_it_was_done_is_left_out(view: View
     assert [event["item"] for event in events if event["type"] == "response.output_item.done"] == shown
     thought = "".join(event["delta"] for event in events if event["type"] == "response.reasoning_text.delta")
     assert thought == ("Hm." if view is SHOWN else "")
+
+
+def test_a_state_is_sealed_as_one_although_the_stream_goes_on() -> None:
+    parts = (Reasoning("a "), Reasoning("so far", state=True), Reasoning("then b"), Reasoning("", state=True))
+    deltas = [Delta(0, Phase.THINK, text) for text in ("a", " ")] + [Delta(0, Phase.THINK, "so far", state=True)]
+    deltas += [Delta(0, Phase.THINK, "then"), Delta(0, Phase.THINK, " b"), Delta(0, Phase.THINK, "", state=True)]
+    done = Completion(
+        message=Message(Role.ASSISTANT, (*parts, Text(ANSWER))), stop_reason=StopReason.END, usage=Usage()
+    )
+    events, shown, _ = told([*deltas, Delta(0, Phase.ANSWER, ANSWER)], done, SEALED)
+    assert events[1]["type"] == "response.output_item.done"
+    assert events[1]["item"] == shown[0]
+    assert SEALED.sealer is not None
+    carried = SEALED.sealer.open("anna", "said", shown[0]["id"], shown[0]["encrypted_content"])
+    assert read_parts(carried, keep_ids=False) == parts
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_refusal_is_a_part_of_its_own(size: int) -> None:
+    refused = "I will not."
+    for said in ("", "Hm. "):
+        deltas = pieces("", said, size)
+        deltas += [Delta(0, Phase.ANSWER, refused[at : at + size], refusal=True) for at in range(0, len(refused), size)]
+        parts = (*((Text(said),) if said else ()), Text(refused, refusal=True))
+        done = Completion(message=Message(Role.ASSISTANT, parts), stop_reason=StopReason.END, usage=Usage())
+        events, shown, _ = told(deltas, done)
+        assert [part["type"] for part in shown[0]["content"]] == [*(["output_text"] if said else []), "refusal"]
+        assert shown[0]["content"][-1] == {"type": "refusal", "refusal": refused}
+        assert "".join(e["delta"] for e in events if e["type"] == "response.refusal.delta") == refused
+        assert [e["refusal"] for e in events if e["type"] == "response.refusal.done"] == [refused]
+        assert all(KNOWN.validate_python(event) for event in events)
+        assert told([], done)[1] == shown
 
 
 def test_arguments_that_come_in_turns_are_sent_one_call_after_the_other() -> None:

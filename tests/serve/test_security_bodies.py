@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import time
+import tracemalloc
 from collections.abc import Iterator
 
 import httpx2 as httpx
@@ -17,6 +18,7 @@ from live import Live, serving
 from ponder.serve import Served, Settings
 from ponder.serve.errors import BadRequest
 from ponder.serve.http.bodies import DEEPEST, HEAD_BYTES, MOST_TEXTS, Body, check_json
+from ponder.serve.http.errors import HttpError
 from ponder.serve.http.server import Protocol
 from ponder.testing.scripted import ScriptedSampler
 
@@ -122,11 +124,39 @@ def test_another_kind_of_body_is_415(http: httpx.Client, headers: dict[str, str]
     assert http.post(PATH, content=_with(), headers=headers).status_code == 415
 
 
-def test_a_compressed_body_is_415_and_is_not_unpacked(http: httpx.Client) -> None:
-    bomb = gzip.compress(b" " * 50_000_000)
-    for encoding in ("gzip", "deflate", "br", "zstd", "identity, gzip", "x"):
-        answer = http.post(PATH, content=bomb, headers={"content-encoding": encoding})
-        assert answer.status_code == 415
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP"])
+def test_a_body_in_gzip_is_read(http: httpx.Client, coding: str) -> None:
+    packed, headers = gzip.compress(_with()), {"content-encoding": coding}
+    assert http.post(PATH, content=packed, headers=headers).status_code == 200
+    assert http.post(PATH, content=iter([packed[:9], packed[9:]]), headers=headers).status_code == 200
+    refused = http.post(PATH, content=gzip.compress(NO_JSON["NaN"]), headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("what", [_with(), b"", gzip.compress(_with())[:-9], gzip.compress(_with()) * 2, b"\x1f\x8b"])
+def test_broken_gzip_is_400(http: httpx.Client, what: bytes) -> None:
+    assert http.post(PATH, content=what, headers={"content-encoding": "gzip"}).status_code == 400
+
+
+def test_a_bomb_is_413_and_is_never_unpacked_whole(http: httpx.Client) -> None:
+    for size, status in ((LIMIT, 200), (LIMIT + 1, 413), (50_000_000, 413)):
+        packed = gzip.compress(_with().ljust(size))
+        answer = http.post(PATH, content=packed, headers={"content-encoding": "gzip"})
+        assert answer.status_code == status
+        assert status == 200 or answer.json()["error"]["code"] == "body_too_large"
+    body, packed = Body(lambda *_: None, LIMIT), gzip.compress(b" " * 50_000_000)  # type: ignore[arg-type, return-value]
+    tracemalloc.start()
+    with pytest.raises(HttpError):
+        body._unpacked(packed)
+    assert tracemalloc.get_traced_memory()[1] < 4 * LIMIT
+    tracemalloc.stop()
+
+
+def test_another_coding_of_a_body_is_415_and_is_not_unpacked(http: httpx.Client) -> None:
+    packed = gzip.compress(_with())
+    for coding in ("deflate", "br", "zstd", "identity, gzip", "gzip, gzip", "x"):
+        answer = http.post(PATH, content=packed, headers={"content-encoding": coding})
+        assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "gzip, identity")
     assert http.post(PATH, content=_with(), headers={"content-encoding": "identity"}).status_code == 200
 
 
@@ -253,7 +283,7 @@ def test_a_body_that_never_ends_is_408() -> None:
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    asyncio.run(Body(never, 1000, seconds=0.1)({"type": "http", "headers": []}, receive, send))  # type: ignore[arg-type]
+    asyncio.run(Body(never, 1000, seconds=0.1)({"type": "http", "path": PATH, "headers": []}, receive, send))  # type: ignore[arg-type]
     assert sent[0]["status"] == 408
 
 

@@ -27,7 +27,11 @@ def body(tokens: int, **more: object) -> dict:
     return {"model": "tiny", "messages": [{"role": "user", "content": "2+2?"}], **limits, **more}
 
 
-RUNNING = b'ponder:num_requests_running{model_name="tiny"} 1.0'
+async def running(child: Child, requests: int) -> None:
+    """Returns when the server says that this number of requests is running."""
+    said = f'ponder:num_requests_running{{model_name="tiny"}} {requests:.1f}'.encode()
+    while said not in (await ask(child.port, "/metrics")).body:
+        await asyncio.sleep(0.01)
 
 
 class Stream:
@@ -66,8 +70,7 @@ async def refused(child: Child) -> Answer:
 def test_running_streams_end_and_nothing_new_begins(model: Path) -> None:
     async def run(child: Child) -> None:
         whole = asyncio.create_task(ask(child.port, CHAT, body(400)))
-        while not whole.done() and RUNNING not in (await ask(child.port, "/metrics")).body:
-            await asyncio.sleep(0.01)
+        await running(child, 1)
         streams = [await began(child, 400) for _ in range(3)]
         child.signal(signal.SIGTERM)
         ready = await refused(child)
@@ -104,7 +107,7 @@ def test_what_still_runs_when_the_drain_is_over_is_told_so(model: Path) -> None:
     async def run(child: Child) -> None:
         stream = await began(child, 4000)
         whole = asyncio.create_task(ask(child.port, CHAT, body(4000)))
-        await asyncio.sleep(0.2)
+        await running(child, 2)
         child.signal(signal.SIGINT)
         read = await stream.rest()
         assert b"[DONE]" not in read

@@ -46,10 +46,12 @@ class Text:
     """Visible text.
 
     ids: the tokens it was sampled as, rendered verbatim when present (token in, token out).
+    refusal: the assistant declines to answer, and its server marks the text so. Formats render it as any other text.
     """
 
     text: str
     ids: tuple[int, ...] | None = None
+    refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,18 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The visible text, all `Text` parts joined."""
+        """The visible text, all `Text` parts joined, refusals included."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def refusal(self) -> str:
+        """What of the visible text is marked as a refusal."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text) and part.refusal)
+
+    @property
+    def answer(self) -> str:
+        """The visible text without what is marked as a refusal."""
+        return "".join(part.text for part in self.parts if isinstance(part, Text) and not part.refusal)
 
     @property
     def reasoning(self) -> str:

@@ -11,17 +11,24 @@ from ponder.sampler.threads import Mailbox
 
 
 def joined(batch: Sequence[Streamed]) -> list[Streamed]:
-    """Neighbouring texts of one phase, and arguments of one call, of one completion as one piece."""
+    """Neighbouring texts of one phase, and arguments of one call, of one completion as one piece. A state stays one."""
     items: list[Streamed] = []
     for item in batch:
         last = items[-1] if items else None
-        if type(item) is Delta and type(last) is Delta and (last.index, last.phase) == (item.index, item.phase):
-            items[-1] = Delta(item.index, item.phase, last.text + item.text, (*last.tokens, *item.tokens))
+        if type(item) is Delta and type(last) is Delta and _of_one_text(last, item):
+            text, tokens = last.text + item.text, (*last.tokens, *item.tokens)
+            items[-1] = Delta(item.index, item.phase, text, tokens, refusal=item.refusal)
         elif type(item) is CallDelta and type(last) is CallDelta and (last.index, last.call) == (item.index, item.call):
             items[-1] = CallDelta(item.index, item.call, last.name, last.arguments + item.arguments, last.id)
         else:
             items.append(item)
     return items
+
+
+def _of_one_text(last: Delta, next: Delta) -> bool:
+    if last.state or next.state:
+        return False
+    return last.index == next.index and last.phase is next.phase and last.refusal is next.refusal
 
 
 async def gathered(stream: AsyncGenerator[Streamed, None], seconds: float) -> AsyncGenerator[Streamed, None]:

@@ -191,6 +191,8 @@ def _messages(request: Request, dialect: Dialect) -> Iterator[dict[str, Any]]:
         if results and not any(isinstance(part, Text) for part in message.parts):
             continue
         wire: dict[str, Any] = {"role": role.value, "content": message.text}
+        if message.refusal and dialect is Dialect.OPENAI:
+            wire |= {"content": message.answer or None, "refusal": message.refusal}
         if message.name is not None:
             wire["name"] = message.name
         if shown and message.reasoning:

@@ -174,12 +174,15 @@ class Delta:
     to wait (white space at an edge, a state until it is folded) may come after pieces of a later phase.
 
     tokens: those that begin in a piece of the answer, where the request asks for `logprobs` and the sampler has them.
+    state: the piece is one whole state of folded thinking. refusal: it belongs to a text that is marked as a refusal.
     """
 
     index: int
     phase: Phase
     text: str
     tokens: tuple[SampledToken, ...] = ()
+    state: bool = False
+    refusal: bool = False
 
 
 @dataclass(frozen=True, slots=True)

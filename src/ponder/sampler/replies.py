@@ -43,6 +43,7 @@ class PartialChoice:
 
     index: int
     text: str = ""
+    refusal: str = ""
     reasoning: str = ""
     pieces: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
     finish: str | None = None
@@ -52,14 +53,17 @@ class PartialChoice:
 
     def take(self, piece: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         """A `message` or a streamed `delta`, under any of the reasoning fields."""
-        thought, said = _texts(piece)
-        self.count(thinking=bool(thought), other=bool(said or piece.get("tool_calls")))
+        thought, said, refused = _texts(piece)
+        self.count(thinking=bool(thought), other=bool(said or refused or piece.get("tool_calls")))
         if thought:
             self.reasoning += thought
             yield Delta(self.index, Phase.THINK, thought)
         if said:
             self.text += said
             yield Delta(self.index, Phase.ANSWER, said)
+        if refused:
+            self.refusal += refused
+            yield Delta(self.index, Phase.ANSWER, refused, refusal=True)
         for place, call in enumerate(piece.get("tool_calls") or []):
             number = self.numbers.get(call.get("index", place))
             if number is None or call.get("id") not in (None, "", self.calls[number].id):
@@ -106,8 +110,10 @@ class PartialChoice:
 
     def message(self) -> Message:
         parts: list[Part] = [Reasoning(self.reasoning)] if self.reasoning else []
-        if self.text or not self.calls:
+        if self.text or not (self.calls or self.refusal):
             parts.append(Text(self.text))
+        if self.refusal:
+            parts.append(Text(self.refusal, refusal=True))
         parts += [ToolCall(call.name, call.arguments, call.id) for call in self.calls.values()]
         return Message(Role.ASSISTANT, tuple(parts))
 
@@ -116,13 +122,15 @@ class PartialChoice:
         return StopReason.STOP if reason is StopReason.END and self.met_stop else reason
 
 
-def _texts(piece: dict[str, Any]) -> tuple[str, str]:
-    """(thinking, visible text) of a piece. A refusal is what the model says. Some servers write parts, not a text."""
+def _texts(piece: dict[str, Any]) -> tuple[str, str, str]:
+    """(thinking, visible text, refusal) of a piece. Some servers write parts, not a text."""
     thought, said = piece.get("reasoning") or piece.get("reasoning_content") or "", piece.get("content") or ""
+    refused = piece.get("refusal") or ""
     if isinstance(said, list):
+        refused += "".join(str(part.get("refusal", "")) for part in said if part.get("type") == "refusal")
         thought += "".join(str(part.get("thinking", "")) for part in said if part.get("type") == "thinking")
         said = "".join(str(part.get("text", "")) for part in said)
-    return thought, said + (piece.get("refusal") or "")
+    return thought, said, refused
 
 
 class Replies:
@@ -242,6 +250,8 @@ def _follow(choices: dict[int, PartialChoice], event: Streamed) -> None:
         call.arguments += event.arguments
     elif thinking:
         choice.reasoning += event.text
+    elif event.refusal:
+        choice.refusal += event.text
     else:
         choice.text += event.text
 
@@ -262,7 +272,10 @@ def share_out(usage: dict[str, Any] | None, choices: Sequence[PartialChoice]) ->
     details = usage.get("completion_tokens_details") or {}
     completion = usage.get("completion_tokens") or 0
     thought = [len(choice.reasoning) for choice in choices]
-    said = [len(choice.text) + sum(len(call.arguments) for call in choice.calls.values()) for choice in choices]
+    said = [
+        len(choice.text + choice.refusal) + sum(len(call.arguments) for call in choice.calls.values())
+        for choice in choices
+    ]
     counted = details.get("reasoning_tokens")
     uncounted = not counted and any(thought)
     reasoning = apportion(completion, [sum(thought), sum(said)])[0] if uncounted else counted or 0

@@ -9,14 +9,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
-from ponder.dialogue import Message, Part, Text, ToolCall
+from ponder.dialogue import Message, Part, Reasoning, Text, ToolCall
 from ponder.dialogue.calls import CallReader, CallSyntax
 from ponder.engine import TokenEvent
 from ponder.sampler.protocol import SampledToken
 from ponder.tokenizer import StreamDecoder, Tokenizer
 from ponder.types import Phase, PhaseTokens
 
-Piece = tuple[Phase, str]
+Piece = tuple[Phase, str, bool]  # whether it is a whole state of folded thinking
 CallPiece = tuple[int, str | None, str]  # the call's number, its name with its first piece, some of its arguments
 
 
@@ -70,6 +70,7 @@ class VisibleText:
         self._in_state = False
         self._ids: list[int] = []
         self._num_shown = {Phase.THINK: 0, Phase.ANSWER: 0}
+        self._num_states = 0  # that were shown
         self.stopped = False  # whether a stop string was met
         self._begin_stretch()
 
@@ -90,7 +91,7 @@ class VisibleText:
 
     def finish(self, message: Message) -> list[Piece]:
         """The pieces still owed, given the whole message."""
-        return [*self._owed(Phase.THINK, message), *self._owed(Phase.ANSWER, message)]
+        return [*self._owed_thoughts(message), *self._owed_answer(message)]
 
     def _settle(self) -> list[Piece]:
         """What the end of a stretch lets out. Not where a call begins: it may turn out to be text."""
@@ -98,13 +99,26 @@ class VisibleText:
             return []
         message = self._parse(self._ids)
         self.stopped = first_stop(message.text, self._stops) is not None
-        return self._owed(Phase.THINK, message)
+        return self._owed_thoughts(message)
 
-    def _owed(self, phase: Phase, message: Message) -> list[Piece]:
-        whole = message.reasoning if phase is Phase.THINK else message.text
-        owed = whole[self._num_shown[phase] :]
-        self._num_shown[phase] += len(owed)
-        return [(phase, owed)] if owed else []
+    def _owed_thoughts(self, message: Message) -> list[Piece]:
+        """Thoughts and states apart."""
+        pieces: list[Piece] = []
+        shown, end, states = self._num_shown[Phase.THINK], 0, 0
+        for part in message.parts:
+            if not isinstance(part, Reasoning):
+                continue
+            text, end, states = part.text[max(0, shown - end) :], end + len(part.text), states + part.state
+            if text or states > self._num_states:
+                pieces.append((Phase.THINK, text, part.state))
+            self._num_states = max(states, self._num_states)
+        self._num_shown[Phase.THINK] = max(shown, end)
+        return pieces
+
+    def _owed_answer(self, message: Message) -> list[Piece]:
+        owed = message.text[self._num_shown[Phase.ANSWER] :]
+        self._num_shown[Phase.ANSWER] += len(owed)
+        return [(Phase.ANSWER, owed, False)] if owed else []
 
     def _begin_stretch(self) -> None:
         self._decoder = StreamDecoder(self._tokenizer)
@@ -167,7 +181,7 @@ class VisibleText:
             ready = self._held[:stop]
         self._held = self._held[len(ready) :]
         self._num_shown[self._phase] += len(ready)
-        return [(self._phase, ready)] if ready else []
+        return [(self._phase, ready, False)] if ready else []
 
     def _stops_here(self) -> tuple[str, ...]:
         return self._stops if self._phase is Phase.ANSWER else ()

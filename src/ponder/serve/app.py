@@ -17,7 +17,7 @@ from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
 from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
 from ponder.serve.http.bodies import Body, check_query
-from ponder.serve.http.errors import ERRORS, Failures, add_error_handlers, error_response
+from ponder.serve.http.errors import ERRORS, ErrorResponse, Failures, add_error_handlers
 from ponder.serve.http.exchange import ServerState, owner_of, state_of
 from ponder.serve.http.log import AccessLog
 from ponder.serve.http.paths import Paths
@@ -109,7 +109,7 @@ class LoadShedding:
             admissions = list(state_of(request).models.admissions.values())
             refusal = admissions[0].refusal(owner_of(request)) if len(admissions) == 1 else None
             if refusal is not None:
-                return await error_response(refusal)(scope, receive, send)
+                return await ErrorResponse(refusal)(scope, receive, send)
         return await self._app(scope, receive, send)
 
 

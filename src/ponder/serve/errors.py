@@ -6,6 +6,7 @@ import logging
 import math
 import traceback
 
+from ponder.sampler.endpoint import OVERFLOW_CODE
 from ponder.types import (
     FormatError,
     InvalidRequest,
@@ -125,7 +126,7 @@ class ServerFailed(ServeError):
 
 def too_long(what: str, param: str = "messages") -> BadRequest:
     """A prompt that does not fit, in the words by which clients know that they have to shorten a conversation."""
-    return BadRequest(f"the model's maximum context length is {what}", param=param, code="context_length_exceeded")
+    return BadRequest(f"the model's maximum context length is {what}", param=param, code=OVERFLOW_CODE)
 
 
 def as_serve_error(error: BaseException) -> ServeError:
@@ -135,7 +136,7 @@ def as_serve_error(error: BaseException) -> ServeError:
             return error
         case WindowExceeded():
             return too_long(f"{error.window} tokens: {error}")
-        case RefusedByEndpoint(code="context_length_exceeded"):
+        case RefusedByEndpoint(code=code) if code == OVERFLOW_CODE:
             return too_long("less than this request takes: shorten the messages or max_tokens")
         case RefusedByEndpoint():
             return BadRequest("the server that runs this model refuses the request", code="refused_by_model")

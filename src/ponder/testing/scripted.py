@@ -39,12 +39,14 @@ class Say:
     """One scripted answer.
 
     seconds: how long it takes, spread over its words.
+    refuses: its text is marked as a refusal.
     """
 
     text: str
     reasoning: str = ""
     calls: tuple[ToolCall, ...] = ()
     seconds: float = 0.0
+    refuses: bool = False
 
 
 Line = Say | str
@@ -80,6 +82,7 @@ class Spoken:
     stop_reason: StopReason = StopReason.END
     reasoning_tokens: int = 0
     completion_tokens: int = 0
+    refuses: bool = False
 
     def so_far(self, words: int) -> Usage:
         """What the first `words` words have cost: a thought that was closed has cost the close too."""
@@ -91,7 +94,7 @@ class Spoken:
     def message(self) -> Message:
         parts: list[Part] = [Reasoning("".join(self.reasoning))] if self.reasoning else []
         if self.text or not self.calls:
-            parts.append(Text("".join(self.text)))
+            parts.append(Text("".join(self.text), refusal=self.refuses))
         return Message(Role.ASSISTANT, (*parts, *self.calls))
 
 
@@ -167,6 +170,7 @@ def speak(
         stop_reason=reason,
         reasoning_tokens=spent,
         completion_tokens=spent + len(said) + (reason is StopReason.END),
+        refuses=say.refuses,
     )
 
 
@@ -255,7 +259,7 @@ class ScriptedSampler:
             for place, (phase, word) in enumerate(pieces):
                 await asyncio.sleep(say.seconds / len(pieces))
                 before = self._count(before, spoken.so_far(place + 1))
-                yield Delta(index, phase, word)
+                yield Delta(index, phase, word, refusal=say.refuses and phase is Phase.ANSWER)
             for number, call in enumerate(spoken.calls):
                 yield CallDelta(index, number, call.name, "", call.id)
                 for word in words(call.arguments):

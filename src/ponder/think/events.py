@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ponder.dialogue.messages import Message
+from ponder.dialogue.messages import Message, Reasoning, Text
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
 from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask
@@ -189,9 +189,12 @@ async def pieces(events: AsyncIterator[Event]) -> AsyncGenerator[Streamed, None]
 
 def as_pieces(answer: Answer) -> Iterable[Streamed]:
     """A whole answer, as a sampler would stream its one choice."""
-    for phase, text in ((Phase.THINK, answer.reasoning), (Phase.ANSWER, answer.text)):
-        if text:
-            yield Delta(0, phase, text)
+    parts = answer.message.parts
+    for thought in (part for part in parts if isinstance(part, Reasoning)):
+        yield Delta(0, Phase.THINK, thought.text, state=thought.state)
+    for text in (part for part in parts if isinstance(part, Text)):
+        if text.text:
+            yield Delta(0, Phase.ANSWER, text.text, refusal=text.refusal)
     yield Done(0, completion_of(answer))
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from ponder.dialogue import Message, Reasoning, Role, Text, ToolCall, ToolResult
 from ponder.dialogue.format import Format
@@ -39,6 +40,7 @@ from ponder.serve.chat.wire import (
     ChatDelta,
     ChatHead,
     ChatLogprobs,
+    ChatRefusal,
     ChatRequest,
     ChunkChoice,
     IndexedCall,
@@ -185,8 +187,10 @@ def _message(index: int, message: object, calls: dict[str, str]) -> Message:
                 f"messages[{index}]: reasoning and reasoning_content mean the same: give one of them",
                 param=f"messages[{index}].reasoning_content",
             )
-        thought = message.reasoning or message.reasoning_content
-        parts = (*((Reasoning(thought),) if thought else ()), *((Text(text),) if text or not made else ()), *made)
+        thought, refused = message.reasoning or message.reasoning_content, _refusal(message)
+        said = (Text(text),) if text or not (made or refused) else ()
+        declined = (Text(refused, refusal=True),) if refused else ()
+        parts = (*((Reasoning(thought),) if thought else ()), *said, *declined, *made)
     return Message(Role(message.role), parts, message.name)  # type: ignore[attr-defined]
 
 
@@ -195,8 +199,15 @@ def _calls(message: AssistantMessage) -> Iterator[ToolCall]:
         yield ToolCall(call["function"]["name"], call["function"]["arguments"], call["id"])
 
 
-def _text(content: str | list[TextPart] | None) -> str:
-    return "".join(part.text for part in content) if isinstance(content, list) else content or ""
+def _text(content: str | list[TextPart | ChatRefusal] | None) -> str:
+    if isinstance(content, list):
+        return "".join(part.text for part in content if isinstance(part, TextPart))
+    return content or ""
+
+
+def _refusal(message: AssistantMessage) -> str:
+    parts = message.content if isinstance(message.content, list) else []
+    return (message.refusal or "") + "".join(part.refusal for part in parts if isinstance(part, ChatRefusal))
 
 
 # Out ------------------------------------------------------------------------------------------------------------------
@@ -241,8 +252,12 @@ class ChatWriter:
         return {**self.chunk([]), "usage": completion_usage(completions)}
 
     def _choice(self, index: int, completion: Completion) -> ChatChoice:
-        calls, text = self.calls(index, completion), completion.text
-        message: AnswerMessage = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
+        calls, said, refused = self.calls(index, completion), completion.message.answer, completion.message.refusal
+        message: AnswerMessage = {
+            "role": "assistant",
+            "content": said if said or not (calls or refused) else None,
+            "refusal": refused or None,
+        }
         if self.reasoning_field is not None:
             message[self.reasoning_field] = completion.reasoning or None
         if calls:
@@ -295,7 +310,8 @@ class Chunks:
         """One chunk each."""
         if piece.index not in self._begun:
             self._begun.add(piece.index)
-            yield _chunk(piece.index, {"role": "assistant", "content": "", "refusal": None})
+            nothing = None if isinstance(piece, Delta) and piece.refusal else ""
+            yield _chunk(piece.index, {"role": "assistant", "content": nothing, "refusal": None})
         if isinstance(piece, Done):
             yield from self._ending(piece)
         elif isinstance(piece, CallDelta):
@@ -304,8 +320,9 @@ class Chunks:
             yield from self._text(piece)
 
     def _text(self, piece: Delta) -> Iterator[ChunkChoice]:
-        field = self._writer.reasoning_field if piece.phase is Phase.THINK else "content"
-        if field is None:
+        said: Literal["refusal", "content"] = "refusal" if piece.refusal else "content"
+        field = self._writer.reasoning_field if piece.phase is Phase.THINK else said
+        if field is None or not piece.text:
             return
         chunk = _chunk(piece.index, {})
         chunk["delta"][field] = piece.text

@@ -76,6 +76,13 @@ class TextPart(Strict):
     annotations: NoItems | None = None
 
 
+class ChatRefusal(Strict):
+    """What the assistant declined."""
+
+    type: Literal["refusal"]
+    refusal: LongText
+
+
 class InstructingMessage(Strict):
     role: Literal["system", "developer"]
     content: LongText | Annotated[list[TextPart], Field(min_length=1, max_length=256, fail_fast=True)]
@@ -90,17 +97,20 @@ class UserMessage(Strict):
     cache_control: Tree | None = None
 
 
+AnswerPart = Annotated[TextPart | ChatRefusal, Field(discriminator="type")]
+
+
 class AssistantMessage(Strict):
     """reasoning, reasoning_content: thinking sent back. It is kept after the last user message (tool loops) and dropped
     before it. parsed: what an SDK made of the content; it says nothing here."""
 
     role: Literal["assistant"]
-    content: LongText | Annotated[list[TextPart], Field(max_length=256, fail_fast=True)] | None = None
+    content: LongText | Annotated[list[AnswerPart], Field(max_length=256, fail_fast=True)] | None = None
     name: Name | None = None
     tool_calls: Annotated[list[ReturnedCall], Field(max_length=128, fail_fast=True)] | None = None
     reasoning: LongText | None = None
     reasoning_content: LongText | None = None
-    refusal: Unserved = None
+    refusal: LongText | None = None
     annotations: NoItems | None = None
     audio: Unserved = None
     function_call: Unserved = None
@@ -206,7 +216,7 @@ class ChatRequest(Sampled):
 class AnswerMessage(TypedDict):
     role: Literal["assistant"]
     content: str | None
-    refusal: None
+    refusal: str | None
     reasoning: NotRequired[str | None]
     reasoning_content: NotRequired[str | None]
     tool_calls: NotRequired[list[ChatCall]]
@@ -266,8 +276,8 @@ class CallChunk(TypedDict):
 
 class ChatDelta(TypedDict, total=False):
     role: Literal["assistant"]
-    content: str
-    refusal: None
+    content: str | None
+    refusal: str | None
     reasoning: str
     reasoning_content: str
     tool_calls: list[IndexedCall | CallChunk]

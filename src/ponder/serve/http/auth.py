@@ -16,7 +16,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ponder.serve.http.errors import ErrorType, HttpError, error_response
+from ponder.serve.http.errors import ErrorResponse, ErrorType, HttpError
 from ponder.serve.settings import is_loopback
 from ponder.types import InvalidRequest
 
@@ -105,7 +105,7 @@ class Auth:
         try:
             owner = self._owner(scope)
         except HttpError as error:
-            return await error_response(error)(scope, receive, send)
+            return await ErrorResponse(error)(scope, receive, send)
         scope.setdefault("state", {})["owner"] = owner
         return await self._app(scope, receive, send)
 

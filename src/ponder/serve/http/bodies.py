@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import zlib
 from collections.abc import Sequence
 from email.message import Message as Mime
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ponder.serve.common.wire import MOST_NAMES, MOST_VALUES, check_text
 from ponder.serve.errors import BadRequest, ServeError
-from ponder.serve.http.errors import HttpError, error_response
+from ponder.serve.http.errors import ErrorResponse, HttpError
 
 HEAD_BYTES = 32 * 1024  # path, query and headers of a request
 DEEPEST = 64  # lists and objects in each other, of a whole body
@@ -26,14 +27,16 @@ LONGEST_QUERY = 4096  # characters
 SECONDS = 60.0  # for a body to arrive
 INLINE = 64 * 1024  # bytes; a longer body is read in a separate thread, so that others are answered meanwhile
 TOO_MANY = f"holds more than {MOST_VALUES} values or {MOST_TEXTS} objects"
+GZIP = 16 + zlib.MAX_WBITS  # what zlib calls the format
 HALF_A_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class Body:
     """ASGI middleware that reads the whole body and checks it.
 
-    431: the head is longer than `HEAD_BYTES`. 413: the body is, or says that it is, longer than `limit` bytes.
-    408: it takes longer than `seconds` to arrive. 415: its type is not JSON. 400: it is not strict JSON.
+    431: the head is longer than `HEAD_BYTES`. 413: the body is, says that it is, or unpacks to more than `limit` bytes.
+    408: it takes longer than `seconds` to arrive. 415: its type is not JSON, or its coding not gzip.
+    400: it is not strict JSON, or broken gzip.
     """
 
     def __init__(self, app: ASGIApp, limit: int, seconds: float = SECONDS) -> None:
@@ -49,9 +52,11 @@ class Body:
             body = await self._read(Headers(scope=scope), receive)
             if body:
                 _check_kind(Headers(scope=scope))
+                if _is_compressed(Headers(scope=scope)):
+                    body = await asyncio.to_thread(self._unpacked, body)
                 await (asyncio.to_thread(check_json, body) if len(body) > INLINE else _now(body))
         except ServeError as error:
-            return await error_response(error)(scope, receive, send)
+            return await ErrorResponse(error)(scope, receive, send)
         if body is None:
             return None
         first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -84,6 +89,19 @@ class Body:
         except TimeoutError:
             raise HttpError(408, f"the body did not arrive within {self._seconds:g} s", code="body_too_slow") from None
 
+    def _unpacked(self, body: bytes) -> bytes:
+        """A body that came as gzip (RFC 1952), of one member. No more than the limit is ever unpacked."""
+        unpacker = zlib.decompressobj(GZIP)
+        try:
+            plain = unpacker.decompress(body, self._limit + 1)
+        except zlib.error:
+            raise _invalid("is not gzip, although its content-encoding says so") from None
+        if len(plain) > self._limit:
+            raise self._too_large()
+        if not unpacker.eof or unpacker.unused_data:
+            raise _invalid("is broken gzip: it must be one whole member")
+        return plain
+
     def _too_large(self) -> HttpError:
         return HttpError(413, f"the body is too large: send at most {self._limit} bytes", code="body_too_large")
 
@@ -101,9 +119,6 @@ async def _now(body: bytes) -> None:
 
 def _check_kind(headers: Headers) -> None:
     """JSON alone: before a page of another site can send it, a browser asks this server. For plain text it does not."""
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.lower() != "identity":
-        raise HttpError(415, "the body is compressed: send it uncompressed", code="unsupported_media_type")
     kind = Mime()
     kind["content-type"] = headers.get("content-type", "")
     charset = str(kind.get_param("charset") or "utf-8").lower()
@@ -111,6 +126,19 @@ def _check_kind(headers: Headers) -> None:
         raise HttpError(
             415, "the body must be JSON in UTF-8: set Content-Type to application/json", code="unsupported_media_type"
         )
+
+
+def _is_compressed(headers: Headers) -> bool:
+    """Whether the body is gzip. Raises HttpError where it came in another coding."""
+    coding = ", ".join(headers.getlist("content-encoding")).strip().lower() or "identity"
+    if coding not in ("identity", "gzip", "x-gzip"):
+        raise HttpError(
+            415,
+            "the body's content-encoding is not served: send it as gzip, or as it is",
+            code="unsupported_media_type",
+            headers={"Accept-Encoding": "gzip, identity"},
+        )
+    return coding != "identity"
 
 
 def check_json(body: bytes) -> None:

@@ -1,20 +1,23 @@
-"""One error path for all routes: every failure becomes the API's error object, with the status of its kind."""
+"""One error path for all routes: every failure becomes the error object of the API that the path belongs to, with the
+status of its kind."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
 
+from ponder.sampler.endpoint import OVERFLOW_CODE
 from ponder.serve.errors import (
     BadRequest,
     Busy,
@@ -51,6 +54,7 @@ SAID = {  # what must hold, for other kinds
     "too_long": "must have at most {max_length} items",
     "value_error": "{error}",
 }
+MESSAGES = "/v1/messages"  # the paths of Anthropic's API begin so
 
 
 class ErrorType(StrEnum):
@@ -62,6 +66,7 @@ class ErrorType(StrEnum):
     NOT_FOUND = "not_found_error"
     RATE_LIMIT = "rate_limit_error"
     SERVER = "server_error"
+    API = "api_error"  # Anthropic's word for the same
 
 
 class ErrorBody(TypedDict):
@@ -72,9 +77,10 @@ class ErrorBody(TypedDict):
 
 
 class ErrorObject(TypedDict):
-    """What every response of status 400 and above holds."""
+    """What every response of status 400 and above holds. type: "error", in Anthropic's API."""
 
     error: ErrorBody
+    type: NotRequired[Literal["error"]]
 
 
 ERRORS: dict[int | str, dict[str, Any]] = {
@@ -120,15 +126,39 @@ def _kind(error: ServeError) -> tuple[int, ErrorType]:
     return next(KINDS[kind] for kind in type(error).__mro__ if kind in KINDS)
 
 
-def error_object(error: ServeError) -> ErrorObject:
-    return {"error": {"message": error.message, "type": _kind(error)[1], "param": error.param, "code": error.code}}
+def error_object(error: ServeError, path: str) -> ErrorObject:
+    """path: of the request."""
+    body: ErrorBody = {
+        "message": error.message,
+        "type": _kind(error)[1],
+        "param": error.param,
+        "code": error.code,
+    }
+    if not path.startswith(MESSAGES):
+        return {"error": body}
+    if error.code == OVERFLOW_CODE:  # the words by which clients of this API know that they have to compact
+        body["message"] = f"prompt is too long: {error.message}"
+    if body["type"] is ErrorType.SERVER:
+        body["type"] = ErrorType.API
+    return {"type": "error", "error": body}
 
 
-def error_response(error: ServeError) -> JSONResponse:
-    headers = error.headers if isinstance(error, HttpError) else None
-    if isinstance(error, Busy):
-        headers = {"Retry-After": str(error.retry_after)}
-    return JSONResponse(error_object(error), _kind(error)[0], headers)
+class ErrorResponse(Response):
+    """An error, written for the API that it is sent to."""
+
+    media_type = "application/json"
+
+    def __init__(self, error: ServeError) -> None:
+        headers = error.headers if isinstance(error, HttpError) else None
+        if isinstance(error, Busy):
+            headers = {"Retry-After": str(error.retry_after)}
+        super().__init__(status_code=_kind(error)[0], headers=headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.body = json.dumps(error_object(self._error, scope["path"]), separators=(",", ":")).encode()
+        self.headers["content-length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 class Failures:
@@ -152,7 +182,7 @@ class Failures:
             if scope["type"] != "http":
                 raise
             if not began:
-                await error_response(public)(scope, receive, send)
+                await ErrorResponse(public)(scope, receive, send)
 
 
 # Handlers of the application ------------------------------------------------------------------------------------------
@@ -164,11 +194,11 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(PonderError, _failed)
 
 
-async def _failed(request: Request, error: Exception) -> JSONResponse:
-    return error_response(logged(error))
+async def _failed(request: Request, error: Exception) -> ErrorResponse:
+    return ErrorResponse(logged(error))
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> ErrorResponse:
     """The first of the errors deepest in the request, named by its place: a value that could be of several kinds is
     wrong as each of them, and one of the right kind says more. What was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
@@ -179,7 +209,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     first: dict[str, Any] = dict(error.errors()[deepest])
     place = _spelled(places[deepest])
     code = "unsupported_parameter" if first["type"] in UNKNOWN else "invalid_value"
-    return error_response(BadRequest(f"{place or 'the body'}{_said(first)}", param=place or None, code=code))
+    return ErrorResponse(BadRequest(f"{place or 'the body'}{_said(first)}", param=place or None, code=code))
 
 
 def _said(error: Mapping[str, Any]) -> str:
@@ -211,12 +241,12 @@ def _spelled(place: Sequence[str | int]) -> str:
     return text[:200]
 
 
-async def _http(request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> ErrorResponse:
     assert isinstance(error, HTTPException)
     kind = ErrorType.NOT_FOUND if error.status_code == 404 else ErrorType.INVALID_REQUEST
     what = {404: "there is no such path", 405: "this path does not accept this method"}.get(error.status_code)
     headers = {"Allow": ", ".join(_methods(request))} if error.status_code == 405 else error.headers
-    return error_response(HttpError(error.status_code, what or str(error.detail), type=kind, headers=headers))
+    return ErrorResponse(HttpError(error.status_code, what or str(error.detail), type=kind, headers=headers))
 
 
 def _methods(request: Request) -> list[str]:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ponder.serve.answering import Tally
 from ponder.serve.errors import ServeError, ShuttingDown, logged
-from ponder.serve.http.errors import error_object, error_response
+from ponder.serve.http.errors import MESSAGES, ErrorResponse, error_object
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
 from ponder.serve.responses.service import ResponseService
@@ -137,9 +137,11 @@ class EventStreamResponse(Response):
 
     async def _fail(self, error: ServeError, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._sent:
-            await error_response(error)(scope, receive, send)
+            await ErrorResponse(error)(scope, receive, send)
             return
-        await send({"type": "http.response.body", "body": event(error_object(error)), "more_body": True})
+        path = scope["path"]
+        told = event(error_object(error, path), "error" if path.startswith(MESSAGES) else None)
+        await send({"type": "http.response.body", "body": told, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def _beat(self, send: Send) -> None:

@@ -83,7 +83,7 @@ class Protocol(H11Protocol):
             self.transport.close()
             return
         error = HttpError(400, f"this is not a valid HTTP request, or its head is longer than {HEAD_BYTES} bytes")
-        data = json.dumps(error_object(error)).encode()
+        data = json.dumps(error_object(error, "")).encode()
         headers = {"content-type": "application/json", "content-length": str(len(data)), "connection": "close"}
         head = h11.Response(status_code=400, headers=list(headers.items()), reason=b"Bad Request")
         for event in (head, h11.Data(data=data), h11.EndOfMessage()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from ponder.dialogue import Message, Reasoning, Role, Start, Text, ToolCall, ToolResult
 from ponder.dialogue.messages import Part
-from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, NextTurn, Streamed
+from ponder.sampler.protocol import BYTES_PER_TOKEN, CallDelta, Completion, Done, NextTurn, Streamed, texts_of
 from ponder.serve.common.convert import (
     read_deadline,
     read_parallel_calls,
@@ -18,7 +19,9 @@ from ponder.serve.common.convert import (
     read_tool_choice,
     read_tools,
     tenant,
+    total_usage,
 )
+from ponder.serve.common.order import TextOrCall, WholeCalls
 from ponder.serve.errors import BadRequest
 from ponder.serve.messages.wire import (
     CountRequest,
@@ -34,7 +37,7 @@ from ponder.serve.messages.wire import (
 from ponder.serve.models import Served
 from ponder.serve.settings import Settings
 from ponder.think.ask import Ask
-from ponder.types import Effort, Phase, StopReason, ThinkingLimits, Usage
+from ponder.types import Effort, Phase, StopReason, ThinkingLimits
 
 STOPS: dict[StopReason, MessageStop] = {
     StopReason.END: "end_turn",
@@ -89,10 +92,12 @@ def shows_thinking(body: MessagesRequest) -> bool:
 
 async def count_tokens(body: CountRequest, served: Served) -> int:
     """Of the prompt as the model reads it; an estimate for a model on another server."""
-    messages, format = read_conversation(body), served.sampler.capabilities.format
+    messages, tools, format = read_conversation(body), _tools(body), served.sampler.capabilities.format
     if format is None:
         return await served.sampler.count(messages)
-    return len(format.render(messages, start=Start.THINK, tools=_tools(body)).ids)
+    thinks = format.phase_tokens.think_close is not None and not (body.thinking and body.thinking.type == "disabled")
+    start = Start.THINK if thinks else Start.DIRECT
+    return len((await asyncio.to_thread(format.render, messages, start=start, tools=tools)).ids)
 
 
 def _thinking(body: MessagesRequest) -> tuple[Effort | None, ThinkingLimits | None]:
@@ -130,7 +135,9 @@ def _tools(body: CountRequest) -> Any:
 
 
 def read_conversation(body: CountRequest) -> tuple[Message, ...]:
-    """Raises BadRequest, naming the place, for a result that no call waits for."""
+    """An assistant's blocks as one thought, then what it says, then its calls, as every format has them.
+
+    Raises BadRequest, naming the place, for a result that no call waits for."""
     out: list[Message] = [Message.system(_text(body.system))] if body.system else []
     calls: list[ToolCall] = []  # of the last message of the assistant
     for index, message in enumerate(body.messages):
@@ -147,18 +154,24 @@ def read_conversation(body: CountRequest) -> tuple[Message, ...]:
 
 
 def _said(message: InputMessage, index: int) -> Iterator[Part]:
+    thought, said, calls = "", "", list[ToolCall]()
     if isinstance(message.content, str):
-        yield Text(message.content)
-        return
-    for number, block in enumerate(message.content):
-        if isinstance(block, ToolResultBlock):
-            raise _misplaced(index, number, "tool_result", "user")
-        if block["type"] == "thinking":
-            yield Reasoning(block["thinking"])
-        elif block["type"] == "tool_use":
-            yield ToolCall(block["name"], json.dumps(block["input"], ensure_ascii=False), block["id"])
-        else:
-            yield Text(block["text"])
+        said = message.content
+    else:
+        for number, block in enumerate(message.content):
+            if isinstance(block, ToolResultBlock):
+                raise _misplaced(index, number, "tool_result", "user")
+            if block["type"] == "thinking":
+                thought += block["thinking"]
+            elif block["type"] == "tool_use":
+                calls.append(ToolCall(block["name"], json.dumps(block["input"], ensure_ascii=False), block["id"]))
+            else:
+                said += block["text"]
+    if thought:
+        yield Reasoning(thought)
+    if said or not calls:
+        yield Text(said)
+    yield from calls
 
 
 def _given(message: InputMessage, index: int, calls: Sequence[ToolCall]) -> tuple[list[ToolResult], str]:
@@ -199,42 +212,44 @@ def _text(content: str | Iterable[TextBlock]) -> str:
 
 
 class MessageWriter:
-    """One answer, whole or as events. thinking: whether it is shown."""
+    """One answer, whole or as events."""
 
     def __init__(self, body: MessagesRequest, served: Served) -> None:
         self.done: list[Completion] = []
+        self._order = WholeCalls()
         self._thinking = shows_thinking(body)
         self._stops = body.stop_sequences or []
         self._number = secrets.token_hex(12)
         self._model = served.name
         self._index = -1  # of the block that is open, or was last
         self._open: tuple[str, int] | None = None  # (its kind, number of the call)
-        self._calls = 0  # that have been written
+        self._calls = 0  # that have been begun
 
-    def whole(self, completion: Completion) -> MessageObject:
+    def whole(self, completion: Completion, prompt_tokens: int) -> MessageObject:
+        """prompt_tokens: how long the prompt is, where the completion's bill does not say."""
         return {
             **self._head(),
             "content": list(self._blocks(completion)),
             "stop_reason": self._stop(completion),
             "stop_sequence": self._stop_sequence(completion),
-            "usage": message_usage(completion.usage),
+            "usage": message_usage(completion, prompt_tokens),
         }
 
-    def start(self) -> MessageEvent:
-        """The event that opens a stream. What the prompt took is known at the end."""
-        return {"type": "message_start", "message": self._head()}
+    def start(self, prompt_tokens: int) -> MessageEvent:
+        """The event that opens a stream. How much of the prompt was found in the cache is known at the end."""
+        usage: MessageUsage = {"input_tokens": prompt_tokens, "output_tokens": 0}
+        return {"type": "message_start", "message": {**self._head(), "usage": usage}}
 
-    def events(self, piece: Streamed) -> Iterator[MessageEvent]:
+    def events(self, piece: Streamed, prompt_tokens: int) -> Iterator[MessageEvent]:
         """The events of one piece: each block is closed before the next one opens."""
-        if isinstance(piece, Delta):
-            if piece.phase is not Phase.THINK:
-                yield from self._add(
-                    ("text", 0), {"type": "text", "text": ""}, {"type": "text_delta", "text": piece.text}
-                )
-            elif self._thinking:
-                thinking = {"type": "thinking", "thinking": "", "signature": ""}
-                yield from self._add(("thinking", 0), thinking, {"type": "thinking_delta", "thinking": piece.text})
-        elif isinstance(piece, CallDelta):
+        if isinstance(piece, Done):
+            yield from self._end(piece, prompt_tokens)
+        else:
+            for each in self._order.feed(piece):
+                yield from self._write(each)
+
+    def _write(self, piece: TextOrCall) -> Iterator[MessageEvent]:
+        if isinstance(piece, CallDelta):
             block: dict[str, Any] = {
                 "type": "tool_use",
                 "id": self._call_id(piece.call, piece.id),
@@ -244,19 +259,25 @@ class MessageWriter:
             delta = {"type": "input_json_delta", "partial_json": piece.arguments}
             self._calls = max(self._calls, piece.call + 1)
             yield from self._add(("tool_use", piece.call), block, delta)
-        else:
-            yield from self._end(piece)
+        elif piece.phase is not Phase.THINK:
+            yield from self._add(("text", 0), {"type": "text", "text": ""}, {"type": "text_delta", "text": piece.text})
+        elif self._thinking and piece.text and (piece.text.strip() or self._open == ("thinking", 0)):
+            # White space at the edge of thinking may come late: it opens no block.
+            thinking = {"type": "thinking", "thinking": "", "signature": ""}
+            yield from self._add(("thinking", 0), thinking, {"type": "thinking_delta", "thinking": piece.text})
 
-    def _end(self, piece: Done) -> Iterator[MessageEvent]:
+    def _end(self, piece: Done, prompt_tokens: int) -> Iterator[MessageEvent]:
         completion = piece.completion
         self.done.append(completion)
+        for each in self._order.rest():
+            yield from self._write(each)
         for number, block in enumerate(self._call_blocks(completion)):
             if number >= self._calls:  # a sampler may keep them to the end
                 delta = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
                 yield from self._add(("tool_use", number), {**block, "input": {}}, delta)
         yield from self._close()
         ended = {"stop_reason": self._stop(completion), "stop_sequence": self._stop_sequence(completion)}
-        yield {"type": "message_delta", "delta": ended, "usage": message_usage(completion.usage)}
+        yield {"type": "message_delta", "delta": ended, "usage": message_usage(completion, prompt_tokens)}
         yield {"type": "message_stop"}
 
     def _add(self, kind: tuple[str, int], block: dict[str, Any], delta: dict[str, Any]) -> Iterator[MessageEvent]:
@@ -280,7 +301,7 @@ class MessageWriter:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": message_usage(Usage()),
+            "usage": {"input_tokens": 0, "output_tokens": 0},
         }
 
     def _blocks(self, completion: Completion) -> Iterator[OutputBlock]:
@@ -302,7 +323,7 @@ class MessageWriter:
 
     def _stop(self, completion: Completion) -> MessageStop:
         calls = any(isinstance(part, ToolCall) for part in completion.message.parts)
-        reason = STOPS[completion.stop_reason]
+        reason = "refusal" if completion.message.refusal else STOPS[completion.stop_reason]
         return "tool_use" if calls and reason == "end_turn" else reason
 
     def _stop_sequence(self, completion: Completion) -> str | None:
@@ -319,7 +340,17 @@ def _arguments(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"text": text}
 
 
-def message_usage(bill: Usage) -> MessageUsage:
+def message_usage(completion: Completion, prompt_tokens: int) -> MessageUsage:
+    """The bill. This API knows none without numbers: where nothing was counted, they are estimated from the lengths of
+    the texts, and marked so."""
+    bill = total_usage([completion])
+    if bill is None:
+        length = sum(len(text.encode()) for text in texts_of((completion.message,)))
+        return {
+            "input_tokens": prompt_tokens,
+            "output_tokens": -(-length // BYTES_PER_TOKEN),
+            "estimated": True,
+        }
     return {
         "input_tokens": bill.prompt_tokens - bill.cached_tokens,
         "cache_creation_input_tokens": 0,

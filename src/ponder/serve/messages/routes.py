@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from ponder.serve.answering import Pieces, Tally, answer_pieces, served_ask, whole_answer
+from ponder.serve.common.convert import total_usage
 from ponder.serve.http.exchange import Events, EventStreamResponse, answered, event, owner_of, state_of, tally_of
 from ponder.serve.messages.convert import MessageWriter, count_tokens, read_messages_request
 from ponder.serve.messages.wire import COUNT_ANSWERS, MESSAGE_ANSWERS, CountRequest, MessagesRequest
@@ -25,12 +29,14 @@ async def messages(body: MessagesRequest, http: HttpRequest) -> Response:
     task = served_ask(read_messages_request(body, served, settings, owner), served, owner, settings, body.strategy)
     writer, tally = MessageWriter(body, served), tally_of(http, served)
     if body.stream:
-        return EventStreamResponse(_events(answer_pieces(models, task, gather=settings.coalesce / 1000), writer, tally))
+        pieces = answer_pieces(models, task, gather=settings.coalesce / 1000)
+        return EventStreamResponse(_events(pieces, partial(count_tokens, body, served), writer, tally))
 
     async def whole() -> Response:
         completions = await whole_answer(models, task)
         tally.end(completions)
-        return JSONResponse(writer.whole(completions[0]))
+        counted = total_usage(completions) is not None
+        return JSONResponse(writer.whole(completions[0], 0 if counted else await count_tokens(body, served)))
 
     return await answered(http, whole())
 
@@ -41,12 +47,19 @@ async def count_message_tokens(body: CountRequest, http: HttpRequest) -> Respons
     return JSONResponse({"input_tokens": await count_tokens(body, state_of(http).models.get(body.model))})
 
 
-async def _events(pieces: Pieces, writer: MessageWriter, tally: Tally) -> Events:
-    begun = False
-    async with aclosing(pieces):
-        async for piece in pieces:
-            tally.first_token()
-            events = [*([] if begun else [writer.start()]), *writer.events(piece)]
-            begun = True
-            yield b"".join(event(each, each["type"]) for each in events)
-    tally.end(writer.done)
+async def _events(pieces: Pieces, count: Callable[[], Awaitable[int]], writer: MessageWriter, tally: Tally) -> Events:
+    """count: finds the length of the prompt, while the answer begins."""
+    begun, counting = False, asyncio.ensure_future(count())
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                tally.first_token()
+                prompt_tokens = await counting
+                events = [*([] if begun else [writer.start(prompt_tokens)]), *writer.events(piece, prompt_tokens)]
+                begun = True
+                if events:
+                    yield b"".join(event(each, each["type"]) for each in events)
+        tally.end(writer.done)
+    finally:
+        counting.cancel()
+        await asyncio.gather(counting, return_exceptions=True)

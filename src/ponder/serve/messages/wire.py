@@ -140,12 +140,15 @@ OutputBlock = TextBlock | ThinkingBlock | ToolUseBlock
 
 @closed
 class MessageUsage(TypedDict):
-    """input_tokens: of the prompt, without those that were found in the cache."""
+    """input_tokens: of the prompt, without those that were found in the cache, once these are known.
+    estimated: the model's server sends no usage; the numbers are made from the length of the texts.
+    """
 
     input_tokens: int
-    cache_creation_input_tokens: int
-    cache_read_input_tokens: int
     output_tokens: int
+    cache_creation_input_tokens: NotRequired[int]
+    cache_read_input_tokens: NotRequired[int]
+    estimated: NotRequired[Literal[True]]
 
 
 @closed

@@ -52,6 +52,7 @@ from ponder.serve.responses.wire import (
     NamedResponseTool,
     OutputText,
     ReasoningItem,
+    RefusalPart,
     RemovedReasoning,
     ResponseRequest,
     ResponseSchemaFormat,
@@ -241,11 +242,12 @@ def given_item(item: GivenItem, owner_id: str, place: int) -> StoredItem:
     return StoredItem(id, body)
 
 
-def _content(message: Mapping[str, Any]) -> list[InputText | OutputText]:
-    texts = _texts(message["content"])
-    if message["role"] == "assistant":
-        return [output_text(text) for text in texts]
-    return [{"type": "input_text", "text": text} for text in texts]
+def _content(message: Mapping[str, Any]) -> list[InputText | OutputText | RefusalPart]:
+    content = message["content"]
+    if message["role"] != "assistant":
+        return [{"type": "input_text", "text": text} for text in _texts(content)]
+    parts = [{"text": content}] if isinstance(content, str) else content
+    return [refusal_part(part["refusal"]) if "refusal" in part else output_text(part["text"]) for part in parts]
 
 
 def _texts(content: str | Sequence[Mapping[str, Any]]) -> list[str]:
@@ -254,6 +256,10 @@ def _texts(content: str | Sequence[Mapping[str, Any]]) -> list[str]:
 
 def output_text(text: str, logprobs: Sequence[TokenLogprob] = ()) -> OutputText:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
+
+
+def refusal_part(text: str) -> RefusalPart:
+    return {"type": "refusal", "refusal": text}
 
 
 # The messages that they are -------------------------------------------------------------------------------------------
@@ -333,7 +339,7 @@ class ItemReader:
         body, where = item.body, f"item '{item.id}'"
         match body["type"]:
             case "message" if body["role"] == "assistant":
-                builder.say(self._kept(item) if item.hidden else (Text(_text(body["content"])),))
+                builder.say(self._kept(item) if item.hidden else _said(body["content"]))
             case "message" if body["role"] == "user":
                 builder.add(Message.user(_text(body["content"])))
             case "message":
@@ -343,6 +349,14 @@ class ItemReader:
                 builder.say(self._kept(item) if item.hidden else (call,))
             case _:
                 builder.answer(body["call_id"], _text(body["output"]), where)
+
+
+def _said(content: Sequence[Mapping[str, Any]]) -> tuple[Text, ...]:
+    """What an answer says, and what of it is a refusal."""
+    refused = "".join(part["refusal"] for part in content if "refusal" in part)
+    text = "".join(part["text"] for part in content if "text" in part)
+    declined = (Text(refused, refusal=True),) if refused else ()
+    return (*((Text(text),) if text or not refused else ()), *declined)
 
 
 def _text(content: str | Sequence[Mapping[str, Any]]) -> str:
@@ -411,7 +425,7 @@ def read_parts(written: Sequence[Mapping[str, Any]], *, keep_ids: bool) -> tuple
 def _read(written: Mapping[str, Any], ids: tuple[int, ...] | None) -> Part:
     match written["type"]:
         case "text":
-            return Text(written["text"], ids)
+            return Text(written["text"], ids, bool(written.get("refusal")))
         case "reasoning":
             return Reasoning(written["text"], ids, bool(written.get("state")))
         case _:

@@ -13,24 +13,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from ponder.dialogue.messages import Reasoning
 from ponder.sampler.protocol import CallDelta, Delta
 from ponder.serve.common.convert import token_logprob
+from ponder.serve.common.order import TextOrCall, WholeCalls, key_of
 from ponder.serve.common.wire import TokenLogprob
-from ponder.serve.responses.convert import item_id, output_text
-from ponder.serve.responses.objects import View, call_id, reasoning_text
-from ponder.serve.responses.wire import CallItem, MessageItem, OutputItem, ReasoningItem
+from ponder.serve.responses.convert import item_id, output_text, refusal_part
+from ponder.serve.responses.objects import View, call_id, reasoning_text, write_parts
+from ponder.serve.responses.wire import CallItem, MessageItem, OutputItem, OutputText, ReasoningItem, RefusalPart
 from ponder.serve.store import StoredEvent, StoredItem
 from ponder.types import Phase
-
-TextOrCall = Delta | CallDelta
 
 
 @dataclass(slots=True)
 class _Sent:
-    """An item that was added. text, logprobs: what was sent of it so far. call: the id and the name of a call."""
+    """An item that was added. call: the id and the name of a call.
+
+    What was sent of it so far: the arguments of a call (`text`), the text and the refusal of a message (`text`,
+    `logprobs`, `refusal`), the thoughts and states of reasoning.
+    parts: the kinds of the parts of a message that were added, in their order.
+    """
 
     kind: str
     id: str
@@ -38,18 +43,10 @@ class _Sent:
     call: tuple[str, str] | None = None
     text: str = ""
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    refusal: str = ""
+    thoughts: list[Reasoning] = field(default_factory=list)
+    parts: list[str] = field(default_factory=list)
     done: OutputItem | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether another item may begin: the arguments of a call are JSON."""
-        if self.kind != "function_call" or self.done is not None:
-            return True
-        try:
-            json.loads(self.text)
-        except ValueError:
-            return False
-        return True
 
 
 @dataclass(slots=True)
@@ -63,7 +60,7 @@ class EventWriter:
     view: View
     number: int = 0
     _sent: dict[str, _Sent] = field(default_factory=dict)
-    _waiting: list[TextOrCall] = field(default_factory=list)
+    _order: WholeCalls = field(default_factory=WholeCalls)
 
     @classmethod
     def at(cls, number: int) -> EventWriter:
@@ -76,30 +73,18 @@ class EventWriter:
 
     def piece(self, piece: TextOrCall) -> Iterator[StoredEvent]:
         """The events of a piece of the stream, and of those that waited for it."""
-        self._waiting.append(piece)
-        pieces, self._waiting = self._waiting, []
-        for each in pieces:
-            if self._waits(each):
-                self._waiting.append(each)
-            else:
-                yield from self._write(each)
-
-    def _waits(self, piece: TextOrCall) -> bool:
-        """Whether another call is under way: this is not a piece of it."""
-        last = next(reversed(self._sent), None)
-        if last is None or _key_of(piece) == last:
-            return False
-        return not self._sent[last].whole
+        for each in self._order.feed(piece):
+            yield from self._write(each)
 
     def _write(self, piece: TextOrCall) -> Iterator[StoredEvent]:
-        sent = self._sent.get(_key_of(piece))
+        sent = self._sent.get(key_of(piece))
         if sent is not None and sent.done is not None:
             return  # white space at the edge of what is done
         match piece:
             case CallDelta():
                 yield from self._call(piece)
             case Delta(phase=Phase.THINK):
-                yield from self._think(piece.text)
+                yield from self._think(piece)
             case Delta(phase=Phase.ANSWER):
                 yield from self._say(piece)
 
@@ -123,25 +108,43 @@ class EventWriter:
             elif body["type"] == "reasoning":  # seals differ each time, and white space may have come late
                 cast(dict[str, Any], body).update(sent.done)
 
-    def _think(self, text: str) -> Iterator[StoredEvent]:
+    def _think(self, piece: Delta) -> Iterator[StoredEvent]:
         sent = self._sent.get("reasoning")
         if sent is None:
-            if not text.strip():
+            if not piece.text.strip():
                 return  # white space alone is not a thought
             sent = yield from self._add("reasoning", "reasoning")
-        sent.text += text
-        if self.view.shows_reasoning:
-            yield self._of("response.reasoning_text.delta", sent, content_index=0, delta=text)
+        sent.text += piece.text
+        last = sent.thoughts[-1] if sent.thoughts else None
+        if last is None or last.state or piece.state:
+            sent.thoughts.append(Reasoning(piece.text, state=piece.state))
+        else:
+            sent.thoughts[-1] = replace(last, text=last.text + piece.text)
+        if self.view.shows_reasoning and piece.text:
+            yield self._of("response.reasoning_text.delta", sent, content_index=0, delta=piece.text)
 
     def _say(self, piece: Delta) -> Iterator[StoredEvent]:
         sent = self._sent.get("message")
         if sent is None:
             sent = yield from self._add("message", "message")
+        at = yield from self._part(sent, "refusal" if piece.refusal else "output_text")
+        if piece.refusal:
+            sent.refusal += piece.text
+            yield self._of("response.refusal.delta", sent, content_index=at, delta=piece.text)
+            return
         sent.text += piece.text
         tokenizer = self.view.tokenizer
         logprobs = [] if tokenizer is None else [token_logprob(token, tokenizer) for token in piece.tokens]
         sent.logprobs += logprobs
-        yield self._of("response.output_text.delta", sent, content_index=0, delta=piece.text, logprobs=logprobs)
+        yield self._of("response.output_text.delta", sent, content_index=at, delta=piece.text, logprobs=logprobs)
+
+    def _part(self, sent: _Sent, kind: str) -> Generator[StoredEvent, None, int]:
+        """A generator whose value is the index of the part of this kind of a message, which it adds if need be."""
+        if kind not in sent.parts:
+            sent.parts.append(kind)
+            empty: OutputText | RefusalPart = refusal_part("") if kind == "refusal" else output_text("")
+            yield self._of("response.content_part.added", sent, content_index=len(sent.parts) - 1, part=empty)
+        return sent.parts.index(kind)
 
     def _call(self, piece: CallDelta) -> Iterator[StoredEvent]:
         sent = self._sent.get(f"call {piece.call}")
@@ -159,12 +162,16 @@ class EventWriter:
             yield from self._end(sent, self._body(sent))
 
     def _body(self, sent: _Sent) -> OutputItem:
-        """An item that ends because the next one begins. Sealed reasoning is one thought here, whatever was folded."""
+        """An item that ends because the next one begins."""
         if sent.kind == "reasoning":
             thought: ReasoningItem = {"id": sent.id, "type": "reasoning", "summary": [], "status": "completed"}
-            return self.view.item(StoredItem(sent.id, thought, {"parts": [{"type": "reasoning", "text": sent.text}]}))
+            return self.view.item(StoredItem(sent.id, thought, {"parts": write_parts(sent.thoughts)}))
         if sent.call is None:
-            content = [output_text(sent.text, sent.logprobs)]
+            said: dict[str, OutputText | RefusalPart] = {
+                "output_text": output_text(sent.text, sent.logprobs),
+                "refusal": refusal_part(sent.refusal),
+            }
+            content = [said[kind] for kind in sent.parts]
             return {"id": sent.id, "type": "message", "role": "assistant", "status": "completed", "content": [*content]}
         named, name = sent.call
         call: CallItem = {
@@ -194,13 +201,20 @@ class EventWriter:
             yield self._of("response.content_part.done", sent, content_index=0, part=part)
 
     def _end_message(self, sent: _Sent, body: MessageItem) -> Iterator[StoredEvent]:
+        """The parts of the body stand in the order in which they were added."""
+        body["content"].sort(key=lambda part: [*sent.parts, part["type"]].index(part["type"]))
         for part in body["content"]:
-            assert part["type"] == "output_text"
-            if owed := part["text"][len(sent.text) :]:
-                yield self._of("response.output_text.delta", sent, content_index=0, delta=owed, logprobs=[])
-            said = {"text": part["text"], "logprobs": part["logprobs"]}
-            yield self._of("response.output_text.done", sent, content_index=0, **said)
-            yield self._of("response.content_part.done", sent, content_index=0, part=part)
+            at = yield from self._part(sent, part["type"])
+            if part["type"] == "refusal":
+                if owed := part["refusal"][len(sent.refusal) :]:
+                    yield self._of("response.refusal.delta", sent, content_index=at, delta=owed)
+                yield self._of("response.refusal.done", sent, content_index=at, refusal=part["refusal"])
+            elif part["type"] == "output_text":
+                if owed := part["text"][len(sent.text) :]:
+                    yield self._of("response.output_text.delta", sent, content_index=at, delta=owed, logprobs=[])
+                said = {"text": part["text"], "logprobs": part["logprobs"]}
+                yield self._of("response.output_text.done", sent, content_index=at, **said)
+            yield self._of("response.content_part.done", sent, content_index=at, part=part)
 
     def _end_call(self, sent: _Sent, body: CallItem) -> Iterator[StoredEvent]:
         if owed := body["arguments"][len(sent.text) :]:
@@ -222,9 +236,7 @@ class EventWriter:
         else:
             begun |= {"summary": []}
         yield self._event("response.output_item.added", output_index=index, item=begun)
-        if kind == "message":
-            yield self._of("response.content_part.added", sent, content_index=0, part=output_text(""))
-        elif kind == "reasoning" and self.view.shows_reasoning:
+        if kind == "reasoning" and self.view.shows_reasoning:
             yield self._of("response.content_part.added", sent, content_index=0, part=reasoning_text(""))
         return sent
 
@@ -239,12 +251,6 @@ class EventWriter:
         number, self.number = self.number, self.number + 1
         data = {"type": type, "sequence_number": number, **more}
         return StoredEvent(number, type, json.dumps(data, separators=(",", ":")))
-
-
-def _key_of(piece: TextOrCall) -> str:
-    if isinstance(piece, CallDelta):
-        return f"call {piece.call}"
-    return "reasoning" if piece.phase is Phase.THINK else "message"
 
 
 def _keys(items: Sequence[StoredItem] | Sequence[OutputItem]) -> Iterator[str]:

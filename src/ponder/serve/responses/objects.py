@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Text, ToolCall
+from ponder.sampler.endpoint import OVERFLOW_CODE
 from ponder.sampler.protocol import Completion
 from ponder.serve.common.convert import offered
 from ponder.serve.common.wire import TokenLogprob
@@ -19,6 +20,7 @@ from ponder.serve.responses.convert import (
     is_stored,
     item_id,
     output_text,
+    refusal_part,
     vocabulary_of,
 )
 from ponder.serve.responses.seal import Sealer
@@ -63,7 +65,9 @@ def output_items(
     calls = [part for part in parts if isinstance(part, ToolCall)]
     texts = [part for part in parts if isinstance(part, Text)]
     thoughts = [part for part in parts if isinstance(part, Reasoning)]
+    said, refused = completion.message.answer, completion.message.refusal
     spoken = completion.text or not (calls or early)
+    content = [output_text(said, logprobs)] if said or not refused else []
     items: list[StoredItem] = []
 
     def id_of(kind: str) -> str:
@@ -83,7 +87,7 @@ def output_items(
                 "type": "message",
                 "role": "assistant",
                 "status": _status(early),
-                "content": [output_text(completion.text, logprobs)],
+                "content": [*content, *([refusal_part(refused)] if refused else [])],
             },
             texts,
         )
@@ -162,7 +166,7 @@ def write_parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
 def _written(part: Part) -> dict[str, Any]:
     match part:
         case Text():
-            written: dict[str, Any] = {"type": "text", "text": part.text}
+            written: dict[str, Any] = {"type": "text", "text": part.text, **({"refusal": True} if part.refusal else {})}
         case Reasoning():
             written = {"type": "reasoning", "text": part.text, **({"state": True} if part.state else {})}
         case ToolCall():
@@ -262,7 +266,7 @@ def response_usage(bill: Usage) -> ResponseUsage:
 def response_error(error: Exception) -> ServeError:
     """A failure under the names of this request. The server's own failures are logged."""
     public = logged(error)
-    if public.code == "context_length_exceeded":
+    if public.code == OVERFLOW_CODE:
         return BadRequest(public.message, param="input", code=public.code)
     if public.param in RENAMED:
         public.param = RENAMED[public.param]
@@ -270,8 +274,10 @@ def response_error(error: Exception) -> ServeError:
 
 
 def failure(error: ServeError) -> ResponseError:
-    """An error as a response shows it."""
-    if isinstance(error, QueueFull | ModelBusy):
+    """An error as a response shows it. An overflow has the code by which agents know that they have to compact."""
+    if error.code == OVERFLOW_CODE:
+        code = OVERFLOW_CODE
+    elif isinstance(error, QueueFull | ModelBusy):
         code = "rate_limit_exceeded"
     elif isinstance(error, BadRequest | NotFound | UnknownReference):
         code = "invalid_prompt"

@@ -49,6 +49,14 @@ class GivenText(InputText):
 
 
 @strict
+class RefusalPart(TypedDict):
+    """The assistant declines to answer: its server says so."""
+
+    type: Literal["refusal"]
+    refusal: LongText
+
+
+@strict
 class SummaryText(TypedDict):
     type: Literal["summary_text"]
     text: LongText
@@ -100,6 +108,9 @@ class GivenOutputText(TypedDict):
     parsed: NotRequired[Tree | None]
 
 
+GivenAnswerPart = Annotated[GivenOutputText | RefusalPart, Field(discriminator="type")]
+
+
 @strict
 class GivenMessage(GivenNames):
     """What a user, a developer or the system says."""
@@ -115,7 +126,7 @@ class GivenAnswer(GivenNames):
 
     type: NotRequired[Literal["message"] | None]
     role: Literal["assistant"]
-    content: LongText | Annotated[list[GivenOutputText], Field(max_length=256, fail_fast=True)]
+    content: LongText | Annotated[list[GivenAnswerPart], Field(max_length=256, fail_fast=True)]
 
 
 @strict
@@ -196,7 +207,7 @@ class MessageItem(TypedDict):
     type: Literal["message"]
     role: Literal["user", "system", "developer", "assistant"]
     status: ItemStatus
-    content: list[InputText | OutputText]
+    content: list[InputText | OutputText | RefusalPart]
 
 
 @closed
