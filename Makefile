@@ -15,7 +15,7 @@ help:
 	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
 	@echo "make test-clients  unmodified clients of others against a server; writes the table of docs/serving.md (2.5 GB of clients in build/clients, once)"
 	@echo "make test-openai   those of openai alone"
-	@echo "make lint      ruff (lint and format), mypy, and the words of the pages and the package"
+	@echo "make lint      ruff (lint and format), mypy, and the words of pages, package and tests"
 	@echo "make format    let ruff format the code and sort its imports"
 	@echo "make tree      write the annotated tree of docs/architecture.md from the modules' docstrings"
 	@echo "make picture   draw the picture of the README from bench/results"

@@ -86,7 +86,7 @@ def model_of(folder: Path) -> Path:
 
 
 def compute_of(run: Path) -> float | None:
-    """Tokens through the model over all stages of a run; None for a folder that is no run."""
+    """Tokens through the model over all stages of a run; None for a folder that is not a run."""
     lines = [json.loads(file.read_text().splitlines()[-1]) for file in run.glob("*/metrics.jsonl")]
     return sum(line["compute"] for line in lines) if lines else None
 

@@ -5,7 +5,7 @@ end token: each request has exactly the tokens it asked for.
   ponder      submits what has arrived, then steps.
   generate    static batches: whenever it is idle it takes all that has arrived, pads to the left and generates until
               the longest answer is done. Only the tokens that were asked for count.
-  continuous  transformers' own continuous batching, the manager behind `generate_batch`, fed as requests arrive.
+  continuous  transformers' own continuous batching, the manager under `generate_batch`, fed as requests arrive.
 Before anything is timed all contenders must give the same tokens in float32. Rounds are interleaved.
 
     python bench/arrivals.py
@@ -186,7 +186,7 @@ def serve_continuous(model: Any, args: argparse.Namespace) -> Callable[[Sequence
 
 
 def contenders(args: argparse.Namespace, dtype: torch.dtype) -> list[Contender]:
-    """Each from the same exported weights, with a model of its own."""
+    """Each from the same exported weights, with a separate model."""
     from transformers import AutoModelForCausalLM
 
     with tempfile.TemporaryDirectory() as parent:

@@ -65,7 +65,7 @@ def endpoint(rng: Random) -> Iterator[Backend]:
 
 @contextmanager
 def engine(rng: Random) -> Iterator[Backend]:
-    """Every sequence that the engine ends counts, whoever ended it."""
+    """Every sequence that the engine ends counts, however it ended."""
     sampler, spent = tiny_sampler(max_positions=128), [Usage()]
     finish = sampler.engine._finish
 

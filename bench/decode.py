@@ -1,6 +1,6 @@
 """Decoding and prefill against transformers, plain torch, llama.cpp and OpenVINO: tokens per second, beside ceilings.
 
-All contenders load the same exported weights (random, bfloat16), each in a process of its own (`bench/peers.py`);
+All contenders load the same exported weights (random, bfloat16), each in a separate process (`bench/peers.py`);
 before anything is timed, each one's log-probabilities are held against float32. Rounds are interleaved; the ceilings
 (best DRAM read, bfloat16 matrix product) are measured between them. Every token is sampled at temperature 1. Decoding
 counts from the moment when every stream has its first token. A contender that is not installed is left out, and said
@@ -9,7 +9,7 @@ to be.
     python bench/decode.py --shape 256x6
     python bench/decode.py --shape 0.6b --vocab 151936 --rounds 3
     python bench/decode.py --avx2                        what a laptop without AVX-512 would show
-    python bench/decode.py --openvino .venv-ov/bin/python   optimum-intel wants a transformers of its own
+    python bench/decode.py --openvino .venv-ov/bin/python   optimum-intel wants another transformers
     python bench/decode.py --shape 1b --vocab 128256 --device cuda
 """
 
@@ -159,7 +159,7 @@ def write_weights(folder: Path, file: Path) -> None:
 
 
 def check(args: argparse.Namespace, model: Transformer, entrants: list[Contender]) -> dict[str, float]:
-    """Largest difference of a log-probability from float32, among each contender's 20 likeliest ids behind each of
+    """Largest difference of a log-probability from float32, among each contender's 20 likeliest ids after each of
     eight prompts."""
     generator = torch.Generator().manual_seed(9)
     prompts = [random_ids(PROMPT, args.vocab, generator) for _ in range(8)]

@@ -8,7 +8,7 @@ lies between two calls is Python: scheduling, events, and what drives the engine
   streaming      by coroutines that receive text as it comes.
 All of them in turn, several rounds, each in a thread that ends: OpenMP keeps a team for each thread that has computed,
 and with more of them than cores its workers go to sleep between steps. The control tokens of the format are kept away
-by a bias, so that nobody ends early.
+by a bias, so that no request ends early.
 
     python bench/engine_overhead.py
     python bench/engine_overhead.py --streams 1 --new 64 --rounds 1

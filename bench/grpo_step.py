@@ -4,7 +4,7 @@ Both start from the same exported weights (random, float32, the Qwen3 layout) an
 answers of exactly 128 tokens to each (no token stops an answer on either side), temperature 1, advantages over the
 group, token-level loss clipped at 0.2, no KL penalty, AdamW, no gradient checkpointing. The reward is one function of
 the answer's text. Both train float32 weights under bfloat16 products, their default here; TRL samples under its
-bfloat16 autocast, Ponder from bfloat16 copies of the weights. Each in a process of its own; steps are interleaved.
+bfloat16 autocast, Ponder from bfloat16 copies of the weights. Each in a separate process; steps are interleaved.
 
     python bench/grpo_step.py --trl .venv-trl/bin/python     an interpreter that has trl and Ponder's own packages
     python bench/grpo_step.py --contenders ponder
@@ -202,7 +202,7 @@ def trl(args: argparse.Namespace, wait: Callable[[], None], answer: Answer) -> N
             processing_class=AutoTokenizer.from_pretrained(args.model),
             callbacks=[Gate()],
         )
-        trainer.eos_token_ids = []  # else what it samples behind such an id is masked out of the loss
+        trainer.eos_token_ids = []  # else what it samples after such an id is masked out of the loss
         answer({})
         trainer.train()
 

@@ -61,7 +61,7 @@ class Figures:
 
 
 def first_turn(engine: Engine, base: Sequence[int], think: int, answer: int, tenant: str, *, prefilled: bool) -> Turn:
-    """Think and answer behind `base`; then the thoughts go."""
+    """Think and answer after `base`; then the thoughts go."""
     prompt = [*base, THINK]
     limits = ThinkingLimits(cap=think, floor=think)
     params = SamplingParams(max_tokens=think + answer, seed=0, thinking=limits, logit_bias=((THINK, -1e9),))

@@ -1,4 +1,4 @@
-"""One contender of `bench/decode.py` in a process of its own: commands in, timings out, a JSON object a line.
+"""One contender of `bench/decode.py` in a separate process: commands in, timings out, a JSON object a line.
 
 A process each, so that no library's threads, allocator or environment touch another's; the parent lets one run at a
 time. Every contender decodes the same way: all prompts are in its cache and every stream has its first token when the
@@ -26,7 +26,7 @@ Top = list[tuple[int, float]]
 class Peer(Protocol):
     """decode: seconds in which every stream gets `new` - 1 further tokens. prefill: seconds until the prompt's first
     token is there. rollouts: seconds for `samples` answers of `new` tokens to each prompt, from nothing; None: there is
-    no such thing. top: the 20 likeliest ids behind the prompt and their log-probabilities."""
+    no such thing. top: the 20 likeliest ids after the prompt and their log-probabilities."""
 
     def decode(self, prompts: Prompts, new: int) -> float: ...
     def prefill(self, prompt: list[int]) -> float: ...

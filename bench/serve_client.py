@@ -1,4 +1,4 @@
-"""The clients of `serve_overhead.py`, in a process of their own: many connections on one selector, with next to no work
+"""The clients of `serve_overhead.py`, in a separate process: many connections on one selector, with next to no work
 for each byte. Reads one order a line (JSON) and answers each with one line.
 
 An order: port, requests (bodies; one connection each), gap (seconds between two of them; 0: all at once). The answer,

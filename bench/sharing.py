@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
             entrant.run(prompt, args.samples, args.new)
             print(f"{'round' if number else 'warm-up'} {number}, {entrant.name}: {entrant.rates[-1]:,.0f} tokens/s")
     page_size = entrants[0].engine.stats.page_size
-    # Each sample has pages of its own behind the prompt; its last token is never computed.
+    # Each sample has its own pages after the prompt; its last token is never computed.
     own = args.samples * (-(-(args.prompt + args.new - 1) // page_size) - args.prompt // page_size)
     return {
         "arguments": vars(args),

@@ -3,7 +3,7 @@
 Each contender starts from the same weights and takes the same steps: batch x seq tokens, bfloat16 products over float32
 weights, mean cross entropy, AdamW (fused). Rounds are interleaved, so that a machine that drifts or is shared slows all
 alike; the median and the spread over rounds are shown, and tokens per CPU-second, which depends less on neighbours.
-Memory is measured for each contender in a process of its own (--memory): the largest resident set during a step after
+Memory is measured for each contender in a separate process (--memory): the largest resident set during a step after
 the first, so that compilers do not count.
 
     python bench/train_throughput.py --shape 256x6
@@ -158,7 +158,7 @@ def peak_memory(args: argparse.Namespace) -> int:
 
 
 def memories(args: argparse.Namespace) -> dict[str, int]:
-    """`peak_memory` of every contender, each in a process of its own."""
+    """`peak_memory` of every contender, each in a separate process."""
     peaks = {}
     for name in args.contenders.split(","):
         command = [sys.executable, *sys.argv, "--memory-of", name]

@@ -1,18 +1,21 @@
 """Words that make a reader stumble, in the pages and the package; `make lint` runs it. CONTRIBUTING.md, *Words*.
 
-python tools/words.py             the pages, the package and these tools
+python tools/words.py             the pages, the package, these tools, and the prose of tests and benchmarks
 python tools/words.py src tests   these files and folders: Markdown, and the comments and texts of Python
 """
 
 from __future__ import annotations
 
+import io
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("*.md", "docs/*.md", "examples", "recipes/*/README.md", "src", "tools")
+PAGES = ("*.md", "docs/*.md", "examples", "recipes/*/README.md", "src", "tools", "tests", "bench")
+PROSE = {"tests", "bench"}  # where names and data may be anything: only comments and docstrings are read
 
 INSTEAD = {
     r"behind(?! the API)": "after, following, past (time and order); in, under, of (place)",
@@ -39,12 +42,24 @@ def files(place: Path) -> Iterator[Path]:
             yield file
 
 
+def prose(text: str) -> str:
+    """The comments and the strings in triple quotes of Python, each on its line."""
+    lines = [""] * (text.count("\n") + 1)
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and token.string.startswith('"""')):
+            for line, part in enumerate(token.string.splitlines(), token.start[0] - 1):
+                lines[line] += part
+    return "\n".join(lines)
+
+
 def found(file: Path) -> Iterator[str]:
     """file:line: the word, and what to write instead. Code on a page is left out."""
     name = file.relative_to(ROOT).as_posix()
     text = file.read_text(encoding="utf-8")
     for left_out in (CODE, LISTED) if file.suffix == ".md" else ():
         text = left_out.sub(lambda part: "\n" * part[0].count("\n"), text)
+    if name.split("/")[0] in PROSE:
+        text = prose(text)
     for number, line in enumerate(text.splitlines(), 1):
         for match in WORDS.finditer(line):
             instead = list(INSTEAD.values())[match.lastindex - 1] if match.lastindex else ""

@@ -95,7 +95,7 @@ def test_an_empty_conversation_fits() -> None:
 
 
 def test_many_turns_are_rendered_few_times() -> None:
-    """Whoever sends a conversation of thousands of turns does not have each cut of it rendered."""
+    """Of a conversation of thousands of turns not every cut is rendered."""
     rendered = []
 
     class Counting(PonderFormat):

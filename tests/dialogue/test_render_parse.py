@@ -110,7 +110,7 @@ CONTROL = TOKENIZER.control
 
 @st.composite
 def folded_generations(draw: st.DrawFn) -> tuple[Start, list[list[int]]]:
-    """The prompt, and what was sampled after it, cut behind every fold."""
+    """The prompt, and what was sampled after it, cut after every fold."""
     start = draw(st.sampled_from([Start.THINK, Start.DIRECT]))
     pieces = [[] if start is Start.THINK else [*draw(IDS.filter(bool)), CONTROL["<|think|>"]]]
     for state in draw(st.lists(IDS, max_size=3)):
@@ -125,7 +125,7 @@ def folded_generations(draw: st.DrawFn) -> tuple[Start, list[list[int]]]:
 def test_a_folded_generation_renders_as_the_contexts_it_was_sampled_in(
     generation: tuple[Start, list[list[int]]],
 ) -> None:
-    """Each context is the turn up to its open token, the last state, and what was sampled behind that."""
+    """Each context is the turn up to its open token, the last state, and what was sampled after that."""
     start, pieces = generation
     question = [Message.user("q")]
     prompt = PONDER.render(question, start=start).ids

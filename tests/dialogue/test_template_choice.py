@@ -111,7 +111,7 @@ def test_templates_without_a_default_are_refused_by_name_and_one_can_be_chosen()
 
 
 def test_a_list_in_a_folder_of_a_known_vocabulary_is_spoken_as_it_says(tmp_path: Path) -> None:
-    """Hermes 3 has Llama 3's vocabulary and a template of its own."""
+    """Hermes 3 has Llama 3's vocabulary and its own template."""
     LLAMA.save(tmp_path)
     (tmp_path / "chat_template.jinja").unlink(missing_ok=True)
     plain = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}"

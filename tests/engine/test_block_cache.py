@@ -38,7 +38,7 @@ tails = st.lists(st.integers(0, 1), max_size=SIZE - 1)  # ids that do not fill a
 
 
 class Owner:
-    """Somebody who holds references, as a sequence does: its leading pages in the tree, its own behind them."""
+    """A holder of references, as a sequence is: its leading pages in the tree, its own after them."""
 
     def __init__(self, key, path, pages, nodes):
         self.key, self.path, self.pages, self.nodes = key, path, pages, nodes
@@ -98,7 +98,7 @@ class Ledger(RuleBasedStateMachine):
         return among[data.draw(st.integers(0, len(among) - 1), label="which")]
 
     def pick_path(self, data):
-        """A place of the tree and ids behind it."""
+        """A place of the tree and ids after it."""
         key, path = self.pick(data, [*((key, ()) for key in KEYS), *self.tree])
         return key, [*path, *data.draw(paths, label="behind it")]
 
@@ -148,7 +148,7 @@ class Ledger(RuleBasedStateMachine):
         at = len(owner.nodes)
         page, held = owner.pages[at], self.references()
         if held[page] > 1:
-            return  # not whole: it would be copied before anybody writes its last token
+            return  # not whole: it would be copied before its last token is written
         path = [*owner.path[:at], ids]
         known = self.tree.get((owner.key, tuple(path)))
         node = self.cache.store(owner.key, owner.nodes[-1] if owner.nodes else None, ids, page)
@@ -364,7 +364,7 @@ class Watched:
         self.check_pages()
 
     def rest(self):
-        """Nobody asks for a while: next turns are made warm."""
+        """No request comes for a while: next turns are made warm."""
         for _ in range(20):
             self.step()
 

@@ -159,7 +159,7 @@ def test_a_state_that_was_left_open_does_not_reach_into_the_next_thought():
 
 
 def test_a_thought_in_the_middle_of_an_answer_folds_to_its_own_beginning():
-    """What was said before it, and the token that opens it, are no thoughts: they stay."""
+    """What was said before it, and the token that opens it, are not thoughts: they stay."""
     finish = scripted({20: 7, 21: 8, 22: OPEN, 25: STATE, 26: 3, 27: FOLD, 29: CLOSE, 30: END}, start=ANSWER)
     first, second = finish.segments
     assert first.ids == (7, 8, OPEN, 1, 1, STATE, 3, FOLD)

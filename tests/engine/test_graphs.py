@@ -40,7 +40,7 @@ class Twice(PagedKV):
 
 
 class Checked(GraphRunner):
-    """Runs every step by both, each over pages of its own, and holds the logits and the pages to be the same."""
+    """Runs every step by both, each over separate pages, and holds the logits and the pages to be the same."""
 
     def __init__(self, model, num_pages, *, capture=False):
         super().__init__(model, paged(model, num_pages + 1, Twice), CHOICE, capture=capture)

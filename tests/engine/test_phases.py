@@ -12,7 +12,7 @@ TOKENS = PhaseTokens(
     think_open=OPEN, think_close=CLOSE, call_open=CALL, call_close=END_CALL, continuation=WAIT, end=(END,)
 )
 PROMPT = list(range(20))
-pytestmark = [  # a `ParrotModel` computes something of its own, which the fused step refuses
+pytestmark = [  # a `ParrotModel` computes something else, which the fused step refuses
     pytest.mark.parametrize("kernel", ["torch", pytest.param("cuda", marks=pytest.mark.cuda)], indirect=True),
 ]
 THINK, ANSWER, TOOL = Phase.THINK, Phase.ANSWER, Phase.TOOL

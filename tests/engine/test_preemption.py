@@ -1,4 +1,4 @@
-"""Pages that run out: whoever came last gives way, waits with its tokens, and in the end nothing shows."""
+"""Pages that run out: the sequence that came last is preempted and waits with its tokens; in the end nothing shows."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Record mini's greedy answers anew, after its weights have changed: `python tests/golden/record_mini.py`."""
+"""Record mini's greedy answers again, after its weights have changed: `python tests/golden/record_mini.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the families' test tokenizers and golden files anew: `python tests/golden/regenerate.py`. Look at the diff.
+"""Write the families' test tokenizers and golden files again: `python tests/golden/regenerate.py`. Look at the diff.
 
 Each `families/NAME` is a folder that transformers loads: a small byte-level BPE with the family's own control tokens
 and flags (Qwen3's `<think>` is an added token that is not special) and its chat template. `golden.json` holds what that

@@ -1,4 +1,4 @@
-"""Record what the server answers anew: `python tests/golden/regenerate_serve.py`. Look at the diff."""
+"""Record what the server answers again: `python tests/golden/regenerate_serve.py`. Look at the diff."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def test_micro_batches_add_up_and_frozen_weights_get_nothing() -> None:
 
 
 def test_the_next_step_sees_the_new_weights() -> None:
-    """torch's fused AdamW leaves no trace in a tensor's version: copies are made anew, never kept by a guess."""
+    """torch's fused AdamW leaves no trace in a tensor's version: copies are made again, never kept by a guess."""
     model, tensors = make(), batch()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, fused=True)
     gradients(model, tensors, Backend.KERNELS)

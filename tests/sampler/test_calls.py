@@ -179,7 +179,7 @@ def test_one_call_ends_the_turn(name):
     (many,) = run(speaker(name, *pieces, request=request), request)
     assert len(calls_of(many)) == 2
     broken = (FORMATS[name].phase_tokens.call_open, "oops", FORMATS[name].phase_tokens.call_close)
-    pieces = ("hi", *broken, *pieces[1:])  # what is no call does not count as one
+    pieces = ("hi", *broken, *pieces[1:])  # what is not a call does not count as one
     request = asked(parallel_calls=ParallelCalls.ONE, params={"temperature": 0.0})
     (one,) = run(speaker(name, *pieces, request=request), request)
     assert calls_of(one) == [("now", "{}")]

@@ -1,4 +1,4 @@
-"""The local engine behind the `Sampler` protocol: text, stops, batching across coroutines, cancellation."""
+"""The local engine under the `Sampler` protocol: text, stops, batching across coroutines, cancellation."""
 
 import asyncio
 import gc
@@ -61,7 +61,7 @@ def sample(sampler, request):
 
 
 def idle(sampler, seconds=1.0):
-    """Whether everything is back within so many seconds: no job, no page in use."""
+    """Whether everything is back within that many seconds: no job, no page in use."""
 
     def left():
         return sampler.num_generations or sampler.engine.has_work or sampler.engine.stats.pages_used

@@ -87,7 +87,7 @@ def guessed(calls):
 
 
 def carried_on(completion, next_turn, prompt=OPENING):
-    """The conversation's next prompt, as whoever asks would send it."""
+    """The conversation's next prompt, as the caller would send it."""
     said = completion.message if next_turn is NextTurn.VERBATIM else Message.assistant(completion.text)
     return (*prompt, said, SURE)
 

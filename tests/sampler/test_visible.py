@@ -117,7 +117,7 @@ def spelled(text):
     [
         ("\n<|think|>a", Phase.ANSWER, ("\n",), "\n"),  # a line break is the whole answer
         (" \n\n\nb", Phase.ANSWER, ("\n\n",), " \n\n"),
-        ("<|call|>a<|/call|><|think|>b", Phase.ANSWER, ("<",), "<|call|>a<|/call|>"),  # a call that is none is text
+        ("<|call|>a<|/call|><|think|>b", Phase.ANSWER, ("<",), "<|call|>a<|/call|>"),  # what is not a call is text
         ("a<|call|>f<|args|><|/call|>b", Phase.ANSWER, ("ab",), "a<|call|>f<|args|><|/call|>b"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What people get wrong in a file of their own is told with its place, not as a bug of Ponder's."""
+"""What people get wrong in their files is told with its place, not as a bug of Ponder's."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`ponder serve` in a process of its own, for what only happens to processes: signals, `kill -9`, a start after it."""
+"""`ponder serve` in a separate process, for what only happens to processes: signals, `kill -9`, a start after it."""
 
 from __future__ import annotations
 

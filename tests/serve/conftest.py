@@ -1,4 +1,4 @@
-"""What tests of a server share. Each module starts a server of its own, in a fixture `live`."""
+"""What tests of a server share. Each module starts its own server, in a fixture `live`."""
 
 from __future__ import annotations
 

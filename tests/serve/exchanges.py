@@ -14,7 +14,7 @@ from ponder.serve import Served, Settings
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 
-SETTINGS = Settings(coalesce=1000)  # so that what a stream joins does not hang on time
+SETTINGS = Settings(coalesce=1000)  # so that what a stream joins does not depend on time
 PROMPT, SAID = "ab", "cd"
 ASKED = [{"role": "user", "content": "2+2?"}]
 TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}]

@@ -1,4 +1,4 @@
-"""A store that is written to until somebody ends it: on each line read, a child that says what was acknowledged.
+"""A store that is written to until it is ended: on each line read, a child that says what was acknowledged.
 
 Run by test_store_kill.py. Forking from a process this small takes a few milliseconds.
 """

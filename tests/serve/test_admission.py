@@ -1,4 +1,4 @@
-"""The queue: who begins, who waits, who is refused; and that nothing is lost when somebody gives up at any moment."""
+"""The queue: who begins, who waits, who is refused; nothing is lost when a request is given up at any moment."""
 
 from __future__ import annotations
 

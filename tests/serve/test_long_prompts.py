@@ -1,4 +1,4 @@
-"""A long prompt is rendered, and counted for the queue, beside the event loop: nobody else waits for it."""
+"""A long prompt is rendered, and counted for the queue, beside the event loop: no other request waits for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several models behind one server: by name, with adapters, and behind other servers."""
+"""Several models in one server: by name, with adapters, and on other servers."""
 
 from __future__ import annotations
 

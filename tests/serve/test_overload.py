@@ -33,7 +33,7 @@ LIVENESS = 60.0
 
 
 class Gated(ScriptedSampler):
-    """Answers nobody before `open` is set."""
+    """Answers no request before `open` is set."""
 
     def __init__(self, script: Script, **options: object) -> None:
         super().__init__(script, **options)  # type: ignore[arg-type]

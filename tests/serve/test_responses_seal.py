@@ -1,4 +1,4 @@
-"""Sealed reasoning: nobody reads it, changes it, or uses another's."""
+"""Sealed reasoning: it cannot be read, changed, or used by another."""
 
 import base64
 

@@ -31,7 +31,7 @@ async def frames(port: int, path: str, body: dict | None, most: int | None) -> l
             break
         read += piece
     if most is None:
-        assert not read.rpartition(b"\n\n")[2]  # none is torn; none is left where the cut before fell behind the last
+        assert not read.rpartition(b"\n\n")[2]  # none is torn; none is left where the cut before fell after the last
     writer.transport.abort()
     whole = read.split(b"\n\n")[:-1]
     return [frame for frame in whole if not frame.startswith(b":")]

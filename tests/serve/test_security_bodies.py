@@ -1,4 +1,4 @@
-"""Requests that are too large, too deep, too slow or no JSON: a clear answer of status 4xx, and nobody else waits."""
+"""Requests that are too large, too deep, too slow or not JSON: a clear 4xx, and no other request waits."""
 
 from __future__ import annotations
 

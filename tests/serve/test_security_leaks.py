@@ -36,7 +36,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 class Chain(Transformer):
-    """Every token calls for the one behind it in a chain; where that is not allowed, the turn ends."""
+    """Every token calls for the next one in a chain; where that is not allowed, the turn ends."""
 
     def __init__(self, *chains: list[str]) -> None:
         super().__init__(tiny_config(vocab_size=TOKENS.vocab_size, max_positions=512))
@@ -248,7 +248,7 @@ SECRET = "secret ~^` of sk-12345 in /srv/model.py"
 
 
 class _Fails(ScriptedSampler):
-    """Raises `error` after so many pieces of its answer."""
+    """Raises `error` after that many pieces of its answer."""
 
     def __init__(self, error: Exception, after: int) -> None:
         super().__init__(lambda _, index: Say("one two three", reasoning="four five"))
@@ -281,7 +281,7 @@ def test_what_a_failure_says_is_told_to_nobody(error: Exception, after: int, cap
                 elif not more.get("stream") or (after == 0 and path != "/v1/responses"):
                     assert answer.status_code == (502 if isinstance(error, SamplerError) else 500)
                     assert answer.json()["error"]["type"] == "server_error"
-        if not isinstance(error, SamplerError):  # whose text is for whoever runs the server
+        if not isinstance(error, SamplerError):  # whose text is for the server's operator
             assert "sk-12345" not in caplog.text
         assert type(error).__name__ in caplog.text
 

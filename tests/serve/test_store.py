@@ -60,7 +60,7 @@ def events(*numbers):
 
 @pytest.fixture
 def run(tmp_path):
-    """Runs a coroutine function on a store, which is opened anew each time."""
+    """Runs a coroutine function on a store, which is opened again each time."""
 
     def opened(steps, **options):
         async def main():
@@ -205,7 +205,7 @@ def test_what_is_past_its_time_is_not_there_and_then_deleted(run):
         await store.add_conversation(StoredConversation(id="conv_1", owner="anna", created_at=1, metadata={}))
         clock.now += 20 * DAY
         await store.add(response("resp_new"))
-        await store.add_items("anna", "conv_1", [StoredItem("a", {})])  # used: its time begins anew
+        await store.add_items("anna", "conv_1", [StoredItem("a", {})])  # used: its time begins again
         clock.now += 11 * DAY
         with pytest.raises(NotFound):
             await store.response("anna", "resp_old")

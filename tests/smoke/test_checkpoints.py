@@ -73,7 +73,7 @@ targets = ["q_proj", "v_proj", "down_proj"]
 """
 
 
-# In a file of its own, which a grading child imports in no time; this module would bring transformers along.
+# In a separate file, which a grading child imports in no time; this module would bring transformers along.
 LETTERS = '''
 from ponder.tasks.protocol import Grade, Problem
 

@@ -66,7 +66,7 @@ def test_complete_stages_are_skipped(finished: RunResult, capsys: pytest.Capture
 
 
 def test_ctrl_c_saves_and_resume_ends_in_the_very_same_model(finished: RunResult, tmp_path: Path) -> None:
-    """In a process of its own, as a person would: Ctrl-C goes to the whole process group, the data worker included."""
+    """In a separate process, as a person would: Ctrl-C goes to the whole process group, the data worker included."""
     folder = tmp_path / "run"
     code = f"from ponder.train import run; print(run({str(RECIPE)!r}, ['run.folder={folder}']).outcome)"
     trainer = subprocess.Popen(

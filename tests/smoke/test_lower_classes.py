@@ -146,7 +146,7 @@ def test_weights_that_changed_are_read_again() -> None:
 
 @pytest.mark.parametrize("lower_class", ["avx2"], indirect=True)  # ten seconds
 def test_the_line_from_text_to_exports_multiplies_float32(lower_class: str, tmp_path: Path) -> None:
-    """In a process of its own, in which oneDNN is held to the class too and says what it multiplies."""
+    """In a separate process, in which oneDNN is held to the class too and says what it multiplies."""
     run = tmp_path / "run"
     small = "--set sft.tokens=2048 --set pretrain.tokens=1024 --set grpo.steps=1 --set pretrain.eval_every=0"
     commands = [

@@ -45,7 +45,7 @@ CURLS = [found for block in blocks("") for found in CURL.findall(block)]
 
 @pytest.fixture(scope="module")
 def live() -> Iterator[Live]:
-    """A server whose `mini` babbles, but keeps every contract. Its window has room for a turn behind long babble."""
+    """A server whose `mini` babbles, but keeps every contract. Its window has room for a turn after long babble."""
     with serving([Served(name="mini", sampler=tiny_sampler(max_positions=16_384))]) as running:
         yield running
 

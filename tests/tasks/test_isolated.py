@@ -1,4 +1,4 @@
-"""A task of one's own: what a model said is graded in a child, and nothing it does reaches this process."""
+"""A user's task: what a model said is graded in a child, and nothing it does reaches this process."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What the scripted sampler keeps, and what it refuses because there is no model behind it."""
+"""What the scripted sampler keeps, and what it refuses because there is no model under it."""
 
 import asyncio
 import time

@@ -125,7 +125,7 @@ def test_events_can_be_read_from_plain_code():
     assert run.answer.margin == 1
 
 
-# Strategies of one's own ----------------------------------------------------------------------------------------------
+# Strategies of a user -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

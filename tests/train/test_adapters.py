@@ -1,5 +1,5 @@
 """A stage that trains adapters: what it leaves names its base, holds the base's weights as they were, and can be read
-by whoever umask lets read it."""
+by those whom umask lets read it."""
 
 import json
 import os

@@ -93,7 +93,7 @@ def newest(folder: Path) -> Path:
 
 
 def killed(folder: str, optimizer: str) -> None:
-    """Train until step 5, and die there. In a process of its own."""
+    """Train until step 5, and die there. In a separate process."""
 
     def die(step: int) -> None:
         if step == 5:

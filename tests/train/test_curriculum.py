@@ -1,4 +1,4 @@
-"""The curriculum finds the levels that teach, follows a learner who improves, and starves nobody."""
+"""The curriculum finds the levels that teach, follows a learner that improves, and starves no task."""
 
 import json
 import math

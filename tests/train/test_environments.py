@@ -75,7 +75,7 @@ class Actor(Transformer):
 
 
 def act(problem, *turns, task=HERE, samples=1, **params):
-    """The attempts of a model that says `turns`, results and all, behind the problem's question."""
+    """The attempts of a model that says `turns`, results and all, after the problem's question."""
     sampler = tiny_sampler(model=Actor([Message.user(problem.question), *turns]))
     params = SamplingParams(**{"max_tokens": 300, **params})
     (group,) = asyncio.run(roll_out(sampler, [(task, problem)], samples=samples, params=params, seed="s"))
@@ -227,7 +227,7 @@ def test_a_stray_control_token_begins_a_new_context():
     assert others[0].prompt_ids[: len(first.prompt_ids) + 1] != (*first.prompt_ids, stray)
 
 
-# Environments of one's own, in a child ------------------------------------------------------------------------------
+# Environments of a user, in a child ---------------------------------------------------------------------------------
 
 
 def test_an_environment_of_ones_own_runs_apart(tmp_path):

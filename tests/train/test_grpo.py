@@ -43,7 +43,7 @@ def segment(ids: tuple[int, ...], logprobs: tuple[float, ...] = ()) -> Segment:
 
 
 def logprob(model, ids: tuple[int, ...]) -> float:
-    """Of `ids` behind the prompt of `segment`."""
+    """Of `ids` after the prompt of `segment`."""
     whole = torch.tensor([[1, 2, 3, *ids]])
     weights = torch.zeros(1, whole.shape[1] - 1)
     weights[0, 2:] = 1

@@ -40,8 +40,8 @@ def check_numbered_days(line: str, sign: int = 1) -> list[tuple[int, str]]:
 
 
 def dates_of(items: list[str], start: date, step: int, end: date) -> list[date]:
-    """The dates of `25`, `32 over November 1`, …, each `step` days behind the one before; the first is `start`. In the
-    month of `end` its day stands behind each: `8 of 19`."""
+    """The dates of `25`, `32 over November 1`, …, each `step` days after the one before; the first is `start`. In the
+    month of `end` its day stands after each: `8 of 19`."""
     found = [start]
     for item in items[1:]:
         day = found[-1] + timedelta(step)

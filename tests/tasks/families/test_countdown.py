@@ -44,7 +44,7 @@ def exact(expression: str) -> Fraction:
 
 
 def check_steps(text: str) -> int:
-    """Reckons from the left, bracket by bracket: every `=result` equals what stands before it. Returns the last."""
+    """Computes from the left, bracket by bracket: every `=result` equals what stands before it. Returns the last."""
     waiting: list[Fraction | None] = []
     value, sign = None, ""
     for token in re.findall(r"=?\d+|[()+*/-]", re.sub(r"=\d+ no (\d+)", r"=\1", text)):

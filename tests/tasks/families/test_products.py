@@ -1,4 +1,4 @@
-"""Every row, check, state and retry of folded multiplication, recomputed from the text by arithmetic of its own."""
+"""Every row, check, state and retry of folded multiplication, recomputed from the text by independent arithmetic."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def value(entries: str) -> int:
 
 
 def read(state: str):
-    """(labelled terms, M, S, what is before the bar, what is behind it); remainders and labels are checked."""
+    """(labelled terms, M, S, what is before the bar, what is after it); remainders and labels are checked."""
     *terms, multiplier, total, todo = state.split("\n")
     assert terms.pop(0) == "*"
     multiplier, left = multiplier.split("~")

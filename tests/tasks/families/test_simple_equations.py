@@ -33,7 +33,7 @@ def parsed(equation: str) -> dict[str, int | str]:
 
 
 def check_steps(line: str) -> None:
-    """Every digit step, and the columns' result behind `>`."""
+    """Every digit step, and the columns' result after `>`."""
     for left, wrong, right in re.findall(r"(?<![\d>])(\d+[+*-][\d+-]+)=(?:(\d+) no )?(\d+)", line):
         assert eval(re.sub(r"\b0+(?=\d)", "", left)) == int(right), line
         assert wrong != right
