@@ -28,6 +28,7 @@ class StopReason(StrEnum):
     END = "end"  # the model closed its turn
     STOP = "stop"  # a stop id or stop string of the request
     LENGTH = "length"  # max_tokens or the window ran out
+    REPEATED = "repeated"  # the model went round in circles, see `SamplingParams.repeats`
     DEADLINE = "deadline"  # the request's time was up
     ABORTED = "aborted"  # the caller gave up
     FILTERED = "filtered"  # a server withheld the rest
@@ -114,6 +115,8 @@ class SamplingParams:
     repetition_penalty: logits of ids that the prompt or the answer holds are divided by it where positive, multiplied
         where negative (arXiv 1909.05858, section 4.1); 1 is off. Control ids of the format are left alone, and
         log-probabilities are reported without penalties.
+    repeats: end where the model repeats itself: a run of at most this many tokens four times in a row, or a state of
+        folded thinking four times. 0: never.
     top_logprobs: report that many likeliest ids at each token, with their log-probabilities.
     """
 
@@ -130,6 +133,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    repeats: int = 0
     top_logprobs: int = 0
 
 

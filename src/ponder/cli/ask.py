@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_asking, load_reasoner, settings
-from ponder.cli.terminal import DIM, Screen, bill_text
-from ponder.types import InvalidRequest, StopReason
+from ponder.cli.terminal import CUT_OFF, DIM, Screen, bill_text
+from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
     from ponder.think import Answer, Reasoner
@@ -36,8 +36,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             answer = streamed(reasoner, question, args, screen)
     notes = Screen(sys.stderr)
-    if answer.stop_reason is StopReason.LENGTH:
-        notes.line("ponder ask: the answer was cut off: the token limit or the context window was reached")
+    if why := CUT_OFF.get(answer.stop_reason):
+        notes.line(f"ponder ask: the answer was cut off: {why}")
     if notes.stream.isatty():
         notes.line(bill_text(answer.usage), DIM)
     return 0

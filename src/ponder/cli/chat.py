@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_asking, load_reasoner, settings
-from ponder.cli.terminal import DIM, Screen
-from ponder.types import Effort, PonderError, StopReason
+from ponder.cli.terminal import CUT_OFF, DIM, Screen
+from ponder.types import Effort, PonderError
 
 if TYPE_CHECKING:
     from ponder.think import Reasoner, RunSettings
@@ -71,8 +71,8 @@ class Chat:
                 for piece in stream:
                     self.screen.piece(piece.phase, piece.text)
                 self.screen.end()
-                if stream.answer.stop_reason is StopReason.LENGTH:
-                    self.screen.line("the answer was cut off: the token limit or the window was reached", DIM)
+                if why := CUT_OFF.get(stream.answer.stop_reason):
+                    self.screen.line(f"the answer was cut off: {why}", DIM)
             self.screen.line(told(self.conversation.account), DIM)
         except KeyboardInterrupt:
             self.screen.end()

@@ -6,9 +6,15 @@ import os
 import sys
 from typing import TextIO
 
-from ponder.types import Phase, Usage
+from ponder.types import Phase, StopReason, Usage
 
 DIM, BOLD, GREEN, RED, CYAN = "2", "1", "32", "31", "36"
+
+CUT_OFF = {
+    StopReason.LENGTH: "the token limit or the context window was reached",
+    StopReason.REPEATED: "the model repeated itself",
+}
+"""Why an answer that is not whole ended."""
 
 # A model's text must not command the terminal: control characters, but for line breaks and tabs, are shown, not sent.
 HARMLESS = dict.fromkeys(range(0x7F, 0xA0), 0xFFFD) | {

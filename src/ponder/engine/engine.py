@@ -14,6 +14,7 @@ from ponder.engine.blocks import BlockCache, CacheKey, num_pages
 from ponder.engine.kernel import Kernel, StepRunner, open_runner
 from ponder.engine.pages import bytes_per_page
 from ponder.engine.phases import Phases
+from ponder.engine.repeats import EVERY, TIMES, repeats_itself
 from ponder.engine.requests import (
     check_deadline,
     check_ids,
@@ -406,8 +407,19 @@ class Engine:
             return StopReason.STOP
         if sequence.num_generated == sequence.limit:
             return StopReason.LENGTH
+        if sequence.params.repeats and self._repeats(sequence, id):
+            return StopReason.REPEATED
         full = len(sequence.tokens) == self.window and not self._folds(sequence, id)
         return StopReason.LENGTH if full else None
+
+    def _repeats(self, sequence: Sequence, id: int) -> bool:
+        """Whether the sequence goes round in circles. A state is looked at when it is folded."""
+        if self._folds(sequence, id):
+            state = tuple(sequence.tokens[sequence.state_at :])
+            sequence.states[state] += 1
+            return sequence.states[state] == TIMES
+        looks = sequence.num_generated % EVERY == 0
+        return looks and repeats_itself(sequence.tokens, sequence.num_prompt, sequence.params.repeats)
 
     def _folds(self, sequence: Sequence, id: int) -> bool:
         return sequence.state_at is not None and id == self._phases.tokens.fold

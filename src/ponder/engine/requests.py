@@ -63,6 +63,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
         _integer("thinking.cap", params.thinking.cap, 0)
     _integer("thinking.floor", params.thinking.floor, 0)
     _integer("answer_room", params.answer_room, 0)
+    _integer("repeats", params.repeats, 0)
     _integer("top_logprobs", params.top_logprobs, 0, min(MAX_TOP_LOGPROBS, vocab_size))
     for pair in params.logit_bias:
         if not isinstance(pair, tuple) or len(pair) != 2:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -136,6 +136,7 @@ class Sequence(Context):
     unbilled: tokens (and THINK tokens) that were generated before this sequence was forked off.
     think_at: where in `tokens` the present thinking begins, after its open token.
     state_at: where an open state begins.
+    states: how often each state came at which the thinking was folded; only where repeats are looked for.
     pending: ids still to be forced.
     logprobs, top_logprobs, phases, origins: of the present context's generated tokens.
     """
@@ -157,6 +158,7 @@ class Sequence(Context):
     unbilled: tuple[int, int] | None = None
     think_at: int = 0
     state_at: int | None = None
+    states: Counter[tuple[int, ...]] = field(default_factory=Counter)
     pending: deque[int] = field(default_factory=deque)
     confidences: deque[float] = field(default_factory=deque)
     segments: list[Segment] = field(default_factory=list)
@@ -230,6 +232,7 @@ class Sequence(Context):
             unbilled=(self.num_generated, self.num_think),
             think_at=self.think_at,
             state_at=self.state_at,
+            states=self.states.copy(),
             pending=deque(self.pending),
             confidences=deque(self.confidences),
             segments=list(self.segments),

@@ -239,7 +239,7 @@ def item_of(
 ) -> Item:
     """One line of a result."""
     samples = len(answer.completions)
-    truncated = sum(each.stop_reason is StopReason.LENGTH for each in answer.completions)
+    truncated = sum(each.stop_reason in (StopReason.LENGTH, StopReason.REPEATED) for each in answer.completions)
     return Item(
         question=problem.question,
         gold=problem.answer,

@@ -73,6 +73,8 @@ class ModelConfig:
     max_positions: the longest window the model was made for, in tokens.
     thinking_tokens: how long one answer may be thought about, over all contexts: more than max_positions for a model
         that folds its thoughts; None: what the window holds.
+    repeats: the run of tokens after whose repetition an answer ends, unless a request says otherwise
+        (`SamplingParams.repeats`); 0: none.
     attention_bias: on q, k and v, and (except Qwen2) on o.
     bos_token_id, eos_token_ids, pad_token_id: only carried along for other programs.
 
@@ -95,6 +97,7 @@ class ModelConfig:
     tie_embeddings: bool = True
     max_positions: int = 4096
     thinking_tokens: int | None = None
+    repeats: int = 0
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
@@ -108,6 +111,8 @@ class ModelConfig:
             raise ValueError(
                 f"thinking_tokens must be from 1 to {_LIMITS['max_positions']} (got {self.thinking_tokens})"
             )
+        if self.repeats < 0:
+            raise ValueError(f"repeats must be at least 0 (got {self.repeats})")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_key_value_heads must divide num_attention_heads (got {self.num_kv_heads} and {self.num_heads})"

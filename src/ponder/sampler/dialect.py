@@ -91,6 +91,8 @@ def _inexpressible(request: Request, dialect: Dialect) -> Iterator[str]:
         yield "a confidence at which thinking stops"
     if params.answer_room:
         yield "answer_room"
+    if params.repeats:
+        yield "repeats"
     if params.top_logprobs:
         yield "top_logprobs (its tokens come without ids)"
     yield from _inexpressible_bias(params, dialect)

@@ -119,6 +119,7 @@ class LocalSampler:
         return Capabilities(
             window=engine.window,
             thinking_tokens=engine.model.config.thinking_tokens,
+            repeats=engine.model.config.repeats,
             max_sequences=engine.max_batch,
             tokenizer=self.tokenizer,
             format=self.format,

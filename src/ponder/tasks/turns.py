@@ -35,7 +35,7 @@ class Attempt:
 
     @property
     def truncated(self) -> bool:
-        return self.completion.stop_reason is StopReason.LENGTH
+        return self.completion.stop_reason in (StopReason.LENGTH, StopReason.REPEATED)
 
 
 async def play(

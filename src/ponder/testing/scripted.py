@@ -302,6 +302,7 @@ class ScriptedSampler:
             "frequency_penalty": request.params.frequency_penalty,
             "presence_penalty": request.params.presence_penalty,
             "repetition_penalty": request.params.repetition_penalty != 1,
+            "repeats": request.params.repeats,
             "top_logprobs": request.params.top_logprobs,
             "effort": request.effort,
         }

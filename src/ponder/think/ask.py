@@ -44,6 +44,7 @@ class Ask:
     temperature, top_p: None: the strategy's own and 1, or an endpoint's own defaults.
     top_k, min_p, logit_bias, frequency_penalty, presence_penalty, repetition_penalty, stop_ids, top_logprobs: see
         `SamplingParams`.
+    repeats: see `SamplingParams`; None: what the model's own files say, which for most is 0.
     seed: of the first sample; sample i uses seed + i. None: drawn from the operating system.
     stop: strings at which a visible answer ends.
     logprobs: whether the pieces of a streamed answer come with their tokens.
@@ -76,6 +77,7 @@ class Ask:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repetition_penalty: float = 1.0
+    repeats: int | None = None
     top_logprobs: int = 0
     logprobs: bool = False
     grammar: Grammar | None = None
@@ -139,6 +141,7 @@ class Ask:
                 frequency_penalty=self.frequency_penalty,
                 presence_penalty=self.presence_penalty,
                 repetition_penalty=self.repetition_penalty,
+                repeats=capabilities.repeats if self.repeats is None else self.repeats,
                 top_logprobs=self.top_logprobs,
             ),
             n=n,
@@ -196,6 +199,7 @@ class AskSettings(TypedDict, total=False):
     frequency_penalty: float
     presence_penalty: float
     repetition_penalty: float
+    repeats: int | None
     top_logprobs: int
     logprobs: bool
     grammar: Grammar | None

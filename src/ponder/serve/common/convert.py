@@ -26,6 +26,7 @@ FINISH_REASONS: dict[StopReason, FinishReason] = {
     StopReason.END: "stop",
     StopReason.STOP: "stop",
     StopReason.LENGTH: "length",
+    StopReason.REPEATED: "length",
     StopReason.DEADLINE: "length",
     StopReason.ABORTED: "stop",
     StopReason.FILTERED: "content_filter",

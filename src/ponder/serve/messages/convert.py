@@ -43,6 +43,7 @@ STOPS: dict[StopReason, MessageStop] = {
     StopReason.END: "end_turn",
     StopReason.STOP: "stop_sequence",
     StopReason.LENGTH: "max_tokens",
+    StopReason.REPEATED: "max_tokens",
     StopReason.DEADLINE: "max_tokens",
     StopReason.ABORTED: "end_turn",
     StopReason.FILTERED: "refusal",

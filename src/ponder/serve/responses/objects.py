@@ -41,7 +41,7 @@ from ponder.think.ask import Ask
 from ponder.tokenizer import Tokenizer
 from ponder.types import StopReason, Usage
 
-ENDED_EARLY = (StopReason.LENGTH, StopReason.DEADLINE, StopReason.ABORTED, StopReason.FILTERED)
+ENDED_EARLY = (StopReason.LENGTH, StopReason.REPEATED, StopReason.DEADLINE, StopReason.ABORTED, StopReason.FILTERED)
 RENAMED = {"logprobs": "include"}  # fields of an ask that this API calls otherwise
 
 
@@ -236,7 +236,7 @@ def _tool_choice(asked: ResponseRequest) -> str | dict[str, Any]:
 def ending(reason: StopReason) -> tuple[ResponseStatus, IncompleteDetails | None]:
     """The status that a stop makes, and `incomplete_details`."""
     match reason:
-        case StopReason.LENGTH:
+        case StopReason.LENGTH | StopReason.REPEATED:
             return ResponseStatus.INCOMPLETE, {"reason": "max_output_tokens"}
         case StopReason.FILTERED:
             return ResponseStatus.INCOMPLETE, {"reason": "content_filter"}

@@ -131,6 +131,7 @@ def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
         tie_embeddings=recipe.tie_embeddings,
         max_positions=recipe.max_positions,
         thinking_tokens=recipe.thinking,
+        repeats=recipe.repeats,
         eos_token_ids=(end, separator),
         pad_token_id=separator,
     )

@@ -89,6 +89,7 @@ class ModelRecipe:
     """The shape of the model (Qwen3 layout). `size`, the hidden size, is the dial: the rest follows unless said.
 
     thinking: tokens of thinking that the efforts are shares of, for a model that is taught to fold; None: its window.
+    repeats: the longest run of tokens after whose repetition an answer of the model ends; 0: none.
     """
 
     size: Width = 256
@@ -100,6 +101,7 @@ class ModelRecipe:
     rope_theta: Positive = 10_000.0
     max_positions: Length = 4096
     thinking: Length | None = None
+    repeats: CountOrZero = 0
     tie_embeddings: bool = True
 
     free: ClassVar[frozenset[str]] = frozenset()
