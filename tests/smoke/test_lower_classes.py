@@ -27,7 +27,7 @@ from ponder.model.loss import (
 )
 from ponder.model.transformer import Block, Transformer
 from ponder.testing.tiny import tiny_model
-from ponder.types import PhaseTokens, SamplingParams
+from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
 
 pytestmark = pytest.mark.smoke
 
@@ -47,9 +47,9 @@ def lower_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 def models() -> list[Transformer]:
     """As they are loaded and as they are trained: weights of 16 bits, and float32 meant to be computed in bfloat16."""
-    mixed = tiny_model()
+    mixed = tiny_model(head_dim=16)
     mixed.compute_dtype = torch.bfloat16
-    return [*(tiny_model().to(dtype) for dtype in HALVES), mixed]
+    return [*(tiny_model(head_dim=16).to(dtype) for dtype in HALVES), mixed]
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -168,6 +168,27 @@ def test_the_ceiling_of_products_is_measured_in_float32() -> None:
     with half_products() as found:
         matmul_flops(16)
     assert not found
+
+
+@pytest.mark.parametrize("lower_class", ["other"], indirect=True)
+def test_arm_and_macs_compute_in_torch_and_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PONDER_MAX_ISA")
+    for system, name, processor in (("darwin", "Darwin", "arm64"), ("linux", "Linux", "aarch64")):
+        monkeypatch.setattr("ponder.kernels.machine._found", None)
+        with monkeypatch.context() as there:
+            there.setattr(sys, "platform", system)
+            there.setattr("platform.system", lambda name=name: name)
+            there.setattr("platform.machine", lambda processor=processor: processor)
+            machine()
+        model = models()[0]
+        engine = Engine(model, PhaseTokens())
+        reason = f"this is {name} on {processor}, not x86-64 Linux or Windows"
+        assert engine.kernel.kernel == "torch"
+        assert reason in engine.kernel.reason
+        assert engine.computes.endswith(f"; processor other, products in float32: {reason}")
+        with pytest.raises(InvalidRequest, match=f"does not run here: .*{reason}"):
+            Engine(model, PhaseTokens(), quantize="int8")
+        assert len(engine.generate([[1, 2, 3]], SamplingParams(max_tokens=3))[0].ids) == 3
 
 
 def _generate(model: Transformer, **options: object) -> None:

@@ -93,7 +93,8 @@ def test_rejection_has_the_gradient_of_the_next_token_loss():
     ids = torch.tensor([[1, 2, 3, *GOOD]])
     next_token_loss(other, ids[:, :-1], ids[:, 1:], torch.tensor([[0.0, 0, 1, 1, 1]])).backward()
     for mine, theirs in zip(gradients, (p.grad for p in other.parameters()), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-6)
+        largest = float(theirs.abs().max())
+        assert float((mine - theirs).abs().max()) <= 1e-5 * largest, "sums may come in another order"
 
 
 def test_the_gradient_is_that_of_the_loss_written_out():

@@ -49,7 +49,7 @@ def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: i
     """Prefill of one prompt and decoding of `new` tokens after it, for each number of streams.
 
     The engine is idle, of a bfloat16 model, and holds streams x (prompt + new) tokens. Prompts are random ids, none
-    twice; a first round warms up and is dropped.
+    twice; a first round, of fewer tokens, warms up and is dropped.
     """
     config = engine.model.config
     rng = random.Random(0)
@@ -62,7 +62,7 @@ def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: i
         prompts = [[rng.randrange(config.vocab_size) for _ in range(prompt)] for _ in range(1 + max(streams))]
         prefill.append(prompt / prefill_seconds(engine, prompts.pop()))
         for count in streams:
-            decode[count].append(decode_rate(engine, prompts[:count], new))
+            decode[count].append(decode_rate(engine, prompts[:count], new if round else min(new, 8)))
             rng.shuffle(prompts)
         peak = peak or peak_bytes()
         if round and engine.model.model.embed_tokens.weight.device.type == "cpu":
