@@ -19,7 +19,9 @@ from ponder.tokenizer.splitting import EACH_DIGIT, GPT2_REGEX, SPLITTING_RULES
 from ponder.types import InvalidRequest
 
 # (the regular expressions that split, in turn; whether a piece that is a token needs no merges) → llama.cpp's name
-PRE_TOKENIZERS = {(rule.regexes, rule.ignore_merges): name for name, rule in reversed(SPLITTING_RULES.items())}
+PRE_TOKENIZERS = {
+    (rule.regexes, rule.ignore_merges): name for name, rule in reversed(SPLITTING_RULES.items()) if name != "tekken"
+}  # llama.cpp splits tekken's texts otherwise at combining marks
 # As llama.cpp's own converter has it: what looks like this is not text, whether the file flags it or not (DeepSeek's).
 _LOOKS_CONTROL = re.compile(r"<[|｜].*[|｜]>", re.DOTALL)
 
