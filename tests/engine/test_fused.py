@@ -126,7 +126,7 @@ def test_int8_weights_follow_an_update_and_change_no_bit_between_batches():
     [
         (tiny_model(), {}, "computes in float32"),
         (MODEL, {"kernel": "torch"}, "as asked"),
-        (MODEL, {"quantize": "int4"}, "must be 'int8'"),
+        (MODEL, {"quantize": "int3"}, "must be 'int8' or 'int4'"),
     ],
 )
 def test_int8_weights_are_refused_where_the_fused_step_does_not_run(model, options, reason):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from ponder.engine.kernel import open_runner
 from ponder.engine.pages import Chunk
+from ponder.gguf.blocks import dequantize
+from ponder.gguf.layout import TensorType
 from ponder.kernels import BuildError, FusedStep, choose_kernel
 from ponder.kernels.build import library
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
@@ -466,3 +468,141 @@ def test_int8_of_weights_that_are_not_numbers_or_all_zero(kernel, odd):
         model.model.layers[0].mlp.down_proj.weight[3] = odd
     logits_TV = chunked(int8_step(model, kernel), [20], reference("qwen3").ids[:20])
     assert torch.isfinite(logits_TV).all() == (odd == 0.0)
+
+
+# groups of 32 inputs --------------------------------------------------------------------------------------------------
+
+
+def rounded_to_int4(weight_OI):
+    """4 bits between the least and the largest of each 32 inputs, scale and offset in half precision; the last group
+    may be filled up with zeros."""
+    outputs, inputs = weight_OI.shape
+    groups_OGK = torch.nn.functional.pad(weight_OI, (0, -inputs % 32)).view(outputs, -1, 32)
+    least, most = groups_OGK.amin(2, keepdim=True), groups_OGK.amax(2, keepdim=True)
+    scale, offset = ((most - least) / 15).half().float(), least.half().float()
+    q_OGK = ((groups_OGK - offset) / scale.clamp(min=1e-30)).round().clamp(0, 15)
+    return (q_OGK * scale + offset).flatten(1)[:, :inputs]
+
+
+def with_matrices(name, change):
+    """(float32 model of `change`d matrices, a separate head; its logits_TV of the reference's ids)."""
+    expected = reference(name)
+    exact = Transformer(replace(CONFIGS[name], tie_embeddings=False, max_positions=4096))
+    weights = {key: value.float() for key, value in expected.model.state_dict().items()}
+    weights["lm_head.weight"] = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
+    for key, weight in weights.items():
+        if weight.dim() == 2 and key.split(".")[-2] in MATRICES:
+            weights[key] = change(key, weight)
+    exact.load_state_dict(weights)
+    with torch.no_grad():
+        return exact, exact(torch.tensor([expected.ids]))[0]
+
+
+@cache
+def int4_logits(name):
+    return with_matrices(name, lambda key, weight: rounded_to_int4(weight))[1]
+
+
+def chunks_of(size, count):
+    return [size] * (count // size) + [count % size] * (count % size > 0)
+
+
+def int4_step(model, kernel, *, exact=False):
+    target, path = kernel
+    weights = dict(model.named_parameters())
+    arguments = (model.config, weights, model.model.rotary, NUM_PAGES)
+    return FusedStep(*arguments, path=path, exact=exact, quantize="int4", target=target)
+
+
+@each_kernel
+@each_config
+@pytest.mark.parametrize("size", [200, 1, 3, 4, 5])
+def test_int4_logits_are_those_of_the_rounded_weights(kernel, name, size):
+    expected = reference(name)
+    ids = expected.ids if size > 2 else expected.ids[:40]
+    logits_TV = chunked(int4_step(expected.model, kernel), chunks_of(size, len(ids)), ids)
+    error = float((logits_TV - int4_logits(name)[: len(ids)]).abs().max())
+    assert 0 < error <= 3 * expected.error, "the noise of bfloat16 activations and weights, nothing else"
+    loss = float((int4_logits(name) - expected.logits_TV).abs().max())
+    assert 3 * error < loss, "4 bits are what was computed with"
+
+
+@each_kernel
+@each_config
+def test_exact_int4_logits_depend_on_their_own_context_alone(kernel, name):
+    ids = reference(name).ids
+    step = int4_step(reference(name).model, kernel, exact=True)
+    whole = chunked(step, [200], ids)
+    assert torch.equal(chunked(step, [1] * 40, ids[:40]), whole[:40])
+    assert torch.equal(chunked(step, [5, 33, 1, 2, 64, 16, 79], ids), whole)
+
+
+@each_kernel
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 0.0])
+def test_int4_of_weights_that_are_not_numbers_or_all_zero(kernel, odd):
+    model = Transformer(QWEN3).to(torch.bfloat16)
+    model.load_state_dict(reference("qwen3").model.state_dict())
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[3] = odd
+    for size in (20, 1):
+        logits_TV = chunked(int4_step(model, kernel), chunks_of(size, 20), reference("qwen3").ids[:20])
+        assert torch.isfinite(logits_TV).all() == (odd == 0.0)
+
+
+def blocks_of(type, weight_OI):
+    """A weight as blocks of a GGUF file: quants and scales as such files have them."""
+    groups_NK = weight_OI.float().reshape(-1, 32)
+    least, most = groups_NK.amin(1, keepdim=True), groups_NK.amax(1, keepdim=True)
+    largest = groups_NK.abs().amax(1, keepdim=True)
+    if type is TensorType.Q8_0:
+        scale = (largest / 127).half()
+        parts = [scale.view(torch.uint8), (groups_NK / scale.float()).round().to(torch.int8).view(torch.uint8)]
+    else:
+        scale = ((most - least) / 15 if type is TensorType.Q4_1 else -largest / 8).half()
+        offset = least.half() if type is TensorType.Q4_1 else -8 * scale
+        q_NK = ((groups_NK - offset.float()) / scale.float()).round().clamp(0, 15).to(torch.uint8)
+        offsets = [offset.view(torch.uint8)] if type is TensorType.Q4_1 else []
+        parts = [scale.view(torch.uint8), *offsets, q_NK[:, :16] | q_NK[:, 16:] << 4]
+    return torch.cat(parts, dim=1).view(weight_OI.shape[0], -1)
+
+
+Q4_0, Q4_1, Q8_0 = TensorType.Q4_0, TensorType.Q4_1, TensorType.Q8_0
+MIXES = {
+    "q4_0": lambda key: Q4_0,
+    "q4_1 with a head of 8 bits": lambda key: Q8_0 if "embed" in key or "head" in key else Q4_1,
+    "q8_0": lambda key: Q8_0,
+    "q4_0 beside q4_1, down as it is": lambda key: {"q": Q4_0, "d": None, "e": None}.get(key.split(".")[-2][0], Q4_1),
+}
+
+
+def stored_step(name, mix, kernel, *, exact=False):
+    """(a step over blocks, float32 logits_TV of what they stand for)."""
+    model = reference(name).model
+    weights = {key: value.detach().float() for key, value in model.named_parameters()}
+    types = {key: mix(key) for key, value in weights.items() if value.dim() == 2 and mix(key) is not None}
+    float_model = Transformer(model.config)
+    values = dict(weights)
+    for key, type in types.items():
+        weights[key] = blocks_of(type, values[key])
+        values[key] = torch.from_numpy(dequantize(weights[key].numpy(), type)).view(values[key].shape)
+    float_model.load_state_dict(values)
+    target, path = kernel
+    arguments = (model.config, weights, model.model.rotary, NUM_PAGES)
+    step = FusedStep(*arguments, path=path, exact=exact, blocks=types, target=target)
+    with torch.no_grad():
+        return step, float_model(torch.tensor([reference(name).ids]))[0]
+
+
+@each_kernel
+@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize("name", ["qwen3"])  # whose widths are multiples of 32
+def test_blocks_of_a_file_are_computed_with_as_they_are(kernel, mix, name):
+    expected = reference(name)
+    step, values_TV = stored_step(name, MIXES[mix], kernel)
+    for size in (200, 1, 3, 7):
+        count = 40 if size == 1 else 200
+        logits_TV = chunked(step, chunks_of(size, count), expected.ids[:count])
+        error = float((logits_TV - values_TV[:count]).abs().max())
+        assert 0 < error <= 3 * expected.error, size
+    exact, _ = stored_step(name, MIXES[mix], kernel, exact=True)
+    assert torch.equal(chunked(exact, chunks_of(7, 200), expected.ids), chunked(exact, [200], expected.ids))

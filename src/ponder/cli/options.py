@@ -76,7 +76,9 @@ def add_thinking(parser: argparse.ArgumentParser, *, effort: str) -> None:
 
 def add_quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--quantize", choices=["int8"], help="compute with weights rounded to 8 bits (local model, bfloat16, CPU)"
+        "--quantize",
+        choices=["int8", "int4"],
+        help="compute with weights rounded to 8 or 4 bits (local model, bfloat16, CPU)",
     )
 
 

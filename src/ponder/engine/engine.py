@@ -71,9 +71,10 @@ class Engine:
         kernel: "fused" is compiled for bfloat16 on this processor; "auto" takes it where it covers model and machine,
             CUDA graphs for decoding on a GPU, else "torch". `Engine.kernel` says what runs and why.
         quantize: "int8" has the fused kernel compute with weights rounded to 8 bits: half the memory to read, at a
-            little loss (bench/results/int8_quality.md). The model's own weights stay as they are.
+            little loss (bench/results/int8_quality.md); "int4" with 4 bits, a scale and an offset for each 32 inputs: a
+            third of the memory, at a greater loss. The model's own weights stay as they are.
 
-        Raises InvalidRequest for sizes that are impossible, and for kernel "fused" or int8 weights where that kernel
+        Raises InvalidRequest for sizes that are impossible, and for kernel "fused" or rounded weights where that kernel
         cannot run.
         """
         check_sizes(

@@ -93,7 +93,7 @@ def open_runner(
     before: the one that ran until now; what it holds is used again where it can be; it was opened with the same
         options.
 
-    Raises InvalidRequest for kernel "fused", or int8 weights, where the fused step cannot run, with the reason.
+    Raises InvalidRequest for kernel "fused", or rounded weights, where the fused step cannot run, with the reason.
     """
     choice = _choose(model, page_size, kernel, deterministic)
     _check_quantize(quantize, choice)
@@ -128,7 +128,9 @@ def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: b
 
 def _check_quantize(quantize: str | None, choice: KernelChoice) -> None:
     if quantize not in (None, *get_args(Quantize)):
-        raise InvalidRequest(f"quantize must be 'int8', or None for the weights as they are (got {quantize!r})")
+        raise InvalidRequest(
+            f"quantize must be 'int8' or 'int4', or None for the weights as they are (got {quantize!r})"
+        )
     if quantize and choice.kernel in ("torch", GRAPHS):
         reason = choice.reason or "the model is not on the CPU"
         raise InvalidRequest(

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ponder.gguf.layout import TensorType
 from ponder.kernels.build import BuildError, library
 from ponder.kernels.machine import machine
 from ponder.kernels.sampling import NotFinite, Pick
@@ -29,8 +30,18 @@ _LAYER = (
     *("post_attention_layernorm.weight", "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"),
 )
 
-Quantize = Literal["int8"]
+Quantize = Literal["int8", "int4"]
 Weights = Mapping[str, Tensor]  # under Hugging Face's names
+BlockTypes = Mapping[str, TensorType]  # of those weights that are blocks of a GGUF file: bytes, uint8 (outputs, bytes)
+_BFLOAT16, _INT8, _GROUPS4, _GROUPS8 = range(4)  # the enum Form of cpu/products.h
+_FORM_OF = {TensorType.Q4_0: _GROUPS4, TensorType.Q4_1: _GROUPS4, TensorType.Q8_0: _GROUPS8}
+_FLOATS = -1  # of cpu/blocks.h
+_MATRICES = (
+    ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
+    ("self_attn.o_proj.weight",),
+    ("mlp.gate_proj.weight", "mlp.up_proj.weight"),
+    ("mlp.down_proj.weight",),
+)
 Rotary = Callable[[Tensor], tuple[Tensor, Tensor]]  # positions (1, P) → cos and sin, (1, 1, P, d/2) each
 
 
@@ -82,7 +93,7 @@ class _Shape(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int) for name in ("vocab_size", "hidden_size", "num_layers", "num_heads", "num_kv_heads")),
         *((name, ctypes.c_int) for name in ("head_dim", "intermediate_size")),
-        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("int8", ctypes.c_int), ("eps", ctypes.c_float)),
+        *(("qk_norm", ctypes.c_int), ("float_weights", ctypes.c_int), ("eps", ctypes.c_float)),
     )
 
 
@@ -113,7 +124,7 @@ def choose_kernel(
 def _uncovered(shape: StepShape, weights: Weights, compute_dtype: torch.dtype) -> str:
     """Why the fused step cannot run this model; "" if it can."""
     tensors = list(weights.values())
-    dtypes = {tensor.dtype for tensor in tensors}
+    dtypes = {tensor.dtype for tensor in tensors} - {torch.uint8}  # blocks
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return "the model is not on the CPU"
     if compute_dtype != torch.bfloat16:
@@ -146,12 +157,15 @@ class FusedStep:
         path: str,
         exact: bool = False,
         quantize: Quantize | None = None,
+        blocks: BlockTypes | None = None,
         target: str | None = None,
     ) -> None:
-        """weights: all parameters, of one dtype. path: one that `choose_kernel` says, or a slower one. exact: a row's
-        logits do not depend, bit for bit, on what else the step runs or how a prompt is cut. quantize: "int8" packs the
-        matrices, the head included, in 8 bits with a scale for each output (symmetric, round to nearest); products
-        are of bfloat16 all the same, and the embedding is read as it is.
+        """weights: all parameters, of one dtype, but for those in `blocks`. path: one that `choose_kernel` says, or a
+        slower one. exact: a row's logits do not depend, bit for bit, on what else the step runs or how a prompt is cut.
+        quantize: "int8" packs the matrices, the head included, in 8 bits with a scale for each output (symmetric, round
+        to nearest), "int4" in 4 bits with a scale and an offset for each 32 inputs. Products are of bfloat16 all the
+        same, and the embedding is read as it is.
+        blocks: types of the weights that stay as a GGUF file stores them, where `packable` allows it.
 
         Raises BuildError, MemoryError.
         """
@@ -160,13 +174,14 @@ class FusedStep:
         self.share_pages = True
         if not self._library.ponder_kernels() >> self._path & 1:
             raise BuildError(f"the fused step's path '{path}' cannot run on this processor")
-        self._shape, self._weights, self._rotary = shape, weights, rotary
+        self._shape, self._weights, self._rotary, self._blocks = shape, weights, rotary, blocks or {}
         floats = _dtype(weights) == torch.float32
         sizes = _Shape(
             *(shape.vocab_size, shape.hidden_size, shape.num_layers, shape.num_heads, shape.num_kv_heads),
-            *(shape.head_dim, shape.intermediate_size, shape.qk_norm, floats, quantize == "int8", shape.rms_norm_eps),
+            *(shape.head_dim, shape.intermediate_size, shape.qk_norm, floats, shape.rms_norm_eps),
         )
-        self._handle = self._library.ponder_open(ctypes.byref(sizes), num_pages)
+        forms = array("i", _forms(shape, self._blocks, _head(weights), quantize))
+        self._handle = self._library.ponder_open(ctypes.byref(sizes), forms.buffer_info()[0], num_pages)
         if not self._handle:
             raise MemoryError(f"no memory for the packed weights and {num_pages} pages of the fused step")
         self._width = -(-shape.vocab_size // 32) * 32
@@ -246,11 +261,11 @@ class FusedStep:
     @torch.no_grad()
     def _pack(self) -> None:
         names = [f"model.layers.{layer}.{name}" for layer in range(self._shape.num_layers) for name in _LAYER]
-        head = "lm_head.weight" if "lm_head.weight" in self._weights else "model.embed_tokens.weight"
-        names += ["model.embed_tokens.weight", "model.norm.weight", head]
+        names += ["model.embed_tokens.weight", "model.norm.weight", _head(self._weights)]
         tensors = [None if (found := self._weights.get(name)) is None else found.contiguous() for name in names]
         addresses = (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
-        self._library.ponder_pack(self._handle, addresses, torch.get_num_threads())
+        types = array("i", [self._blocks[name].number if name in self._blocks else _FLOATS for name in names])
+        self._library.ponder_pack(self._handle, addresses, types.buffer_info()[0], torch.get_num_threads())
         self._packed = tensors  # the embedding is read in place
 
 
@@ -294,7 +309,33 @@ def _failure(code: int) -> Exception:
 
 
 def _dtype(weights: Weights) -> torch.dtype:
-    return next(iter(weights.values())).dtype
+    return next(tensor.dtype for tensor in weights.values() if tensor.dtype != torch.uint8)
+
+
+def _head(weights: Weights) -> str:
+    return "lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight"
+
+
+def joined_matrices(num_layers: int) -> Iterator[list[str]]:
+    """The names of the weights that the step packs as one matrix, for every matrix of every layer in order."""
+    for layer in range(num_layers):
+        for names in _MATRICES:
+            yield [f"model.layers.{layer}.{name}" for name in names]
+
+
+def packable(types: Sequence[TensorType]) -> bool:
+    """Whether weights of these types can be packed as one matrix, as they are stored."""
+    forms = {_FORM_OF.get(type) for type in types}
+    return len(forms) == 1 and None not in forms
+
+
+def _forms(shape: StepShape, blocks: BlockTypes, head: str, quantize: Quantize | None) -> Iterator[int]:
+    """How each matrix is packed: those of each layer, then the head."""
+    rounded = {None: _BFLOAT16, "int8": _INT8, "int4": _GROUPS4}[quantize]
+    for names in (*joined_matrices(shape.num_layers), [head]):
+        types = [blocks[name] for name in names if name in blocks]
+        assert not types or (len(types) == len(names) and packable(types))
+        yield _FORM_OF[types[0]] if types else rounded
 
 
 def _open_library(target: str | None) -> ctypes.CDLL:
@@ -302,10 +343,10 @@ def _open_library(target: str | None) -> ctypes.CDLL:
     if lib.ponder_open.restype is not ctypes.c_void_p:
         integer, pointer = ctypes.c_int, ctypes.c_void_p
         lib.ponder_kernels.argtypes, lib.ponder_kernels.restype = (), integer
-        lib.ponder_open.argtypes, lib.ponder_open.restype = (pointer, ctypes.c_long), pointer
+        lib.ponder_open.argtypes, lib.ponder_open.restype = (pointer, pointer, ctypes.c_long), pointer
         lib.ponder_close.argtypes = lib.ponder_clear.argtypes = (pointer,)
         lib.ponder_copy.argtypes = (pointer, integer, integer)
-        lib.ponder_pack.argtypes = (pointer, pointer, integer)
+        lib.ponder_pack.argtypes = (pointer, pointer, pointer, integer)
         lib.ponder_run.argtypes = (
             *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),
             *(pointer, pointer, pointer, pointer),

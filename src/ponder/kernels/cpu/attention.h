@@ -18,7 +18,7 @@ struct alignas(64) Bench {
   bf16 queries[ROWS][WIDEST + 32];
   bf16 weights[ROWS][TOKENS + 32];
   int seen[ROWS];  // tokens that a row may look at, from position 0
-  bf16* panels() { return (bf16*)(this + 1); }  // room behind: ABREAST panels of int8 weights as bfloat16
+  bf16* panels() { return (bf16*)(this + 1); }  // room behind: ABREAST panels as bfloat16
 };
 
 struct Pages {

@@ -7,11 +7,12 @@
 #include <vector>
 
 #include "attention.h"
+#include "blocks.h"
 #include "sampling.h"
 #include "team.h"
 
 extern "C" struct Shape {  // kernels/fused.py: the same fields in the same order
-  int vocab, hidden, layers, heads, kv_heads, head_dim, mlp, qk_norm, float_weights, int8;
+  int vocab, hidden, layers, heads, kv_heads, head_dim, mlp, qk_norm, float_weights;
   float eps;
 };
 
@@ -36,11 +37,21 @@ struct Memory {
   }
 };
 
-struct Matrix {  // (outputs, K), packed: bfloat16, or int8 with a scale for each output
+struct Matrix {  // (outputs, K), packed
+  Form form;
   void* panels;
-  float* scales;
+  float* scales;  // INT8: for each output
   long outputs, K;
 };
+
+static inline long panel_bytes(Form form, long K) {
+  switch (form) {
+    case Form::GROUPS4: return K / GROUP * Grouped<4>::BYTES;
+    case Form::GROUPS8: return K / GROUP * Grouped<8>::BYTES;
+    case Form::INT8: return K * PANEL;
+    default: return K * PANEL * sizeof(bf16);
+  }
+}
 
 struct Layer {
   float *norm1, *norm2, *q_norm, *k_norm, *qkv_bias, *o_bias;  // null: none
@@ -54,6 +65,8 @@ struct Model {
   float* norm;
   Matrix head;
   const void* embed;  // (vocab, hidden) as the model holds it
+  int embed_type = FLOATS;
+  bool expands = false;  // some weights are not bfloat16
   Memory weights, pool, room;
   long page;  // numbers in a page, all layers
   // Of one step, by row: residual stream, projections, attention so far; normed rows, queries, attended values, gated
@@ -70,7 +83,11 @@ struct Model {
     return (bf16*)pool.at + ((long)layer * s.kv_heads + kv_head) * 2 * PAGE * s.head_dim;
   }
 
-  explicit Model(const Shape& shape) : s(shape), layers(shape.layers) {
+  // `forms`: of each layer's qkv, o, gate_up and down, then of the head.
+  Model(const Shape& shape, const int* forms) : s(shape), layers(shape.layers) {
+    for (Layer& layer : layers)
+      for (Matrix* matrix : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) matrix->form = (Form)*forms++;
+    head.form = (Form)*forms;
     D = padded(s.hidden), F = padded(s.mlp), HD = padded((long)s.heads * s.head_dim), V = padded(s.vocab);
     QKV = padded((long)(s.heads + 2 * s.kv_heads) * s.head_dim);
     page = (long)s.layers * s.kv_heads * 2 * PAGE * s.head_dim;
@@ -92,9 +109,11 @@ struct Model {
     }
   };
 
-  Matrix take(Cutter& cut, long outputs, long K) const {
-    float* scales = s.int8 ? cut.take<float>(outputs) : nullptr;
-    return {cut.take<char>(outputs * K * (s.int8 ? 1 : 2)), scales, outputs, K};
+  void take(Cutter& cut, Matrix& matrix, long outputs, long K) {
+    matrix.outputs = outputs, matrix.K = K;
+    matrix.scales = matrix.form == Form::INT8 ? cut.take<float>(outputs) : nullptr;
+    matrix.panels = cut.take<char>(outputs / PANEL * panel_bytes(matrix.form, K));
+    expands |= matrix.form != Form::BFLOAT16;
   }
 
   size_t lay_out_weights(char* base) {
@@ -103,11 +122,11 @@ struct Model {
       layer.norm1 = cut.take<float>(D), layer.norm2 = cut.take<float>(D);
       layer.q_norm = cut.take<float>(s.head_dim), layer.k_norm = cut.take<float>(s.head_dim);
       layer.qkv_bias = cut.take<float>(QKV), layer.o_bias = cut.take<float>(D);
-      layer.qkv = take(cut, QKV, D), layer.o = take(cut, D, HD);
-      layer.gate_up = take(cut, 2 * F, D), layer.down = take(cut, D, F);
+      take(cut, layer.qkv, QKV, D), take(cut, layer.o, D, HD);
+      take(cut, layer.gate_up, 2 * F, D), take(cut, layer.down, D, F);
     }
     norm = cut.take<float>(D);
-    head = take(cut, V, D);
+    take(cut, head, V, D);
     return cut.used;
   }
 
@@ -122,7 +141,7 @@ struct Model {
 
   bool make_room(long wanted, int threads) {
     const long widest = std::max({D, HD, F, (long)CHUNK});
-    const size_t expanded = s.int8 ? ABREAST * widest * PANEL * sizeof(bf16) : 0;
+    const size_t expanded = expands ? ABREAST * widest * PANEL * sizeof(bf16) : 0;
     while ((int)benches.size() < threads) {
       void* bench = aligned_alloc(64, padded(sizeof(Bench), 64) + expanded);
       if (!bench) return false;

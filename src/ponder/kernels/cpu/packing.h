@@ -8,6 +8,7 @@ struct Packing {
   long heights[3];
   long K;
   bool gated;
+  int types[3];
   long count() const { return to.outputs / PANEL; }  // of panels
 };
 
@@ -15,18 +16,25 @@ static inline void copy_floats(float* to, const void* from, long count, bool flo
   for (long i = 0; i < count; i++) to[i] = floats ? ((const float*)from)[i] : widen(((const bf16*)from)[i]);
 }
 
-// The row of a weight that output `j` of a panel is; null where outputs are padding.
-static inline const void* source(const Packing& p, long panel, int j, long size) {
+// A row of a weight as it is given; null where outputs are padding.
+struct Row {
+  const void* at;
+  int type;
+};
+
+// The row that output `j` of a panel is.
+static inline Row source(const Packing& p, long panel, int j, bool floats) {
   long part = 0, output = panel * PANEL + j;
   if (p.gated) {
     part = j / 16, output = panel * 16 + j % 16;
-    if (output >= p.heights[part]) return nullptr;
+    if (output >= p.heights[part]) return {nullptr, FLOATS};
   }
   while (output >= p.heights[part]) {
     output -= p.heights[part];
-    if (++part == 3) return nullptr;
+    if (++part == 3) return {nullptr, FLOATS};
   }
-  return (const char*)p.parts[part] + output * p.K * size;
+  const int type = p.types[part];
+  return {(const char*)p.parts[part] + output * row_bytes(type, p.K, floats), type};
 }
 
 // Up to 32 inputs of an output from `begin` on, as floats; the rest are zeros.
@@ -50,11 +58,38 @@ static inline float scale_of(const Packing& p, const void* row, bool floats) {
 
 static inline int8_t nearest(float x, float by) { return by ? (int8_t)rintf(x * by) : 0; }
 
+template <int BITS> static void pack_groups(const Packing& p, long panel, bool floats) {
+  typedef Grouped<BITS> Panel;
+  char* to = (char*)p.to.panels + panel * (p.to.K / GROUP) * Panel::BYTES;
+  for (long group = 0; group < p.to.K / GROUP; group++, to += Panel::BYTES) {
+    half* scales = (half*)to;
+    uint8_t* numbers = (uint8_t*)to + Panel::NUMBERS;
+    memset(numbers, 0, Panel::BYTES - Panel::NUMBERS);
+    for (int j = 0; j < PANEL; j++) {
+      const Row row = source(p, panel, j, floats);
+      float line[GROUP];
+      Numbers n;
+      if (row.type != FLOATS && group * GROUP < p.K) n = read_block(row.type, row.at, group);
+      if (row.type == FLOATS) read_inputs(p, row.at, group * GROUP, floats, line), n = round_to_4_bits(line);
+      scales[j] = n.scale;
+      if (Panel::OFFSETS) scales[PANEL + j] = n.offset;
+      for (int k = 0; k < GROUP; k++) {
+        if (BITS == 8)
+          numbers[k / 2 * 2 * PANEL + place(j, k % 2)] = n.q[k];
+        else
+          numbers[k / 4 * 2 * PANEL + place(j, k % 2)] |= n.q[k] << k % 4 / 2 * 4;
+      }
+    }
+  }
+}
+
 static void pack_panel(const Packing& p, long panel, bool floats) {
+  if (p.to.form == Form::GROUPS4) return pack_groups<4>(p, panel, floats);
+  if (p.to.form == Form::GROUPS8) return pack_groups<8>(p, panel, floats);
   bf16* to = (bf16*)p.to.panels + panel * p.to.K * PANEL;
   int8_t* bytes = (int8_t*)p.to.panels + panel * p.to.K * PANEL;
   const void* rows[PANEL];
-  for (int j = 0; j < PANEL; j++) rows[j] = source(p, panel, j, floats ? 4 : 2);
+  for (int j = 0; j < PANEL; j++) rows[j] = source(p, panel, j, floats).at;
   float by[PANEL];  // 1 / scale
   if (p.to.scales)
     for (int j = 0; j < PANEL; j++) {
@@ -78,15 +113,18 @@ static void pack_panel(const Packing& p, long panel, bool floats) {
 }
 
 // Norms and biases are copied, weights are left to pack. `from`: for each layer norm, q, k, v, their three biases, o,
-// its bias, norms of q and k, norm, gate, up, down; then embedding, norm, head. Null where the model has none.
-static std::vector<Packing> packings(Model& m, const void* const* from) {
+// its bias, norms of q and k, norm, gate, up, down; then embedding, norm, head. Null where the model has none. `types`:
+// of each of them; only matrices and the embedding are anything but FLOATS.
+static std::vector<Packing> packings(Model& m, const void* const* from, const int* types) {
   constexpr int EACH = 15;
   const Shape& s = m.s;
   const bool floats = s.float_weights;
   const long q = (long)s.heads * s.head_dim, kv = (long)s.kv_heads * s.head_dim;
   std::vector<Packing> all;
   for (Layer& layer : m.layers) {
-    const void* const* w = from + (&layer - m.layers.data()) * EACH;
+    const long first = (&layer - m.layers.data()) * EACH;
+    const void* const* w = from + first;
+    const int* t = types + first;
     copy_floats(layer.norm1, w[0], s.hidden, floats);
     if (w[4]) {
       copy_floats(layer.qkv_bias, w[4], q, floats);
@@ -102,14 +140,14 @@ static std::vector<Packing> packings(Model& m, const void* const* from) {
     if (w[9]) copy_floats(layer.q_norm, w[9], s.head_dim, floats);
     if (w[10]) copy_floats(layer.k_norm, w[10], s.head_dim, floats);
     copy_floats(layer.norm2, w[11], s.hidden, floats);
-    all.push_back({layer.qkv, {w[1], w[2], w[3]}, {q, kv, kv}, s.hidden, false});
-    all.push_back({layer.o, {w[7]}, {s.hidden}, q, false});
-    all.push_back({layer.gate_up, {w[12], w[13]}, {s.mlp, s.mlp}, s.hidden, true});
-    all.push_back({layer.down, {w[14]}, {s.hidden}, s.mlp, false});
+    all.push_back({layer.qkv, {w[1], w[2], w[3]}, {q, kv, kv}, s.hidden, false, {t[1], t[2], t[3]}});
+    all.push_back({layer.o, {w[7]}, {s.hidden}, q, false, {t[7]}});
+    all.push_back({layer.gate_up, {w[12], w[13]}, {s.mlp, s.mlp}, s.hidden, true, {t[12], t[13]}});
+    all.push_back({layer.down, {w[14]}, {s.hidden}, s.mlp, false, {t[14]}});
   }
   const void* const* last = from + s.layers * EACH;
-  m.embed = last[0];
+  m.embed = last[0], m.embed_type = types[s.layers * EACH];
   copy_floats(m.norm, last[1], s.hidden, floats);
-  all.push_back({m.head, {last[2]}, {s.vocab}, s.hidden, false});
+  all.push_back({m.head, {last[2]}, {s.vocab}, s.hidden, false, {types[s.layers * EACH + 2]}});
   return all;
 }

@@ -18,12 +18,14 @@ constexpr int NEAR = 256;  // rows that stay in the cache while panels pass
 constexpr int CHUNK = 64;  // inputs of int8 panels that are bfloat16 at a time, where rows are few
 
 enum class Into { STORE, ADD, GATED };
+enum class Form { BFLOAT16, INT8, GROUPS4, GROUPS8 };  // of packed weights; kernels/fused.py: the same order
 
 struct Product {
   const bf16* a;  // (rows, K), row stride lda; up to a multiple of 16 rows may be read
   long lda;
-  const void* panels;   // bfloat16; int8 where there are scales
-  const float* scales;  // per output, or null
+  Form form;
+  const void* panels;
+  const float* scales;  // INT8: per output; else null
   int K, num_panels;
   Into into;
   const float* bias;  // per output, or null

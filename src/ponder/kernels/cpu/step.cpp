@@ -18,6 +18,7 @@ constexpr float LOG2_E = 1.44269504f;
 struct Step {
   Model& m;
   Kernel few, many;  // products of few rows, and of more
+  bool exact;
   Kernel attending;
   const int* ids;
   int rows;
@@ -69,24 +70,43 @@ struct Worker {
     }
     if (top >= bottom || first >= last) return;
     shape(rows);
-    if (!p.scales)
+    if (p.form == Form::BFLOAT16)
       multiply_as<bf16>(kernel, p, top, bottom, first, last);
-    else if (bottom - top <= (kernel == AMX ? 32 : 4))
+    else if (p.form == Form::INT8 && bottom - top <= (kernel == AMX ? 32 : 4))
       multiply_as<int8_t>(kernel, p, top, bottom, first, last);
+    else if (p.form != Form::INT8 && !step.exact && bottom - top <= FEW_ROWS)
+      p.form == Form::GROUPS4 ? multiply_grouped<4>(p, top, bottom, first, last)
+                              : multiply_grouped<8>(p, top, bottom, first, last);
     else
       multiply_expanded(kernel, p, top, bottom, first, last);
   }
 
-  // int8 panels become bfloat16, a few at a time, and meet many rows.
+  template <int BITS> void multiply_grouped(const Product& p, int top, int bottom, int first, int last) {
+#if defined(__AVX512BF16__)
+    if (step.few != PORTABLE)
+      return multiply_groups<Dotted, BITS>(p, top, bottom, first, last, (float*)bench.panels());
+#endif
+    multiply_groups<Widened, BITS>(p, top, bottom, first, last, (float*)bench.panels());
+  }
+
+  static void expand_panel(const Product& p, long panel, bf16* to) {
+    const int8_t* from = (const int8_t*)p.panels + panel * panel_bytes(p.form, p.K);
+    switch (p.form) {
+      case Form::GROUPS4: return expand_groups<4>(from, p.K, to);
+      case Form::GROUPS8: return expand_groups<8>(from, p.K, to);
+      default: return expand(from, p.K, to);
+    }
+  }
+
+  // Panels become bfloat16, a few at a time, and meet many rows.
   void multiply_expanded(Kernel kernel, Product p, int top, int bottom, int first, int last) {
-    const int8_t* bytes = (const int8_t*)p.panels;
     for (int begin = top; begin < bottom; begin += NEAR)
       for (int panel = first; panel < last; panel += ABREAST) {
         const int count = last - panel < ABREAST ? last - panel : ABREAST;
-        for (int i = 0; i < count; i++)
-          expand(bytes + (long)(panel + i) * p.K * PANEL, p.K, bench.panels() + (long)i * p.K * PANEL);
+        for (int i = 0; i < count; i++) expand_panel(p, panel + i, bench.panels() + (long)i * p.K * PANEL);
         Product part = p;
-        part.panels = bench.panels(), part.scales += panel * PANEL;
+        part.panels = bench.panels();
+        if (p.scales) part.scales += panel * PANEL;
         if (p.bias) part.bias += panel * PANEL;
         if (p.out) part.out += panel * PANEL;
         if (p.gated) part.gated += panel * 16;
@@ -126,10 +146,20 @@ struct Worker {
   }
   void copy_row(float* x, long id) const {
     const long begin = id * m.s.hidden;
-    if (m.s.float_weights)
+    if (m.embed_type != FLOATS)
+      copy_blocks(x, (const char*)m.embed + id * row_bytes(m.embed_type, m.s.hidden, false));
+    else if (m.s.float_weights)
       memcpy(x, (const float*)m.embed + begin, m.s.hidden * sizeof(float));
     else
       for (int i = 0; i < m.s.hidden; i++) x[i] = widen(((const bf16*)m.embed)[begin + i]);
+  }
+
+  void copy_blocks(float* x, const void* row) const {
+    for (long group = 0; group < m.s.hidden / GROUP; group++) {
+      const Numbers n = read_block(m.embed_type, row, group);
+      const float scale = widen_half(n.scale), offset = widen_half(n.offset);
+      for (int k = 0; k < GROUP; k++) x[group * GROUP + k] = scale * n.q[k] + offset;
+    }
   }
 
   void norm(const float* weight) {
@@ -292,7 +322,7 @@ struct Worker {
 
   void project(const bf16* a, long lda, const Matrix& w, Into into, const float* bias, float* out, long ldo) {
     const int panels = (int)(w.outputs / PANEL);
-    multiply({a, lda, w.panels, w.scales, (int)w.K, panels, into, bias, out, ldo, m.gated, m.ld_gated}, step.rows);
+    multiply({a, lda, w.form, w.panels, w.scales, (int)w.K, panels, into, bias, out, ldo, m.gated, m.ld_gated}, step.rows);
     wait();
   }
 
@@ -313,7 +343,7 @@ struct Worker {
       norm_row(m.x + step.out_rows[i] * m.ld_x, m.norm, m.normed + i * m.ld_normed);
     wait();
     if (step.outs)
-      multiply({m.normed, m.ld_normed, m.head.panels, m.head.scales, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr,
+      multiply({m.normed, m.ld_normed, m.head.form, m.head.panels, m.head.scales, (int)m.D, (int)(m.V / PANEL), Into::STORE, nullptr,
                 step.logits, m.V, nullptr, 0}, step.outs);
     if (!step.picks) return;
     wait();
@@ -324,6 +354,7 @@ struct Worker {
 
 void choose_kernels(Step& step, int path, bool exact) {
   step.few = step.many = step.attending = (Kernel)path;
+  step.exact = exact;
   if (path != AMX) return;
   if (!exact) step.few = AVX512;
   if (step.m.s.head_dim % 32) step.attending = AVX512;  // tiles take 32 dimensions at a time
@@ -347,8 +378,9 @@ int ponder_kernels() {
   return found;
 }
 
-Model* ponder_open(const Shape* shape, long num_pages) {
-  Model* m = new (std::nothrow) Model(*shape);
+// `forms`: as `Model` takes them.
+Model* ponder_open(const Shape* shape, const int* forms, long num_pages) {
+  Model* m = new (std::nothrow) Model(*shape, forms);
   if (!m) return nullptr;
   if (m->weights.map(m->lay_out_weights(nullptr)) && m->pool.map(num_pages * m->page * sizeof(bf16))) {
     m->lay_out_weights(m->weights.at);
@@ -367,9 +399,9 @@ void ponder_copy(Model* m, int source, int target) {
   memcpy(pool + target * m->page, pool + source * m->page, m->page * sizeof(bf16));
 }
 
-// `from`: as `packings` takes it. The embedding is read in place later on.
-void ponder_pack(Model* m, const void* const* from, int threads) {
-  const std::vector<Packing> all = packings(*m, from);
+// `from`, `types`: as `packings` takes them. The embedding is read in place later on.
+void ponder_pack(Model* m, const void* const* from, const int* types, int threads) {
+  const std::vector<Packing> all = packings(*m, from, types);
   std::vector<long> ends;
   for (const Packing& each : all) ends.push_back((ends.empty() ? 0 : ends.back()) + each.count());
 #pragma omp parallel for num_threads(threads) schedule(static)
