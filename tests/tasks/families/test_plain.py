@@ -30,6 +30,8 @@ def test_what_is_demonstrated_answers_the_plain_question(family, half):
         answer = task.demonstrate(problem, rng).answer
         gave_up = family == "countdown" and not task.grade(problem, answer).solved
         assert task.grade(problem, answer).solved or gave_up, (problem.question, answer)
+        assert task.same(answer, answer)
+        assert not task.same(answer, "")
         assert not FIELD.search(problem.question), problem.question
         assert "<" not in re.sub(r"< -?[\d.]", "", problem.question), problem.question
 

@@ -101,6 +101,7 @@ def test_what_is_too_large_may_be_declined_or_right(draw):
 def test_a_plain_problem_must_not_be_declined():
     problem = Within().sample(Random(3), 0.5)
     assert Within().grade(problem, "17").solved
+    assert not Within().grade(problem, " ").solved
     assert not Within().grade(problem, "I cannot help with that. I am mini.").solved
 
 

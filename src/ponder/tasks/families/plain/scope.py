@@ -151,7 +151,7 @@ class Near(Scope):
 
 
 class Within:
-    """Plain questions of all families in held-out words. The grade is 1 for anything but declining."""
+    """Plain questions of all families in held-out words. The grade is 1 for any answer but declining."""
 
     name = "scope:within"
 
@@ -162,7 +162,7 @@ class Within:
         return replace(rng.choice(self.tasks).sample(rng, level), task=self.name)
 
     def grade(self, problem: Problem, answer: str) -> Grade:
-        return Grade(score=float(not declines(answer)))
+        return Grade(score=float(bool(answer.strip()) and not declines(answer)))
 
     def same(self, a: str, b: str) -> bool:
         return declines(a) == declines(b)

@@ -111,7 +111,12 @@ class Plain:
         return first if first.solved else self.family.grade(original, answer.strip("\"'“”.").strip())
 
     def same(self, a: str, b: str) -> bool:
-        return self.family.same(a, b)
+        """Whether a person would take both for one answer."""
+        if self.family.name in LISTS:
+            return _values(a) is not None and _values(a) == _values(b)
+        if _yes(a) is not None:
+            return _yes(a) == _yes(b)
+        return self.family.same(a, b) or _items(a) == _items(b)
 
     def _original(self, problem: Problem, answer: str | None = None) -> Problem:
         """The family's problem, with the question that its working was made for."""
