@@ -210,3 +210,34 @@ def test_no_word_that_is_shown_lets_text_spell_a_control_token(text: str) -> Non
     except FormatError:
         return
     assert [id for id in ids if QWEN.is_control(id)] == harmless
+
+
+SAYS = "{{ '<|im_start|>' ~ m.role ~ '\n' ~ m.content ~ '<|im_end|>' }}"
+LATE = [Message.user("a"), Message.assistant("b"), Message.system("c"), Message.user("d")]
+EACH = "{% for m in messages %}" + SAYS + "{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        (EACH, None),
+        ("{% for m in messages if m.role != 'system' %}" + SAYS + "{% endfor %}", "drops or rewrites its content"),
+        ("{% for m in messages|sort(attribute='role', reverse=true) %}" + SAYS + "{% endfor %}", "where they stand"),
+        (EACH.replace("{{", "{% if m.role == 'system' %}{{ raise_exception('first!') }}{% endif %}{{"), "first!"),
+    ],
+)
+def test_late_instructions_are_written_where_they_stand_or_refused(template: str, why: str | None) -> None:
+    tokenizer = Tokenizer.train([], 288, ["<|im_start|>", "<|im_end|>"])
+    format = JinjaFormat(tokenizer, template)
+    if why is None:
+        text = tokenizer.decode(format.render(LATE).ids)
+        assert text == "".join(f"<|im_start|>{m.role.value}\n{m.text}<|im_end|>" for m in LATE)
+        return
+    with pytest.raises(FormatError, match=why):
+        format.render(LATE)
+
+
+def test_a_template_says_whether_it_knows_developers() -> None:
+    tokenizer = Tokenizer.train([], 288, ["<|im_start|>", "<|im_end|>"])
+    assert JinjaFormat(tokenizer, EACH).has_developer
+    assert not JinjaFormat(tokenizer, EACH.replace("in messages", "in messages if m.role != 'developer'")).has_developer

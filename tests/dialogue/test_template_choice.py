@@ -66,6 +66,14 @@ def test_a_known_template_is_spoken_natively(family: str) -> None:
     assert load_format(NATIVE[family]).name == family
 
 
+def test_instructions_stand_where_the_template_lets_them() -> None:
+    assert [load_format(NATIVE[family]).instructs_anywhere for family in NATIVE] == [True, True, False, True]
+    first_only = (QWEN.chat_template or "").replace("not (tools and loop.first)", "loop.first and not tools")
+    assert first_only != QWEN.chat_template
+    strict = load_format(QWEN, chat_template=first_only)
+    assert (strict.name, strict.instructs_anywhere) == ("chatml", False)
+
+
 @pytest.mark.parametrize("name", NEAR)
 def test_a_near_template_is_not_taken_for_a_known_one(name: str) -> None:
     tokenizer, template = with_change(name)

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -15,12 +16,16 @@ import httpx2 as httpx
 import pytest
 from live import Live, serving
 
-from ponder.dialogue import ToolCall
+from ponder.dialogue import ToolCall, load_format
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.serve import Served, Settings
+from ponder.serve.chat.convert import read_chat_messages
+from ponder.serve.chat.wire import ChatRequest
+from ponder.serve.errors import BadRequest
 from ponder.serve.http.auth import Keys
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
+from ponder.tokenizer import Tokenizer
 from ponder.types import InvalidRequest
 
 CHAT, TEXT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"
@@ -147,6 +152,25 @@ def test_instructions_stay_where_they_stand(live: Live, role: str) -> None:
     said = f"u:2+2? a:4 {role[0]}:Be terse. u:2+2?"
     assert post(live, CHAT, messages=turns)["choices"][0]["message"]["content"] == said
     assert post(live, RESPONSES, input=turns)["output"][0]["content"][0]["text"] == said
+
+
+FAMILIES = Path(__file__).parents[1] / "golden" / "families"
+
+
+@pytest.mark.parametrize(("family", "late"), [("qwen3", True), ("llama3", True), ("deepseek_r1", False)])
+def test_a_model_is_given_instructions_as_its_format_has_them(family: str, late: bool) -> None:
+    format = load_format(Tokenizer.load(FAMILIES / family))
+    turns = [{"role": "developer", "content": "d"}, USER, {"role": "assistant", "content": "4"}]
+    turns += [{"role": "developer", "content": "Be terse."}, USER]
+    asked = ChatRequest.model_validate({"model": "x", "messages": turns})
+    if late:
+        read = read_chat_messages(asked.messages, format)
+        assert [message.role.value for message in read] == ["system", "user", "assistant", "system", "user"]
+        assert format.render(read).ids
+        return
+    with pytest.raises(BadRequest, match=r"messages\[3\].*at the beginning only") as refused:
+        read_chat_messages(asked.messages, format)
+    assert refused.value.param == "messages[3]"
 
 
 @pytest.mark.parametrize("size", [100, 110, 118])

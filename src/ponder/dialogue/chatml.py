@@ -55,6 +55,7 @@ class ChatMLFormat(ThinkingFormat):
         think=(THINK, END_THINK),
         call=(CALL, END_CALL),
     )
+    instructs_anywhere = True
 
     def _first_kept(self, messages: Conversation, policy: ReasoningPolicy) -> int:
         """As the template counts: without a question nothing is kept, and a user message that is the result of a tool

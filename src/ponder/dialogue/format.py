@@ -126,6 +126,11 @@ class Format(Protocol):
         ...
 
     @property
+    def has_developer(self) -> bool:
+        """Whether a developer's instructions can be told from the system's."""
+        ...
+
+    @property
     def phase_tokens(self) -> PhaseTokens: ...
 
     @property

@@ -11,16 +11,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from ponder.dialogue.calls import CallSyntax, JsonCalls
 from ponder.dialogue.format import CONTINUATION, Builder, DroppedReasoning, Parsed, Rendered, SpanKind
 from ponder.dialogue.messages import (
+    INSTRUCTING,
     Conversation,
     Message,
     Reasoning,
     ReasoningPolicy,
+    Role,
     Start,
+    Text,
     check_conversation,
     check_no_states,
     check_result_names,
@@ -48,7 +52,7 @@ class JinjaFormat:
     """A conversation as the tokenizer's own chat template writes it."""
 
     name = "jinja"
-    instructs_anywhere = False
+    instructs_anywhere = True  # as the template says: it is refused where the template has no place for them
 
     def __init__(self, tokenizer: Tokenizer, template: str, *, tool_use: str | None = None) -> None:
         """tool_use: the template to use where tools are declared; None: the same."""
@@ -79,7 +83,7 @@ class JinjaFormat:
         tools: Sequence[Tool] = (),
     ) -> Rendered:
         """As `Format.render`. Raises TemplateError for what the template refuses, FormatError for a field it loses."""
-        check_conversation(messages, start=start, train=train)
+        check_conversation(messages, start=start, train=train, instructs_anywhere=True)
         if tools:
             check_tools(tools)
         check_result_names("a foreign template", messages)
@@ -93,6 +97,8 @@ class JinjaFormat:
         kept_from = first_kept_reasoning(messages, policy)
         check_no_states("a foreign template", messages[kept_from:])
         text, fields = self._drop_reasoning(messages, kept_from, start, tools)
+        if any(message.role in INSTRUCTING for message in messages[1:]):
+            _check_places(text, fields)
         out = Builder(self._tokenizer)
         last = self._write(out, text, fields, len(messages))
         self._prompt(out.mark(len(messages), None, SpanKind.PROMPT), start, last)
@@ -101,6 +107,15 @@ class JinjaFormat:
             if message.reasoning and (index < kept_from or index in lost):
                 out.dropped.append(DroppedReasoning(index, len(self._tokenizer.encode(message.reasoning))))
         return out.rendered()
+
+    @cached_property
+    def has_developer(self) -> bool:
+        """Whether the template writes what a developer says."""
+        try:
+            self._run((Message(Role.DEVELOPER, (Text("d"),)), Message.user("u")), Start.NONE, ())
+        except FormatError:
+            return False
+        return True
 
     def spell(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(ids)
@@ -259,6 +274,18 @@ class JinjaFormat:
             out.ids((opening,)).text("\n")
         elif start is Start.DIRECT and last == opening:
             out.text("\n").ids((closing,)).text("\n\n")
+
+
+def _check_places(text: str, fields: TemplateFields) -> None:
+    """Raises FormatError where the template writes what is said in another order than it was said in."""
+    last = 0
+    for _, hidden, _ in fields.pieces(text):
+        if hidden is not None and hidden.field == "content":
+            if hidden.message_index < last:
+                raise FormatError(
+                    f"message {last}: the chat template does not write instructions where they stand; put them first"
+                )
+            last = hidden.message_index
 
 
 def _difference(wanted: str, seen: str) -> str:

@@ -18,6 +18,7 @@ class Llama3Format(NativeFormat):
     """`<|start_header_id|>role<|end_header_id|>\\n\\n` text, trimmed, `<|eot_id|>`."""
 
     family = FamilyTokens(name="llama3", required=(BEGIN, HEADER, END_HEADER, END), end=(END, "<|end_of_text|>"))
+    instructs_anywhere = True
 
     def _open(self, out: Builder) -> None:
         out.mark(0, None, SpanKind.HEADER).control(BEGIN)

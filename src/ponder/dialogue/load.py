@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import product
 
 from ponder.dialogue.chatml import ChatMLFormat
 from ponder.dialogue.control import CONTROL_TOKENS, END, ENDOFTEXT
@@ -67,7 +68,8 @@ def _speaks(known: PonderFormat | NativeFormat, template: JinjaFormat) -> bool:
     if isinstance(known, PonderFormat):
         return template.source == ponder_template() or writes_alike(known, Expected(template))
     expected = Expected(template, reasoning=known.shows_reasoning)
-    for known.reads_thinking in (False, True):
+    anywhere = (True, False) if known.instructs_anywhere else (False,)
+    for known.reads_thinking, known.instructs_anywhere in product((False, True), anywhere):
         if writes_alike(known, expected):
             known.declares_tools = known.declares_tools and writes_alike(known, Expected(template, tools=True))
             return True

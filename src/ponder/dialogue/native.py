@@ -60,7 +60,10 @@ class NativeFormat:
     """The base of the families' formats. A family writes one message; the rest is here."""
 
     family: FamilyTokens
+    has_developer = False
+
     instructs_anywhere = False
+    """Instructions after the first message stand there as the first ones do."""
 
     shows_reasoning = True
     """The family's template shows the reasoning of the last turn."""
@@ -99,7 +102,7 @@ class NativeFormat:
         train: bool = False,
         tools: Sequence[Tool] = (),
     ) -> Rendered:
-        check_conversation(messages, start=start, train=train)
+        check_conversation(messages, start=start, train=train, instructs_anywhere=self.instructs_anywhere)
         if tools:
             check_tools(tools)
         if tools and not self.declares_tools:

@@ -43,6 +43,7 @@ class PonderFormat:
 
     name = "ponder"
     instructs_anywhere = True
+    has_developer = True
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         """Raises TokenizerError when the tokenizer lacks one of the control tokens."""

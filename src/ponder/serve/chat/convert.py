@@ -51,11 +51,12 @@ from ponder.serve.chat.wire import (
 from ponder.serve.common.convert import (
     ANY_OBJECT,
     answer_logprobs,
+    check_late_instructions,
     check_sampled,
     completion_usage,
     finish_reason,
+    instructing_role,
     offered,
-    place_instructions,
     read_answer_room,
     read_parallel_calls,
     read_sampled,
@@ -151,6 +152,7 @@ def read_chat_messages(messages: Sequence[object], format: Format | None) -> tup
     instructions: list[str] = []  # that follow the first message, and belong to it
     for index, message in enumerate(messages):
         read = _message(index, message, calls)
+        read = replace(read, role=instructing_role(read.role, format))
         instructs = read.role in (Role.SYSTEM, Role.DEVELOPER)
         if instructs and len(out) == 1 and out[0].role in (Role.SYSTEM, Role.DEVELOPER):
             if read.name != out[0].name:
@@ -160,13 +162,16 @@ def read_chat_messages(messages: Sequence[object], format: Format | None) -> tup
                     param=f"messages[{index}].name",
                 )
             instructions.append(read.text)
+        elif instructs and out:
+            check_late_instructions(format, f"messages[{index}]", f"messages[{index}]")
+            out.append(read)
         elif read.role is Role.TOOL and out and out[-1].role is Role.TOOL:
             out[-1] = replace(out[-1], parts=(*out[-1].parts, *read.parts))
         else:
             out.append(read)
     if instructions:
         out[0] = replace(out[0], parts=(Text("\n\n".join((out[0].text, *instructions))),))
-    return place_instructions(list(results_in_order(out)), format)
+    return tuple(results_in_order(out))
 
 
 def _message(index: int, message: object, calls: dict[str, str]) -> Message:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ponder.dialogue import Message, Role, Text, ToolCall, ToolResult
+from ponder.dialogue import Message, Role, ToolCall, ToolResult
 from ponder.dialogue.format import Format
-from ponder.dialogue.messages import INSTRUCTING, Conversation
+from ponder.dialogue.messages import Conversation
 from ponder.dialogue.tools import Tool, check_tools, tools_from_dicts
 from ponder.sampler.protocol import Completion, NamedTool, ParallelCalls, SampledToken, ToolChoice
 from ponder.sampler.visible import AnswerTokens
@@ -100,26 +100,21 @@ def read_answer_room(given: int | None, limit: int | None) -> int | None:
     return given if given is not None or limit is None else 0
 
 
-def place_instructions(messages: Sequence[Message], format: Format | None) -> tuple[Message, ...]:
-    """Instructions after the first message, where the model's format has no place for them: they become words of the
-    user, before those of the next message of the user, or else after everything. None: the format is not known."""
-    if format is None or format.instructs_anywhere:
-        return tuple(messages)
-    out: list[Message] = []
-    waiting: list[str] = []
-    for index, message in enumerate(messages):
-        if index and message.role in INSTRUCTING:
-            waiting.append(message.text)
-        elif message.role is Role.USER and waiting:
-            out.append(replace(message, parts=(Text("\n\n".join((*waiting, message.text))),)))
-            waiting = []
-        else:
-            out.append(message)
-    if waiting and out[-1].role is Role.USER:
-        out[-1] = replace(out[-1], parts=(Text("\n\n".join((out[-1].text, *waiting))),))
-    elif waiting:
-        out.append(Message.user("\n\n".join(waiting)))
-    return tuple(out)
+def instructing_role(role: Role, format: Format | None) -> Role:
+    """The role in which instructions are given to the model: a developer's are the system's where its format has no
+    developer role. None: the format is not known."""
+    return Role.SYSTEM if role is Role.DEVELOPER and format is not None and not format.has_developer else role
+
+
+def check_late_instructions(format: Format | None, where: str, param: str) -> None:
+    """Raises BadRequest for instructions after the first message where the model's format has no place for them."""
+    if format is not None and not format.instructs_anywhere:
+        raise BadRequest(
+            f"{where}: this model's format takes instructions at the beginning only: put them there, or into a message "
+            "of the user",
+            param=param,
+            code="invalid_value",
+        )
 
 
 def results_in_order(messages: Iterable[Message]) -> Iterator[Message]:

@@ -24,8 +24,9 @@ from ponder.dialogue.messages import (
 from ponder.sampler.protocol import Grammar, JsonSchema, NextTurn, Truncation
 from ponder.serve.common.convert import (
     ANY_OBJECT,
+    check_late_instructions,
+    instructing_role,
     offered,
-    place_instructions,
     read_answer_room,
     read_deadline,
     read_parallel_calls,
@@ -295,7 +296,7 @@ class ItemReader:
         last_user = max((place for place, item in enumerate(items) if item.body.get("role") == "user"), default=-1)
         builder = _Builder(self.served.capabilities.format)
         if instructions is not None:
-            builder.instruct(Role.SYSTEM, instructions)
+            builder.instruct(Role.SYSTEM, instructions, "instructions")
         removed: list[RemovedReasoning] = []
         for place, item in enumerate(items):
             if item.body["type"] != "reasoning":
@@ -343,7 +344,7 @@ class ItemReader:
             case "message" if body["role"] == "user":
                 builder.add(Message.user(_text(body["content"])))
             case "message":
-                builder.instruct(Role(body["role"]), _text(body["content"]))
+                builder.instruct(Role(body["role"]), _text(body["content"]), where)
             case "function_call":
                 call = ToolCall(body["name"], body["arguments"], body["call_id"])
                 builder.say(self._kept(item) if item.hidden else (call,))
@@ -372,11 +373,13 @@ class _Builder:
         self._instructions: list[str] = []  # of the first message
         self._calls: dict[str, str] = {}  # names by id
 
-    def instruct(self, role: Role, text: str) -> None:
+    def instruct(self, role: Role, text: str, where: str) -> None:
         """Instructions that stand together at the beginning become one message, joined by a blank line."""
+        role = instructing_role(role, self._format)
         if not self._messages:
             self._messages.append(Message(role, (Text(text),)))
         elif len(self._messages) > 1 or self._messages[0].role not in INSTRUCTING:
+            check_late_instructions(self._format, where, "input")
             self._messages.append(Message(role, (Text(text),)))
             return
         self._instructions.append(text)
@@ -411,7 +414,7 @@ class _Builder:
     def finish(self) -> tuple[Message, ...]:
         if self._instructions:
             self._messages[0] = replace(self._messages[0], parts=(Text("\n\n".join(self._instructions)),))
-        return place_instructions(list(results_in_order(self._messages)), self._format)
+        return tuple(results_in_order(self._messages))
 
 
 def read_parts(written: Sequence[Mapping[str, Any]], *, keep_ids: bool) -> tuple[Part, ...]:
