@@ -242,6 +242,10 @@ class CheckpointError(PonderError):
     """A checkpoint that is corrupt, hostile or of an unknown kind. Names the file and the key."""
 
 
+class WriteError(PonderError):
+    """A file that the system does not take: no room, no permission. Names the path, and what is still whole."""
+
+
 class FormatError(PonderError, ValueError):
     """Ids or messages that break the grammar of a dialogue format."""
 

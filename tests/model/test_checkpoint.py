@@ -20,7 +20,7 @@ from ponder.model.checkpoint import atomic_file, atomic_folder, load_config, loa
 from ponder.model.config import ModelConfig
 from ponder.model.lora import add_lora, save_lora
 from ponder.model.transformer import Transformer
-from ponder.types import CheckpointError
+from ponder.types import CheckpointError, WriteError
 
 pytestmark = pytest.mark.fault
 
@@ -295,7 +295,7 @@ class TestSaving:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(checkpoint, "write_json", full_disk)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(WriteError, match="No space"):
             save_model(Transformer(CONFIG), tmp_path / "m")
         assert list(tmp_path.iterdir()) == []
 
@@ -309,7 +309,7 @@ class TestSaving:
             return real(self, target)
 
         monkeypatch.setattr(Path, "rename", fail_on_the_new_one)
-        with pytest.raises(OSError, match="Input/output"):
+        with pytest.raises(WriteError, match="Input/output"):
             save_model(Transformer(CONFIG, seed=1), folder, replace=True)
         assert (folder / WEIGHTS).read_bytes() == before
         assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from ponder.engine import Engine
     from ponder.evaluate.speed import measure_speed
     from ponder.model.checkpoint import load_model
+    from ponder.model.storage import write_text
     from ponder.types import PhaseTokens
 
     if args.new < 2:
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     speed = measure_speed(engine, args.streams, prompt=args.prompt, new=args.new, rounds=args.rounds)
     print(speed_text(engine, speed))
     if args.json:
-        args.json.write_text(json.dumps(speed_numbers(engine, speed), indent=1) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(speed_numbers(engine, speed), indent=1) + "\n")
     return 0
 
 

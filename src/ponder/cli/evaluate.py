@@ -121,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
         standard_modes,
         table_of_curves,
     )
+    from ponder.model.storage import write_text
 
     if args.samples < max(args.pass_at or (1,)):
         raise InvalidRequest(
@@ -168,10 +169,10 @@ def run(args: argparse.Namespace) -> int:
     tables = "\n".join([*([report.markdown()] if modes else []), *([table_of_curves(curves)] if curves else [])])
     print(tables, end="")
     if args.markdown:
-        args.markdown.write_text(tables, encoding="utf-8")
+        write_text(args.markdown, tables)
     if args.json:
         summary = report.summary() | ({"curves": [each.summary() for each in curves]} if curves else {})
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_text(args.json, json.dumps(summary, indent=2) + "\n")
     if args.plot_pass_at:
         plot_pass_at(report.voted, args.plot_pass_at, args.pass_at)
     if args.plot:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from io import TextIOWrapper
 from types import TracebackType
 from typing import NoReturn
 
@@ -51,6 +52,8 @@ def build_parser() -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code. A bug of ours propagates, shortened to a line by `one_line_hook`."""
+    if argv is None:
+        speak_utf8()
     args = build_parser().parse_args(argv)
     if not args.debug:
         sys.excepthook = one_line_hook
@@ -65,8 +68,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except (InvalidRequest, RecipeError) as error:
         return report(args, str(error), MISUSE)
-    except (PonderError, OSError) as error:
+    except OSError as error:
+        return report(args, _said(error), FAILED)
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:
+        if error.encoding.startswith("utf"):
+            raise
+        what = f"{error.object!r:.120} cannot be expressed in {error.encoding}, the encoding of this locale"
+        return report(args, f"{what}: set PYTHONUTF8=1, or a locale with UTF-8", MISUSE)
+    except PonderError as error:
         return report(args, str(error), FAILED)
+
+
+def _said(error: OSError) -> str:
+    """The words for an error of the system. A full disk tells no path where the output or a temporary file met it."""
+    from ponder.model.storage import refusal
+
+    text = refusal(error)
+    with suppress(OSError):
+        sys.stdout.flush()  # else the interpreter tries again as it ends, and complains
+    if text is None:
+        return str(error)
+    return f"{error.filename or 'the output or a temporary file'}: cannot be written, because {text}"
+
+
+def speak_utf8() -> None:
+    """See to it that a locale without UTF-8 ends nothing.
+
+    Under ASCII no file name, question or answer in another script could be read or written: begin again in Python's
+    UTF-8 mode, which child processes inherit. Under other encodings, what they cannot express is spelled out.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and not stream.encoding.lower().startswith("utf"):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdin, TextIOWrapper) and sys.stdin.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968"):
+        sys.stdin.reconfigure(encoding="utf-8")
 
 
 def report(args: argparse.Namespace, message: str, code: int) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponder.evaluate.measure import Result, measure
+from ponder.model.storage import write_text, writing
 from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Problem, Task
 from ponder.think import direct
@@ -46,10 +47,8 @@ class Curve:
 
     def save(self, folder: str | Path) -> Path:
         """Write the points as JSON. Returns the file."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"curve-{self.task.replace(':', '-').replace('/', '-')}.json"
-        file.write_text(json.dumps(self.summary(), indent=2) + "\n")
+        file = Path(folder) / f"curve-{self.task.replace(':', '-').replace('/', '-')}.json"
+        write_text(file, json.dumps(self.summary(), indent=2) + "\n")
         return file
 
 
@@ -112,5 +111,6 @@ def plot_curves(curves: Sequence[Curve], file: str | Path) -> Path:
     axes.set(xlabel="mean thinking tokens per problem", ylabel="solved", ylim=(-0.02, 1.02), title=curves[0].model)
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(file, dpi=150)
+    with writing(file):
+        figure.savefig(file, dpi=150)
     return Path(file)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ponder.evaluate.intervals import Interval, bootstrap
 from ponder.evaluate.measure import Result
+from ponder.model.storage import writing
 from ponder.types import InvalidRequest, MissingExtra
 
 
@@ -91,5 +92,6 @@ def plot_pass_at(results: Sequence[Result], file: str | Path, ks: Sequence[int] 
     axes.set(xlabel="samples k (cross: their majority)", ylabel="pass@k", ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(file, dpi=150)
+    with writing(file):
+        figure.savefig(file, dpi=150)
     return Path(file)

@@ -11,6 +11,7 @@ from ponder.evaluate.correction import Correction, correction
 from ponder.evaluate.measure import Result, line_of
 from ponder.evaluate.pass_at import PassAt, has_samples, pass_at
 from ponder.evaluate.published import ATTRIBUTION, best_published, published, published_models
+from ponder.model.storage import write_text
 from ponder.tasks.gym import GymTask
 from ponder.tasks.protocol import Task
 
@@ -79,13 +80,12 @@ class Report:
     def save(self, folder: str | Path) -> Path:
         """Write report.json, report.md and one JSON-lines file of items per task and mode. Returns the folder."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json").write_text(json.dumps(self.summary(), indent=2) + "\n")
-        (folder / "report.md").write_text(self.markdown())
+        files = {"report.json": json.dumps(self.summary(), indent=2) + "\n", "report.md": self.markdown()}
         for result in self.results:
             name = "".join(c if c.isalnum() or c in "-_@" else "-" for c in f"{result.task}-{result.mode}")
-            lines = "".join(json.dumps(line_of(item)) + "\n" for item in result.items)
-            (folder / f"{name}.jsonl").write_text(lines)
+            files[f"{name}.jsonl"] = "".join(json.dumps(line_of(item)) + "\n" for item in result.items)
+        for name, text in files.items():
+            write_text(folder / name, text)
         return folder
 
     def _extras(self, result: Result) -> dict[str, object]:

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -27,6 +27,7 @@ from ponder.gguf.reading import GgufFile, is_gguf
 from ponder.model.config import ModelConfig
 from ponder.model.gguf import gguf_config, open_gguf
 from ponder.model.hf_config import config_from_hf, config_to_hf, end_token_ids
+from ponder.model.storage import writing
 from ponder.model.transformer import LoadedFrom, Transformer
 from ponder.types import CheckpointError, InvalidRequest
 
@@ -151,23 +152,23 @@ def atomic_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path
     """Yields a temporary folder beside `folder`. On success its files are synced and it is renamed to `folder`; on an
     error it is removed and `folder` is as it was.
 
-    Raises CheckpointError when `folder` exists, is not empty, and `replace` is False.
+    Raises CheckpointError when `folder` exists, is not empty, and `replace` is False; WriteError for a full disk.
     """
     folder = Path(os.path.abspath(folder))
     if folder.exists() and not folder.is_dir():
         raise CheckpointError(f"{folder}: a file of that name exists: choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not replace:
         raise CheckpointError(f"{folder}: exists and is not empty: choose another folder or remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(folder, "tmp")
-    temporary.mkdir()
     try:
-        yield temporary
-        for path in sorted(temporary.rglob("*"), reverse=True):
-            _sync(path)
-        _sync(temporary)
-        _move_into_place(temporary, folder)
-        _sync(folder.parent)
+        with writing(folder, _as_it_was(folder)):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for path in sorted(temporary.rglob("*"), reverse=True):
+                _sync(path)
+            _sync(temporary)
+            _move_into_place(temporary, folder)
+            _sync(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -175,20 +176,27 @@ def atomic_folder(folder: str | Path, *, replace: bool = False) -> Iterator[Path
 @contextmanager
 def atomic_file(file: str | Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """Yields a temporary file beside `file`. On success it is synced and renamed to `file`; on an error it is removed
-    and `file` is as it was. Raises CheckpointError when `file` exists and `replace` is False."""
+    and `file` is as it was. Raises CheckpointError when `file` exists and `replace` is False; WriteError for a full
+    disk."""
     file = Path(os.path.abspath(file))
     if file.is_dir() or (file.exists() and not replace):
         raise CheckpointError(f"{file}: exists: choose another name{'' if file.is_dir() else ' or remove it'}")
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(file, "tmp")
     try:
-        with temporary.open("xb") as stream:
-            yield stream
-        _sync(temporary)
-        temporary.rename(file)
-        _sync(file.parent)
+        with writing(file, _as_it_was(file)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as stream:
+                yield stream
+            _sync(temporary)
+            temporary.rename(file)
+            _sync(file.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _as_it_was(path: Path) -> str:
+    return f"{path} is as it was" if path.exists() else "Nothing is left of it"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ponder.types import (
     RefusedByEndpoint,
     SamplerError,
     WindowExceeded,
+    WriteError,
 )
 
 log = logging.getLogger("ponder.serve")
@@ -153,6 +154,10 @@ def as_serve_error(error: BaseException) -> ServeError:
             )
         case SamplerError():
             return ModelFailed("the server that runs this model failed")
+        case WriteError():
+            return ServerFailed(
+                'the server cannot write to its disk, so nothing was stored; with "store": false it answers'
+            )
         case _:
             return ServerFailed("the server failed")
 

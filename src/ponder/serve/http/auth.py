@@ -16,6 +16,7 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ponder.model.storage import writing
 from ponder.serve.http.errors import ErrorResponse, ErrorType, HttpError
 from ponder.serve.settings import is_loopback
 from ponder.types import InvalidRequest
@@ -74,7 +75,10 @@ def new_key(name: str, file: Path) -> str:
         raise InvalidRequest(f"{file} already has a key named {name!r}: choose another name, or remove that line")
     key = "sk-ponder-" + secrets.token_urlsafe(32)
     line_break = "" if not there or file.read_bytes().endswith(b"\n") else "\n"
-    with open(file, "a", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as lines:
+    with (
+        writing(file, "No key was made"),
+        open(file, "a", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as lines,
+    ):
         lines.write(f"{line_break}{name}:{hashlib.sha256(key.encode()).hexdigest()}\n")
     return key
 

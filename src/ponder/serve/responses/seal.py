@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from ponder.model.checkpoint import atomic_file
 from ponder.serve.store import StoreError
 from ponder.types import InvalidRequest, MissingExtra
 
@@ -46,13 +47,10 @@ class Sealer:
     @classmethod
     def beside(cls, path: Path) -> Sealer:
         """With the key in the file `path`, made if it does not exist, readable by its user alone. Raises StoreError."""
-        try:
-            with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        if not path.exists():
+            with atomic_file(path, replace=True) as file:
+                os.fchmod(file.fileno(), 0o600)
                 file.write(secrets.token_bytes(KEY_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-        except FileExistsError:
-            pass
         key = path.read_bytes()
         if len(key) != KEY_BYTES:
             raise StoreError(

@@ -20,7 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ponder.types import PonderError
+from ponder.types import PonderError, WriteError
 
 APPLICATION_ID = 0x506F6E64  # "Pond": whose file this is
 MAX_BATCH = 256  # writes in one transaction
@@ -32,6 +32,10 @@ Transaction = Callable[[sqlite3.Connection], T]
 
 class StoreError(PonderError):
     """The store cannot be opened, or could not write; a write that failed left nothing."""
+
+
+class NotStored(StoreError, WriteError):
+    """A write that the disk or the file did not take."""
 
 
 class After(StrEnum):
@@ -91,7 +95,7 @@ class Database:
         here, and undoes its own changes alone.
 
         Cancelled while it waits for its turn, it is not run; cancelled later, it may or may not be in the file.
-        Raises StoreError where the disk or the file is full, or fails.
+        Raises NotStored where the disk or the file is full, or fails.
         """
         job = _Write(work, after)
         with self._gate:
@@ -139,7 +143,9 @@ class Database:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):  # some failures have rolled back already
                 connection.execute("ROLLBACK")
-            failure = StoreError(f"{self.path}: nothing was written ({error})")
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            remedy = ": free some space on its disk, or lower `store_days`. What it holds is whole" if full else ""
+            failure = NotStored(f"{self.path}: nothing was written ({error}){remedy}")
             outcomes = [(None, failure)] * len(jobs)
         if any(job.after is After.ERASED for job in jobs):
             with contextlib.suppress(sqlite3.Error):  # it is deleted; the next checkpoint clears the log

@@ -21,7 +21,7 @@ def refuse_changes(record: Path, files: Mapping[str, Sequence[Path]], stage: str
     now = {name: _fingerprint(each) for name, each in files.items()}
     before = _recorded(record)
     if before is None:
-        record.parent.mkdir(exist_ok=True)
+        record.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(record, (json.dumps(now, indent=1) + "\n").encode())
         return
     changes = [

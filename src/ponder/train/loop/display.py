@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
+from ponder.model.storage import writing
 from ponder.types import MissingExtra
 
 _LIVE_SECONDS, _LOG_SECONDS = 0.3, 10.0
@@ -21,21 +22,26 @@ class MetricsLog:
     """`metrics.jsonl` of a stage. Reopened at step N, it forgets what lies beyond (a resumed run writes it again)."""
 
     def __init__(self, path: Path, *, step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self.kept = [record for record in read_metrics(path) if record["step"] <= step]
         shorter = path.with_name(f".{path.name}.tmp")
-        with shorter.open("w", encoding="utf-8") as self._stream:
-            for record in self.kept:
-                self.write(record)
-        shorter.replace(path)  # at once: a run killed meanwhile keeps its metrics
-        self._stream = path.open("a", encoding="utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with shorter.open("w", encoding="utf-8") as self._stream:
+                for record in self.kept:
+                    self.write(record)
+            shorter.replace(path)  # at once: a run killed meanwhile keeps its metrics
+            self._stream = path.open("a", encoding="utf-8")
 
     def write(self, record: Mapping[str, float]) -> None:
-        self._stream.write(json.dumps(dict(record)) + "\n")
-        self._stream.flush()
+        """Raises WriteError for a full disk."""
+        with writing(self._path):
+            self._stream.write(json.dumps(dict(record)) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
-        self._stream.close()
+        with suppress(OSError):  # what a full disk did not take is tried once more
+            self._stream.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
@@ -130,7 +136,8 @@ def plot_metrics(metrics: Path, picture: Path) -> None:
     if watched:
         axes[1].legend(fontsize="small", ncols=2)
     axes[-1].set_xlabel("million tokens")
-    figure.savefig(picture, dpi=120)
+    with writing(picture):
+        figure.savefig(picture, dpi=120)
 
 
 def _smooth(values: list[float]) -> list[float]:

@@ -18,7 +18,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ponder.types import PonderError
+from ponder.model.storage import writing
+from ponder.types import PonderError, WriteError
 
 DONE = "done.json"
 QUESTIONS = "questions.bin"
@@ -74,7 +75,8 @@ class RunFolder:
         RunInUse, which names the process that is there.
         """
         made = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
         try:
             with _lock(self.path / _LOCK):
                 yield
@@ -94,14 +96,23 @@ class RunFolder:
         write_atomically(self.recipe, recipe.encode())
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             if fresh and not self.begun(name):
                 self._clear(name)
                 if before is None:
                     self.recipe.unlink()
                 else:
                     write_atomically(self.recipe, before)
+            if isinstance(error, WriteError):
+                raise WriteError(f"{error}. {self._usable(name)}") from error
             raise
+
+    def _usable(self, name: str) -> str:
+        """What a stage that could not write on has to go on from."""
+        saved = sorted(path.name for path in self.stage(name).glob("checkpoints/[!.]*"))
+        if saved:
+            return f"The checkpoint {saved[-1]} is whole: then go on with --resume"
+        return f"{name} has no checkpoint yet: then start it again" + (" with --resume" if self.begun(name) else "")
 
     def _clear(self, name: str) -> None:
         """Remove what a start that made no step has left of the stage: it must not count for the next one."""
@@ -132,13 +143,18 @@ def sweep(folder: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A file that is there whole or not at all."""
+    """A file that is there whole or not at all. Raises WriteError for a full disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with writing(path):
+            with temporary.open("wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _is_of_a_start(path: Path) -> bool:
@@ -150,8 +166,9 @@ def _lock(path: Path) -> Iterator[None]:
     """Hold the file at `path`, which says who holds it. It is removed at the end."""
     stream = _take(path)
     try:
-        stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M')}")
-        stream.flush()
+        with writing(path):
+            stream.write(f"process {os.getpid()} on {platform.node()}, since {time.strftime('%Y-%m-%d %H:%M')}")
+            stream.flush()
         yield
     finally:
         path.unlink(missing_ok=True)
@@ -161,7 +178,8 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _take(path: Path) -> IO[str]:
     while True:
-        stream = path.open("a+", encoding="utf-8")
+        with writing(path):
+            stream = path.open("a+", encoding="utf-8")
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
 from ponder.dialogue.messages import Message, ToolCall, ToolResult
+from ponder.model.storage import writing
 from ponder.tasks.protocol import Grade, GradeStatus
 from ponder.tasks.turns import Attempt
 from ponder.train.loop.folder import write_atomically
@@ -26,6 +28,7 @@ class Journal:
 
     def __init__(self, path: Path, *, step: int) -> None:
         """step: earlier ones are never asked for again."""
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._known: dict[tuple[int, int, str], list[Grade]] = {}
         whole = 0
@@ -54,14 +57,16 @@ class Journal:
                 "answers": key[2],
                 "grades": [[grade.score, grade.status.value, grade.why] for grade in grades],
             }
-            self._stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            with writing(self._path):
+                self._stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
         given = iter(grades)
         return [[replace(each, grade=next(given)) for each in group] for group in groups]
 
     def close(self) -> None:
-        self._stream.close()
+        with suppress(OSError):  # what a full disk did not take is tried once more
+            self._stream.close()
 
 
 def _digest(groups: Groups) -> str:
