@@ -116,10 +116,12 @@ $(CLIENTS)/.openai: $(NODE_FILES)
 	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci --omit=dev --omit=optional; else echo "there is no npm: the clients for Node are left out"; fi
 	@touch $@
 
-$(CLIENTS)/.all: $(NODE_FILES) tests/clients/requirements.txt
+$(CLIENTS)/.all: $(NODE_FILES) tests/clients/requirements.txt tests/clients/requirements-instructor.txt
 	@mkdir -p $(CLIENTS)
 	@cp $(NODE_FILES) $(CLIENTS)
 	@if command -v npm >/dev/null; then cd $(CLIENTS) && npm ci; else echo "there is no npm: the clients for Node are left out"; fi
 	@$(PYTHON) -m venv $(CLIENTS)/venv
 	@$(CLIENTS)/venv/bin/pip install -qq --disable-pip-version-check --no-deps -r tests/clients/requirements.txt
+	@$(PYTHON) -m venv $(CLIENTS)/venv-instructor
+	@$(CLIENTS)/venv-instructor/bin/pip install -qq --disable-pip-version-check --no-deps -r tests/clients/requirements-instructor.txt
 	@touch $(CLIENTS)/.openai $@

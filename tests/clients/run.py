@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,18 @@ BEGIN, END = "<!-- clients -->\n", "<!-- end of clients -->\n"
 
 CELLS = {"chat": "chat", "stream": "stream", "tools": "tools", "structured": "structured", "two_turns": "two turns"}
 OURS = {"openai_python", "anthropic_python"}  # installed beside Ponder, by its extra `dev`
-CLIENTS = ("openai_python", "openai_node")
+CLIENTS = (
+    *("openai_python", "openai_node", "anthropic_python", "anthropic_node", "langchain_python", "langchain_js"),
+    *("ai_sdk", "agents_python", "agents_js", "pydantic_ai_python", "instructor_python", "llm_python"),
+    *("inspect_python", "lm_eval_python"),
+)
+# Nothing but this machine is reached: any other way leads to a proxy that is not there.
+NOWHERE = "http://127.0.0.1:9"
+LOCAL = {
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
+    **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"), NOWHERE),
+    **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1"),
+}
 START_SECONDS = 120
 CLIENT_SECONDS = 300
 
@@ -86,7 +98,8 @@ def wait(process: subprocess.Popen[bytes], health: str) -> None:
 def command(name: str) -> list[str | Path]:
     """Raises FileNotFoundError, saying what is missing."""
     if (HERE / f"{name}.py").exists():
-        python = Path(sys.executable) if name in OURS else BUILD / "venv" / "bin" / "python"
+        venv = "venv-instructor" if name == "instructor_python" else "venv"
+        python = Path(sys.executable) if name in OURS else BUILD / venv / "bin" / "python"
         return [installed(python), HERE / f"{name}.py"]
     node = shutil.which("node")
     if node is None:
@@ -105,11 +118,17 @@ def installed(path: Path) -> Path:
 
 def cells(name: str, url: str) -> list[Cell]:
     """What a client's script found. Raises FileNotFoundError where it is not installed."""
-    environment = {**os.environ, "PONDER_URL": url, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     try:
-        run = subprocess.run(
-            command(name), cwd=BUILD, env=environment, capture_output=True, text=True, timeout=CLIENT_SECONDS
-        )
+        with tempfile.TemporaryDirectory() as home:
+            run = subprocess.run(
+                command(name),
+                cwd=BUILD,
+                env={**os.environ, **LOCAL, "HOME": home, "PONDER_URL": url},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=CLIENT_SECONDS,
+            )
         printed, error = run.stdout, run.stderr if run.returncode else ""
     except subprocess.TimeoutExpired as late:
         printed, error = (late.stdout or b"").decode(), f"it ran for more than {CLIENT_SECONDS} seconds"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import anthropic
+import pydantic
 import pytest
 from live import Live, serving
 
@@ -33,6 +34,8 @@ SHOWN: Any = {"type": "enabled", "budget_tokens": 1024}
 def script(messages: Any, index: int) -> Say:
     if messages[-1].role is Role.TOOL:
         return Say("42, and rain.", "So.")
+    if messages[-1].text == "Is it?":
+        return Say('{"right": true}')
     return CALLS if "weather" in messages[-1].text else Say("Hello there.", "A greeting.")
 
 
@@ -177,3 +180,27 @@ def test_what_is_not_served_is_refused_by_name(live: Live, fields: dict[str, Any
     error = json.loads(refused.value.read())["error"]
     assert refused.value.code == 400
     assert place in f"{error['param']} {error['message']}"
+
+
+def test_the_text_keeps_to_a_schema_and_comes_back(client: anthropic.Anthropic) -> None:
+    class Verdict(pydantic.BaseModel):
+        right: bool
+
+    user = {"role": "user", "content": "Is it?"}
+    for model in ("tiny", "said"):
+        options: Any = {"thinking": {"type": "disabled"}, "output_format": Verdict, "max_tokens": 60}
+        answer = client.messages.parse(model=model, messages=[user], **options)
+        assert isinstance(answer.parsed_output, Verdict)
+        turns: Any = [user, {"role": "assistant", "content": answer.content}, user]
+        assert client.messages.count_tokens(model=model, messages=turns).input_tokens > 0
+        assert client.messages.parse(model=model, messages=turns, **options).parsed_output is not None
+
+
+def test_a_schema_may_stand_in_its_older_place_but_not_in_both(client: anthropic.Anthropic) -> None:
+    form = {"type": "json_schema", "schema": {"type": "object", "properties": {"right": {"type": "boolean"}}}}
+    older = {"output_format": form}
+    assert ask(client, "Is it?", extra_body=older).content[-1].text == '{"right": true}'
+    with pytest.raises(anthropic.BadRequestError, match="does not keep the grammar"):
+        ask(client, "Hello?", extra_body=older)
+    with pytest.raises(anthropic.BadRequestError, match="give one"):
+        ask(client, "Is it?", output_config={"format": form}, extra_body=older)

@@ -10,7 +10,16 @@ from typing import Any
 
 from ponder.dialogue import Message, Reasoning, Role, Start, Text, ToolCall, ToolResult
 from ponder.dialogue.messages import Part
-from ponder.sampler.protocol import BYTES_PER_TOKEN, CallDelta, Completion, Done, NextTurn, Streamed, texts_of
+from ponder.sampler.protocol import (
+    BYTES_PER_TOKEN,
+    CallDelta,
+    Completion,
+    Done,
+    JsonSchema,
+    NextTurn,
+    Streamed,
+    texts_of,
+)
 from ponder.serve.common.convert import (
     read_deadline,
     read_parallel_calls,
@@ -77,6 +86,7 @@ def read_messages_request(body: MessagesRequest, served: Served, settings: Setti
         top_k=body.top_k or 0,
         seed=read_seed(body.seed),
         stop=tuple(body.stop_sequences or ()),
+        grammar=_grammar(body),
         tools=tools,
         tool_choice=read_tool_choice(word, named, tools),
         parallel_calls=read_parallel_calls(not (choice and choice.disable_parallel_tool_use)),
@@ -118,6 +128,14 @@ def _thinking(body: MessagesRequest) -> tuple[Effort | None, ThinkingLimits | No
             )
         return None, ThinkingLimits(cap=wanted.budget_tokens)
     return None if effort is None else Effort(effort), None
+
+
+def _grammar(body: MessagesRequest) -> JsonSchema | None:
+    form = body.output_config.format if body.output_config else None
+    if form is not None and body.output_format is not None:
+        raise BadRequest("output_format is the old place of output_config.format: give one", param="output_format")
+    form = form or body.output_format
+    return None if form is None else JsonSchema(json.dumps(form.schema_))
 
 
 def _tools(body: CountRequest) -> Any:

@@ -93,8 +93,16 @@ class ThinkingConfig(Strict):
     display: Literal["summarized", "omitted"] | None = None
 
 
+class OutputForm(Strict):
+    type: Literal["json_schema"]
+    schema_: Annotated[Tree, Field(alias="schema")]
+
+
 class OutputConfig(Strict):
+    """format: what the text of the answer keeps to; thinking is free."""
+
     effort: Literal["low", "medium", "high"] | None = None
+    format: OutputForm | None = None
 
 
 class Metadata(Strict):
@@ -113,10 +121,15 @@ class CountRequest(Strict):
     tools: Annotated[list[DeclaredTool], Field(max_length=128, fail_fast=True)] | None = None
     tool_choice: ChosenTool | None = None
     thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    cache_control: CacheControl | None = None
 
 
 class MessagesRequest(CountRequest):
-    """The fields of the API, and Ponder's own `seed`, `strategy` and `deadline` (seconds)."""
+    """The fields of the API, and Ponder's own `seed`, `strategy` and `deadline` (seconds).
+
+    output_format: the older place of `output_config.format`, where some clients still put it.
+    """
 
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
     stop_sequences: Annotated[list[Name], Field(max_length=16, fail_fast=True)] | None = None
@@ -126,7 +139,7 @@ class MessagesRequest(CountRequest):
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    output_config: OutputConfig | None = None
+    output_format: OutputForm | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     strategy: Name | None = None
     deadline: Annotated[float, Field(gt=0, le=86_400)] | None = None
