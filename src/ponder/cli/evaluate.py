@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pass-at",
         type=rising_numbers,
         metavar="K,…",
-        help="for which k to tell pass@k of the consensus's samples (default: doublings up to --samples)",
+        help="the k for pass@k of the consensus's samples (default: doublings up to --samples)",
     )
     parser.add_argument(
         "--temperature", type=float, default=1.0, metavar="T", help="of the consensus's samples (default: 1)"
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         metavar="FILE",
-        help="question hashes of the training, to tell unseen; may be given again, for each run",
+        help="question hashes of the training data, to report unseen questions apart; may be given again, for each run",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")

@@ -164,8 +164,9 @@ class Format(Protocol):
         policy: ReasoningPolicy = ReasoningPolicy.CURRENT_TURN,
         tools: Sequence[Tool] = (),
     ) -> tuple[Rendered, ...]:
-        """The last message, which must be the assistant's, as the contexts it was thought in: one supervised example
-        each, n + 1 where it holds n states.
+        """The last message as the contexts it was thought in, a supervised example each: n + 1 where it holds n states.
+
+        It must be the assistant's.
 
         All but the last end with the fold of a state. The loss falls on what the last message brings new in each, so
         on each id that was sampled once. Raises as `render`.

@@ -26,8 +26,8 @@ IDLE_SECONDS = 0.5
 
 
 class EngineThread:
-    """The thread starts with the first command and ends by itself once it has been idle: what is not used holds no
-    thread, and needs no closing. The next command starts it again.
+    """The thread starts with the first command and ends by itself once it has been idle. The next command starts it
+    again, so an engine that is not used holds no thread and needs no closing.
 
     It takes `COMPUTE_LOCK` around the commands and the step of a round, and gives it up between rounds, so that the
     engines of a process take turns.

@@ -18,8 +18,8 @@ from ponder.types import InvalidRequest, MissingExtra
 
 
 def pass_at_k(samples: int, solved: int, k: int) -> float:
-    """The chance that k of the samples, drawn without replacement, hold a right one: 1 - C(n - c, k) / C(n, k), the
-    unbiased estimator of pass@k (arXiv 2107.03374, section 2.1)."""
+    """The chance that k of the samples, drawn without replacement, hold a right one: 1 - C(n - c, k) / C(n, k). It is
+    the unbiased estimator of pass@k (arXiv 2107.03374, section 2.1)."""
     if not 0 <= solved <= samples or not 1 <= k <= samples:
         raise ValueError(
             f"pass@k needs k from 1 to the number of samples (got k {k}, {samples} samples, {solved} of them right)"

@@ -80,7 +80,7 @@ def evaluate(
     """`n` held-out problems of every task, under every mode (`standard_modes` unless given).
 
     start: number of the first held-out problem, to keep evaluations apart.
-    progress: is told of each result.
+    progress: called with each result.
     pass_at: the k of which the report gives pass@k; None: doublings up to the number of samples.
     settings: of every ask; what a mode says of its samples itself holds before them.
     """

@@ -127,7 +127,7 @@ class Pick(ctypes.Structure):
 
     @property
     def penalises(self) -> bool:
-        """Whether what was said bears on what comes."""
+        """Whether earlier tokens change how later ones are drawn."""
         return bool(self._frequency or self._presence) or self.repetition != 1
 
     def read(self, ids: Iterable[int]) -> None:

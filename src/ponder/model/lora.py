@@ -135,8 +135,9 @@ def merge_lora(model: Transformer) -> None:
 
 @torch.no_grad()
 def reread_base(model: Transformer) -> None:
-    """Read frozen projections that are not float32 again, in float32, from the folder from which the model was loaded:
-    training rounds them to what it computes in. Raises CheckpointError when the folder holds another model by now."""
+    """Read frozen projections again in float32, from the folder from which the model was loaded. Those that are float32
+    already stay. Training rounds them to what it computes in. Raises CheckpointError when the folder holds another
+    model by now."""
     rounded = {
         path: module
         for path, module in model.named_modules()

@@ -133,7 +133,7 @@ def linear_cross_entropy(
 
 
 def rows_at_once(vocabulary: int, device: torch.device) -> int:
-    """On a CPU logits shall stay in the cache, but few rows make slow products."""
+    """On a CPU logits should stay in the cache, but few rows make slow products."""
     return max(256, (1 << 21 if device.type == "cpu" else 1 << 26) // vocabulary)
 
 

@@ -105,7 +105,7 @@ class EndpointSampler:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The wire tells none of them."""
+        """None: the API does not report any."""
         return Capabilities()
 
     @property

@@ -80,7 +80,7 @@ def compile_calls(
     vocab_size: int | None = None,
 ) -> Constraint:
     """The constraint of what stands between a call's open and close tokens: one of the tools' names, and arguments that
-    its schema accepts; then the close token is allowed.
+    its schema accepts. After them the close token is allowed.
 
     schemas: (name, JSON schema as JSON text) of each tool. Raises as `compile_grammar`, naming the tool.
     """

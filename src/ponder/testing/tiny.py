@@ -54,7 +54,7 @@ def tiny_model(seed: int = 0, **sizes: int) -> Transformer:
 
 
 class ParrotModel(Transformer):
-    """Says `script` after a prompt of `prompt_tokens` ids, with a logit of `certainty` against zeros elsewhere; what
+    """Says `script` after a prompt of `prompt_tokens` ids, with a logit of `certainty` against zeros elsewhere. What
     it was given before plays no part, so a forced token does not disturb it."""
 
     def __init__(

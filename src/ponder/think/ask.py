@@ -95,8 +95,8 @@ class Ask:
 
     @classmethod
     def of(cls, asked: Asked, **settings: Unpack[AskSettings]) -> Ask:
-        """An ask in the words of the public calls: a text, a message or messages; an effort by its name; a cap by its
-        number; one stop string without a tuple around it. Raises InvalidRequest."""
+        """An ask in the words of the public calls. `asked` is a text, a message or messages. An effort may be given by
+        its name, a cap by its number, one stop string without a tuple around it. Raises InvalidRequest."""
         return cls(prompt=_conversation(asked), **_typed(settings))
 
     def override(self, **settings: Unpack[AskSettings]) -> Ask:
@@ -285,8 +285,9 @@ def answer_room(window: int, max_tokens: int | None = None) -> int:
 
 
 def limits(effort: Effort | str, window: int, longest: int | None = None) -> ThinkingLimits:
-    """The cap of an effort in a window of `window` tokens: its share (`FRACTIONS`) of what the answer's room leaves, or
-    of `longest`, the thinking that a model which folds its thoughts was made for.
+    """The cap of an effort in a window of `window` tokens: its share (`FRACTIONS`) of what the answer's room leaves.
+
+    longest: the thinking that a model which folds its thoughts was made for; the share is of that instead.
 
     "none" is 0, a direct prompt; any other effort has at least one token, the close.
     """

@@ -171,8 +171,9 @@ def bills(events: Iterable[Event]) -> dict[tuple[str, str], Usage]:
 
 
 async def pieces(events: AsyncIterator[Event]) -> AsyncGenerator[Streamed, None]:
-    """The answer's choices, as a sampler streams them: live where it is known beforehand which sample is which choice;
-    at the end, as a whole, where the strategy has to choose. The last completion of a chosen answer holds its bill."""
+    """The answer's choices, as a sampler streams them. They come live where it is known beforehand which sample is
+    which choice, and as a whole at the end where the strategy has to choose. The last completion of a chosen answer
+    holds its bill."""
     choices: dict[int, int] = {}
     async for event in events:
         if isinstance(event, PIECES):

@@ -299,8 +299,10 @@ class ChatWriter:
 
 
 class Chunks:
-    """A stream as choices of chunks, in the order of the API: of each choice the role, then pieces of thinking (where
-    they are shown), content with its log-probabilities, calls, and the reason for its end.
+    """A stream as choices of chunks, in the order of the API.
+
+    Each choice has the role, then pieces of thinking (where they are shown), content with its log-probabilities, calls,
+    and the reason for its end.
 
     done: the completions that have ended.
     """

@@ -95,8 +95,8 @@ def read_thinking(effort: str | None, budget: int | None, *, named: str) -> tupl
 
 
 def read_answer_room(given: int | None, limit: int | None) -> int | None:
-    """Tokens kept for the answer: those asked for; without a limit on the whole, as many as the effort keeps, so that a
-    long thought does not eat the answer's part of the window; else none."""
+    """Tokens kept for the answer: those asked for. Without a limit on the whole, as many as the effort keeps, so that a
+    long thought does not use up the answer's part of the window. Else none."""
     return given if given is not None or limit is None else 0
 
 

@@ -100,7 +100,7 @@ class Store:
         events: Sequence[StoredEvent] = (),
         items: Sequence[StoredItem] = (),
     ) -> bool:
-        """Whether a queued or running response now stands at `status`; one that ended or was deleted meanwhile is left
+        """Whether a queued or running response now stands at `status`. One that ended or was deleted meanwhile is left
         alone, and nothing of this is kept. Raises TooLarge."""
 
         def work(connection: sqlite3.Connection) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One document: its ids, and for each whether the model shall learn to produce it (the first is never produced)."""
+    """One document: its ids, and for each whether the model learns to produce it (the first is never produced)."""
 
     ids: Sequence[int] | NDArray[np.int32]
     learned: Sequence[bool] | NDArray[np.float32]
@@ -31,7 +31,7 @@ class Batch:
     """Rows ready for a training step.
 
     ids_BT: inputs.
-    targets_BT: what each position shall predict.
+    targets_BT: what each position predicts.
     weights_BT: 1 where the prediction counts, else 0.
     documents_BT: which document of its row a position belongs to, from 0; padding counts as one more document.
     positions_BT: counted from 0 within each document.

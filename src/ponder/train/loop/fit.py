@@ -255,8 +255,8 @@ def _watch(watch: Watch, step: int, model: Transformer) -> dict[str, float]:
 
 
 def choose_backend(model: Transformer, job: Job) -> tuple[Backend, str]:
-    """What the steps run on, and why nothing faster: as the recipe says, else the kernels where they cover model and
-    machine, else torch.compile where the stage is long enough and a compiler is there."""
+    """What the steps run on, and why nothing faster. The recipe decides where it names one. Else it is the kernels
+    where they cover model and machine, else torch.compile where the stage is long enough and a compiler is there."""
     if job.run.compile is not None:
         return (Backend.COMPILED if job.run.compile else Backend.TORCH), "run.compile"
     obstacle = kernel_obstacle(model)

@@ -216,8 +216,8 @@ def export(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: torch.
 
 
 def final_dtype(recipe: Recipe, stage: StageRecipe, model: Transformer) -> torch.dtype:
-    """What the run's model/ is stored in: bfloat16, or where an adapter is merged into a model from outside the run,
-    what that one is stored in."""
+    """What the run's model/ is stored in: bfloat16. Where an adapter is merged into a model from outside the run, it is
+    what that model is stored in."""
     base = model.loaded_from if stage.start not in recipe.tables and has_lora(model) else None
     return base.dtype if base else torch.bfloat16
 

@@ -1,4 +1,4 @@
-"""What a run shall do: TOML, read strictly into frozen dataclasses, with what is left open derived."""
+"""What a run does: TOML, read strictly into frozen dataclasses, with what is left open derived."""
 
 from ponder.train.recipe.sections import (
     LoraRecipe,
