@@ -374,10 +374,11 @@ def test_an_error_has_the_shape_of_its_api(live: Live) -> None:
     assert "type" not in httpx.post(live.root + CHAT, json={}).json()
 
 
-@pytest.mark.parametrize("path", [CHAT, RESPONSES])
-def test_a_rate_limit_of_a_server_behind_is_passed_on(path: str) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES, MESSAGES])
+def test_a_rate_limit_of_a_server_behind_is_passed_on(path: str, stream: bool) -> None:
     with proxy(429, {"error": {"message": "slow"}}, Retry_After="90") as (live, _):
-        answer = httpx.post(live.root + path, json=ASKED[path])
+        answer = httpx.post(live.root + path, json={**ASKED[path], "stream": stream})
     assert (answer.status_code, answer.headers["retry-after"]) == (429, "90")
 
 

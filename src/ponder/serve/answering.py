@@ -19,7 +19,7 @@ from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
 from ponder.serve.settings import Settings
 from ponder.think.ask import Ask
-from ponder.think.events import Cut, Event, Stopped, pieces
+from ponder.think.events import Answered, Cut, Event, Stopped, pieces
 from ponder.think.ledger import Ledger
 from ponder.think.registry import parse_strategy
 from ponder.think.strategies.direct import direct
@@ -109,10 +109,22 @@ async def running(task: ServedAsk, delivery: Delivery) -> AsyncIterator[Pieces]:
 
 
 async def _while_wanted(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """A strategy that is cancelled gives the best answer so far. Here no client waits for it: it stays cancelled."""
+    """A strategy that is cancelled gives the best answer so far. Here no client waits for it: it stays cancelled.
+
+    After a failure of the sampler the ends of samples wait until there is an answer in spite of it: without one the
+    failure is all that the client is told.
+    """
+    failed, ends = False, list[Event]()
     async for event in events:
         if type(event) is Stopped and event.cut is Cut.CANCELLED:
             raise asyncio.CancelledError
+        failed = failed or (type(event) is Stopped and event.cut is Cut.FAILED)
+        if failed and type(event) is Done:
+            ends.append(event)
+            continue
+        if type(event) is Answered:
+            for end in ends:
+                yield end
         yield event
 
 
