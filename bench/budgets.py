@@ -66,7 +66,7 @@ def endpoint(rng: Random) -> Iterator[Backend]:
 @contextmanager
 def engine(rng: Random) -> Iterator[Backend]:
     """Every sequence that the engine ends counts, however it ended."""
-    sampler, spent = tiny_sampler(max_positions=128), [Usage()]
+    sampler, spent = tiny_sampler(max_positions=512), [Usage()]
     finish = sampler.engine._finish
 
     def counting(sequence, reason):  # type: ignore[no-untyped-def]
@@ -93,6 +93,8 @@ def draw_strategy(rng: Random, levels: int) -> str:
         f"consensus({first}samples={rng.randint(1, most)}, until='settled', at_once=2)",
         f"consensus({first}samples={rng.randint(1, most)}, weight='verifier')",
         f"best_of({first}samples={rng.randint(1, most)}, by='verifier')",
+        f"refine({first}samples={rng.randint(2, most)})",
+        f"approaches({first}ways={rng.randint(2, most)})",
     )
     return rng.choice(kinds[bool(inner) :])
 

@@ -159,6 +159,8 @@ def test_a_strategy_is_billed_for_all_its_samples(folder: Path, capsys: pytest.C
     three = json.loads(Run(capsys, *common, "consensus(samples=3, seed=1)").out)["usage"]
     assert three["prompt_tokens"] == one["prompt_tokens"]
     assert three["completion_tokens"] > one["completion_tokens"]
+    nested = json.loads(Run(capsys, *common, "consensus(consensus(samples=3, until='all'), samples=1, seed=1)").out)
+    assert nested["usage"]["completion_tokens"] == three["completion_tokens"]
 
 
 def test_ask_speaks_to_an_endpoint_by_its_address_and_model(capsys: pytest.CaptureFixture[str]) -> None:

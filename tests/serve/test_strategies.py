@@ -40,6 +40,13 @@ def make(samples: int = 3):
     return consensus(samples=samples)
 """
 
+CHECK = """
+from ponder.tasks.protocol import Grade
+
+def check(answer):
+    return Grade(score=float(answer == "Four."))
+"""
+
 
 def loaded(*texts: str) -> dict[str, Served]:
     """What `ponder serve` loads for these arguments, by name."""
@@ -118,6 +125,15 @@ def test_a_strategy_that_is_wrong_is_refused_before_anything_is_loaded() -> None
             loaded(text)
 
 
+def test_strategies_nest_behind_a_name_with_a_verifier_of_the_operator_s(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "check.py").write_text(CHECK)
+    refined = f"refine(samples=2, verifier='{tmp_path}/check.py:check')"
+    (deep,) = loaded(f"deep={folder}:consensus({refined}, samples=3)").values()
+    assert deep.strategy is not None
+    demand = deep.strategy.demand(Ask.of("x"))
+    assert (deep.strategy.name, demand.in_all, demand.depth) == ("consensus@3", 6, 2)
+
+
 # Requests -------------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +201,25 @@ def test_more_samples_than_the_server_allows_are_refused() -> None:
             )
         extra = {"strategy": "consensus(samples=4, temperature=0.5)"}
         assert client.chat.completions.create(model="plain", messages=ASKED, extra_body=extra).choices
+
+
+def test_strategies_nest_in_a_request_and_all_of_it_is_billed() -> None:
+    with serving(said(), Settings(samples=8)) as live, live.client() as client:
+        plain = client.chat.completions.create(model="plain", messages=ASKED)
+
+        def ask(text: str) -> Any:
+            return client.chat.completions.create(model="plain", messages=ASKED, extra_body={"strategy": text})
+
+        answer = ask("consensus(consensus(samples=2, until='all'), samples=3, until='all')")
+        assert answer.choices[0].message.content == "Four."
+        assert answer.usage.completion_tokens == 6 * plain.usage.completion_tokens
+        for text, why in (
+            ("consensus(consensus(samples=3), samples=3)", "this server allows 8"),
+            ("consensus(refine(samples=2), samples=2)", "no verifier"),
+            ("refine(verifier='os:abort')", "server's machine"),
+        ):
+            with pytest.raises(openai.BadRequestError, match=why):
+                ask(text)
 
 
 def test_what_stands_beside_a_strategy_holds_for_its_samples() -> None:

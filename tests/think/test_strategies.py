@@ -271,7 +271,7 @@ def test_what_a_strategy_says_itself_holds_before_the_ask():
     ("text", "complaint"),
     [
         ("concensus", "did you mean 'consensus'"),
-        ("oracle()", "there are: .*direct"),
+        ("zzz()", "there are: .*direct"),
         ("consensus(sample=8)", "did you mean 'samples'"),
         ("consensus(samples='8')", "samples must be int (got '8'"),
         ("consensus(samples=2.5)", "samples must be int"),

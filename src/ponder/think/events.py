@@ -126,6 +126,17 @@ class Voted:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """What a strategy is about to do, step by step or way by way.
+
+    strategy: see `Started`.
+    """
+
+    steps: tuple[str, ...]
+    strategy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A strategy was ended early. strategy: see `Started`. why: what failed."""
 
@@ -143,7 +154,7 @@ class Answered:
 
 # A sampler's pieces are events as they are: their `index` is the number of the sample.
 PIECES = (Delta, CallDelta, Done)
-Event = Asked | Started | Delta | CallDelta | Done | Graded | Voted | Stopped | Answered
+Event = Asked | Started | Delta | CallDelta | Done | Graded | Voted | Planned | Stopped | Answered
 
 
 def bill(events: Iterable[Event]) -> Usage:

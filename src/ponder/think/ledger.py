@@ -106,9 +106,13 @@ class Ledger:
         return self._tokens
 
     def stop(self, cut: Cut) -> Cut:
-        """Let nothing more begin in this run. Returns why it stopped: an earlier reason stays."""
-        self._cut = self.stopped or cut
-        return self._cut
+        """Let nothing more begin in this run, nor, unless it is one that is not needed, in those around it. Returns why
+        it stopped: an earlier reason stays."""
+        cut = self.stopped or cut
+        self._cut = cut
+        if cut is not Cut.DECIDED and self._parent is not None:
+            self._parent.stop(cut)
+        return cut
 
     def limit(self, deadline: float | None) -> None:
         """End at `deadline` (on the clock of `time.monotonic`) at the latest."""

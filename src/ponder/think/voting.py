@@ -159,8 +159,10 @@ def _spelled(text: str) -> int | None:
     words = [word for word in re.split(r"[\s-]+", text.removeprefix("minus ")) if word and word != "and"]
     total = part = 0
     for word in words:
-        if word in UNITS or word in TENS:
-            part += UNITS.get(word, TENS.get(word, 0))
+        if word in TENS and part % 100 == 0:
+            part += TENS[word]
+        elif word in UNITS and (part % 100 == 0 or (part % 10 == 0 and part % 100 >= 20 and UNITS[word] < 10)):
+            part += UNITS[word]
         elif word == "hundred" and part:
             part *= 100
         elif word in SCALES and part:
