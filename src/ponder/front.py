@@ -84,7 +84,7 @@ def _cached(name: str) -> Path:
             "Hugging Face's cache (org/name), or an endpoint's URL"
         )
     home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    cache = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    cache = Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or home / "hub"))  # stays ~ without a home folder
     repository = cache / f"models--{name.replace('/', '--')}"
     main = repository / "refs" / "main"
     snapshots = repository / "snapshots"

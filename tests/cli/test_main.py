@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -128,3 +130,41 @@ def test_output_into_a_closed_pipe_is_not_a_crash() -> None:
     shell = f"{sys.executable} -m ponder.cli --help | true"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr
+
+
+SMALL = "from ponder.cli.main import main; raise SystemExit(main())"
+
+
+@pytest.mark.parametrize(
+    "locale",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "latin-1"},
+    ],
+)
+def test_a_locale_without_utf8_ends_nothing(tmp_path: Path, locale: dict[str, str]) -> None:
+    """The problems of products hold Cyrillic letters, and the file's name more."""
+    (tmp_path / "日本.py").write_text("from ponder.tasks.families import FAMILIES\nOwn = FAMILIES['products']\n")
+    command = [sys.executable, "-c", SMALL, "tasks", "日本.py:Own"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LC_")} | locale
+    done = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout
+
+
+def test_what_an_encoding_cannot_express_is_said_with_what_to_do(verb, capsys) -> None:  # type: ignore[no-untyped-def]
+    verb(raising(UnicodeEncodeError("latin-1", "日本.toml", 0, 2, "ordinal not in range")))
+    assert cli.main(["try"]) == 2
+    assert "'日本.toml' cannot be expressed in latin-1" in capsys.readouterr().err
+
+
+def test_output_that_a_full_disk_does_not_take_is_said_in_words() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", SMALL, "tasks"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "ponder tasks: the output or a temporary file: cannot be written, because the disk is"
+    )
+    assert done.stderr.count("\n") == 1

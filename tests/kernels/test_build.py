@@ -114,3 +114,14 @@ def test_libraries_that_nobody_opened_for_a_month_go(empty, monkeypatch):
     assert kept == {made.name, build._built("x86-64").name, "step-young.so", "other.so"}
     assert not (folder / "step-old.lock").exists()
     assert (folder / "step-young.lock").exists()
+
+
+def test_a_user_without_a_home_is_told_where_else_the_library_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("PONDER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", none)
+    with pytest.raises(BuildError, match=r"cannot be kept: Could not determine home directory.*set PONDER_CACHE"):
+        build.cache_folder()

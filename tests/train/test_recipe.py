@@ -1,10 +1,12 @@
 """A recipe is TOML read strictly: what is not understood is refused by name, what is not said is derived."""
 
 import codecs
+import math
 import re
 import typing
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from ponder.train.algorithms.tokenizer import TokenizerRecipe
 from ponder.train.pipeline import load_recipe, run
 from ponder.train.recipe.ranges import range_of
 from ponder.train.recipe.sections import ModelRecipe, Optimizer, Recipe, RunRecipe, Schedule
-from ponder.train.recipe.toml import dump_recipe
+from ponder.train.recipe.toml import build, dump_recipe
 from ponder.types import RecipeError
 
 MINIMAL = """
@@ -58,6 +60,10 @@ def test_a_larger_model_learns_in_smaller_steps(tmp_path: Path) -> None:
         ("sft.tokens=1.5", "sft.tokens must be of type int"),
         ("sft.optim.schedule=cosin", "one of cosine, linear, wsd"),
         ("run.stages='sft'", "run.stages must be a list"),
+        ('run.folder="a\\u0000b"', "run.folder holds a zero byte"),
+        ("sft.start=' '", "sft.start is empty"),
+        ("tokenizer.text=[{source=''}]", r"tokenizer.text\[0\].source is empty"),
+        ("pretrain.text=[{source=' '}]", r"pretrain.text\[0\].source is empty"),
         ("sft.mix=[3]", r"sft.mix\[0\] must be a table"),
         ("sft.mix=[{task='products', wight=2.0}]", r"did you mean sft.mix\[0\].weight"),
         ("tokenizer.vocab_size=1000", "multiple of 32"),
@@ -89,7 +95,7 @@ IMPOSSIBLE = {
     "model.layers": ("0",),
     "model.heads": ("0",),
     "model.max_positions": ("0",),
-    "model.rope_theta": ("0.0", *NOT_FINITE),
+    "model.rope_theta": ("0.0", "1e300", *NOT_FINITE),
     "tokenizer.vocab_size": ("0", "-32"),
     "pretrain.held_out": ("-0.1", "1.0", *NOT_FINITE),
     "sft.tokens": ("0",),
@@ -109,7 +115,7 @@ IMPOSSIBLE = {
     "sft.optim.beta2": ("1.0", "1.5", "nan"),
     "sft.optim.clip": ("-1.0", *NOT_FINITE),
     "sft.lora.rank": ("-1",),
-    "sft.lora.alpha": ("0.0", "-1.0", *NOT_FINITE),
+    "sft.lora.alpha": ("0.0", "-1.0", "1e300", *NOT_FINITE),
     "grpo.temperature": ("0.0", "-1.0", *NOT_FINITE),
     "grpo.clip_low": ("-0.1", "1.1", "nan"),
     "grpo.clip_high": ("-0.1", *NOT_FINITE),
@@ -167,6 +173,44 @@ def test_every_number_of_every_section_has_a_range() -> None:
     found = [pair for name, table in tables.items() for pair in numbers(table, name)]
     assert len(found) > 100
     assert [key for key, hint in found if range_of(hint) is None] == []
+
+
+WRONG = {  # values that no field of the type takes
+    int: (1.5, True, "1", "", [1], {}, math.nan),
+    float: (True, "1.0", "", [1.0], {}, math.nan, math.inf),
+    str: (1, 1.5, True, ["a"], {}, "a\0b"),
+    bool: (0, 1, 1.0, "true", [True], {}),
+}
+
+
+def plain_fields(table: type, prefix: str) -> Iterator[tuple[type, str, type]]:
+    """(table, key, type) of all fields that hold one plain value or a choice, those of tables in tables too."""
+    for key, hint in typing.get_type_hints(table).items():
+        if key not in {each.name for each in fields(table)}:
+            continue
+        kinds = [kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and kind is not type(None)]
+        for kind in kinds:
+            if is_dataclass(kind):
+                yield from plain_fields(kind, f"{prefix}.{key}")
+            elif (kind in WRONG or issubclass(kind, StrEnum)) and typing.get_origin(hint) is not tuple:
+                yield table, f"{prefix}.{key}", kind
+
+
+def test_every_field_refuses_every_value_of_another_type_by_its_key() -> None:
+    tables = {"run": RunRecipe, "model": ModelRecipe, **{name: each.section for name, each in ALGORITHMS.items()}}
+    found = {each for name, table in tables.items() for each in plain_fields(table, name)}
+    assert len(found) > 150
+    for table, key, kind in found:
+        name = key.rpartition(".")[2]
+        needed = {each.name: "x" for each in fields(table) if each.default is each.default_factory is MISSING}
+        for wrong in WRONG.get(kind, (0, True, "", "other", ["adamw"], {})):
+            allowed = range_of(typing.get_type_hints(table, include_extras=True)[name])
+            if isinstance(wrong, float) and kind is float:
+                assert allowed is not None
+                assert not allowed.holds(wrong), (key, wrong)
+            else:
+                with pytest.raises(RecipeError, match=rf"{re.escape(name)} (must be|is|holds) "):
+                    build(table, {**needed, name: wrong}, "recipe.toml")
 
 
 @pytest.mark.parametrize(

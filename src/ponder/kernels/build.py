@@ -55,11 +55,14 @@ def _library(target: str, source: str) -> ctypes.CDLL | BuildError:
 
 
 def cache_folder() -> Path:
-    """Where built libraries are kept: $PONDER_CACHE, else the user's cache folder."""
+    """Where built libraries are kept: $PONDER_CACHE, else the user's cache folder. Raises BuildError without either."""
     base = os.environ.get("PONDER_CACHE")
     if base:
         return Path(base) / "kernels"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder" / "kernels"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ponder" / "kernels"
+    except RuntimeError as error:  # a user without a home folder, as in some containers
+        raise BuildError(f"the fused step cannot be kept: {error}: set PONDER_CACHE to a folder") from error
 
 
 def _built(target: str, source: str = "step") -> Path:
@@ -86,7 +89,7 @@ def _built(target: str, source: str = "step") -> Path:
                 _compile(compiler, target, source, path)
                 _remove_unused(folder)
     except OSError as error:
-        raise BuildError(f"the fused step cannot be kept in {folder}: {error}") from error
+        raise BuildError(f"the fused step cannot be kept in {folder}: {error}: set PONDER_CACHE to a folder") from error
     return path
 
 

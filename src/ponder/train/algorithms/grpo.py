@@ -36,7 +36,7 @@ class GrpoRecipe(RolloutRecipe):
     ratio: Ratio = Ratio.TOKEN
     clip_low: Share = 0.2
     clip_high: Annotated[float, Range(0)] = 0.28
-    kl: Annotated[float, Range(0)] = 0.0
+    kl: Annotated[float, Range(0, 1e12)] = 0.0
 
     name = "grpo"
     gone = dict.fromkeys(

@@ -20,7 +20,7 @@ from ponder.train.loop.fit import Job, Watch
 from ponder.train.loop.folder import write_atomically
 from ponder.train.loop.stage import StageStart, Training
 from ponder.train.recipe.ranges import CountOrZero, Range
-from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data
+from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data, text_problems
 
 _HELD_OUT_ROWS = 64
 
@@ -43,6 +43,7 @@ class PretrainRecipe(StageRecipe):
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         return {
             **super().problems(model, runs=runs),
+            **text_problems(self.name, self.text),
             no_data(self.name, "text"): runs and not self.text,
         }
 

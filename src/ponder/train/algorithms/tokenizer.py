@@ -12,7 +12,7 @@ from ponder.train.data.sources import documents
 from ponder.train.loop.fit import Watch
 from ponder.train.loop.stage import Algorithm, RunFolder
 from ponder.train.recipe.ranges import Width
-from ponder.train.recipe.sections import ModelRecipe, Recipe, Section, TextRecipe, no_data
+from ponder.train.recipe.sections import ModelRecipe, Recipe, Section, TextRecipe, no_data, text_problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class TokenizerRecipe(Section):
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         return {
             "tokenizer.vocab_size must be a multiple of 32": self.vocab_size % 32 != 0,
+            **text_problems(self.name, self.text),
             no_data(self.name, "text"): runs and not self.text,
         }
 

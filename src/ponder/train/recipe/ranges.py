@@ -43,7 +43,7 @@ Width = Annotated[int, Range(1, 1 << 20)]  # of a tensor's axis
 Length = Annotated[int, Range(1, 1 << 30)]  # of a sequence, tokens
 Processes = Annotated[int, Range(1, 1024)]
 Share = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(0, above=True)]
+Positive = Annotated[float, Range(0, 1e12, above=True)]  # far from what float32 takes for infinite
 Duration = Annotated[float, Range(0)]
 
 

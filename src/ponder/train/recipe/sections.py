@@ -266,6 +266,7 @@ class StageRecipe(Section):
         unknown = sorted(set(lora.targets) - set(PROJECTIONS))
         meant = runs or self.sequence != type(self).sequence  # a default may be longer than a small model
         return {
+            f"{name}.start is empty: name a stage, a model folder, or random": not self.start.strip(),
             f"{name}.sequence must be at most model.max_positions (got {self.sequence})": meant
             and self.sequence > model.max_positions,
             f"{name}.lora.targets must be among {', '.join(PROJECTIONS)} (got {unknown or 'none'})": bool(
@@ -286,6 +287,11 @@ def mix_problems(stage: str, mixes: Sequence[MixRecipe]) -> dict[str, bool]:
         levels = f"{mix.min_level} and {mix.max_level}"
         problems[f"{name}.min_level must be at most max_level (got {levels})"] = mix.min_level > mix.max_level
     return problems
+
+
+def text_problems(stage: str, texts: Sequence[TextRecipe]) -> dict[str, bool]:
+    """As `Section.problems`, of the texts of a stage. An empty path would be the folder of the recipe."""
+    return {f"{stage}.text[{i}].source is empty: name a file": not text.source.strip() for i, text in enumerate(texts)}
 
 
 def no_data(stage: str, key: str) -> str:

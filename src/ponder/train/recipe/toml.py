@@ -184,6 +184,8 @@ def _convert(hint: Any, value: Any, where: str, key: str) -> Any:
         return float(value)
     if type(value) is not hint:
         raise RecipeError(f"{where}: {key} must be of type {hint.__name__} (got {value!r})")
+    if isinstance(value, str) and "\0" in value:
+        raise RecipeError(f"{where}: {key} holds a zero byte ({value!r}): take it out")
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()
