@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
+import inspect
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import anthropic
 import httpx2 as httpx
 import pytest
 from live import Live, serving
 
+import ponder.serve
 from ponder.dialogue import ToolCall, load_format
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.serve import Served, Settings
 from ponder.serve.chat.convert import read_chat_messages
 from ponder.serve.chat.wire import ChatRequest
+from ponder.serve.common.wire import Strict
 from ponder.serve.errors import BadRequest
 from ponder.serve.http.auth import Keys
 from ponder.testing.scripted import Say, ScriptedSampler
@@ -187,6 +192,29 @@ def test_penalties_hold(live: Live) -> None:
     assert len(set(plain)) == 1
     for penalty in ({"presence_penalty": 2, "frequency_penalty": 2}, {"repetition_penalty": 100.0}):
         assert post(live, CHAT, **ask, **penalty)["choices"][0]["message"]["content"] != plain
+
+
+SERVE = Path(ponder.serve.__file__).parent
+PAGES = Path(__file__).parents[2] / "docs"
+
+
+@pytest.mark.parametrize("api", ["chat", "completions", "responses", "messages", "common"])
+def test_a_field_that_nothing_reads_is_listed_as_one_without_effect(api: str) -> None:
+    read = "".join(file.read_text() for file in SERVE.rglob("*.py") if file.name != "wire.py")
+    quoted = re.findall(r"`([^`]*)`", (PAGES / "serving.md").read_text())
+    listed = {word for text in quoted for word in re.findall(r"\w+", text)}
+    wire = importlib.import_module(f"ponder.serve.{api}.wire")
+    checked = 0
+    for kind in vars(wire).values():
+        strict = getattr(kind, "__pydantic_config__", {}).get("strict")
+        if not inspect.isclass(kind) or not (strict or issubclass(kind, Strict)):
+            continue
+        for name, hint in get_type_hints(kind).items():
+            if hint is type(None) or name in ("model_config", "schema_"):  # null alone is accepted
+                continue
+            checked += 1
+            assert re.search(rf'\.{name}\b|"{name}"', read) or name in listed, f"{kind.__name__}.{name}"
+    assert checked > 5
 
 
 # Browsers and gateways ------------------------------------------------------------------------------------------------

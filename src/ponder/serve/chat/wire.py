@@ -71,6 +71,7 @@ class TextPart(Strict):
     type: Literal["text"]
     text: LongText
     cache_control: Tree | None = None
+    prompt_cache_breakpoint: Tree | None = None
     role: Name | None = None
     refusal: Unserved = None
     annotations: NoItems | None = None

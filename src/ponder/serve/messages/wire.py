@@ -37,12 +37,21 @@ class ThinkingBlock(TypedDict):
 
 
 @strict
+class DirectCall(TypedDict):
+    """The model itself calls, as always here."""
+
+    type: Literal["direct"]
+
+
+@strict
 class ToolUseBlock(TypedDict):
     type: Literal["tool_use"]
     id: Name
     name: Name
     input: Tree
     cache_control: NotRequired[CacheControl | None]
+    caller: NotRequired[DirectCall | None]
+    toolset_name: NotRequired[None]
 
 
 # Requests -------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class InputText(TypedDict):
 @strict
 class GivenText(InputText):
     cache_control: NotRequired[Tree | None]
+    prompt_cache_breakpoint: NotRequired[Tree | None]
 
 
 @strict
@@ -98,6 +99,17 @@ class GivenNames(TypedDict, total=False):
 
 
 @strict
+class DirectCaller(TypedDict):
+    """The model itself calls, as always here."""
+
+    type: Literal["direct"]
+
+
+# A field that is a keyword of the language: the SDK dumps it by either name.
+AsyncName = TypedDict("AsyncName", {"async": NotRequired[Literal[False] | None]})
+
+
+@strict
 class GivenOutputText(TypedDict):
     """`logprobs` come back with an answer that had them, `parsed` where an SDK read it. They say nothing here."""
 
@@ -142,15 +154,20 @@ class GivenReasoning(TypedDict):
 
 
 @strict
-class GivenCall(CallFields, GivenNames):
+class GivenCall(CallFields, GivenNames, AsyncName):
     namespace: NotRequired[None]
-    caller: NotRequired[None]
+    caller: NotRequired[DirectCaller | None]
+    async_: NotRequired[Literal[False] | None]
     parsed_arguments: NotRequired[Tree | None]
 
 
 @strict
 class GivenCallOutput(CallOutputFields, GivenNames):
-    pass
+    """name: of the tool; its call has it already."""
+
+    name: NotRequired[Name | None]
+    namespace: NotRequired[None]
+    caller: NotRequired[DirectCaller | None]
 
 
 @strict
