@@ -11,14 +11,15 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ponder.sampler.endpoint import EndpointSampler
-from ponder.sampler.protocol import Sampler
+from ponder.sampler.protocol import Delivery, Request, Sampler, Streamed
 from ponder.tasks.protocol import Grade
 from ponder.testing.endpoint import StubEndpoint
 from ponder.testing.scripted import Say, ScriptedSampler
@@ -39,6 +40,22 @@ class Backend:
     counted: Callable[[], Usage]
     busy: Callable[[], bool] = lambda: False
     lengths: tuple[int | None, ...] = (None, 12)
+
+
+class Counted:
+    """A sampler that counts the calls that begin."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self.sampler, self.begun = sampler, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sampler, name)
+
+    async def stream(self, request: Request, delivery: Delivery) -> AsyncGenerator[Streamed, None]:
+        self.begun += 1
+        async with aclosing(self.sampler.stream(request, delivery)) as events:
+            async for event in events:
+                yield event
 
 
 def lines(rng: Random) -> Callable[[object, int], Say]:
@@ -137,13 +154,15 @@ async def trial(backend: Backend, rng: Random) -> Trial:
     text, budget = draw_strategy(rng, 3), draw_budget(rng)
     made = Trial(text, budget)
     cancel_at = rng.randrange(30) if rng.random() < 1 / 3 else None
+    calls, at_cancel = Counted(backend.sampler), 0
     ask = Ask.of(
         "What is 6 times 7?", verifier=verifier, max_tokens=rng.choice(backend.lengths), seed=rng.randrange(99)
     )
     before, began = backend.counted(), time.monotonic()
 
     async def run() -> None:
-        events = events_of(parse_strategy(text), ask, backend.sampler, Ledger(budget))
+        nonlocal at_cancel
+        events = events_of(parse_strategy(text), ask, calls, Ledger(budget))
         try:
             async for event in events:
                 made.events.append(event)
@@ -151,6 +170,7 @@ async def trial(backend: Backend, rng: Random) -> Trial:
                     task = asyncio.current_task()
                     assert task is not None
                     task.cancel()
+                    at_cancel = calls.begun
         finally:
             await events.aclose()
 
@@ -165,6 +185,8 @@ async def trial(backend: Backend, rng: Random) -> Trial:
     while backend.busy():
         await asyncio.sleep(0.001)
     _judge(made, backend, before)
+    if any(isinstance(event, Stopped) and event.cut is Cut.CANCELLED for event in made.events):
+        made.after_cancel = calls.begun - at_cancel
     return made
 
 
@@ -173,14 +195,11 @@ def _judge(made: Trial, backend: Backend, before: Usage) -> None:
     spent, now = bill(event for event in events if not isinstance(event, Answered)), backend.counted()
     counted = now.completion_tokens - before.completion_tokens
     started = [event for event in events if isinstance(event, Started)]
-    stops = [(place, event) for place, event in enumerate(events) if isinstance(event, Stopped)]
-    made.killed = any(event.cut in CUT_SHORT for _, event in stops)
+    made.killed = any(event.cut in CUT_SHORT for event in events if isinstance(event, Stopped))
     made.over_tokens = 0 if budget.tokens is None else max(0, counted - budget.tokens)
     made.over_samples = 0 if budget.samples is None else max(0, len(started) - budget.samples)
     deepest = max((event.strategy.count("/") + 1 for event in started), default=0)
     made.over_depth = 0 if budget.depth is None else max(0, deepest - budget.depth)
-    cancelled = next((place for place, event in stops if event.cut is Cut.CANCELLED), len(events))
-    made.after_cancel = sum(isinstance(event, Started) for event in events[cancelled:])
     made.bill_off = spent.completion_tokens - counted
 
 
@@ -200,7 +219,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--backends", nargs="*", default=list(BACKENDS), choices=list(BACKENDS))
     args = parser.parse_args()
-    rows = {}
+    results = RESULTS / "budgets.json"
+    rows = json.loads(results.read_text()) if results.exists() else {}
     print(f"{args.n} random budgets for each back end, seed {args.seed}\n")
     print("| back end | refused as too deep | killed | over: tokens | samples | depth | most seconds late | calls "
           "begun after a cancel | bill - count: read to the end | killed |")  # fmt: skip
@@ -209,7 +229,7 @@ def main() -> None:
         trials = run(name, args.n, args.seed)
         whole = [each.bill_off for each in trials if not each.killed]
         killed = [each.bill_off for each in trials if each.killed]
-        rows[name] = row = {
+        row = {
             "refused": sum(each.refused for each in trials),
             "killed": len(killed),
             "over_tokens": sum(each.over_tokens for each in trials),
@@ -221,7 +241,8 @@ def main() -> None:
             "bill_off_killed": sum(map(abs, killed)),
         }
         print(f"| {name} | " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
-    (RESULTS / "budgets.json").write_text(json.dumps({"n": args.n, "seed": args.seed, "rows": rows}, indent=2) + "\n")
+        rows[name] = {"n": args.n, "seed": args.seed, **row}
+        results.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

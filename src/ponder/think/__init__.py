@@ -6,7 +6,8 @@ strategy    what a strategy is: its demand, and how it is run
 ledger      what a run may spend, and slices of it
 samples     the calls: some samples of an ask
 runs        strategies inside a strategy; candidates: answers to choose from, drawn a few at a time
-voting      equal answers, votes, and when a vote is decided; scoring: verifiers and likelihood; steps: lines of thought
+voting      equal answers, votes, and when a vote is decided; scoring: verifiers and likelihood
+steps       lines of thought, and going on from one; confidence: thoughts that are given up
 strategies/ the strategies, one file each
 registry    strategies by their text
 reasoner    what `ponder.load` returns: ask, ask_many, stream, events, conversation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ponder.dialogue.messages import Message
 from ponder.sampler.protocol import Completion, Done, Sampler
@@ -75,6 +76,7 @@ class Samples:
         self._ledger.opened(stream)
         failure: SamplerError | None = None
         try:
+            await meet_cancel(asyncio.current_task())
             async for event in stream:
                 if type(event) is Done:
                     self._end(event)
@@ -112,6 +114,17 @@ class Samples:
     ) -> Answered:
         """The end of a strategy whose answer is one of these samples. None: the first of them, however far it came."""
         return answer_from(self.completions, chosen, votes=votes, margin=margin, cut=self.cut or self._ledger.stopped)
+
+
+HOPS = 4  # of the event loop, within which a cancellation reaches its task
+
+
+async def meet_cancel(task: asyncio.Task[Any] | None) -> None:
+    """Let a cancellation arrive that was asked for and has not reached `task` yet: no call begins after it."""
+    for _ in range(HOPS):
+        if task is None or not task.cancelling():
+            return
+        await asyncio.sleep(0)
 
 
 def answer_from(

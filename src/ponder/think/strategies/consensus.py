@@ -12,6 +12,7 @@ from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask, AskSettings, checked
 from ponder.think.candidates import AT_ONCE, Candidate, Candidates, candidates_demand
+from ponder.think.confidence import WINDOW, stopping_below, was_given_up
 from ponder.think.events import Event, Voted
 from ponder.think.ledger import Ledger
 from ponder.think.scoring import check_logprobs, check_verifier, graded, likelihood
@@ -40,6 +41,7 @@ class Consensus:
     rule: StopRule
     weight: Weight
     at_once: int
+    confidence: float | None
     settings: AskSettings
 
     @property
@@ -59,11 +61,18 @@ class Consensus:
         return ask.override(temperature=TEMPERATURE) if ask.temperature is None else ask
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
-        ask = self._asked(ask)
+        ask, capabilities = self._asked(ask), sampler.capabilities
+        if self.confidence is not None:
+            ask = stopping_below(ask, self.confidence, WINDOW, capabilities)
         same = ask.same or same_answer
 
+        def voters(candidates: Sequence[Candidate]) -> list[Candidate]:
+            if self.confidence is None:
+                return list(candidates)
+            return [each for each in candidates if not was_given_up(each.completion, ask, capabilities)]
+
         def enough(candidates: Sequence[Candidate]) -> bool:
-            return is_enough(self.rule, count_votes(candidates, same), self.samples - len(candidates))
+            return is_enough(self.rule, count_votes(voters(candidates), same), self.samples - len(candidates))
 
         candidates = Candidates(
             [ask] * self.samples, sampler, ledger, inner=self.inner, at_once=self.at_once, enough=enough
@@ -82,7 +91,7 @@ class Consensus:
             async for each in graded(candidates.in_order, grades, ask, ledger):
                 yield each
             weigh = partial(_grade, grades)
-        votes = count_votes(candidates.in_order, same, weigh)
+        votes = count_votes(voters(candidates.in_order), same, weigh)
         margin = margin_of(votes)
         yield Voted(votes, margin, ledger.path)
         won = next((each for each in candidates.in_order if votes and each.sample == votes[0].samples[0]), None)
@@ -104,6 +113,7 @@ def consensus(
     until: StopRule | str | None = None,
     weight: Weight | str = Weight.COUNT,
     at_once: int = AT_ONCE,
+    confidence: float | None = None,
     **settings: Unpack[AskSettings],
 ) -> Consensus:
     """The majority of at most `samples` answers, drawn at temperature 1 by default.
@@ -114,6 +124,8 @@ def consensus(
     until: see `StopRule`; None: "predict", or "all" where answers are weighed.
     weight: see `Weight`.
     at_once: how many are under way together where a rule may stop early.
+    confidence: a sample whose confidence falls below this while it thinks is ended and does not vote; see
+        `ponder.think.confidence`.
     settings: hold for its samples, whatever the ask says.
     Raises InvalidRequest for fewer than one sample, and for a rule beside weights, which it does not know.
     """
@@ -127,7 +139,7 @@ def consensus(
         raise InvalidRequest(f"consensus cannot stop by {rule} beside weight={weight.value!r}: set until='all'")
     if rule is StopRule.ALL and inner is None:
         at_once = samples
-    return Consensus(samples, inner, rule, weight, at_once, checked(settings))
+    return Consensus(samples, inner, rule, weight, at_once, confidence, checked(settings))
 
 
 Named = TypeVar("Named", bound=StrEnum)
