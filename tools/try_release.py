@@ -36,7 +36,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def answers(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> bool:
+def answers(url: str, process: subprocess.Popen[bytes], seconds: float = 600) -> bool:
     """Whether the URL answers before the time is over."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and process.poll() is None:
@@ -71,9 +71,10 @@ def main(folder: Path) -> None:
         print(f"+ ponder serve --port {port}", flush=True)
         with subprocess.Popen([bin / "ponder", "serve", "--port", str(port)], cwd=home, env=environ) as process:
             healthy = answers(f"http://127.0.0.1:{port}/health", process)
+            ended = process.poll()
             process.terminate()
         if not healthy:
-            sys.exit("ponder serve did not answer")
+            sys.exit(f"ponder serve did not answer ({'it ran' if ended is None else f'it ended with {ended}'})")
     print(f"{wheel.name}: installed, answered and served")
 
 
