@@ -7,7 +7,9 @@ import importlib.metadata
 import inspect
 import json
 import os
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 URL = os.environ.get("PONDER_URL", "http://127.0.0.1:8000/v1")
 ROOT = URL.removesuffix("/v1")
@@ -35,10 +37,17 @@ def multiply(a: int, b: int) -> str:
 
 def row(client: str, package: str, **cells: Callable[[], object] | str) -> None:
     """Run a client's cells. A text in the place of a function is the reason why the client has no such cell."""
-    version = importlib.metadata.version(package)
+    version = version_of(package)
     for cell, run in cells.items():
         told = {"client": client, "version": version, "cell": cell, "ran": not isinstance(run, str)}
         print("CELL", json.dumps({**told, "why": run if isinstance(run, str) else outcome(run)}), flush=True)
+
+
+def version_of(package: str) -> str:
+    """package: a name of Python's, or the folder of one of Node's."""
+    if package.startswith("node_modules/"):
+        return json.loads(Path(package, "package.json").read_text(encoding="utf-8"))["version"]
+    return importlib.metadata.version(package)
 
 
 def outcome(run: Callable[[], object]) -> str:
@@ -62,3 +71,32 @@ def streamed(pieces: list[str], expected: str) -> None:
     equal("".join(pieces), expected)
     if len([piece for piece in pieces if piece]) < 2:
         raise AssertionError("the stream came in one piece")
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+ECHO = "echo 42"  # what a coding agent is told to run
+COMMAND_SECONDS = 90
+
+
+def said_by(command: Sequence[str], folder: Path, **environment: str) -> str:
+    """What a command prints, run in a folder. Raises RuntimeError where it fails."""
+    line = [str(Path(command[0]).absolute()), *command[1:]]
+    ran = subprocess.run(
+        line,
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+    )
+    if ran.returncode:
+        raise RuntimeError((ran.stderr or ran.stdout)[-LENGTH:])
+    return ran.stdout
+
+
+def shown(text: str) -> None:
+    """The answer after `ECHO` shows its result, perhaps among other words of the agent's tool."""
+    if not text.startswith("The tool said:") or "42" not in text.split():
+        raise AssertionError(f"{text!r} does not show the result")

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from cells import CALL, CALLED, CITY, JSON, KEY, MODEL, REMEMBER, SAID, SAY, SCHEMA, URL, WHICH, WORD, equal, row
+from cells import (
+    CALL,
+    CALLED,
+    CITY,
+    JSON,
+    KEY,
+    MODEL,
+    REMEMBER,
+    SAID,
+    SAY,
+    SCHEMA,
+    URL,
+    WHICH,
+    WORD,
+    equal,
+    row,
+    said_by,
+)
 
 PRODUCT = '''def multiply(a: int, b: int) -> str:
     """The product of two numbers."""
@@ -22,12 +37,8 @@ def cells(home: Path, **more: bool) -> dict[str, object]:
     (home / "extra-openai-models.yaml").write_text(json.dumps([{**model, **more}]), encoding="utf-8")  # JSON is YAML
 
     def llm(*arguments: str) -> str:
-        command = [Path(sys.executable).with_name("llm"), "--model", MODEL, "--key", KEY, *arguments]
-        environment = {**os.environ, "LLM_USER_PATH": str(home)}
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
-        if ran.returncode:
-            raise RuntimeError(ran.stderr)
-        return ran.stdout.strip()
+        command = [str(Path(sys.executable).with_name("llm")), "--model", MODEL, "--key", KEY, *arguments]
+        return said_by(command, home, LLM_USER_PATH=str(home)).strip()
 
     def two_turns() -> None:
         llm(REMEMBER)

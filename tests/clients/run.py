@@ -32,10 +32,11 @@ BEGIN, END = "<!-- clients -->\n", "<!-- end of clients -->\n"
 
 CELLS = {"chat": "chat", "stream": "stream", "tools": "tools", "structured": "structured", "two_turns": "two turns"}
 OURS = {"openai_python", "anthropic_python"}  # installed beside Ponder, by its extra `dev`
+AGENTS = {"codex", "pi", "opencode"}  # commands of Node, which a script of Python runs
 CLIENTS = (
     *("openai_python", "openai_node", "anthropic_python", "anthropic_node", "langchain_python", "langchain_js"),
     *("ai_sdk", "agents_python", "agents_js", "pydantic_ai_python", "instructor_python", "llm_python"),
-    *("inspect_python", "lm_eval_python"),
+    *("inspect_python", "lm_eval_python", "codex", "pi", "opencode"),
 )
 # Nothing but this machine is reached: any other way leads to a proxy that is not there.
 NOWHERE = "http://127.0.0.1:9"
@@ -45,7 +46,7 @@ LOCAL = {
     **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"), "1"),
 }
 START_SECONDS = 120
-CLIENT_SECONDS = 300
+CLIENT_SECONDS = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +98,16 @@ def wait(process: subprocess.Popen[bytes], health: str) -> None:
 
 def command(name: str) -> list[str | Path]:
     """Raises FileNotFoundError, saying what is missing."""
-    if (HERE / f"{name}.py").exists():
+    if name not in AGENTS and (HERE / f"{name}.py").exists():
         venv = "venv-instructor" if name == "instructor_python" else "venv"
         python = Path(sys.executable) if name in OURS else BUILD / venv / "bin" / "python"
         return [installed(python), HERE / f"{name}.py"]
     node = shutil.which("node")
     if node is None:
         raise FileNotFoundError("there is no node on this machine")
-    installed(BUILD / "node_modules" / "openai")
+    installed(BUILD / "node_modules" / ("@openai/codex" if name in AGENTS else "openai"))
+    if name in AGENTS:
+        return [sys.executable, HERE / f"{name}.py"]
     for script in HERE.glob("*.mjs"):  # modules are looked for beside the script
         shutil.copy(script, BUILD)
     return [node, BUILD / f"{name}.mjs"]

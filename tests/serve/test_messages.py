@@ -204,3 +204,12 @@ def test_a_schema_may_stand_in_its_older_place_but_not_in_both(client: anthropic
         ask(client, "Hello?", extra_body=older)
     with pytest.raises(anthropic.BadRequestError, match="give one"):
         ask(client, "Is it?", output_config={"format": form}, extra_body=older)
+
+
+def test_hints_of_a_tool_change_nothing_and_a_tool_that_is_not_offered_is_refused(client: anthropic.Anthropic) -> None:
+    hints = {"eager_input_streaming": True, "defer_loading": False, "allowed_callers": ["direct"]}
+    answer = ask(client, ASKED, tools=[{**each, **hints} for each in TOOLS])
+    assert [block.name for block in answer.content if block.type == "tool_use"] == ["multiply", "weather"]
+    for refused in ({"defer_loading": True}, {"allowed_callers": ["code_execution_20250825"]}):
+        with pytest.raises(anthropic.BadRequestError, match=next(iter(refused))):
+            ask(client, ASKED, tools=[{**TOOLS[0], **refused}])

@@ -79,11 +79,17 @@ class InputMessage(Strict):
 
 
 class DeclaredTool(Strict):
+    """eager_input_streaming: a hint, arguments are streamed as they come in any case. defer_loading, allowed_callers:
+    nothing here but what they are without being said."""
+
     type: Literal["custom"] | None = None
     name: Name
     description: LongText | None = None
     input_schema: Tree
     strict: bool | None = None
+    eager_input_streaming: bool | None = None
+    defer_loading: Literal[False] | None = None
+    allowed_callers: Annotated[list[Literal["direct"]], Field(max_length=1)] | None = None
     cache_control: CacheControl | None = None
 
 
