@@ -44,7 +44,7 @@ test-openai: $(VENV)/.dev $(CLIENTS)/.openai
 	$(BIN)/python tests/clients/run.py openai_python openai_node
 
 test-clients: $(VENV)/.dev $(CLIENTS)/.all
-	$(BIN)/python tests/clients/run.py
+	$(BIN)/python tests/clients/run.py --write
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""opencode, the coding agent: chat completions and messages. It runs its own tool, and keeps its sessions."""
+"""opencode, the coding agent: chat completions. It runs its own tool, and keeps its sessions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from pathlib import Path
 from cells import ECHO, KEY, MODEL, REMEMBER, SAID, SAY, URL, WHICH, WORD, equal, row, said_by, shown
 
 PACKAGE = "node_modules/opencode-linux-x64"
-PROVIDERS = {
-    "chat completions": "@ai-sdk/openai-compatible",
-    "responses": "@ai-sdk/openai",
-    "messages": "@ai-sdk/anthropic",
-}
+PROVIDER = "@ai-sdk/openai-compatible"
 
 
-def cells(home: Path, provider: str) -> dict[str, object]:
+def cells(home: Path) -> dict[str, object]:
     options = {"baseURL": URL, "apiKey": KEY}
-    known = {"ponder": {"npm": provider, "name": "Ponder", "options": options, "models": {MODEL: {"name": MODEL}}}}
+    known = {"ponder": {"npm": PROVIDER, "name": "Ponder", "options": options, "models": {MODEL: {"name": MODEL}}}}
     config = {"autoupdate": False, "share": "disabled", "small_model": f"ponder/{MODEL}", "provider": known}
 
     def opencode(text: str, *arguments: str) -> str:
@@ -47,6 +43,5 @@ def cells(home: Path, provider: str) -> dict[str, object]:
 
 
 if Path(PACKAGE).exists():
-    for name, provider in PROVIDERS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            row(f"opencode, {name}", PACKAGE, **cells(Path(folder), provider))
+    with tempfile.TemporaryDirectory() as folder:
+        row("opencode, chat completions", PACKAGE, **cells(Path(folder)))

@@ -1,7 +1,8 @@
 """Unmodified clients of others against a server whose answers are known; prints which of them can do what.
 
-python tests/clients/run.py                              all; where none is missing the table goes into docs/serving.md
-python tests/clients/run.py openai_python openai_node    these: nothing is written
+python tests/clients/run.py --write                      all, and the table goes into docs/serving.md
+python tests/clients/run.py --write codex                one, whose rows of that table are replaced
+python tests/clients/run.py openai_python openai_node    these, and nothing is written
 
 `make test-clients` installs them in build/clients first. Exits 1 where a cell fails.
 """
@@ -150,6 +151,13 @@ def table(found: Sequence[Cell]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def replaced(found: Sequence[Cell]) -> list[Cell]:
+    """The cells of the last table, with those that were found now in their places."""
+    told = json.loads((RESULTS / "clients.json").read_text(encoding="utf-8"))
+    before = [Cell(**each) for each in told]
+    return list({(each.client, each.cell): each for each in (*before, *found)}.values())
+
+
 def write(found: Sequence[Cell]) -> None:
     text = table(found)
     told = [{name: getattr(each, name) for name in Cell.__slots__} for each in found]
@@ -160,18 +168,18 @@ def write(found: Sequence[Cell]) -> None:
 
 
 def main() -> int:
-    names = sys.argv[1:] or CLIENTS
+    names = [name for name in sys.argv[1:] if name != "--write"]
     found, missing = list[Cell](), 0
     with serving() as url:
-        for name in names:
+        for name in names or CLIENTS:
             try:
                 found += cells(name, url)
             except FileNotFoundError as absent:
                 missing += 1
                 print(f"{name} was not run: {absent}")
     print(table(found))
-    if names is CLIENTS and not missing:
-        write(found)
+    if "--write" in sys.argv and not missing:
+        write(replaced(found) if names else found)
     return 1 if any(each.failed for each in found) or not found else 0
 
 

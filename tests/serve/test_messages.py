@@ -213,3 +213,13 @@ def test_hints_of_a_tool_change_nothing_and_a_tool_that_is_not_offered_is_refuse
     for refused in ({"defer_loading": True}, {"allowed_callers": ["code_execution_20250825"]}):
         with pytest.raises(anthropic.BadRequestError, match=next(iter(refused))):
             ask(client, ASKED, tools=[{**TOOLS[0], **refused}])
+
+
+def test_whole_thinking_is_signed_in_answers_and_in_streams(client: anthropic.Anthropic) -> None:
+    """Clients send thinking without a signature back as text of the answer."""
+    options: Any = {"model": "said", "max_tokens": 100, "messages": ASKED, "tools": TOOLS, "thinking": SHOWN}
+    with client.messages.stream(**options) as events:
+        streamed = events.get_final_message().content
+    for content in (streamed, client.messages.create(**options).content):
+        assert content[0].type == "thinking"
+        assert content[0].signature

@@ -59,6 +59,9 @@ STOPS: dict[StopReason, MessageStop] = {
     StopReason.OTHER: "end_turn",
 }
 MessageEvent = dict[str, Any]  # its `type` names it
+# Of thinking that is whole. It is checked nowhere, but without one clients take the thinking for broken off, and send
+# it back as words of the answer.
+SIGNATURE = "cG9uZGVy"
 CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 # In -------------------------------------------------------------------------------------------------------------------
@@ -308,6 +311,9 @@ class MessageWriter:
 
     def _close(self) -> Iterator[MessageEvent]:
         if self._open is not None:
+            if self._open == ("thinking", 0):
+                signed = {"type": "signature_delta", "signature": SIGNATURE}
+                yield {"type": "content_block_delta", "index": self._index, "delta": signed}
             self._open = None
             yield {"type": "content_block_stop", "index": self._index}
 
@@ -325,7 +331,7 @@ class MessageWriter:
 
     def _blocks(self, completion: Completion) -> Iterator[OutputBlock]:
         if self._thinking and completion.reasoning:
-            yield {"type": "thinking", "thinking": completion.reasoning, "signature": ""}
+            yield {"type": "thinking", "thinking": completion.reasoning, "signature": SIGNATURE}
         calls = list(self._call_blocks(completion))
         if completion.text or not calls:
             yield {"type": "text", "text": completion.text}

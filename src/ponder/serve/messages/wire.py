@@ -29,7 +29,7 @@ class TextBlock(TypedDict):
 
 @strict
 class ThinkingBlock(TypedDict):
-    """signature: empty here; the thinking itself is what comes back."""
+    """signature: says that the thinking is whole, and is not checked; the thinking itself is what comes back."""
 
     type: Literal["thinking"]
     thinking: LongText
