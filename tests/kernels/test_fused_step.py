@@ -556,7 +556,9 @@ def blocks_of(type, weight_OI):
     largest = groups_NK.abs().amax(1, keepdim=True)
     if type is TensorType.Q8_0:
         scale = (largest / 127).half()
-        parts = [scale.view(torch.uint8), (groups_NK / scale.float()).round().to(torch.int8).view(torch.uint8)]
+        q_NK = (groups_NK / scale.float()).round().to(torch.int8)
+        q_NK[q_NK == -127] = -128  # rounding never gives it, and a file may hold it
+        parts = [scale.view(torch.uint8), q_NK.view(torch.uint8)]
     else:
         scale = ((most - least) / 15 if type is TensorType.Q4_1 else -largest / 8).half()
         offset = least.half() if type is TensorType.Q4_1 else -8 * scale

@@ -37,7 +37,7 @@ def said(client: openai.OpenAI, question: str) -> str:
     [
         ("What is the capital of France?", "Paris"),
         ("What is the capital of Japan?", "Tokyo"),
-        ("What planet is known as the Red Planet?", "Mars"),
+        ("What is the opposite of hot?", "cold"),
         ("What is the largest ocean on Earth?", "Pacific"),
         ("What is the chemical symbol for water?", "H2O"),
     ],

@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ponder.engine import Engine
+    from ponder.engine.kernel import load_to_run
     from ponder.evaluate.speed import measure_speed
-    from ponder.model.checkpoint import load_model
     from ponder.model.storage import write_text
     from ponder.types import PhaseTokens
 
@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = load_model(find_model(args.model), dtype=torch.bfloat16, device=device(args.device))
+    path = find_model(args.model)
+    dtype = None if path.is_file() else torch.bfloat16
+    model = load_to_run(path, dtype=dtype, device=device(args.device), kernel=args.kernel, quantize=args.quantize)
     engine = Engine(
         model,
         PhaseTokens(),
@@ -72,6 +74,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_text(args.json, json.dumps(speed_numbers(engine, speed), indent=1) + "\n")
     return 0
+
+
+def weights_text(engine: Engine) -> str:
+    """What the weights are kept in."""
+    stored = sorted({type.name for type in engine.model.block_types.values()})
+    return engine.quantize or (f"as stored ({', '.join(stored)})" if stored else "bfloat16")
 
 
 def device(name: str) -> str:
@@ -91,7 +99,7 @@ def speed_text(engine: Engine, speed: Speed) -> str:
     kernel, reason = engine.kernel
     product = f"{machine().products} matrix product"
     lines = [
-        f"{engine.model.config.num_parameters:,} parameters, {engine.quantize or 'bfloat16'}, {threads()} threads",
+        f"{engine.model.config.num_parameters:,} parameters, {weights_text(engine)}, {threads()} threads",
         *([f"processor: {machine()}"] if speed.matmul else []),
         f"kernel: {kernel}" + (f" ({reason})" if reason else ""),
         f"prefill of {speed.prompt:,} tokens: {middle(speed.prefill)} tokens/s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -13,6 +14,8 @@ from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner, in_product_dtype
 from ponder.engine.scheduler import Step
 from ponder.kernels.fused import PAGE_SIZE, FusedStep, KernelChoice, Quantize, choose_kernel
+from ponder.model.checkpoint import load_model
+from ponder.model.gguf import load_blocks
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
@@ -36,6 +39,26 @@ class StepRunner(Protocol):
         """Instead of `run`: logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
 
 
+def load_to_run(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    kernel: Kernel = "auto",
+    quantize: Quantize | None = None,
+) -> Transformer:
+    """A model folder, or a GGUF file, for an engine with this kernel and quantize. Arguments as of `load_model`.
+
+    The matrices of a GGUF file stay as it stores them where the fused step is to run and computes with such blocks, and
+    no dtype is asked for. Raises CheckpointError.
+    """
+    if dtype is None and kernel != "torch" and quantize is None and torch.device(device).type == "cpu":
+        stored = load_blocks(path)
+        if stored is not None and covered(stored).kernel != "torch":
+            return stored
+    return load_model(path, dtype=dtype, device=device)
+
+
 class FusedRunner:
     def __init__(
         self,
@@ -55,6 +78,7 @@ class FusedRunner:
             path=choice.kernel,
             exact=deterministic,
             quantize=quantize,
+            blocks=model.block_types,
         )
 
     def fits(self, model: Transformer, choice: KernelChoice) -> bool:
@@ -97,6 +121,11 @@ def open_runner(
     """
     choice = _choose(model, page_size, kernel, deterministic)
     _check_quantize(quantize, choice)
+    if model.block_types and choice.kernel in ("torch", GRAPHS):
+        raise InvalidRequest(
+            "the weights are blocks of a GGUF file, with which only the fused step computes "
+            f"({choice.reason or 'the model is not on the CPU'}): load the file with a dtype"
+        )
     if before is None or before.choice != choice:
         _log.info("kernel: %s%s", choice.kernel, f" ({choice.reason})" if choice.reason else "")
     if choice.kernel == "torch":
@@ -118,7 +147,7 @@ def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: b
         raise InvalidRequest(f"kernel must be 'auto', 'torch' or 'fused' (got {kernel!r})")
     if kernel == "torch":
         return KernelChoice("torch", "as asked")
-    choice = _covered(model, page_size)
+    choice = covered(model, page_size)
     if kernel == "auto" and _on_gpu(model) and type(model) is Transformer and not deterministic:
         return KernelChoice(GRAPHS, "")
     if kernel == "fused" and choice.kernel == "torch":
@@ -138,7 +167,8 @@ def _check_quantize(quantize: str | None, choice: KernelChoice) -> None:
         )
 
 
-def _covered(model: Transformer, page_size: int) -> KernelChoice:
+def covered(model: Transformer, page_size: int = PAGE_SIZE) -> KernelChoice:
+    """The path of the fused step that runs this model here, or torch and why."""
     if type(model) is not Transformer:
         return KernelChoice("torch", f"the model is a {type(model).__name__}, which may compute something else")
     if any(getattr(module, "adapter_pending", False) for module in model.modules()):

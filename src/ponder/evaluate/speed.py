@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from ponder.engine import Engine, TokenEvent
+from ponder.gguf.layout import TensorType
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
 from ponder.types import SamplingParams
 
@@ -68,18 +70,31 @@ def measure_speed(engine: Engine, streams: Sequence[int], *, prompt: int, new: i
         if round and engine.model.model.embed_tokens.weight.device.type == "cpu":
             dram.append(dram_read_bytes_per_second(threads))
             matmul.append(matmul_flops())
-    weights = sum(parameter.numel() for parameter in engine.model.model.layers.parameters())
-    weights += config.vocab_size * config.hidden_size
+    weights, weight_bytes = _weights_of(engine)
     return Speed(
         prompt=prompt,
         prefill=prefill[1:],
         decode={count: rates[1:] for count, rates in decode.items()},
         weights=weights,
-        weight_bytes=weights * (1 if engine.quantize else 2),
+        weight_bytes=weight_bytes,
         dram=dram,
         matmul=matmul,
         peak_bytes=peak,
     )
+
+
+def _weights_of(engine: Engine) -> tuple[int, int]:
+    """(weights that a step reads, the head included; their bytes as they are packed)."""
+    model, config = engine.model, engine.model.config
+    rounded = {None: 2.0, "int8": 1.0, "int4": 0.625}[engine.quantize]
+    packed = {TensorType.Q4_0: 0.625, TensorType.Q4_1: 0.625, TensorType.Q8_0: 1.0625}
+    head = "model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"
+    weights, total = 0, 0.0
+    for name, shape in config.parameter_shapes().items():
+        if name == head or ".layers." in name:
+            weights += math.prod(shape)
+            total += math.prod(shape) * (packed[model.block_types[name]] if name in model.block_types else rounded)
+    return weights, round(total)
 
 
 def decode_rate(engine: Engine, prompts: Sequence[Sequence[int]], new: int) -> float:

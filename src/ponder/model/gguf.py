@@ -7,18 +7,20 @@ src/models/{llama,qwen2,qwen3}.cpp say what the names mean.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ponder.gguf.blocks import dequantize
 from ponder.gguf.layout import TensorType
-from ponder.gguf.reading import GgufFile, StoredBlocks, declared_ends
+from ponder.gguf.reading import GgufFile, StoredBlocks, declared_ends, is_gguf
+from ponder.kernels.fused import joined_matrices, packable
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
-from ponder.model.transformer import rotary_frequencies
+from ponder.model.transformer import LoadedFrom, Transformer, rotary_frequencies
 from ponder.types import CheckpointError
 
 ROPE_FACTORS = "rope_freqs.weight"  # Llama 3.1's scaling, a factor for each plane
@@ -76,10 +78,15 @@ class GgufParameter:
 
     def read(self) -> Tensor:
         """The values as float32."""
-        blocks = self.file.read(self.stored)
-        if self.heads is not None:
-            blocks = _halves_apart(blocks.reshape(self.shape[0], -1), self.heads)
-        return torch.from_numpy(dequantize(blocks.reshape(-1), self.stored.type)).view(self.shape)
+        return torch.from_numpy(dequantize(self._rows().reshape(-1), self.stored.type)).view(self.shape)
+
+    def blocks(self) -> Tensor:
+        """The values as the file stores them: bytes, (rows, bytes of a row)."""
+        return torch.from_numpy(self._rows())
+
+    def _rows(self) -> np.ndarray:
+        rows = self.file.read(self.stored).reshape(self.shape[0], -1)
+        return rows if self.heads is None else _halves_apart(rows, self.heads)
 
     def fail(self, why: str) -> CheckpointError:
         return self.file.fail(f"tensor {self.stored.name!r}: {why}")
@@ -115,6 +122,35 @@ def open_gguf(path: str | Path) -> tuple[ModelConfig, dict[str, GgufParameter]]:
         if name not in known:
             raise file.fail(f"tensor {name!r}: {config.family.value} has no such tensor here; not supported")
     return config, parameters
+
+
+def load_blocks(path: str | Path) -> Transformer | None:
+    """A model whose matrices stay as the file stores them, and whose other parameters are float32: for the fused step,
+    which computes with such blocks. None for what is not a GGUF file, or has no matrix that it computes with as stored.
+
+    Raises CheckpointError.
+    """
+    if not is_gguf(path):
+        return None
+    config, parameters = open_gguf(path)
+    head = "model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"
+    types: dict[str, TensorType] = {}
+    for names in (*joined_matrices(config.num_layers), [head]):
+        stored = [parameters[name].stored.type for name in names]
+        if packable(stored):
+            types |= zip(names, stored, strict=True)
+    if not types:
+        return None
+    with torch.device("meta"):
+        model = Transformer(config)
+    for name, parameter in parameters.items():
+        module, _, kind = name.rpartition(".")
+        values = parameter.blocks() if name in types else parameter.read()
+        setattr(model.get_submodule(module), kind, nn.Parameter(values, requires_grad=False))
+    model.compute_dtype = torch.bfloat16
+    model.block_types = types
+    model.loaded_from = LoadedFrom(os.path.abspath(path), torch.bfloat16)
+    return model.to("cpu")
 
 
 def gguf_config(file: GgufFile) -> ModelConfig:

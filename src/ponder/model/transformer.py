@@ -7,15 +7,17 @@ Parameters carry Hugging Face's names, so that a checkpoint maps one to one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ponder.gguf.layout import TensorType
 from ponder.kernels.machine import product_dtype
 from ponder.model.config import Llama3Scaling, ModelConfig, YarnScaling
 
@@ -205,6 +207,7 @@ class Transformer(nn.Module):
     """A decoder-only language model. Made with seeded random weights (unless on the meta device)."""
 
     loaded_from: LoadedFrom | None = None
+    block_types: Mapping[str, TensorType] = MappingProxyType({})  # of parameters that are blocks of a GGUF file
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ import torch
 from ponder.dialogue import Conversation, Format, Start, fit_to_window, load_format
 from ponder.engine import Engine, Event, FailEvent, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
+from ponder.engine.kernel import load_to_run
 from ponder.engine.requests import check_prompt
 from ponder.engine.runner import prompt_logprobs
 from ponder.engine.scheduler import EngineStats
@@ -72,8 +73,11 @@ def load_sampler(
     or TokenizerError naming the file.
     """
     tokenizer = Tokenizer.load(folder)
-    model = load_model(folder, dtype=dtype, device=device)
-    if adapter is not None:
+    if adapter is None:
+        running = {key: options[key] for key in ("kernel", "quantize") if key in options}
+        model = load_to_run(folder, dtype=dtype, device=device, **running)
+    else:
+        model = load_model(folder, dtype=dtype, device=device)
         load_lora(model, adapter)
         merge_lora(model)
         remove_lora(model)
@@ -165,7 +169,16 @@ class LocalSampler:
                 f"{self.engine.quantize}): load the model without quantize"
             )
         check_prompt(ids, self.engine.model.config.vocab_size, self.engine.window)
-        return await asyncio.wrap_future(self._driver.call(lambda: prompt_logprobs(self.engine.model, ids, top)))
+        return await asyncio.wrap_future(self._driver.call(lambda: prompt_logprobs(self._scoring_model, ids, top)))
+
+    @cached_property
+    def _scoring_model(self) -> Transformer:
+        """The model that the training forward runs: blocks of a GGUF file become bfloat16 when this is first needed."""
+        model = self.engine.model
+        if not model.block_types:
+            return model
+        assert model.loaded_from is not None
+        return load_model(model.loaded_from.folder)
 
     def gather(self, requests: int) -> None:
         """Hold back what comes from now on until that many requests are there; then they begin together, in order.

@@ -11,7 +11,7 @@
 #endif
 
 constexpr int GROUP = 32;  // inputs
-constexpr int FEW_ROWS = 4;  // that meet q itself
+constexpr int FEW_ROWS = 8;  // that meet q itself
 
 typedef uint16_t half;
 
@@ -67,7 +67,17 @@ constexpr long group_bytes(int bits) { return bits == 4 ? Grouped<4>::BYTES : Gr
 // in the lower and in the upper halves of its bytes: inputs k to k + 3.
 #if defined(__AVX512VBMI__)
 template <int BITS> static inline void read_group(const int8_t* numbers, int k, vu (&pairs)[2]) {
-  if constexpr (BITS == 8) return read_pairs<2>(numbers + k * PANEL, 0, pairs);
+  if constexpr (BITS == 8) {
+    read_pairs<2>(numbers + k * PANEL, 0, pairs);
+    const __m512i all = _mm512_loadu_si512(numbers + k * PANEL), least = _mm512_set1_epi8(-128);
+    const __mmask64 found = _mm512_cmpeq_epi8_mask(all, least);
+    if (!__builtin_expect(found != 0, 0)) return;
+    // -128, which rounding does not give and a file may hold, is 0xc300; read_pairs takes it for -0.
+    const __m512i high = _mm512_maskz_set1_epi8(found, (char)0xc3), low = _mm512_setzero_si512();
+    const __m512i first = _mm512_unpacklo_epi8(low, high), second = _mm512_unpackhi_epi8(low, high);
+    pairs[0] |= (vu)first, pairs[1] |= (vu)second;
+    return;
+  }
   // The two bytes of 0 to 15 as bfloat16.
   const __m512i low = _mm512_broadcast_i32x4(_mm_setr_epi8(0, (char)0x80, 0, 0x40, (char)0x80, (char)0xa0, (char)0xc0,
                                                            (char)0xe0, 0, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70));
@@ -153,9 +163,10 @@ static void grouped_rows(const Product& p, int row, int first, int last, float* 
   for (; panel < last; panel++) grouped_block<Dot, BITS, R, 1>(p, row, panel, sums);
 }
 
-// Up to FEW_ROWS rows times panels [first, last). room: for FEW_ROWS x K / GROUP numbers.
+// Up to FEW_ROWS rows times panels [first, last), four at a time. room: for 4 x K / GROUP numbers.
 template <class Dot, int BITS>
 static void multiply_groups(const Product& p, int top, int bottom, int first, int last, float* room) {
+  for (; bottom - top > 4; top += 4) grouped_rows<Dot, BITS, 4>(p, top, first, last, room);
   switch (bottom - top) {
     case 1: return grouped_rows<Dot, BITS, 1>(p, top, first, last, room);
     case 2: return grouped_rows<Dot, BITS, 2>(p, top, first, last, room);
