@@ -514,11 +514,9 @@ def test_cancelling_hangs_up():
             break
         await stream.aclose()
 
-    with StubEndpoint(lambda *_: Say("word " * 200, seconds=2.0)) as stub:
-        began = time.monotonic()
+    with StubEndpoint(lambda *_: Say("word " * 200, seconds=20.0)) as stub:
         asyncio.run(cancelled(sampler(stub)))
-        assert time.monotonic() - began < 1.5
-        assert stub.hung_up.wait(5)
+        assert stub.hung_up.wait(10), "long before the answer would have ended"
 
 
 # Deadlines ------------------------------------------------------------------------------------------------------------

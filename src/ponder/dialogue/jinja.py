@@ -143,7 +143,7 @@ class JinjaFormat:
         keys = [(number, start) for number in range(len(conversations)) for start in starts]
         shown = [TemplateFields(each, tools, text_arguments=False, hide=False) for each in conversations]
         variables = [shown[number].variables | self._variables(start) for number, start in keys]
-        texts = render_each(self._chosen(tools), variables, seconds=10 * RENDER_SECONDS)
+        texts = render_each(self._chosen(tools), variables, seconds=2 * RENDER_SECONDS)
         return {key: self._ids(text, key[1]) for key, text in zip(keys, texts, strict=True)}
 
     def contexts(
