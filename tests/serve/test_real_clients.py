@@ -411,10 +411,44 @@ def test_a_rate_limit_of_a_server_behind_is_passed_on(path: str, stream: bool) -
 
 
 @pytest.mark.parametrize(
-    "said", [{"code": "context_length_exceeded"}, {"message": "This model's maximum context length is 9"}]
+    "said",
+    [
+        {"code": "context_length_exceeded"},
+        {"message": "This model's maximum context length is 9"},
+        {"message": "The prompt (total length 9) is longer than the maximum model length of 4"},
+        {"message": "Input token count (9) exceeds the maximum number of tokens allowed (4)"},
+        {"message": "Please reduce the length of the messages or completion."},
+        {"message": "x", "type": "context_length_exceeded"},
+    ],
 )
 def test_an_overflow_of_a_server_behind_is_known(said: dict[str, str]) -> None:
     with proxy(400, {"error": said}) as (live, _):
         error = httpx.post(live.root + CHAT, json=ASKED[CHAT]).json()["error"]
     assert error["code"] == "context_length_exceeded"
     assert "maximum context length" in error["message"]
+
+
+def test_an_error_object_within_a_stream_is_what_it_is_outside_one() -> None:
+    for said, status in (({"code": "context_length_exceeded", "message": "x"}, 400), ({"code": 429}, 429)):
+        with proxy(200, [{"error": said}]) as (live, _):
+            answer = httpx.post(live.root + CHAT, json={**ASKED[CHAT], "stream": True})
+        assert answer.status_code == status
+        assert status != 400 or answer.json()["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.parametrize("arguments", [['{"x":1}', '{"x":2}'], [{"x": 1}, {"x": 2}]])
+def test_calls_of_one_index_without_ids_are_several_when_each_is_whole(arguments: list[Any]) -> None:
+    """And nothing is sent that was not asked for."""
+    made = [{"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": each}}]} for each in arguments]
+    with proxy(200, chunks(*made, finish="tool_calls")) as (live, asked), live.client() as client:
+        tools: Any = [{"type": "function", "function": {"name": "f"}}]
+        with client.chat.completions.stream(model="said", messages=[USER], tools=tools) as stream:
+            calls = stream.get_final_completion().choices[0].message.tool_calls
+    assert [json.loads(call.function.arguments) for call in calls] == [{"x": 1}, {"x": 2}]
+    assert asked[0].keys() == {
+        "model",
+        "messages",
+        "tools",
+        "stream",
+        "stream_options",
+    }

@@ -49,7 +49,7 @@ def request_body(request: Request, model: str, dialect: Dialect, *, stream: bool
         body["stream_options"] = {"include_usage": True}
         if dialect is Dialect.VLLM:  # so that the bill of a stream that is closed early is known
             body["stream_options"]["continuous_usage_stats"] = True
-    if dialect is not Dialect.DEEPSEEK:
+    if request.n > 1:
         body["n"] = request.n
     optional = {
         "temperature": None if "temperature" in request.unsaid else params.temperature,

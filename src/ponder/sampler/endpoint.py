@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -31,7 +30,7 @@ from ponder.sampler.protocol import (
     check_request,
     estimated_tokens,
 )
-from ponder.sampler.replies import PartialChoice, Replies, until
+from ponder.sampler.replies import PartialChoice, Replies, error_code, until
 from ponder.types import InvalidRequest, RateLimited, RefusedByEndpoint, SamplerError, TopLogprobs, Usage
 
 T = TypeVar("T")
@@ -361,22 +360,13 @@ def _object(body: bytes) -> dict[str, Any]:
     return found
 
 
-OVERFLOW_CODE = "context_length_exceeded"
-OVERFLOW_WORDS = re.compile(
-    r"maximum context length|context[ _](length|window|size)|prompt is too long|too many (input )?tokens", re.IGNORECASE
-)
-
-
 def _code(body: bytes) -> str | None:
-    """The code of an error response. A prompt that is too long is known by its words too: few servers give the code."""
+    """The code of an error response."""
     try:
-        error = json.loads(body).get("error")
-        code = error.get("code") if isinstance(error, dict) else None
-    except (ValueError, AttributeError):
-        code = None
-    if code != OVERFLOW_CODE and OVERFLOW_WORDS.search(_complaint(body)):
-        return OVERFLOW_CODE
-    return code if isinstance(code, str) else None
+        found = json.loads(body)
+    except ValueError:
+        return error_code(_complaint(body))
+    return error_code(found.get("error", found) if isinstance(found, dict) else found)
 
 
 def _complaint(body: bytes) -> str:

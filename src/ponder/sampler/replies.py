@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text, ToolCall
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
-from ponder.types import Phase, SamplerError, StopReason, Usage
+from ponder.types import Phase, PonderError, RateLimited, RefusedByEndpoint, SamplerError, StopReason, Usage
 
 FINISHES = {
     "stop": StopReason.END,
@@ -35,6 +37,19 @@ class PartialCall:
     arguments: str = ""
     id: str | None = None
     shown: bool = False
+
+    def is_over(self, piece: dict[str, Any]) -> bool:
+        """Whether a piece of the same index is of another call: it has another id, or it has none, and brings a name
+        and arguments after those of this call are whole."""
+        if piece.get("id"):
+            return bool(piece["id"] != self.id)
+        function = piece.get("function") or {}
+        if not (function.get("name") and _arguments(function).strip()):
+            return False
+        try:
+            return isinstance(json.loads(self.arguments), dict)
+        except ValueError:
+            return False
 
 
 @dataclass(slots=True)
@@ -66,7 +81,7 @@ class PartialChoice:
             yield Delta(self.index, Phase.ANSWER, refused, refusal=True)
         for place, call in enumerate(piece.get("tool_calls") or []):
             number = self.numbers.get(call.get("index", place))
-            if number is None or call.get("id") not in (None, "", self.calls[number].id):
+            if number is None or self.calls[number].is_over(call):
                 yield from self._show_names()  # the calls before it are over
                 number = self.numbers[call.get("index", place)] = len(self.calls)
                 self.calls[number] = PartialCall(id=call.get("id") or None)
@@ -74,7 +89,7 @@ class PartialChoice:
 
     def _take_call(self, made: PartialCall, call: dict[str, Any], number: int) -> Iterator[CallDelta]:
         function = call.get("function") or {}
-        name, arguments = function.get("name") or "", function.get("arguments") or ""
+        name, arguments = function.get("name") or "", _arguments(function)
         if not made.shown:
             made.name += name
         elif name not in ("", made.name):  # some servers repeat it
@@ -122,6 +137,41 @@ class PartialChoice:
         return StopReason.STOP if reason is StopReason.END and self.met_stop else reason
 
 
+def _arguments(function: dict[str, Any]) -> str:
+    """As text. Some servers write the object itself."""
+    said = function.get("arguments")
+    return json.dumps(said, ensure_ascii=False) if isinstance(said, dict) else said or ""
+
+
+OVERFLOW_CODE = "context_length_exceeded"
+OVERFLOW_WORDS = re.compile(
+    r"maximum context length|context[ _](length|window|size)|prompt is too long|too many (input )?tokens"
+    r"|maximum model length|exceeds the maximum number of tokens|reduce the length of the (messages|prompt|input)",
+    re.IGNORECASE,
+)
+BUSY_CODES = (429, "429", "rate_limit_exceeded", "rate_limit_error", "RateLimitError")
+
+
+def error_code(error: Any) -> str | None:
+    """The code of an error object. A prompt that is too long is known by its type or words too: few servers give the
+    code."""
+    fields = error if isinstance(error, dict) else {"message": error}
+    code = fields.get("code")
+    if OVERFLOW_CODE in (code, fields.get("type")) or OVERFLOW_WORDS.search(str(fields.get("message", fields))):
+        return OVERFLOW_CODE
+    return code if isinstance(code, str) else None
+
+
+def told_failure(error: Any) -> PonderError:
+    """What an error object in place of an answer, or within one, is to the caller."""
+    said = f"the endpoint failed: {str(error)[:500]}"
+    if error_code(error) == OVERFLOW_CODE:
+        return RefusedByEndpoint(said, code=OVERFLOW_CODE)
+    fields = error if isinstance(error, dict) else {}
+    busy = fields.get("code") in BUSY_CODES or fields.get("type") in BUSY_CODES
+    return RateLimited(said) if busy else SamplerError(said)
+
+
 def _texts(piece: dict[str, Any]) -> tuple[str, str, str]:
     """(thinking, visible text, refusal) of a piece. Some servers write parts, not a text."""
     thought, said = piece.get("reasoning") or piece.get("reasoning_content") or "", piece.get("content") or ""
@@ -151,7 +201,7 @@ class Replies:
 
     def _take(self, chunk: dict[str, Any]) -> Iterator[Delta | CallDelta]:
         if chunk.get("error"):
-            raise SamplerError(f"the endpoint failed: {str(chunk['error'])[:500]}")
+            raise told_failure(chunk["error"])
         self._usage = dict(chunk.get("usage") or {}) or self._usage
         if chunk.get("usage"):
             self._running |= {choice.get("index", 0): dict(chunk["usage"]) for choice in chunk.get("choices") or []}

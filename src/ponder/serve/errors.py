@@ -6,7 +6,7 @@ import logging
 import math
 import traceback
 
-from ponder.sampler.endpoint import OVERFLOW_CODE
+from ponder.sampler.replies import OVERFLOW_CODE
 from ponder.types import (
     FormatError,
     InvalidRequest,

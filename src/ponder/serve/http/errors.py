@@ -17,7 +17,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from ponder.sampler.endpoint import OVERFLOW_CODE
+from ponder.sampler.replies import OVERFLOW_CODE
 from ponder.serve.errors import (
     BadRequest,
     Busy,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from ponder.dialogue.messages import Message, Part, Reasoning, ReasoningPolicy, Text, ToolCall
-from ponder.sampler.endpoint import OVERFLOW_CODE
 from ponder.sampler.protocol import Completion
+from ponder.sampler.replies import OVERFLOW_CODE
 from ponder.serve.common.convert import offered
 from ponder.serve.common.wire import TokenLogprob
 from ponder.serve.errors import BadRequest, ModelBusy, NotFound, QueueFull, ServeError, UnknownReference, logged
