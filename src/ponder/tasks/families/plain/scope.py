@@ -227,9 +227,8 @@ def _worded(kind: str, rng: Random, half: Half) -> str:
         if part or place % 2
     ]
     lower = rng.random() < 0.3
-    text = (
-        "".join(snippet.text for snippet in noisy(snippets, rng, lower=lower)) or template.text
-    )  # "..." without its stops is nothing
+    # "..." without its stops would be nothing.
+    text = "".join(snippet.text for snippet in noisy(snippets, rng, lower=lower)) or template.text
     return text.lower() if lower and rng.random() < 0.7 else text
 
 
