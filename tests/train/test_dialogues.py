@@ -36,6 +36,13 @@ ONE_TURN: Mapping[str, dict[str, object]] = {
         "images": [],
     },
     "ShareGPT": {"conversations": [shares("human", "q"), shares("gpt", "a", markdown=None)], "id": "x"},
+    "an empty system message": {"conversations": [shares("system", ""), shares("human", "q"), shares("gpt", "a")]},
+    "one dialogue in two spellings": {
+        "messages": [says("user", "q"), says("assistant", "a")],
+        "conversations": [shares("human", "q"), shares("gpt", "a")],
+    },
+    "a label that is true": {"prompt": "q", "completion": "a", "label": True},
+    "a switch that is no thought": {"prompt": "q", "response": "a", "reasoning": "off"},
     "ShareGPT with roles": {"conversations": [says("user", "q"), says("assistant", "a")]},
     "prompt and completion": {"prompt": "q", "completion": "a"},
     "prompt and response": {"prompt": "q", "response": "a"},
@@ -197,6 +204,22 @@ def test_calls_and_results_are_read_however_they_are_written() -> None:
         ({"conversations": [shares("narrator", "q"), shares("gpt", "a")]}, "unknown role 'narrator'"),
         ({"conversations": [shares("human", "q"), shares("function_call", "{")]}, "function_call.*not JSON"),
         ({"messages": [says("user", "q"), says("assistant", "a")], "images": ["x.png"]}, '"images" is not supported'),
+        ({"messages": [says("user", "q"), says("assistant", "a")], "documents": [{"text": "x"}]}, '"documents" is not'),
+        (
+            {"messages": [says("user", "q"), says("assistant", "a")], "reasoning": "t"},
+            '"reasoning" stands beside "mess',
+        ),
+        ({"prompt": "q", "completion": [says("assistant", "a")], "thinking": "t"}, '"thinking" stands beside "compl'),
+        ({"prompt": "q", "completion": "a", "label": False}, '"label" is false, so the answer is one not to give'),
+        ({"prompt": "q", "response": "a", "context": "c"}, '"context" is not read: write it into the question'),
+        ({"prompt": "q", "response": "a", "system": "s", "system_prompt": "t"}, '"system" and "system_prompt" differ'),
+        (
+            {
+                "messages": [says("user", "q"), says("assistant", "a")],
+                "conversations": [shares("human", "q"), shares("gpt", "b")],
+            },
+            '"messages" and "conversations" differ',
+        ),
         (
             {"prompt": "q", "completion": "a", "chat_template_kwargs": {"x": 1}},
             '"chat_template_kwargs" is not supported',
@@ -210,3 +233,16 @@ def test_calls_and_results_are_read_however_they_are_written() -> None:
 def test_what_is_not_read_is_refused_by_name(record: dict[str, object], why: str) -> None:
     with pytest.raises(FormatError, match=why):
         dialogue_from(record)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"system_prompt": "s", "prompt": "q", "response": "a"},
+        {"system_prompt": "s", "conversations": [shares("human", "q"), shares("gpt", "a")]},
+        {"system_prompt": "s", "conversations": [shares("system", "s"), shares("human", "q"), shares("gpt", "a")]},
+        {"system_prompt": "s", "system": "s", "instruction": "q", "output": "a"},
+    ],
+)
+def test_a_column_for_the_system_message_is_read_once(record: dict[str, object]) -> None:
+    assert dialogue_from(record).messages == (Message.system("s"), ASKED, ANSWERED)

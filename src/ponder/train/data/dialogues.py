@@ -58,8 +58,9 @@ def dialogue_from(record: Record) -> Dialogue:
     for key in _OTHER_MEDIA:
         if record.get(key):
             raise FormatError(f'"{key}" is not supported, only text is: leave the record out')
-    if record.get("chat_template_kwargs"):
-        raise FormatError('"chat_template_kwargs" is not supported: leave it out')
+    for key in ("chat_template_kwargs", "documents"):
+        if record.get(key):
+            raise FormatError(f'"{key}" is not supported: leave it out')
     entries, first = _entries(record)
     shown = [_shown(number, entry) for number, entry in enumerate(entries)]
     weights = [entry.pop("weight", 1) for entry in shown]
@@ -81,13 +82,23 @@ def dialogue_from(record: Record) -> Dialogue:
 
 def _entries(record: Record) -> tuple[list[Entry], int]:
     """The messages as dictionaries, and the first that may be learned."""
-    for key in ("messages", "conversations", "conversation"):
-        if key in record:
-            return [*_system(record), *_list(record, key)], 0
+    lists = [key for key in ("messages", "conversations", "conversation") if key in record]
+    if lists:
+        entries = _list(record, lists[0])
+        for other in lists[1:]:
+            if _words(entries) != _words(_list(record, other)):
+                raise FormatError(f'"{lists[0]}" and "{other}" differ: leave one of them out')
+        _refuse_reasoning(record, lists[0])
+        return [*_system(record, entries), *entries], 0
     if "chosen" in record or "rejected" in record:
         raise FormatError('"chosen" and "rejected" are preferences, not dialogues: tune on another file')
+    if record.get("context"):
+        raise FormatError('"context" is not read: write it into the question')
     if "prompt" in record and (key := "completion" if "completion" in record else "response") in record:
-        prompt = [*_system(record), *_side(record, "prompt", "user")]
+        if record.get("label") is False:
+            raise FormatError('"label" is false, so the answer is one not to give: leave the record out')
+        asked = _side(record, "prompt", "user")
+        prompt = [*_system(record, asked), *asked]
         return [*prompt, *_side(record, key, "assistant")], len(prompt)
     if "instruction" in record and "output" in record:
         return _alpaca(record), 0
@@ -96,12 +107,26 @@ def _entries(record: Record) -> tuple[list[Entry], int]:
     raise FormatError(f"no dialogue that is known (it has {has}){raw}")
 
 
+def _words(entries: Sequence[object]) -> list[object]:
+    """What a list of messages says, however its keys are named."""
+    return [
+        next(iter([e[k] for k in ("content", "value") if k in e]), e) if isinstance(e, dict) else e for e in entries
+    ]
+
+
+def _refuse_reasoning(record: Record, key: str) -> None:
+    """Thinking beside a list of messages: it does not say which of them it belongs to."""
+    for column in _REASONING:
+        if _reasoning({column: record.get(column)}):
+            raise FormatError(f'"{column}" stands beside "{key}": write it into the message that it belongs to')
+
+
 def _list(record: Record, key: str) -> list[Entry]:
-    """A list of messages that is not empty."""
+    """A list of messages that is not empty. A system message without a text says nothing, and is left out."""
     entries = _spelled(record[key], key)
     if not isinstance(entries, list) or not entries:
         raise FormatError(f'"{key}" must be a list of messages, and not empty')
-    return entries
+    return [each for each in entries if not (_is_system(each) and _words([each]) == [""])]
 
 
 def _spelled(value: object, key: str) -> object:
@@ -117,6 +142,8 @@ def _spelled(value: object, key: str) -> object:
 def _side(record: Record, key: str, role: str) -> list[Entry]:
     """A prompt or a completion: a string, or messages."""
     if not isinstance(record[key], str):
+        if role == "assistant":
+            _refuse_reasoning(record, key)
         return _list(record, key)
     entry = {"role": role, "content": record[key]}
     return [entry | _reasoning(record) if role == "assistant" else entry]
@@ -132,16 +159,27 @@ def _alpaca(record: Record) -> list[Entry]:
         entries += [{"role": "user", "content": turn[0]}, {"role": "assistant", "content": turn[1]}]
     question = "\n\n".join(part for part in (instruction, given) if part.strip())
     answer = {"role": "assistant", "content": output, **_reasoning(record)}
-    return [*_system(record), *entries, {"role": "user", "content": question}, answer]
+    return [*_system(record, entries), *entries, {"role": "user", "content": question}, answer]
 
 
-def _system(record: Record) -> list[Entry]:
-    system = _string(record, "system")
-    return [{"role": "system", "content": system}] if system else []
+def _system(record: Record, entries: Sequence[object]) -> list[Entry]:
+    """The system message of a column beside the messages, unless the messages begin with the very same."""
+    columns = {text for key in ("system", "system_prompt") if (text := _string(record, key))}
+    if len(columns) > 1:
+        raise FormatError('"system" and "system_prompt" differ: leave one of them out')
+    found: list[Entry] = [{"role": "system", "content": text} for text in columns]
+    said = bool(entries) and _is_system(entries[0]) and _words(entries[:1])[0] in columns
+    return [] if said else found
+
+
+def _is_system(entry: object) -> bool:
+    return isinstance(entry, dict) and "system" in (entry.get("role"), entry.get("from"))
 
 
 def _reasoning(record: Record) -> Entry:
-    return next(({"reasoning_content": record[key]} for key in _REASONING if record.get(key)), {})
+    """Thinking in a separate column. "on" and "off" say whether there is some."""
+    found = (record[key] for key in _REASONING if record.get(key) and record[key] not in ("on", "off"))
+    return next(({"reasoning_content": text} for text in found), {})
 
 
 def _string(record: Record, key: str) -> str:
