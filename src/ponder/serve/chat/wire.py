@@ -195,6 +195,7 @@ class ChatRequest(Sampled):
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
     prompt_cache_retention: Retention | None = None
+    prompt_cache_options: Tree | None = None
     service_tier: Tier | None = None
     audio: Unserved = None
     prediction: Unserved = None

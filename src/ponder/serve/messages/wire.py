@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from ponder.serve.common.wire import LongText, Name, Strict, Tree, closed, event_schema, strict
+from ponder.serve.common.wire import (
+    LongText,
+    Name,
+    Strict,
+    Tree,
+    Unserved,
+    closed,
+    event_schema,
+    strict,
+)
 
 # In both directions ---------------------------------------------------------------------------------------------------
 
@@ -154,6 +163,10 @@ class MessagesRequest(CountRequest):
     top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
+    container: Unserved = None
+    context_management: Unserved = None
+    inference_geo: Unserved = None
+    mcp_servers: Unserved = None
     output_format: OutputForm | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     strategy: Name | None = None

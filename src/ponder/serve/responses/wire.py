@@ -347,6 +347,7 @@ class ResponseRequest(Strict):
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
     prompt_cache_retention: Retention | None = None
+    prompt_cache_options: Tree | None = None
     service_tier: Tier | None = None
     prompt: Unserved = None
     max_tool_calls: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
