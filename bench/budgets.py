@@ -16,6 +16,7 @@ from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 from ponder.sampler.endpoint import EndpointSampler
@@ -134,7 +135,11 @@ def verifier(answer: str) -> Grade:
 
 @dataclass
 class Trial:
-    """What one run did. over: beyond its budget. late: seconds past it."""
+    """What one run did.
+
+    over_…: beyond its budget. late: seconds past it.
+    quiet: seconds from a cancel to the end of everything that it had begun.
+    """
 
     strategy: str
     budget: Budget
@@ -146,6 +151,7 @@ class Trial:
     over_depth: int = 0
     late: float = 0.0
     after_cancel: int = 0
+    quiet: float = 0.0
     bill_off: int = 0
     events: list[Event] = field(default_factory=list, repr=False)
 
@@ -154,14 +160,14 @@ async def trial(backend: Backend, rng: Random) -> Trial:
     text, budget = draw_strategy(rng, 3), draw_budget(rng)
     made = Trial(text, budget)
     cancel_at = rng.randrange(30) if rng.random() < 1 / 3 else None
-    calls, at_cancel = Counted(backend.sampler), 0
+    calls, at_cancel, cancel_time = Counted(backend.sampler), 0, None
     ask = Ask.of(
         "What is 6 times 7?", verifier=verifier, max_tokens=rng.choice(backend.lengths), seed=rng.randrange(99)
     )
     before, began = backend.counted(), time.monotonic()
 
     async def run() -> None:
-        nonlocal at_cancel
+        nonlocal at_cancel, cancel_time
         events = events_of(parse_strategy(text), ask, calls, Ledger(budget))
         try:
             async for event in events:
@@ -170,7 +176,7 @@ async def trial(backend: Backend, rng: Random) -> Trial:
                     task = asyncio.current_task()
                     assert task is not None
                     task.cancel()
-                    at_cancel = calls.begun
+                    at_cancel, cancel_time = calls.begun, time.monotonic()
         finally:
             await events.aclose()
 
@@ -182,6 +188,8 @@ async def trial(backend: Backend, rng: Random) -> Trial:
         made.cancelled = True
     if budget.seconds is not None:
         made.late = max(0.0, time.monotonic() - began - budget.seconds)
+    if cancel_time is not None:
+        made.quiet = time.monotonic() - cancel_time
     while backend.busy():
         await asyncio.sleep(0.001)
     _judge(made, backend, before)
@@ -222,13 +230,15 @@ def main() -> None:
     results = RESULTS / "budgets.json"
     rows = json.loads(results.read_text()) if results.exists() else {}
     print(f"{args.n} random budgets for each back end, seed {args.seed}\n")
-    print("| back end | refused as too deep | killed | over: tokens | samples | depth | most seconds late | calls "
-          "begun after a cancel | bill - count: read to the end | killed |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| back end | refused as too deep | killed | over: tokens | samples | depth | most seconds late | seconds "
+          "from a cancel to quiet, median | most | calls begun after a cancel | bill - count: read to the end | "
+          "killed |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for name in args.backends:
         trials = run(name, args.n, args.seed)
         whole = [each.bill_off for each in trials if not each.killed]
         killed = [each.bill_off for each in trials if each.killed]
+        quiet = [each.quiet for each in trials if each.quiet]
         row = {
             "refused": sum(each.refused for each in trials),
             "killed": len(killed),
@@ -236,6 +246,8 @@ def main() -> None:
             "over_samples": sum(each.over_samples for each in trials),
             "over_depth": sum(each.over_depth for each in trials),
             "late": round(max(each.late for each in trials), 3),
+            "quiet_median": round(median(quiet), 4) if quiet else None,
+            "quiet_most": round(max(quiet), 4) if quiet else None,
             "after_cancel": sum(each.after_cancel for each in trials),
             "bill_off": sum(map(abs, whole)),
             "bill_off_killed": sum(map(abs, killed)),

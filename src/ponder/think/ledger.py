@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,6 +71,7 @@ class Ledger:
         seconds = self.budget.seconds
         self.deadline = None if seconds is None else time.monotonic() + seconds
         self._tokens, self._samples, self._depth = self.budget.tokens, self.budget.samples, self.budget.depth
+        self.owner: asyncio.Task[object] | None = None  # reads the events of the whole run, and may be cancelled
         self._parent: Ledger | None = None
         self._cut: Cut | None = None
         self._numbered = 0
@@ -94,6 +96,13 @@ class Ledger:
     def _check(self) -> None:
         if self._spent is not None:
             raise Spent(self._spent, self.budget)
+
+    @property
+    def is_cancelling(self) -> bool:
+        """Whether a cancellation of the whole run is on its way."""
+        if self._parent is not None:
+            return self._parent.is_cancelling
+        return self.owner is not None and self.owner.cancelling() > 0
 
     @property
     def stopped(self) -> Cut | None:

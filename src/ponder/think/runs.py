@@ -6,13 +6,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
 
 from ponder.sampler.protocol import Sampler
 from ponder.think.ask import Ask
 from ponder.think.events import Answer, Answered, Cut, Event, Started
 from ponder.think.ledger import Ledger, Spent
-from ponder.think.samples import meet_cancel
 from ponder.think.strategy import Strategy
 from ponder.types import SamplerError
 
@@ -54,9 +52,7 @@ class Runs:
             ledger.enter(strategy.name, depth)
         number, self._started = self._started, self._started + 1
         self._ledgers[number] = ledger
-        self._tasks[number] = task = asyncio.ensure_future(
-            self._run(number, strategy, ask, ledger, asyncio.current_task())
-        )
+        self._tasks[number] = task = asyncio.ensure_future(self._run(number, strategy, ask, ledger))
         task.add_done_callback(lambda _: self._events.put_nowait(number))
         return number
 
@@ -71,10 +67,7 @@ class Runs:
         for number in list(self._tasks):
             self.stop(number)
 
-    async def _run(
-        self, number: int, strategy: Strategy, ask: Ask, ledger: Ledger, starter: asyncio.Task[Any] | None
-    ) -> None:
-        await meet_cancel(starter)
+    async def _run(self, number: int, strategy: Strategy, ask: Ask, ledger: Ledger) -> None:
         async with aclosing(strategy.stream(ask, self._sampler, ledger)) as events:
             async for event in events:
                 if type(event) is Answered:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ponder.dialogue.messages import Message
 from ponder.sampler.protocol import Completion, Done, Sampler
@@ -76,7 +75,7 @@ class Samples:
         self._ledger.opened(stream)
         failure: SamplerError | None = None
         try:
-            await meet_cancel(asyncio.current_task())
+            await meet_cancel(self._ledger)
             async for event in stream:
                 if type(event) is Done:
                     self._end(event)
@@ -116,13 +115,15 @@ class Samples:
         return answer_from(self.completions, chosen, votes=votes, margin=margin, cut=self.cut or self._ledger.stopped)
 
 
-HOPS = 4  # of the event loop, within which a cancellation reaches its task
+HOPS = 100  # of the event loop, within which a cancellation reaches the calls of a run
 
 
-async def meet_cancel(task: asyncio.Task[Any] | None) -> None:
-    """Let a cancellation arrive that was asked for and has not reached `task` yet: no call begins after it."""
+async def meet_cancel(ledger: Ledger) -> None:
+    """Let a cancellation of the run arrive that was asked for already: no call begins after it."""
     for _ in range(HOPS):
-        if task is None or not task.cancelling():
+        if ledger.stopped is not None:
+            raise asyncio.CancelledError
+        if not ledger.is_cancelling:
             return
         await asyncio.sleep(0)
 

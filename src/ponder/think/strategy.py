@@ -102,6 +102,7 @@ async def events_of(
     ledger = ledger or Ledger()
     ledger.enter(strategy.name, strategy.demand(ask).depth)
     ledger.limit(ask.deadline)
+    ledger.owner = asyncio.current_task()
     asked = Asked(ask, strategy.name)
     trace: list[Event] = [asked]
     stream = strategy.stream(ask, sampler, ledger)
