@@ -28,6 +28,7 @@ from ponder.testing.tiny import tiny_sampler
 from ponder.think import Ask, Ledger, events_of, parse_strategy
 from ponder.think.events import Answered, Cut, Event, Started, Stopped, bill
 from ponder.think.ledger import TooDeep
+from ponder.think.tree import SearchMethod
 from ponder.types import Budget, SamplerError, Usage
 
 RESULTS = Path(__file__).parent / "results"
@@ -100,8 +101,8 @@ def engine(rng: Random) -> Iterator[Backend]:
 BACKENDS = {"scripted": scripted, "endpoint": endpoint, "engine": engine}
 
 
-def draw_strategy(rng: Random, levels: int) -> str:
-    inner = draw_strategy(rng, levels - 1) if levels > 1 and rng.random() < 0.7 else ""
+def draw_strategy(rng: Random, levels: int, has_tokens: bool) -> str:
+    inner = draw_strategy(rng, levels - 1, has_tokens) if levels > 1 and rng.random() < 0.7 else ""
     first = f"{inner}, " if inner else ""
     most = 8 if levels == 1 else 4
     kinds = (
@@ -114,6 +115,10 @@ def draw_strategy(rng: Random, levels: int) -> str:
         f"refine({first}samples={rng.randint(2, most)})",
         f"approaches({first}ways={rng.randint(2, most)})",
     )
+    if has_tokens and not inner:
+        method = rng.choice(list(SearchMethod))
+        sizes = [rng.randint(1, 3) for _ in range(3)]
+        kinds += ("search(method='{}', width={}, branch={}, depth={})".format(method, *sizes),)
     return rng.choice(kinds[bool(inner) :])
 
 
@@ -157,7 +162,7 @@ class Trial:
 
 
 async def trial(backend: Backend, rng: Random) -> Trial:
-    text, budget = draw_strategy(rng, 3), draw_budget(rng)
+    text, budget = draw_strategy(rng, 3, backend.sampler.capabilities.tokenizer is not None), draw_budget(rng)
     made = Trial(text, budget)
     cancel_at = rng.randrange(30) if rng.random() < 1 / 3 else None
     calls, at_cancel, cancel_time = Counted(backend.sampler), 0, None

@@ -7,7 +7,8 @@ ledger      what a run may spend, and slices of it
 samples     the calls: some samples of an ask
 runs        strategies inside a strategy; candidates: answers to choose from, drawn a few at a time
 voting      equal answers, votes, and when a vote is decided; scoring: verifiers and likelihood
-steps       lines of thought, and going on from one; confidence: thoughts that are given up
+steps       lines of thought, and going on from one; tree: which of them a search goes on from
+confidence  thoughts that are given up
 strategies/ the strategies, one file each
 registry    strategies by their text
 reasoner    what `ponder.load` returns: ask, ask_many, stream, events, conversation
@@ -27,6 +28,7 @@ from ponder.think.strategies.best_of import best_of
 from ponder.think.strategies.consensus import consensus
 from ponder.think.strategies.direct import direct
 from ponder.think.strategies.refine import refine
+from ponder.think.strategies.search import search
 from ponder.think.strategy import Demand, RunSettings, Strategy, answer_of, events_of
 
 __all__ = [
@@ -52,4 +54,5 @@ __all__ = [
     "limits",
     "parse_strategy",
     "refine",
+    "search",
 ]

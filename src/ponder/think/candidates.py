@@ -21,10 +21,15 @@ AT_ONCE = 4  # in flight: more waste more at an early stop (docs/thinking.md)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An answer, and the number of the sample that it is of."""
+    """An answer.
+
+    sample: the number of the sample that it is of.
+    index: which of the asks it answers, from 0.
+    """
 
     sample: int
     completion: Completion
+    index: int = 0
 
 
 Enough = Callable[[Sequence[Candidate]], bool]
@@ -85,7 +90,7 @@ class Candidates:
         samples = Samples(self._asks[0], self._sampler, self._ledger, len(self._asks))
         async for event in samples:
             if type(event) is Done:
-                self.arrived.append(Candidate(event.index, event.completion))
+                self.arrived.append(Candidate(event.index, event.completion, event.index - samples.first))
             yield event
         self._cut, self._finished = samples.cut, samples.finished
         self.in_order = sorted(self.arrived, key=lambda each: each.sample)
@@ -102,7 +107,7 @@ class Candidates:
 
     def _ended(self, number: int) -> None:
         answer = self._runs.answers.get(number)
-        self._out_of_order[number] = candidate = None if answer is None else self._candidate(answer)
+        self._out_of_order[number] = candidate = None if answer is None else self._candidate(answer, number)
         if candidate is not None:
             self.arrived.append(candidate)
         while self._next in self._out_of_order and not self.decided:
@@ -118,10 +123,10 @@ class Candidates:
             self.decided = True
             self._runs.stop_all()
 
-    def _candidate(self, answer: Answer) -> Candidate:
+    def _candidate(self, answer: Answer, index: int) -> Candidate:
         number = self._numbers.get(id(answer.message), -1)
         own = Completion(message=answer.message, stop_reason=answer.stop_reason, usage=Usage())
-        return Candidate(number, self._finished.get(number, own))
+        return Candidate(number, self._finished.get(number, own), index)
 
     def _take_the_rest(self) -> None:
         """Candidates after one that never came: they count where nothing was decided."""
