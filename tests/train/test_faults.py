@@ -218,7 +218,7 @@ def test_malformed_data_stops_the_run_with_file_and_line(tmp_path: Path, file: s
     with (tmp_path / file).open("a") as stream:
         stream.write("\n" + line)
     number = (tmp_path / file).read_text().count("\n") + 1
-    with pytest.raises(DataError, match=rf"{file}:{number}: (needs a|.messages. must be)"):
+    with pytest.raises(DataError, match=rf"{file}:{number}: (must have a key .text.|.messages. must be)"):
         run(tmp_path / "r.toml")
 
 
