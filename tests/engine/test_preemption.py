@@ -144,7 +144,7 @@ def test_next_turn_prefixes_are_evicted_before_sequences_are_preempted(engine):
     drain(running, pages=8)
     assert (running.stats.next_turns, running.stats.counters.next_turns_finished) == (0, 1), "there is room now"
     assert_same(finished[request], engine(1000).generate([PROMPTS[3]], greedy(90))[0])
-    with pytest.raises(InvalidRequest, match=f"next turn {number} is closed"):
+    with pytest.raises(InvalidRequest, match=f"next turn {number} is not open"):
         running.extend_next_turn(number, [1, 2, 3])
 
 

@@ -114,7 +114,7 @@ def streamed(name, ids, start, stops, declared):
     message = cut_at_stop(whole, stops) or whole
     pieces += visible.finish(message)
     called += calls.finish(message)
-    texts = {phase: "".join(text for p, text in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
+    texts = {phase: "".join(text for p, text, _ in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
     return message, texts, called
 
 

@@ -64,10 +64,8 @@ def test_a_payload_reaches_nothing(payload: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_grows_without_bound_is_stopped(template: str) -> None:
-    before = time.monotonic()
     with pytest.raises(TemplateError):
-        render_template(template, {})
-    assert time.monotonic() - before < 3
+        render_template(template, {}, seconds=1.0)
     assert render_template("still {{ x }}", {"x": "here"}) == "still here"
 
 

@@ -99,7 +99,8 @@ def items(live: Live, stream: bool, shape: dict[str, Any], limit: int | None, tu
         if stream:
             with client.responses.stream(**ask) as events:
                 done = [event.item for event in events if event.type == "response.output_item.done"]
-                output = events.get_final_response().output if turn % 4 < 2 else done
+                whole = turn % 4 < 2 and limit is None  # this client has no final response of a stream that was cut
+                output = events.get_final_response().output if whole else done
         else:
             output = client.responses.create(**ask).output
     if ask["store"] and turn % 5 == 0 and not any(item.type == "function_call" for item in output):

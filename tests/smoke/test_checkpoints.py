@@ -215,9 +215,9 @@ def test_lora_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sft.lora.targets=['q_projj']", r"sft\.lora\.targets.*q_projj.*choose from q_proj"),
+        ("sft.lora.targets=['q_projj']", r"sft\.lora\.targets must be among q_proj.*q_projj"),
         ("sft.lora.rank=-1", r"sft\.lora\.rank"),
-        ("sft.start=random", r"sft\.lora needs a model"),
+        ("sft.start=random", r"sft\.lora needs a trained model"),
     ],
 )
 def test_what_lora_cannot_do_is_refused_before_anything_runs(tmp_path: Path, override: str, message: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from decimal import getcontext
 from random import Random
 
 import pytest
@@ -174,3 +175,9 @@ def test_every_dataset_is_a_task():
             grade = task.grade(problem, problem.answer)
             assert grade.status is GradeStatus.GRADED, (name, grade)
             assert grade.solved or name in without_gold, (name, index, grade)
+
+
+def test_a_dataset_that_sets_the_precision_of_decimals_does_not_change_the_others() -> None:
+    before = getcontext().prec
+    GymTask("decimal_arithmetic").problem(3)
+    assert getcontext().prec == before

@@ -194,7 +194,16 @@ def test_ctrl_c_is_the_users_again_after_the_first(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture
+def hang_ups_heard() -> Iterator[None]:
+    """Tests may run under nohup, which children inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGHUP], [signal.SIGHUP, signal.SIGHUP]])
+@pytest.mark.usefixtures("hang_ups_heard")
 def test_the_end_of_a_terminal_or_a_job_saves_as_ctrl_c_does(tmp_path: Path, signals: list[signal.Signals]) -> None:
     def end(step: int) -> None:
         for each in signals if step == 2 else ():

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from decimal import DefaultContext, localcontext
 from functools import cache, lru_cache
 from hashlib import sha256
 from importlib.resources import files
@@ -275,8 +276,9 @@ def gym_fields(name: str) -> dict[str, Any]:
 
 def draw_entry(payload: dict[str, Any]) -> dict[str, Any]:
     """Item `index` of `{"name", "config", "index"}`, packed."""
-    data, place = gym_dataset(payload["name"], payload["config"], payload["index"])
-    entry = data[place]
+    with localcontext(DefaultContext):  # one dataset sets the precision as it draws, others compute with what they find
+        data, place = gym_dataset(payload["name"], payload["config"], payload["index"])
+        entry = data[place]
     return {"question": entry["question"], "answer": entry["answer"], "metadata": pack_json(entry["metadata"])}
 
 
@@ -294,7 +296,8 @@ def score_entry(payload: dict[str, Any]) -> dict[str, object]:
     data, _ = gym_dataset(payload["name"], payload["config"], payload["index"])
     entry = {**payload["entry"], "metadata": unpack_json(payload["entry"]["metadata"])}
     try:
-        score = float(data.score_answer(payload["answer"], entry))
+        with localcontext(DefaultContext):
+            score = float(data.score_answer(payload["answer"], entry))
     except SCORING_FAILS as error:
         data.score_answer(entry["answer"], entry)
         return {"score": 0.0, "status": GradeStatus.UNPARSEABLE, "why": f"the scorer raised {error!r}"[:500]}
