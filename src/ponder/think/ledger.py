@@ -123,6 +123,14 @@ class Ledger:
             self._parent.stop(cut)
         return cut
 
+    def take_cancel(self) -> Cut:
+        """`stop` for a cancellation that was caught in the current task: the run ends with its best, and goes on until
+        it has. Returns why it stopped."""
+        task = asyncio.current_task()
+        assert task is not None
+        task.uncancel()
+        return self.stop(Cut.CANCELLED)
+
     def limit(self, deadline: float | None) -> None:
         """End at `deadline` (on the clock of `time.monotonic`) at the latest."""
         self.deadline = min((each for each in (self.deadline, deadline) if each is not None), default=None)

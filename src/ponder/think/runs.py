@@ -83,10 +83,7 @@ class Runs:
             try:
                 event = await self._events.get()
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                assert task is not None
-                task.uncancel()
-                self._ledger.stop(Cut.CANCELLED)
+                self._ledger.take_cancel()
                 for each in self._tasks.values():
                     each.cancel()
                 continue

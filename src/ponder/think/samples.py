@@ -81,10 +81,7 @@ class Samples:
                     self._end(event)
                 yield replace(event, index=first + event.index) if first else event
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            assert task is not None
-            task.uncancel()
-            self.cut = self._ledger.stop(Cut.CANCELLED)
+            self.cut = self._ledger.take_cancel()
         except SamplerError as error:
             failure, self.cut = error, Cut.FAILED
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from math import exp
 
 from ponder.sampler.protocol import Completion, Sampler
@@ -46,14 +46,21 @@ async def grade(completion: Completion, verifier: Verifier, ledger: Ledger) -> G
     except TimeoutError:
         return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.stop(Cut.SECONDS)})")
     except asyncio.CancelledError:
-        task = asyncio.current_task()
-        assert task is not None
-        task.uncancel()
-        return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.stop(Cut.CANCELLED)})")
+        return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.take_cancel()})")
     except GraderError as error:
         return Grade(score=0.0, status=GradeStatus.FAILED, why=str(error))
     ledger.charge(made.usage.completion_tokens)
     return made
+
+
+def likelihoods(candidates: Sequence[Candidate], grades: dict[int, Grade], ledger: Ledger) -> Iterator[Graded]:
+    """As `graded`, with `likelihood` in place of a verifier."""
+    for candidate in candidates:
+        if candidate.sample not in grades:
+            answers = candidate.completion.answers
+            score = likelihood(candidate.completion) if answers else 0.0
+            made = grades[candidate.sample] = Grade(score=score, why="" if answers else "no answer")
+            yield Graded(candidate.sample, made, ledger.path)
 
 
 def likelihood(completion: Completion) -> float:

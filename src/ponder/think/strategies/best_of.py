@@ -10,9 +10,9 @@ from ponder.sampler.protocol import Sampler
 from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask, AskSettings, checked
 from ponder.think.candidates import Candidates, candidates_demand
-from ponder.think.events import Event, Graded
+from ponder.think.events import Event
 from ponder.think.ledger import Ledger
-from ponder.think.scoring import check_logprobs, check_verifier, graded, likelihood
+from ponder.think.scoring import check_logprobs, check_verifier, graded, likelihoods
 from ponder.think.strategy import Demand, Strategy, check_inner
 from ponder.types import InvalidRequest
 
@@ -51,11 +51,8 @@ class BestOf:
                     yield each
         if self.by == "likelihood":
             check_logprobs(candidates.in_order, sampler)
-            for candidate in candidates.in_order:
-                answers = candidate.completion.answers
-                score = likelihood(candidate.completion) if answers else 0.0
-                grades[candidate.sample] = Grade(score=score, why="" if answers else "no answer")
-                yield Graded(candidate.sample, grades[candidate.sample], ledger.path)
+            for check in likelihoods(candidates.in_order, grades, ledger):
+                yield check
         else:
             async for each in graded(candidates.in_order, grades, ask, ledger):
                 yield each

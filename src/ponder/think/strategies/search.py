@@ -13,7 +13,7 @@ from ponder.think.candidates import Candidate, Candidates, candidates_demand
 from ponder.think.events import Cut, Event, Graded
 from ponder.think.ledger import Ledger
 from ponder.think.samples import answer_from
-from ponder.think.scoring import check_verifier, graded, likelihood
+from ponder.think.scoring import check_verifier, graded, likelihoods
 from ponder.think.steps import with_thought
 from ponder.think.strategy import Demand
 from ponder.think.tree import SearchMethod, ThoughtTree
@@ -112,12 +112,8 @@ class StepSearch:
             async for check in graded(candidates, grades, ask, ledger):
                 yield check
             return
-        for each in candidates:
-            if each.sample not in grades:
-                answers = each.completion.answers
-                score = likelihood(each.completion) if answers else 0.0
-                grades[each.sample] = Grade(score=score, why="" if answers else "no answer")
-                yield Graded(each.sample, grades[each.sample], ledger.path)
+        for check in likelihoods(candidates, grades, ledger):
+            yield check
 
 
 def search(
