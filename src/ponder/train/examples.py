@@ -5,7 +5,7 @@ A conversation becomes one or more examples (`data.contexts`), loss on the assis
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -31,6 +31,7 @@ from ponder.train.data.contexts import after_prompt, learned_contexts
 from ponder.train.data.dialogues import read_dialogues
 from ponder.train.data.packing import Example
 from ponder.train.data.records import RECORD_SUFFIXES, files_of
+from ponder.train.data.sources import written
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, FormatError, RecipeError
 
@@ -69,12 +70,11 @@ class _Task:
     ) -> None:
         self.entry, self.format, self.tokenizer, self.sequence = entry, format, tokenizer, sequence
         self.task = task
-        self.plain = Plain(entry.task) if entry.plain and entry.task in FAMILIES else None
+        self.plain = _plain(entry)
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
         level = rng.uniform(self.entry.min_level, self.entry.max_level)
-        plainly = self.plain is not None and rng.random() < (self.entry.plain or 0.0)
-        task = self.plain if self.plain is not None and plainly else self.task
+        task = _wording(self.task, self.plain, self.entry, rng)
         problem = task.sample(rng, level)
         thinking = rng.random() >= (self.entry.direct or 0.0)
         demonstration = task.demonstrate(problem, rng)
@@ -106,6 +106,15 @@ class _Task:
         """The assistant's turn. An answer in pieces is encoded piece by piece."""
         ids = [token for piece in demonstration.pieces for token in self.tokenizer.encode(piece)]
         return Message(Role.ASSISTANT, (*thinking, Text(demonstration.answer, tuple(ids) or None)))
+
+
+def _plain(entry: MixRecipe) -> Plain | None:
+    return Plain(entry.task) if entry.plain and entry.task in FAMILIES else None
+
+
+def _wording(task: DemonstratedTask, plain: Plain | None, entry: MixRecipe, rng: Random) -> DemonstratedTask:
+    """The task in one of its two wordings, by the share that the mix gives to plain words."""
+    return plain if plain is not None and rng.random() < (entry.plain or 0.0) else task
 
 
 class _Environment:
@@ -192,12 +201,12 @@ def _learned(context: Rendered, dialogue: Sequence[Message], first: int, tokeniz
 def _place(ids: Sequence[int], text: str, tokenizer: Tokenizer) -> tuple[int, list[int], list[int]]:
     """Where in `ids` the text begins, and the begin and end of its tokens in it. A format may write control tokens
     around it, and line breaks, which may be one token with its last characters."""
-    for written in (text, text.strip("\n") + "\n"):
-        encoded, begins = tokenizer.encode_with_offsets(written)
+    for spelled in (text, text.strip("\n") + "\n"):
+        encoded, begins = tokenizer.encode_with_offsets(spelled)
         for first in range(len(ids) - len(encoded), -1, -1):
             if list(ids[first : first + len(encoded)]) == encoded:
-                shift = len(text) - len(text.lstrip("\n")) if written != text else 0
-                ends = [*begins[1:], len(written)]
+                shift = len(text) - len(text.lstrip("\n")) if spelled != text else 0
+                ends = [*begins[1:], len(spelled)]
                 return first, [begin + shift for begin in begins], [end + shift for end in ends]
     raise AssertionError(f"a thought is not in its own span: {text!r:.80}")
 
@@ -221,6 +230,38 @@ class _Messages:
 
     def draw(self, rng: Random) -> tuple[Example, str, str]:
         return rng.choice(self.examples)
+
+
+def mix_texts(mix: Sequence[MixRecipe], samples: int, *, seed: int) -> Iterator[str]:
+    """What a mix teaches, as raw text: `samples` of its problems and dialogues, drawn by its weights."""
+    sources = [_texts(entry) for entry in mix] if samples else []
+    for index in range(samples):
+        rng = Random(f"text/{seed}/mix/{index}")
+        (draw,) = rng.choices(sources, [entry.weight for entry in mix])
+        yield draw(rng)
+
+
+def _texts(entry: MixRecipe) -> Callable[[Random], str]:
+    """Draws texts of one entry of a mix."""
+    if not entry.task:
+        dialogues = [dialogue for _, dialogue in read_dialogues(Path(entry.messages))]
+        return lambda rng: "\n".join(_texts_of(rng.choice(dialogues).messages))
+    task, plain = teachable(entry.task), _plain(entry)
+
+    def draw(rng: Random) -> str:
+        level = rng.uniform(entry.min_level, entry.max_level)
+        if isinstance(task, DemonstratedEnvironment):
+            problem = task.sample(rng, level)
+            return "\n".join([problem.question, *_texts_of(task.show(problem, rng))])
+        worded = _wording(task, plain, entry, rng)
+        return written(worded, worded.sample(rng, level), rng)
+
+    return draw
+
+
+def _texts_of(messages: Sequence[Message]) -> list[str]:
+    parts = (part for message in map(_without_marks, messages) for part in message.parts)
+    return [part.text for part in parts if isinstance(part, Text | Reasoning)]
 
 
 def check_length(example: Example, where: str, sequence: int) -> None:

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 
-from ponder.tasks.protocol import DemonstratedTask
+from ponder.tasks.protocol import DemonstratedTask, Problem, Task
 from ponder.tasks.registry import load_task, task_files
 from ponder.train.data.records import RECORD_SUFFIXES, files_of, read_records, read_text
 from ponder.train.recipe.sections import TextRecipe
@@ -163,9 +163,13 @@ def _from_task(spec: str, samples: int, seed: int) -> Iterator[str]:
     task = load_task(spec)
     for index in range(samples):
         rng = Random(f"text/{seed}/{spec}/{index}")
-        problem = task.sample(rng, rng.random())
-        lines = [problem.question]
-        if isinstance(task, DemonstratedTask):
-            demonstration = task.demonstrate(problem, rng)
-            lines += [*(fold.state for fold in demonstration.folds), demonstration.text]
-        yield "\n".join([*lines, problem.answer])
+        yield written(task, task.sample(rng, rng.random()), rng)
+
+
+def written(task: Task, problem: Problem, rng: Random) -> str:
+    """A problem, its demonstration where the task has one, and its answer, one below the other."""
+    lines = [problem.question]
+    if isinstance(task, DemonstratedTask):
+        demonstration = task.demonstrate(problem, rng)
+        lines += [*(fold.state for fold in demonstration.folds), demonstration.text]
+    return "\n".join([*lines, problem.answer])
