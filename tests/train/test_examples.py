@@ -16,7 +16,7 @@ from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer
 from ponder.train.data.dialogues import read_dialogues
 from ponder.train.data.packing import Example
-from ponder.train.examples import Examples, _learned, question_number, to_examples
+from ponder.train.examples import Examples, _learned, mix_texts, question_number, to_examples
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, RecipeError
 
@@ -318,3 +318,30 @@ def test_what_a_format_writes_before_a_mistaken_thought_takes_nothing_from_the_a
     said = Message(Role.ASSISTANT, (Reasoning(f"2+2={mistake('5')}"), Text("4")))
     flags = _learned(Rendered(ids, spans), [Message.user("2+2?"), said], 1, TOKENIZER)
     assert flags == [True] * 7 + [False, True]
+
+
+def test_a_mix_gives_texts_by_its_weights_the_same_each_time(tmp_path: Path) -> None:
+    file = write(tmp_path / "talk.jsonl", {"messages": [says("user", "1+1?"), says("assistant", "two")]})
+    entries = [MixRecipe(task="gcd", weight=3.0, plain=0.5), MixRecipe(messages=str(file), weight=1.0)]
+    texts = list(mix_texts(entries, 200, seed=3))
+    assert texts == list(mix_texts(entries, 200, seed=3))
+    assert texts != list(mix_texts(entries, 200, seed=4))
+    talks = [text for text in texts if text == "1+1?\ntwo"]
+    assert 25 < len(talks) < 75
+    worded = [text.startswith("Find the Greatest Common Divisor") for text in texts if text not in talks]
+    assert 0.3 < sum(worded) / len(worded) < 0.7
+
+
+def test_a_mix_takes_its_texts_from_its_levels() -> None:
+    easy, hard = (MixRecipe(task="products", min_level=level, max_level=level) for level in (0.0, 1.0))
+    longest = max(map(len, mix_texts([easy], 20, seed=0)))
+    assert longest < min(map(len, mix_texts([hard], 20, seed=0)))
+
+
+def test_a_mix_gives_the_turns_of_an_environment() -> None:
+    (text,) = mix_texts([MixRecipe(task="recipes/smoke/hidden_number.py:HiddenNumber")], 1, seed=0)
+    assert len(text.splitlines()) > 2
+
+
+def test_no_texts_are_drawn_where_none_are_asked_for() -> None:
+    assert list(mix_texts([MixRecipe(task="unknown_task")], 0, seed=0)) == []

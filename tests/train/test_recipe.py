@@ -314,3 +314,9 @@ def test_every_shipped_recipe_loads_and_its_resolved_form_reads_back_equal(path:
     recipe = load_recipe(path)
     assert load(tmp_path, dump_recipe(recipe)) == recipe
     assert set(recipe.run.stages) <= ALGORITHMS.keys()
+
+
+def test_a_tokenizer_needs_a_mix_to_draw_from(tmp_path: Path) -> None:
+    recipe = load(tmp_path, MINIMAL, "tokenizer.text=[]", "tokenizer.samples=10", f"run.folder='{tmp_path / 'run'}'")
+    with pytest.raises(RecipeError, match=r"tokenizer.samples is 10, but sft.mix is empty"):
+        run(recipe)
