@@ -54,21 +54,9 @@ def dialogue_from(record: Record) -> Dialogue:
 
     Keys that no kind has are the writer's own.
     """
-    record = {key: value for key, value in record.items() if value is not None}
-    for key in _OTHER_MEDIA:
-        if record.get(key):
-            raise FormatError(f'"{key}" is not supported, only text is: leave the record out')
-    for key in ("chat_template_kwargs", "documents"):
-        if record.get(key):
-            raise FormatError(f'"{key}" is not supported: leave it out')
+    record = without_nulls(record)
     entries, first = _entries(record)
-    shown = [_shown(number, entry) for number, entry in enumerate(entries)]
-    weights = [entry.pop("weight", 1) for entry in shown]
-    _name_results(shown)
-    messages = tuple(
-        read_written_thinking(number, message) if message.role is Role.ASSISTANT else message
-        for number, message in enumerate(from_dicts(shown))
-    )
+    messages, weights = read_messages(entries)
     answers = {number for number, message in enumerate(messages) if message.role is Role.ASSISTANT and number >= first}
     if not answers or messages[-1].role is not Role.ASSISTANT:
         raise FormatError(
@@ -77,16 +65,40 @@ def dialogue_from(record: Record) -> Dialogue:
     taught = frozenset(number for number in answers if _counts(number, weights[number]))
     if not taught:
         raise FormatError("all messages of the assistant have the weight 0: leave the record out")
-    return Dialogue(messages=messages, tools=_tools(record), taught=taught)
+    return Dialogue(messages=messages, tools=declared_tools(record), taught=taught)
+
+
+def without_nulls(record: Record) -> Record:
+    """The record without its keys that are null. Raises FormatError for keys that would matter and are not read."""
+    record = {key: value for key, value in record.items() if value is not None}
+    for key in _OTHER_MEDIA:
+        if record.get(key):
+            raise FormatError(f'"{key}" is not supported, only text is: leave the record out')
+    for key in ("chat_template_kwargs", "documents"):
+        if record.get(key):
+            raise FormatError(f'"{key}" is not supported: leave it out')
+    return record
+
+
+def read_messages(entries: Sequence[object]) -> tuple[tuple[Message, ...], list[object]]:
+    """(the messages, each one's `weight`) of entries as data sets spell them, one for each entry."""
+    shown = [_shown(number, entry) for number, entry in enumerate(entries)]
+    weights = [entry.pop("weight", 1) for entry in shown]
+    _name_results(shown)
+    messages = tuple(
+        read_written_thinking(number, message) if message.role is Role.ASSISTANT else message
+        for number, message in enumerate(from_dicts(shown))
+    )
+    return messages, weights
 
 
 def _entries(record: Record) -> tuple[list[Entry], int]:
     """The messages as dictionaries, and the first that may be learned."""
     lists = [key for key in ("messages", "conversations", "conversation") if key in record]
     if lists:
-        entries = _list(record, lists[0])
+        entries = message_list(record[lists[0]], lists[0])
         for other in lists[1:]:
-            if _words(entries) != _words(_list(record, other)):
+            if _words(entries) != _words(message_list(record[other], other)):
                 raise FormatError(f'"{lists[0]}" and "{other}" differ: leave one of them out')
         _refuse_reasoning(record, lists[0])
         return [*_system(record, entries), *entries], 0
@@ -97,14 +109,19 @@ def _entries(record: Record) -> tuple[list[Entry], int]:
     if "prompt" in record and (key := "completion" if "completion" in record else "response") in record:
         if record.get("label") is False:
             raise FormatError('"label" is false, so the answer is one not to give: leave the record out')
-        asked = _side(record, "prompt", "user")
-        prompt = [*_system(record, asked), *asked]
+        prompt = prompt_entries(record)
         return [*prompt, *_side(record, key, "assistant")], len(prompt)
     if "instruction" in record and "output" in record:
         return _alpaca(record), 0
     has = ", ".join(map(repr, sorted(record))) or "nothing"
     raw = ": raw text is for [pretrain] text" if "text" in record else f": write {_KINDS}"
     raise FormatError(f"no dialogue that is known (it has {has}){raw}")
+
+
+def prompt_entries(record: Record) -> list[Entry]:
+    """The messages of `prompt`, a string or a list, after the system message of a separate column."""
+    asked = _side(record, "prompt", "user")
+    return [*_system(record, asked), *asked]
 
 
 def _words(entries: Sequence[object]) -> list[object]:
@@ -121,9 +138,9 @@ def _refuse_reasoning(record: Record, key: str) -> None:
             raise FormatError(f'"{column}" stands beside "{key}": write it into the message that it belongs to')
 
 
-def _list(record: Record, key: str) -> list[Entry]:
+def message_list(value: object, key: str) -> list[Entry]:
     """A list of messages that is not empty. A system message without a text says nothing, and is left out."""
-    entries = _spelled(record[key], key)
+    entries = _spelled(value, key)
     if not isinstance(entries, list) or not entries:
         raise FormatError(f'"{key}" must be a list of messages, and not empty')
     return [each for each in entries if not (_is_system(each) and _words([each]) == [""])]
@@ -144,7 +161,7 @@ def _side(record: Record, key: str, role: str) -> list[Entry]:
     if not isinstance(record[key], str):
         if role == "assistant":
             _refuse_reasoning(record, key)
-        return _list(record, key)
+        return message_list(record[key], key)
     entry = {"role": role, "content": record[key]}
     return [entry | _reasoning(record) if role == "assistant" else entry]
 
@@ -245,7 +262,7 @@ def _counts(number: int, weight: object) -> bool:
     return weight == 1
 
 
-def _tools(record: Record) -> tuple[Tool, ...]:
+def declared_tools(record: Record) -> tuple[Tool, ...]:
     """The declared tools: OpenAI's objects, or the functions alone, as a list or spelled as JSON."""
     written = _spelled(record.get("tools") or record.get("functions") or [], "tools")
     if not isinstance(written, list):

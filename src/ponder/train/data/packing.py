@@ -6,7 +6,7 @@ Axes: B rows, T positions. A packed document of n tokens takes n - 1 positions: 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from random import Random
 from typing import TypeVar
@@ -95,6 +95,26 @@ def place(examples: Sequence[E], rows: int, sequence: int) -> list[list[E]] | No
         members[row].append(example)
         insort(free, (room - need, row))
     return members
+
+
+def gather(units: Iterable[Sequence[E]], rows: int, sequence: int) -> Iterator[list[list[E]]]:
+    """The examples of each row of micro-batches of that many rows, filled with the units in their order. A unit stays
+    together; one that needs more rows gets a separate micro-batch, with as many as it needs."""
+    current: list[E] = []
+    members: list[list[E]] = []
+    for unit in units:
+        found = place([*current, *unit], rows, sequence)
+        if found is None and current:
+            yield members
+            current, found = [], place(unit, rows, sequence)
+        more = rows
+        while found is None:
+            more += 1
+            found = place(unit, more, sequence)
+        current = [*current, *unit]
+        members = found
+    if current:
+        yield members
 
 
 def fill(batch: Batch, row: int, contents: Sequence[Example]) -> None:

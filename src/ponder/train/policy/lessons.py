@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ponder.train.data.packing import Batch, Example, fill, place
+from ponder.train.data.packing import Batch, Example, fill, gather
 from ponder.train.policy.losses import Weighting, token_weights
 from ponder.types import DataError, Origin, Trajectory
 
@@ -76,24 +76,8 @@ def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int) ->
     """Micro-batches of (rows, sequence), filled with the lessons in their order. A trajectory of more contexts than fit
     into that many rows gets a separate micro-batch, with more of them. Raises DataError for a context that is longer
     than a row, and ValueError for advantages that are neither one number nor one for each id."""
-    made: list[Experience] = []
-    current: list[_Example] = []
-    members: list[list[_Example]] = []
-    for lesson in lessons:
-        number = current[-1].number + 1 if current else 0
-        own = _examples(lesson, number, sequence)
-        found = place([*current, *own], rows, sequence)
-        if found is None and current:
-            made.append(_fill(members, sequence, pad))
-            current, own = [], _examples(lesson, 0, sequence)
-            found = place(own, rows, sequence)
-        more = rows
-        while found is None:
-            more += 1
-            found = place(own, more, sequence)
-        current += own
-        members = found
-    return [*made, _fill(members, sequence, pad)] if current else made
+    units = (_examples(lesson, number, sequence) for number, lesson in enumerate(lessons))
+    return [_fill(members, sequence, pad) for members in gather(units, rows, sequence)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +86,7 @@ class _Example(Example):
 
     old: log-probabilities when sampled, of every id.
     advantages: of every id.
-    number: of its trajectory.
+    number: of its lesson; those of a micro-batch follow each other.
     """
 
     old: NDArray[np.float32]
@@ -144,6 +128,7 @@ def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Exp
         advantages_BT=np.zeros(shape, np.float32),
         trajectories_BT=np.zeros(shape, np.int32),
     )
+    first = min(example.number for contents in members for example in contents)
     for row, contents in enumerate(members):
         fill(batch, row, contents)
         begin = 0
@@ -152,6 +137,6 @@ def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Exp
             batch.weights_BT[row, here] *= example.weight
             made.old_BT[row, here] = example.old[1:]
             made.advantages_BT[row, here] = example.advantages[1:]
-            made.trajectories_BT[row, here] = example.number
+            made.trajectories_BT[row, here] = example.number - first
             begin = here.stop
     return made
