@@ -317,6 +317,7 @@ def test_every_shipped_recipe_loads_and_its_resolved_form_reads_back_equal(path:
 
 
 def test_a_tokenizer_needs_a_mix_to_draw_from(tmp_path: Path) -> None:
-    recipe = load(tmp_path, MINIMAL, "tokenizer.text=[]", "tokenizer.samples=10", f"run.folder='{tmp_path / 'run'}'")
+    path = tmp_path / "recipe.toml"
+    path.write_text(MINIMAL)
     with pytest.raises(RecipeError, match=r"tokenizer.samples is 10, but sft.mix is empty"):
-        run(recipe)
+        run(path, ["tokenizer.text=[]", "tokenizer.samples=10", f"run.folder={tmp_path / 'run'}"])
