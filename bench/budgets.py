@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from random import Random
 from statistics import median
 from typing import Any
 
+from ponder.dialogue.messages import Message
 from ponder.sampler.endpoint import EndpointSampler
 from ponder.sampler.protocol import Delivery, Request, Sampler, Streamed
 from ponder.tasks.protocol import Grade
@@ -60,8 +61,17 @@ class Counted:
                 yield event
 
 
-def lines(rng: Random) -> Callable[[object, int], Say]:
-    def line(conversation: object, index: int) -> Say:
+PLAN = [
+    {"name": "a", "task": "Say something."},
+    {"name": "b", "task": "Say a number.", "expects": "number"},
+    {"name": "c", "task": "Say more than {a} and {b}."},
+]
+
+
+def lines(rng: Random) -> Callable[[Sequence[Message], int], Say]:
+    def line(conversation: Sequence[Message], index: int) -> Say:
+        if "JSON" in conversation[-1].text and rng.random() < 0.8:
+            return Say(json.dumps(PLAN[: rng.randint(1, 3)]).replace(" ", ""), seconds=rng.choice((0, 0.002)))
         thought = " ".join(["hm"] * rng.randrange(12))
         return Say(" ".join([str(rng.randrange(4))] * rng.randrange(4)), thought, seconds=rng.choice((0, 0, 0.002)))
 
@@ -85,7 +95,7 @@ def endpoint(rng: Random) -> Iterator[Backend]:
 @contextmanager
 def engine(rng: Random) -> Iterator[Backend]:
     """Every sequence that the engine ends counts, however it ended."""
-    sampler, spent = tiny_sampler(max_positions=512), [Usage()]
+    sampler, spent = tiny_sampler(max_positions=2048), [Usage()]
     finish = sampler.engine._finish
 
     def counting(sequence, reason):  # type: ignore[no-untyped-def]
@@ -114,6 +124,7 @@ def draw_strategy(rng: Random, levels: int, has_tokens: bool) -> str:
         f"best_of({first}samples={rng.randint(1, most)}, by='verifier')",
         f"refine({first}samples={rng.randint(2, most)})",
         f"approaches({first}ways={rng.randint(2, most)})",
+        f"delegate({first}steps={rng.randint(1, 3)}, replans={rng.randint(0, 2)}, at_once={rng.randint(1, 3)})",
     )
     if has_tokens and not inner:
         method = rng.choice(list(SearchMethod))

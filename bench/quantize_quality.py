@@ -21,9 +21,9 @@ from ponder.dialogue.messages import Message, Reasoning, Role, Text
 from ponder.engine.kernel import FusedRunner, open_runner
 from ponder.engine.pages import Chunk
 from ponder.evaluate import evaluate, held_out, load_suite, standard_modes
-from ponder.front import find_model
 from ponder.kernels import Quantize
 from ponder.sampler.local import LocalSampler, load_sampler
+from ponder.sampler.opening import find_model
 from ponder.tasks.families import FAMILIES
 from ponder.train.data.packing import Example
 from ponder.train.examples import to_examples

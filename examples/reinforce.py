@@ -16,8 +16,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ponder.front import find_model
 from ponder.model.transformer import Transformer
+from ponder.sampler.opening import find_model
 from ponder.tasks.turns import Attempt
 from ponder.train.loop.folder import RunFolder
 from ponder.train.policy.gradient import PolicyGradient, SampledTokens

@@ -20,8 +20,8 @@ from typing import Any
 
 from ponder.evaluate import held_out, load_suite, measure, wilson
 from ponder.evaluate.paired import holm, worse
-from ponder.front import find_model
 from ponder.sampler.local import load_sampler
+from ponder.sampler.opening import find_model
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.protocol import Task
 from ponder.think import direct

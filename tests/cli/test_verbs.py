@@ -163,6 +163,17 @@ def test_a_strategy_is_billed_for_all_its_samples(folder: Path, capsys: pytest.C
     assert nested["usage"]["completion_tokens"] == three["completion_tokens"]
 
 
+def test_a_model_delegates_to_another_one_named_by_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = '[{"name": "a", "task": "2 + 2", "expects": "integer"}]'
+    said = lambda asked, _: "It is 4." if asked[-1].text.endswith("Answer it.") else plan  # noqa: E731
+    with StubEndpoint(said) as large, StubEndpoint(lambda *_: "4") as small:
+        text = f"delegate(workers='{small.url}#small')"
+        ran = Run(capsys, "ask", "2+2?", "--model", f"{large.url}#large", "--strategy", text, "--json")
+    found = json.loads(ran.out)
+    assert found["answer"] == "It is 4."
+    assert found["usage"]["completion_tokens"] == (large.counted + small.counted).completion_tokens
+
+
 def test_ask_speaks_to_an_endpoint_by_its_address_and_model(capsys: pytest.CaptureFixture[str]) -> None:
     with StubEndpoint([Say("four", "two and two")], models=("big", "small")) as stub:
         ran = Run(capsys, "ask", "2+2?", "--model", f"{stub.url}#small", "--effort", "low", "--json")

@@ -8,7 +8,7 @@ import pytest
 
 from ponder.engine import FinishEvent
 from ponder.engine.repeats import EVERY, LEAST, TIMES, repeats_itself
-from ponder.front import find_model
+from ponder.sampler.opening import find_model
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.protocol import without_marks
 from ponder.tokenizer import Tokenizer

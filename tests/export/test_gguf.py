@@ -21,13 +21,13 @@ from ponder.cli.main import main
 from ponder.dialogue import CONTROL_TOKENS, ponder_template
 from ponder.export import export_gguf
 from ponder.export.vocabulary import pre_tokenizer_name
-from ponder.front import find_model
 from ponder.gguf.layout import TensorType
 from ponder.gguf.writing import GgufTensor, quantize_q8_0, write_gguf
 from ponder.model.checkpoint import atomic_folder, load_config, load_model, write_model
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.lora import add_lora, save_lora
 from ponder.model.transformer import Transformer, rotary_frequencies
+from ponder.sampler.opening import find_model
 from ponder.testing.tiny import ByteTokenizer, tiny_config
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.splitting import SPLIT_REGEX

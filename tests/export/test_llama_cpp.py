@@ -32,11 +32,11 @@ from ponder.dialogue import (
 )
 from ponder.export import export_gguf
 from ponder.export.vocabulary import PRE_TOKENIZERS
-from ponder.front import find_model
 from ponder.gguf.layout import TensorType
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.transformer import Transformer
+from ponder.sampler.opening import find_model
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask
 from ponder.testing.tiny import ByteTokenizer
 from ponder.tokenizer import Tokenizer

@@ -23,11 +23,12 @@ from ponder.serve.answering import answer_pieces, served_ask
 from ponder.serve.models import Models
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
-from ponder.think import consensus
+from ponder.think import consensus, delegate
 from ponder.think.ask import Ask
 from ponder.think.events import Answer, Answered, Event
 from ponder.think.ledger import Ledger
 from ponder.think.samples import Samples
+from ponder.think.strategies.delegate import Delegate
 from ponder.think.strategy import Demand
 from ponder.types import InvalidRequest
 
@@ -220,6 +221,52 @@ def test_strategies_nest_in_a_request_and_all_of_it_is_billed() -> None:
         ):
             with pytest.raises(openai.BadRequestError, match=why):
                 ask(text)
+
+
+PLAN = '[{"name": "a", "task": "2 + 1"}, {"name": "b", "task": "{a} + 1"}]'
+
+
+def planned() -> list[Served]:
+    """A model that plans, one that adds, and one that always hands its work to that one."""
+    large = ScriptedSampler(
+        lambda asked, _: asked[-1].text.split(" = ")[-1][0] if asked[-1].text.endswith("Answer it.") else PLAN,
+        name="large",
+    )
+    small = ScriptedSampler(
+        lambda asked, _: str(sum(map(int, asked[-1].text.split("\n")[0].split(" + ")))), name="small"
+    )
+    deep = Served(name="deep", sampler=large, strategy=delegate(workers=small))
+    return [Served(name="large", sampler=large), Served(name="small", sampler=small), deep]
+
+
+def test_a_request_delegates_to_another_model_that_is_served_here() -> None:
+    models = planned()
+    with serving(models) as live, live.client() as client:
+        create = client.chat.completions.create
+
+        def ask(text: str, **settings: Any) -> Any:
+            return create(model="large", messages=ASKED, extra_body={"strategy": text}, **settings)
+
+        answer = ask("delegate(workers='small')")
+        counted = [model.sampler.counted.completion_tokens for model in models[:2]]  # type: ignore[attr-defined]
+        assert answer.choices[0].message.content == "4"
+        assert answer.usage.completion_tokens == sum(counted)
+        *_, bill = ask("delegate(workers='small')", stream=True, stream_options={"include_usage": True})
+        assert bill.usage == answer.usage
+        assert create(model="deep", messages=ASKED).usage == answer.usage
+        for text in ("delegate(workers='deep')", "delegate(workers=4)"):
+            with pytest.raises(openai.BadRequestError):
+                ask(text)
+        for text in ("delegate(workers='/etc')", "delegate(workers='http://127.0.0.1:1/v1#m')"):
+            with pytest.raises(openai.NotFoundError, match="there is no model"):
+                ask(text)
+
+
+def test_a_name_that_delegates_names_its_workers_as_they_are_served(folder: Path) -> None:
+    models = loaded(f"large={folder}", f"small={folder}", "deep=large:delegate(workers='small', plan='lines')")
+    strategy = models["deep"].strategy
+    assert isinstance(strategy, Delegate)
+    assert strategy.workers is models["small"].sampler
 
 
 def test_what_stands_beside_a_strategy_holds_for_its_samples() -> None:

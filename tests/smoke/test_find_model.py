@@ -10,7 +10,7 @@ import pytest
 import ponder
 from ponder.cli.main import main
 from ponder.export import export_gguf
-from ponder.front import find_model
+from ponder.sampler.opening import find_model
 from ponder.types import InvalidRequest
 
 pytestmark = pytest.mark.smoke

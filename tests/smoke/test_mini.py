@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ponder
-from ponder.front import find_model
+from ponder.sampler.opening import find_model
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask
 from ponder.think import Reasoner
 

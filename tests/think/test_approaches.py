@@ -33,7 +33,7 @@ def test_each_way_is_followed_and_the_vote_takes_the_answer():
     assert planned.steps == ("By adding", "By halving", "By tables")
     roles = [event.role for event in answer.events if isinstance(event, Started)]
     assert roles == ["plan", "sample", "sample", "sample"]
-    assert {role for _, role in bills(answer.events)} == {"plan", "sample"}
+    assert {each.role for each in bills(answer.events)} == {"plan", "sample"}
 
 
 def test_a_verifier_takes_the_answer_where_there_is_one():

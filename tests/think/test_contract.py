@@ -14,7 +14,7 @@ from ponder.testing.endpoint import Fault, StubEndpoint
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
 from ponder.think import Ask, Ledger, Reasoner, events_of, parse_strategy
-from ponder.think.events import Cut, Done, Graded, Started, Stopped, bill, bills
+from ponder.think.events import Account, Cut, Done, Graded, Started, Stopped, bill, bills
 from ponder.think.ledger import Spent, TooDeep
 from ponder.types import Budget, InvalidRequest, SamplerError, StopReason, Usage
 
@@ -86,9 +86,9 @@ def test_the_bill_is_told_by_strategy_and_role():
     events = run(NESTED, ScriptedSampler(lambda *_: Say("42", "hm")))
     split = bills(events[:-1])
     inner = "consensus@3/best_of@2/consensus@2"
-    assert set(split) == {(inner, "sample"), ("consensus@3/best_of@2", "verifier")}
+    assert set(split) == {(inner, "sample", "scripted"), ("consensus@3/best_of@2", "verifier", "")}
     checks = sum(isinstance(event, Graded) and event.grade.status is GradeStatus.GRADED for event in events)
-    assert split["consensus@3/best_of@2", "verifier"] == Usage(prompt_tokens=7 * checks)
+    assert split[Account("consensus@3/best_of@2", "verifier", "")] == Usage(prompt_tokens=7 * checks)
     assert sum(split.values(), Usage()) == bill(events[:-1]) == events[-1].answer.usage
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_quantize, positive
-from ponder.front import BUNDLED, find_model
+from ponder.sampler.opening import BUNDLED, find_model
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:

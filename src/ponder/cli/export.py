@@ -6,7 +6,7 @@ import argparse
 from enum import StrEnum
 from pathlib import Path
 
-from ponder.front import find_model
+from ponder.sampler.opening import find_model
 from ponder.types import InvalidRequest
 
 NAME = "export"

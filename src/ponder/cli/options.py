@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ MODEL_HELP = (
     "OpenAI-compatible endpoint as URL#MODEL, with its dialect in front where it has one (vllm+URL#MODEL, "
     "deepseek+URL#MODEL) (default: mini)"
 )
-ENDPOINT = re.compile(r"(?:([a-z]+)\+)?(https?://[^#]*)(?:#(.+))?")
 
 
 def positive(text: str) -> int:
@@ -113,12 +111,8 @@ def grammar(args: argparse.Namespace) -> Grammar | None:
 def load_reasoner(model: str, quantize: str | None = None, **options: Any) -> Reasoner:
     """`ponder.load`, of what MODEL_HELP says. options: as `ponder.load` takes them. Raises InvalidRequest."""
     from ponder.front import load as load_model
+    from ponder.sampler.opening import ENDPOINT
 
-    endpoint = ENDPOINT.fullmatch(model)
-    if endpoint is None:
-        return load_model(model, **({"quantize": quantize} if quantize else {}), **options)
-    dialect, address, remote = endpoint.groups()
-    if quantize:
-        raise InvalidRequest(f"--quantize is for local models, and {address} is an endpoint: leave it out")
-    named = {"dialect": dialect, "model": remote}
-    return load_model(address, **{name: value for name, value in named.items() if value}, **options)
+    if quantize and ENDPOINT.fullmatch(model):
+        raise InvalidRequest(f"--quantize is for local models, and {model} is an endpoint: leave it out")
+    return load_model(model, **({"quantize": quantize} if quantize else {}), **options)

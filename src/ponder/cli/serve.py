@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import ENDPOINT, MODEL_HELP, add_quantize, load_reasoner
+from ponder.cli.options import MODEL_HELP, add_quantize, load_reasoner
+from ponder.sampler.opening import ENDPOINT
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
@@ -105,6 +106,14 @@ def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None
             raise InvalidRequest(f"two models are called {one.name!r}: give each its own name (NAME=MODEL)")
         served[one.name] = one
 
+    def other(place: str) -> Sampler:
+        """A model that a strategy names, by its served name or its place."""
+        if place in served:
+            return served[place].sampler
+        if place not in samplers:
+            samplers[place] = load_reasoner(place, None if ENDPOINT.fullmatch(place) else quantize).sampler
+        return samplers[place]
+
     for name, place, strategy in asked:
         if not strategy:
             sampler = samplers[place] = _sampler(name, place, quantize)
@@ -119,7 +128,7 @@ def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None
         if strategy:
             from ponder.think.registry import parse_strategy
 
-            made = parse_strategy(strategy)  # first: loading takes longer
+            made = parse_strategy(strategy, models=other)  # first: loading takes longer
             under = served.get(place)
             if under is None and place not in samplers:
                 samplers[place] = _sampler(name, place, quantize)

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.front import find_model
+    from ponder.sampler.opening import find_model
     from ponder.tasks.check import check
     from ponder.tasks.registry import load_task
     from ponder.tokenizer import Tokenizer

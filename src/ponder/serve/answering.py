@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ponder.sampler.protocol import Completion, Delivery, Done, Streamed
+from ponder.sampler.protocol import Completion, Delivery, Done, Sampler, Streamed
 from ponder.serve.admission import CountTokens
 from ponder.serve.errors import BadRequest
 from ponder.serve.metrics import ServerMetrics
@@ -46,10 +46,13 @@ class ServedAsk:
     demand: Demand
 
 
-def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strategy: str | None = None) -> ServedAsk:
+def served_ask(
+    ask: Ask, served: Served, owner: str, settings: Settings, strategy: str | None = None, models: Models | None = None
+) -> ServedAsk:
     """An ask with its strategy: the one that the request names, the model's own, or else one direct answer.
 
     strategy: as the request spells it; only those of the package can be named.
+    models: those that it may name, by their served names; None: none.
     Raises BadRequest for a strategy that is unknown, needs more samples than this server allows, or does not take what
     is asked beside it, and for any where the model has its own.
     """
@@ -59,8 +62,16 @@ def served_ask(ask: Ask, served: Served, owner: str, settings: Settings, strateg
             param="strategy",
         )
     greedy = ask.temperature == 0
+
+    def named(name: str) -> Sampler:
+        if models is None or (found := models.get(name)).strategy is not None:
+            raise InvalidRequest(f"{name[:100]!r} is not a model that a strategy can use here: name another one")
+        return found.sampler
+
     try:
-        chosen = served.strategy or (DIRECT if strategy is None else parse_strategy(strategy, files=False))
+        chosen = served.strategy or (
+            DIRECT if strategy is None else parse_strategy(strategy, files=False, models=named)
+        )
         demand = chosen.demand(replace(ask, temperature=None) if greedy else ask)
     except NotTaken as error:
         raise BadRequest(str(error), param=error.field, code="unsupported_parameter") from None

@@ -8,6 +8,7 @@ samples     the calls: some samples of an ask
 runs        strategies inside a strategy; candidates: answers to choose from, drawn a few at a time
 voting      equal answers, votes, and when a vote is decided; scoring: verifiers and likelihood
 steps       lines of thought, and going on from one; tree: which of them a search goes on from
+plan        plans of steps, asked for and read
 confidence  thoughts that are given up
 strategies/ the strategies, one file each
 registry    strategies by their text
@@ -26,6 +27,7 @@ from ponder.think.samples import Samples
 from ponder.think.strategies.approaches import approaches
 from ponder.think.strategies.best_of import best_of
 from ponder.think.strategies.consensus import consensus
+from ponder.think.strategies.delegate import delegate
 from ponder.think.strategies.direct import direct
 from ponder.think.strategies.refine import refine
 from ponder.think.strategies.search import search
@@ -49,6 +51,7 @@ __all__ = [
     "approaches",
     "best_of",
     "consensus",
+    "delegate",
     "direct",
     "events_of",
     "limits",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from typing import Any, TypedDict, Unpack, cast
 
-from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy
+from ponder.dialogue.messages import Conversation, Message, ReasoningPolicy, Role
 from ponder.dialogue.tools import Tool
 from ponder.sampler.protocol import (
     Capabilities,
@@ -105,6 +105,15 @@ class Ask:
         if typed.keys() & {"effort", "thinking"}:
             typed = {"effort": None, "thinking": None} | typed
         return replace(self, **typed)
+
+    def adding(self, words: str) -> Ask:
+        """This ask with a paragraph after its last question. Raises InvalidRequest for a prompt of ids."""
+        if isinstance(self.prompt[0], int):
+            raise InvalidRequest("words can be added to a conversation only (ids were given): give messages")
+        *before, last = conversation = cast(Conversation, self.prompt)
+        if last.role is not Role.USER:
+            return replace(self, prompt=(*conversation, Message.user(words)))
+        return replace(self, prompt=(*before, Message.user(f"{last.text}\n\n{words}", last.name)))
 
     def request(
         self,

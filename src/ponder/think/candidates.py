@@ -43,6 +43,7 @@ class Candidates:
     at_once: how many are under way together.
     enough: called with the candidates up to the first that is missing, each time there is one more; True: no more are
         wanted. What is under way is then stopped, and what else has finished does not count.
+    role: what samples drawn by one request are for, see `Started`.
     in_order: the candidates that count. arrived: those that have finished so far, in the order in which they did.
     """
 
@@ -55,12 +56,13 @@ class Candidates:
         inner: Strategy | None = None,
         at_once: int = AT_ONCE,
         enough: Enough | None = None,
+        role: str = "sample",
     ) -> None:
         self.in_order: list[Candidate] = []
         self.arrived: list[Candidate] = []
         self.decided = False
         self._asks, self._sampler, self._ledger, self._enough = asks, sampler, ledger, enough
-        self._inner, self._at_once = inner, at_once
+        self._inner, self._at_once, self._role = inner, at_once, role
         self._runs = Runs(sampler, ledger, self._ended)
         self._begun = 0
         self._cut: Cut | None = None
@@ -87,7 +89,7 @@ class Candidates:
             raise self._runs.error
 
     async def _by_one_request(self) -> AsyncGenerator[Event, None]:
-        samples = Samples(self._asks[0], self._sampler, self._ledger, len(self._asks))
+        samples = Samples(self._asks[0], self._sampler, self._ledger, len(self._asks), role=self._role)
         async for event in samples:
             if type(event) is Done:
                 self.arrived.append(Candidate(event.index, event.completion, event.index - samples.first))

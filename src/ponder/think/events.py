@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from ponder.dialogue.messages import Message, Reasoning, Text
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
@@ -99,12 +100,14 @@ class Started:
     choice: which of the answer's choices it is, where that is known beforehand; None: it is a candidate.
     strategy: who draws it: the names from the outermost strategy in, with a slash between them.
     role: what it is for.
+    model: the name of the sampler that draws it.
     """
 
     sample: int
     choice: int | None = None
     strategy: str = ""
     role: str = "sample"
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,32 +168,48 @@ def bill(events: Iterable[Event]) -> Usage:
 VERIFIER = "verifier"
 
 
-def bills(events: Iterable[Event]) -> dict[tuple[str, str], Usage]:
-    """The bill by (strategy, role); what verifiers cost has the role "verifier"."""
-    of: dict[int, tuple[str, str]] = {}
-    found: dict[tuple[str, str], Usage] = {}
+class Account(NamedTuple):
+    """What a part of the bill is for. strategy, role, model: as in `Started`; of a verifier no model is known."""
+
+    strategy: str
+    role: str
+    model: str
+
+
+def bills(events: Iterable[Event]) -> dict[Account, Usage]:
+    """The bill by strategy, role and model; what verifiers cost has the role "verifier"."""
+    of: dict[int, Account] = {}
+    found: dict[Account, Usage] = {}
     for event in events:
         if type(event) is Started:
-            of[event.sample] = (event.strategy, event.role)
+            of[event.sample] = Account(event.strategy, event.role, event.model)
         elif type(event) is Done:
             key = of[event.index]
             found[key] = found.get(key, NOTHING) + event.completion.usage
         elif type(event) is Graded:
-            key = (event.strategy, VERIFIER)
+            key = Account(event.strategy, VERIFIER, "")
             found[key] = found.get(key, NOTHING) + event.grade.usage
     return {key: usage for key, usage in found.items() if usage != NOTHING}
 
 
 async def pieces(events: AsyncIterator[Event]) -> AsyncGenerator[Streamed, None]:
     """The answer's choices, as a sampler streams them. They come live where it is known beforehand which sample is
-    which choice, and as a whole at the end where the strategy has to choose. The last completion of a chosen answer
-    holds its bill."""
+    which choice, and as a whole at the end where the strategy has to choose. A choice is billed with what was spent on
+    other samples and checks before its end."""
     choices: dict[int, int] = {}
+    spent = NOTHING
     async for event in events:
         if isinstance(event, PIECES):
             choice = choices.get(event.index)
-            if choice is not None:
-                yield event if choice == event.index else replace(event, index=choice)
+            if choice is None:
+                spent += event.completion.usage if isinstance(event, Done) else NOTHING
+                continue
+            if isinstance(event, Done) and spent != NOTHING:
+                completion = replace(event.completion, usage=event.completion.usage + spent)
+                event, spent = replace(event, completion=completion), NOTHING
+            yield event if choice == event.index else replace(event, index=choice)
+        elif isinstance(event, Graded):
+            spent += event.grade.usage
         elif isinstance(event, Started):
             if event.choice is not None:
                 choices[event.sample] = event.choice

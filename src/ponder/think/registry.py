@@ -8,11 +8,14 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
 from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
+from ponder.sampler.opening import shared_sampler
+from ponder.sampler.protocol import Sampler
 from ponder.sandbox.objects import load_object
 from ponder.think import strategies
 from ponder.think.ask import AskSettings
@@ -28,34 +31,48 @@ def strategy_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(strategies.__path__))
 
 
-def parse_strategy(text: str, *, files: bool = True) -> Strategy:
+Models = Callable[[str], Sampler]
+
+
+def parse_strategy(text: str, *, files: bool = True, models: Models = shared_sampler) -> Strategy:
     """The strategy that `text` calls for: a name, or a call whose arguments are plain values. Any setting of an ask may
     stand in it, and then holds for its samples.
 
     A strategy that takes another one has it first: "consensus(refine(samples=2), samples=8)"; one of a file stands
-    there as a text: "consensus('file.py:make(n=2)')". verifier: "file.py:function".
+    there as a text: "consensus('file.py:make(n=2)')". Functions are named by their place, verifier='file.py:function',
+    other models by theirs, workers='mini'.
     files: whether functions outside the package may be named; not where the text comes from someone else.
+    models: what the name of another model stands for. It raises InvalidRequest for one that may not be named.
     Raises InvalidRequest on an unknown strategy or argument (with a suggestion), a wrong type, or text that is not a
     call.
     """
-    return _parse(text, text, files, MOST_NESTED)
+    return _parse(text, Reading(text, files, models), MOST_NESTED)
 
 
 MOST_NESTED = 8
 
 
-def _parse(text: str, whole: str, files: bool, levels: int) -> Strategy:
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The whole text, and what may be named in it; see `parse_strategy`."""
+
+    whole: str
+    files: bool
+    models: Models
+
+
+def _parse(text: str, reading: Reading, levels: int) -> Strategy:
     outside = OUTSIDE.fullmatch(text.strip())
-    if outside is not None and files:
-        return _made(outside["where"], _tree("make" + (outside["call"] or "()"), whole), whole, files, levels)
-    tree = _tree(text.strip(), whole)
-    return _made(_name(tree, whole), tree, whole, files, levels)
+    if outside is not None and reading.files:
+        return _made(outside["where"], _tree("make" + (outside["call"] or "()"), reading.whole), reading, levels)
+    tree = _tree(text.strip(), reading.whole)
+    return _made(_name(tree, reading.whole), tree, reading, levels)
 
 
-def _made(name: str, tree: ast.expr, whole: str, files: bool, levels: int) -> Strategy:
+def _made(name: str, tree: ast.expr, reading: Reading, levels: int) -> Strategy:
     """The strategy of this name, made as the call says."""
     if not levels:
-        raise InvalidRequest(f"{whole[:80]!r} nests strategies more than {MOST_NESTED} deep: nest fewer")
+        raise InvalidRequest(f"{reading.whole[:80]!r} nests strategies more than {MOST_NESTED} deep: nest fewer")
     if ":" in name:
         make = load_object(name)
         if not callable(make):
@@ -64,7 +81,7 @@ def _made(name: str, tree: ast.expr, whole: str, files: bool, levels: int) -> St
         make = getattr(import_module(f"{strategies.__name__}.{name}"), name)
     else:
         raise InvalidRequest(f"there is no strategy {name!r}: {_hint(name, strategy_names())}")
-    made = make(**_checked(name, make, *_arguments(tree, whole, files, levels - 1), files=files))
+    made = make(**_checked(name, make, *_arguments(tree, reading, levels - 1), reading))
     if not isinstance(made, Strategy):
         raise InvalidRequest(f"{name!r} must return a strategy, with name, demand and stream (got {made!r})")
     return made
@@ -88,8 +105,9 @@ def _name(tree: ast.expr, whole: str) -> str:
     return called.id
 
 
-def _arguments(tree: ast.expr, whole: str, files: bool, levels: int) -> tuple[Strategy | None, dict[str, Any]]:
+def _arguments(tree: ast.expr, reading: Reading, levels: int) -> tuple[Strategy | None, dict[str, Any]]:
     """The strategy that a call has first, if it has one, and its keyword arguments, which are plain values."""
+    whole = reading.whole
     if isinstance(tree, ast.Name):
         return None, {}
     if not isinstance(tree, ast.Call) or len(tree.args) > 1:
@@ -97,9 +115,9 @@ def _arguments(tree: ast.expr, whole: str, files: bool, levels: int) -> tuple[St
     inner = None
     for first in tree.args:
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
-            inner = _parse(first.value, whole, files, levels)
+            inner = _parse(first.value, reading, levels)
         else:
-            inner = _made(_name(first, whole), first, whole, files, levels)
+            inner = _made(_name(first, whole), first, reading, levels)
     arguments = {}
     for keyword in tree.keywords:
         if keyword.arg is None:
@@ -112,7 +130,7 @@ def _arguments(tree: ast.expr, whole: str, files: bool, levels: int) -> tuple[St
 
 
 def _checked(
-    name: str, make: Callable[..., object], inner: Strategy | None, arguments: dict[str, Any], *, files: bool
+    name: str, make: Callable[..., object], inner: Strategy | None, arguments: dict[str, Any], reading: Reading
 ) -> dict[str, Any]:
     """The arguments, each of the type that the function says, or the ask's setting of its name."""
     signature = inspect.signature(make).parameters
@@ -124,8 +142,11 @@ def _checked(
     for key, value in arguments.items():
         if key not in known or key == INNER:
             raise InvalidRequest(f"{name} has no argument {key!r}: {_hint(key, known)}")
-        if key == VERIFIER:
-            arguments = arguments | {key: _verifier(name, value, files)}
+        if key in FUNCTIONS:
+            arguments = arguments | {key: _function(name, key, value, reading.files)}
+            continue
+        if key in MODELS:
+            arguments = arguments | {key: _model(name, key, value, reading.models)}
             continue
         kinds = _plain(known[key])
         if isinstance(value, bool) != (kinds == (bool,)) or not isinstance(value, kinds):
@@ -135,13 +156,20 @@ def _checked(
 
 
 INNER = "inner"  # the parameter of a strategy that takes another one
-VERIFIER = "verifier"
+FUNCTIONS = ("verifier", "check")  # parameters that are functions, named by their place
+MODELS = ("workers",)  # parameters that are other models
 
 
-def _verifier(name: str, where: object, files: bool) -> Any:
+def _model(name: str, key: str, where: object, models: Models) -> Sampler:
+    if not isinstance(where, str):
+        raise InvalidRequest(f"{name}: {key} must be the name of a model (got {where!r})")
+    return models(where)
+
+
+def _function(name: str, key: str, where: object, files: bool) -> Any:
     """The function of a file that checks answers."""
     if not files or not isinstance(where, str):
-        raise InvalidRequest(f"{name}: verifier must be a function of a file on the server's machine (got {where!r})")
+        raise InvalidRequest(f"{name}: {key} must be a function of a file on the server's machine (got {where!r})")
     found = load_object(where)
     if not callable(found):
         raise InvalidRequest(f"{where!r} is not a function that grades an answer")
@@ -179,7 +207,7 @@ OF_THE_CALLER = frozenset(
 SETTINGS: Mapping[str, object] = {
     key: hint
     for key, hint in get_type_hints(AskSettings).items()
-    if key == VERIFIER or (key not in OF_THE_CALLER and _plain(hint))
+    if key in FUNCTIONS or key in MODELS or (key not in OF_THE_CALLER and _plain(hint))
 }
 
 

@@ -69,7 +69,8 @@ class Samples:
         billed either way."""
         first = self.first
         for index in range(self.n):
-            yield Started(first + index, index if self._are_choices else None, self._ledger.path, self._role)
+            choice = index if self._are_choices else None
+            yield Started(first + index, choice, self._ledger.path, self._role, self._sampler.name)
         delivery = replace(self._ledger.delivery, unread=self._unread.append)
         stream = self._sampler.stream(self._request, delivery)
         self._ledger.opened(stream)

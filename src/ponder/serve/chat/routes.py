@@ -32,7 +32,7 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     state, owner = state_of(http), owner_of(http)
     models, settings = state.models, state.settings
     served = models.get(body.model)
-    task = served_ask(read_chat(body, served, settings, owner), served, owner, settings, body.strategy)
+    task = served_ask(read_chat(body, served, settings, owner), served, owner, settings, body.strategy, models)
     writer, tally = ChatWriter(body, served), tally_of(http, served)
     if body.stream:
         pieces = answer_pieces(models, task, gather=settings.coalesce / 1000)

@@ -26,7 +26,9 @@ async def messages(body: MessagesRequest, http: HttpRequest) -> Response:
     state, owner = state_of(http), owner_of(http)
     models, settings = state.models, state.settings
     served = models.get(body.model)
-    task = served_ask(read_messages_request(body, served, settings, owner), served, owner, settings, body.strategy)
+    task = served_ask(
+        read_messages_request(body, served, settings, owner), served, owner, settings, body.strategy, models
+    )
     writer, tally = MessageWriter(body, served), tally_of(http, served)
     if body.stream:
         pieces = answer_pieces(models, task, gather=settings.coalesce / 1000)

@@ -254,7 +254,9 @@ class ResponseService:
             served=served,
             created_at=created_at,
             asked=asked,
-            task=served_ask(ask, served, owner, self._settings, read_strategy(asked, served, self._settings)),
+            task=served_ask(
+                ask, served, owner, self._settings, read_strategy(asked, served, self._settings), self._models
+            ),
             given=given,
             sealer=self.sealer,
             removed=past.removed,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from typing import Unpack, cast
+from typing import Unpack
 
-from ponder.dialogue.messages import Conversation, Message, Role
 from ponder.sampler.protocol import NextTurn, Sampler
 from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask, AskSettings, checked
@@ -48,7 +47,7 @@ class Approaches:
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
         ask = ask.override(**self.settings)
         ask = ask.override(temperature=TEMPERATURE) if ask.temperature is None else ask
-        proposal = replace(_with(ask, PROPOSE.format(ways=self.ways)), grammar=None, stop=(), next_turn=NextTurn.NONE)
+        proposal = replace(ask.adding(PROPOSE.format(ways=self.ways)), grammar=None, stop=(), next_turn=NextTurn.NONE)
         planning = ledger.slice(self.ways + 1)
         plan = Samples(proposal, sampler, planning, 1, role="plan")
         async for event in plan:
@@ -59,7 +58,7 @@ class Approaches:
         if ledger.cut is not None:
             yield plan.answer()
             return
-        asks = [_with(ask, FOLLOW.format(way=way)) for way in ways] + [ask] * (self.ways - len(ways))
+        asks = [ask.adding(FOLLOW.format(way=way)) for way in ways] + [ask] * (self.ways - len(ways))
         candidates = Candidates(asks, sampler, ledger, inner=self.inner)
         grades: dict[int, Grade] = {}
         async for event in candidates:
@@ -87,15 +86,6 @@ def distinct_ways(text: str, most: int) -> tuple[str, ...]:
         if way:
             found.setdefault(way.casefold(), way)
     return tuple(found.values())[:most]
-
-
-def _with(ask: Ask, words: str) -> Ask:
-    """The ask with a sentence after its last question."""
-    conversation = cast(Conversation, ask.prompt)
-    *before, last = conversation
-    if last.role is not Role.USER:
-        return replace(ask, prompt=(*conversation, Message.user(words)))
-    return replace(ask, prompt=(*before, Message.user(f"{last.text}\n\n{words}", last.name)))
 
 
 def approaches(inner: Strategy | None = None, *, ways: int = 3, **settings: Unpack[AskSettings]) -> Approaches:
