@@ -10,6 +10,7 @@ _CLASSES = (
     "tokenizer.BytePairs",
     "pretrain.Pretrain",
     "sft.Sft",
+    "dpo.Dpo",
     "grpo.Grpo",
     "rejection.Rejection",
     "pass_at_k.PassAtK",

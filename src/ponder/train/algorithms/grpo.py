@@ -6,7 +6,6 @@ GRPO (arXiv 2402.03300) and the field's variants since, as choices in the recipe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ponder.model.transformer import Transformer
 from ponder.tasks.turns import Attempt
-from ponder.train.policy.gradient import PolicyGradient, SampledTokens
+from ponder.train.policy.gradient import FrozenModel, PolicyGradient, SampledTokens
 from ponder.train.policy.lessons import Lesson, weigh
 from ponder.train.policy.losses import Baseline, Ratio, Weighting, group_advantages, policy_loss
 from ponder.train.policy.stage import RolloutRecipe, RolloutTraining
@@ -59,7 +58,7 @@ class Grpo(RolloutTraining[GrpoRecipe]):
         return [each for each in lessons if each.teaches or stage.kl]
 
     def gradient(self, stage: GrpoRecipe, model: Transformer) -> PolicyGradient:
-        reference = deepcopy(model).requires_grad_(False).eval() if stage.kl else None
+        reference = FrozenModel.of(model) if stage.kl else None
         return PolicyGradient(partial(clipped_loss, stage), temperature=stage.temperature, reference=reference)
 
 

@@ -6,7 +6,7 @@ Axes: B rows, T positions; M answers, G rankings, both numbered from 0 within a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -150,16 +150,22 @@ class Comparisons:
         return drawn
 
 
-def load_comparisons(recipe: ComparisonRecipe, contexts: Contexts) -> Comparisons:
-    """Read and tokenise the recipe's judgements. Raises DataError, with lines, for unusable ones where they are
-    refused, and where nothing is left to learn from."""
+Reader = Callable[[Path], Iterator[tuple[str, Ranking]]]
+"""(place, ranking) for each judgement of a file."""
+
+
+def load_comparisons(recipe: ComparisonRecipe, contexts: Contexts, read: Reader = read_rankings) -> Comparisons:
+    """Read and tokenise the recipe's judgements. A ranking of one answer is not a tie.
+
+    Raises DataError, with lines, for unusable ones where they are refused, and where nothing is left to learn from.
+    """
     train: list[Comparison] = []
     held_out: list[Comparison] = []
     faults: list[tuple[str, str]] = []
     ties = 0
-    for number, (where, ranking) in enumerate(read_rankings(Path(recipe.preferences))):
+    for number, (where, ranking) in enumerate(read(Path(recipe.preferences))):
         why = fault_of(ranking)
-        if not why and not ranking.pairs():
+        if not why and len(ranking.answers) > 1 and not ranking.pairs():
             ties += 1
             continue
         try:

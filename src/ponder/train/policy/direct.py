@@ -43,6 +43,11 @@ class Preference(StrEnum):
     def has_reference(self) -> bool:
         return self not in (Preference.SIMPO, Preference.ORPO)
 
+    @property
+    def has_offsets(self) -> bool:
+        """Whether a judgement's margin can be kept to."""
+        return self not in (Preference.IPO, Preference.IPO_SUM, Preference.ORPO, Preference.KTO)
+
 
 _MEANS = (Preference.IPO, Preference.SIGMOID_NORM, Preference.SIMPO, Preference.ORPO)
 
@@ -54,6 +59,7 @@ def pair_loss(
     kind: Preference,
     *,
     reference_P2: Tensor | None = None,
+    offsets_P: Tensor | None = None,
     beta: float = 0.1,
     smoothing: float = 0.0,
     gamma: float = 0.0,
@@ -63,37 +69,40 @@ def pair_loss(
     chosen_P, rejected_P: log-probabilities of the better and of the worse answer, with gradient.
     lengths_P2: the tokens that they are sums over, at least 1.
     reference_P2: the same log-probabilities under the reference. SIMPO and ORPO have none.
+    offsets_P: by how much beta x margin should exceed 0 (arXiv 2402.10571); not for IPO and ORPO. None: 0.
     beta: how much a log-ratio counts.
     smoothing: the share of labels taken as wrong, for SIGMOID and ROBUST, below 1/2.
     gamma: SimPO's margin.
     Raises ValueError for KTO, for a reference that is missing or has no place, and for settings that do not apply.
     """
-    _check(kind, reference_P2, smoothing, gamma)
+    _check(kind, reference_P2, offsets_P, smoothing, gamma)
     logprobs_P2 = torch.stack((chosen_P, rejected_P), 1)
     if reference_P2 is not None:
         logprobs_P2 = logprobs_P2 - reference_P2
     if kind in _MEANS:
         logprobs_P2 = logprobs_P2 / lengths_P2
     margin_P = logprobs_P2[:, 0] - logprobs_P2[:, 1]
+    gain_P = beta * margin_P - (0 if offsets_P is None else offsets_P)
+    right_P, wrong_P = -F.logsigmoid(gain_P), -F.logsigmoid(-gain_P)
     match kind:
         case Preference.HINGE:
-            return F.relu(1 - beta * margin_P)
+            return F.relu(1 - gain_P)
         case Preference.IPO | Preference.IPO_SUM:
             return (margin_P - 1 / (2 * beta)).square()
         case Preference.SIMPO:
-            return -F.logsigmoid(beta * margin_P - gamma)
+            return -F.logsigmoid(gain_P - gamma)
         case Preference.ORPO:
             odds_P2 = logprobs_P2 - log_one_minus_exp(logprobs_P2)
             return -beta * F.logsigmoid(odds_P2[:, 0] - odds_P2[:, 1]) - logprobs_P2[:, 0]
         case Preference.ROBUST:
-            right_P, wrong_P = -F.logsigmoid(beta * margin_P), -F.logsigmoid(-beta * margin_P)
             return ((1 - smoothing) * right_P - smoothing * wrong_P) / (1 - 2 * smoothing)
         case _:
-            right_P, wrong_P = -F.logsigmoid(beta * margin_P), -F.logsigmoid(-beta * margin_P)
             return (1 - smoothing) * right_P + smoothing * wrong_P
 
 
-def _check(kind: Preference, reference_P2: Tensor | None, smoothing: float, gamma: float) -> None:
+def _check(
+    kind: Preference, reference_P2: Tensor | None, offsets_P: Tensor | None, smoothing: float, gamma: float
+) -> None:
     if kind is Preference.KTO:
         raise ValueError("KTO judges single answers, not pairs: call kto_loss")
     if kind.has_reference == (reference_P2 is None):
@@ -102,6 +111,8 @@ def _check(kind: Preference, reference_P2: Tensor | None, smoothing: float, gamm
         raise ValueError(f"smoothing must be 0 for {kind} (got {smoothing})")
     if not 0 <= smoothing < 0.5:
         raise ValueError(f"smoothing must be at least 0 and below 0.5 (got {smoothing})")
+    if offsets_P is not None and not kind.has_offsets and bool(offsets_P.any()):
+        raise ValueError(f"offsets_P must be 0 for {kind}")
     if gamma and kind is not Preference.SIMPO:
         raise ValueError(f"gamma must be 0 for {kind} (got {gamma})")
 
