@@ -259,6 +259,20 @@ def test_chat_accounts_for_what_is_kept_and_discarded(
     assert lines[-1].startswith("commands: ")
 
 
+def test_chat_keeps_a_memory_for_the_next_chat(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ponder.think import Memory
+
+    asking = ["chat", "--model", folder, "--max-tokens", 4, "--thinking", 0]
+    monkeypatch.setattr("sys.stdin", io.StringIO("My dog is called Rex.\n"))
+    assert Run(capsys, *asking, "--memory", tmp_path / "notes.db", "--user", "ann").code == 0
+    with Memory(tmp_path / "notes.db") as memory:
+        (found,) = memory.recall("ann", "my dog?")
+    assert "My dog is called Rex." in found.note.text
+    assert "add --memory FILE" in Run(capsys, *asking, "--user", "ann").err
+
+
 def test_train_runs_a_recipe_into_the_folder_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, text, out = tmp_path / "recipe.toml", tmp_path / "text.txt", tmp_path / "out"
     text.write_text("the quick brown fox jumps over the lazy dog\n" * 20)

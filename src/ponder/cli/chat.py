@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ponder.cli.options import add_asking, load_reasoner, settings
 from ponder.cli.terminal import CUT_OFF, DIM, Screen
-from ponder.types import Effort, PonderError
+from ponder.types import Effort, InvalidRequest, PonderError
 
 if TYPE_CHECKING:
-    from ponder.think import Reasoner, RunSettings
+    from ponder.think import Conversation, Memory, Reasoner, RunSettings
     from ponder.think.conversation import TurnAccount
 
 NAME = "chat"
@@ -23,17 +25,25 @@ COMMANDS = "/effort none|minimal|low|medium|high, /reset, /quit"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_asking(parser)
     parser.add_argument("--system", metavar="TEXT", help="instructions for the whole conversation")
+    parser.add_argument(
+        "--memory", type=Path, metavar="FILE", help="note every turn there, and recall what a turn is about"
+    )
+    parser.add_argument("--user", metavar="NAME", help="whose notes they are, with --memory (default: me)")
     parser.add_argument("--hide-reasoning", action="store_true", help="show answers only")
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.think import parse_strategy
+    from ponder.think import Memory, parse_strategy
 
     choices = settings(args)
     choices["strategy"] = parse_strategy(args.strategy)  # a mistake in it is told before the model is loaded
-    with load_reasoner(args.model, args.quantize) as reasoner:
-        chat = Chat(reasoner, Screen(show_reasoning=not args.hide_reasoning), args.system, choices)
-        chat.screen.line(f"{reasoner.name}: {COMMANDS}", DIM)
+    if args.user is not None and args.memory is None:
+        raise InvalidRequest("--user says whose notes a memory holds: add --memory FILE, or leave it out")
+    memory = None if args.memory is None else Memory(args.memory)
+    with load_reasoner(args.model, args.quantize) as reasoner, closing(memory) if memory else nullcontext():
+        screen = Screen(show_reasoning=not args.hide_reasoning)
+        chat = Chat(lambda: new_conversation(reasoner, args.system, memory, args.user or "me"), screen, choices)
+        screen.line(f"{reasoner.name}: {COMMANDS}", DIM)
         while (line := next_line()) is not None:
             if line.startswith("/"):
                 if not chat.obey(*line.split()):
@@ -43,19 +53,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def new_conversation(reasoner: Reasoner, system: str | None, memory: Memory | None, user: str) -> Conversation:
+    """A new conversation, with the memory where there is one."""
+    if memory is None:
+        return reasoner.conversation(system=system)
+    return reasoner.conversation(system=system, memory=memory, user=user)
+
+
 class Chat:
     """A conversation with a person, and what they chose for it."""
 
-    def __init__(self, reasoner: Reasoner, screen: Screen, system: str | None, choices: RunSettings) -> None:
-        self.reasoner, self.screen, self.system, self.choices = reasoner, screen, system, choices
-        self.conversation = reasoner.conversation(system=system)
+    def __init__(self, begin: Callable[[], Conversation], screen: Screen, choices: RunSettings) -> None:
+        self.begin, self.screen, self.choices = begin, screen, choices
+        self.conversation = begin()
 
     def obey(self, command: str, *values: str) -> bool:
         """Carry a command out. False: the conversation is over."""
         if command == "/quit":
             return False
         if command == "/reset":
-            self.conversation = self.reasoner.conversation(system=self.system)
+            self.conversation = self.begin()
             self.screen.line("forgotten: the next turn starts afresh", DIM)
         elif command == "/effort" and len(values) == 1 and values[0] in list(Effort):
             self.choices["effort"], self.choices["thinking"] = values[0], None

@@ -11,6 +11,7 @@ steps       lines of thought, and going on from one; tree: which of them a searc
 plan        plans of steps, asked for and read
 confidence  thoughts that are given up
 strategies/ the strategies, one file each
+memory/     notes outside the window: kept, recalled, superseded, forgotten
 registry    strategies by their text
 reasoner    what `ponder.load` returns: ask, ask_many, stream, events, conversation
 """
@@ -20,6 +21,9 @@ from ponder.think.candidates import Candidates
 from ponder.think.conversation import Conversation
 from ponder.think.events import Answer, Event
 from ponder.think.ledger import Ledger
+from ponder.think.memory.layer import remembering
+from ponder.think.memory.memory import Memory
+from ponder.think.memory.tools import with_memory_tools
 from ponder.think.reasoner import Reasoner
 from ponder.think.registry import parse_strategy
 from ponder.think.runs import Runs
@@ -42,6 +46,7 @@ __all__ = [
     "Demand",
     "Event",
     "Ledger",
+    "Memory",
     "Reasoner",
     "RunSettings",
     "Runs",
@@ -57,5 +62,7 @@ __all__ = [
     "limits",
     "parse_strategy",
     "refine",
+    "remembering",
     "search",
+    "with_memory_tools",
 ]

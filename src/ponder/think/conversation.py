@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Unpack
 
 from ponder.dialogue.messages import Message, ReasoningPolicy
-from ponder.sampler.protocol import NextTurn
+from ponder.sampler.protocol import NextTurn, Truncation
 from ponder.think.ask import Asked
 from ponder.think.events import Answer
+from ponder.think.memory.layer import remembering
+from ponder.think.memory.memory import Remembers
+from ponder.think.registry import parse_strategy
 from ponder.think.strategy import RunSettings
 from ponder.think.streaming import AnswerStream
+from ponder.types import InvalidRequest
+
+IN_VIEW = 2  # turns that the window still shows, so that nothing of them is recalled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,21 @@ class Asking(Protocol):
 class Conversation:
     """Made by `Reasoner.conversation`. `say` adds a turn; a turn that fails leaves the conversation as it was."""
 
-    def __init__(self, reasoner: Asking, *, system: str | None = None, settings: RunSettings) -> None:
+    def __init__(
+        self,
+        reasoner: Asking,
+        *,
+        system: str | None = None,
+        memory: Remembers | None = None,
+        user: str | None = None,
+        settings: RunSettings,
+    ) -> None:
+        if (memory is None) != (user is None):
+            raise InvalidRequest("memory and user go together: say whose notes the memory is asked for")
+        self._memory = None if memory is None or user is None else (memory, user)
+        self._name = secrets.token_hex(4)
+        if memory is not None:
+            settings = {"truncation": Truncation.AUTO, **settings}
         self.messages: list[Message] = [] if system is None else [Message.system(system)]
         self._reasoner = reasoner
         self._settings: RunSettings = {"next_turn": NextTurn.VERBATIM, **settings}
@@ -104,4 +125,16 @@ class Conversation:
         if settings.get("effort") is not None or settings.get("thinking") is not None:
             ours.pop("effort", None)
             ours.pop("thinking", None)
-        return {**ours, **settings}
+        return self._remembering({**ours, **settings})
+
+    def _remembering(self, settings: RunSettings) -> RunSettings:
+        """The settings, with the memory around the strategy where the conversation has one."""
+        if self._memory is None:
+            return settings
+        memory, user = self._memory
+        strategy = settings.get("strategy")
+        inner = parse_strategy(strategy) if isinstance(strategy, str) else strategy
+        turn = len(self._turns) + 1
+        source, *recent = (f"conversation {self._name}, turn {turn - ago}" for ago in range(IN_VIEW + 1))
+        around = remembering(inner, memory=memory, user=user, source=source, without=tuple(recent))
+        return {**settings, "strategy": around}

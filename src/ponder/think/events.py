@@ -11,6 +11,7 @@ from ponder.dialogue.messages import Message, Reasoning, Text
 from ponder.sampler.protocol import CallDelta, Completion, Delta, Done, Streamed
 from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask
+from ponder.think.memory.notes import Note, Recollection
 from ponder.types import Phase, StopReason, Usage
 
 NOTHING = Usage()
@@ -140,6 +141,22 @@ class Planned:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """Notes that stand in the prompt, the best first. strategy: see `Started`."""
+
+    found: tuple[Recollection, ...]
+    strategy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What was kept of the turn. strategy: see `Started`."""
+
+    notes: tuple[Note, ...]
+    strategy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopped:
     """A strategy was ended early. strategy: see `Started`. why: what failed."""
 
@@ -157,7 +174,7 @@ class Answered:
 
 # A sampler's pieces are events as they are: their `index` is the number of the sample.
 PIECES = (Delta, CallDelta, Done)
-Event = Asked | Started | Delta | CallDelta | Done | Graded | Voted | Planned | Stopped | Answered
+Event = Asked | Started | Delta | CallDelta | Done | Graded | Voted | Planned | Recalled | Noted | Stopped | Answered
 
 
 def bill(events: Iterable[Event]) -> Usage:

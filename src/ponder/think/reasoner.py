@@ -12,6 +12,7 @@ from ponder.think.ask import Ask, Asked
 from ponder.think.conversation import Conversation
 from ponder.think.events import Answer, Event
 from ponder.think.ledger import Ledger
+from ponder.think.memory.memory import Remembers
 from ponder.think.registry import parse_strategy
 from ponder.think.strategies.direct import direct
 from ponder.think.strategy import RunSettings, Strategy, answer_of, events_of
@@ -91,9 +92,20 @@ class Reasoner:
         finally:
             await events.aclose()
 
-    def conversation(self, *, system: str | None = None, **settings: Unpack[RunSettings]) -> Conversation:
-        """A dialogue of several turns; `settings` hold for all of them."""
-        return Conversation(self, system=system, settings=settings)
+    def conversation(
+        self,
+        *,
+        system: str | None = None,
+        memory: Remembers | None = None,
+        user: str | None = None,
+        **settings: Unpack[RunSettings],
+    ) -> Conversation:
+        """A dialogue of several turns; `settings` hold for all of them.
+
+        memory: where every turn is noted for `user`, and what their later questions recall, when the window has dropped
+            it or in another conversation. The window then drops the oldest turns when it is full.
+        """
+        return Conversation(self, system=system, memory=memory, user=user, settings=settings)
 
     def close(self) -> None:
         """Free what the sampler holds."""
