@@ -35,6 +35,14 @@ def natural(text: str) -> int:
     return number
 
 
+def seconds_above_zero(text: str) -> float:
+    """Seconds, for argparse."""
+    seconds = float(text)
+    if not 0 < seconds < 86_400:
+        raise argparse.ArgumentTypeError(f"must be above 0 and under a day (got {text})")
+    return seconds
+
+
 def add_asking(parser: argparse.ArgumentParser) -> None:
     """How a question is answered."""
     parser.add_argument("--model", default="mini", metavar="M", help=MODEL_HELP)
