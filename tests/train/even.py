@@ -34,7 +34,9 @@ class Even:
         return a == b
 
 
-def recipe(start: Path, folder: Path, kind: type[RolloutRecipe] = GrpoRecipe, **keys: object) -> Recipe:
+def recipe(
+    start: Path, folder: Path, kind: type[RolloutRecipe] = GrpoRecipe, *, minutes: float = 60, **keys: object
+) -> Recipe:
     settings: dict[str, object] = {"steps": 4, "prompts": 3, "samples": 4, "max_tokens": 10, "sequence": 64, "batch": 2}
     optim = OptimRecipe(lr=3e-3, weight_decay=0.0)
     settings |= {"start": str(start), "mix": (MixRecipe(task="even"),), "thinking": 0, "optim": optim}
@@ -44,7 +46,7 @@ def recipe(start: Path, folder: Path, kind: type[RolloutRecipe] = GrpoRecipe, **
         device="cpu",
         compile=False,
         precision=Precision.FP32,
-        checkpoint_minutes=60,
+        checkpoint_minutes=minutes,
     )
     return resolve(Recipe(run=run, sections=(kind(**{**settings, **keys}),)))  # type: ignore[arg-type]
 

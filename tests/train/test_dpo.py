@@ -2,14 +2,11 @@
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from dying import killed_in_the_third_update
 from even import train
 from safetensors.torch import load_file
 
@@ -207,27 +204,10 @@ def test_what_makes_no_sense_is_refused(start: Path, tmp_path: Path, keys: dict[
 KILLED = {"epochs": 1, "minutes": 0.0, "lora": LoraRecipe(rank=2)}
 
 
-def killed(start: str, folder: str) -> None:
-    """Train to the third update, and die there. In a separate process."""
-    torch.set_num_threads(1)
-    before = DirectLearner.losses
-
-    def losses(self: DirectLearner, model, batches, backend):  # type: ignore[no-untyped-def]
-        killed.count += 1  # type: ignore[attr-defined]
-        if killed.count == 3:  # type: ignore[attr-defined]
-            os.kill(os.getpid(), signal.SIGKILL)
-        return before(self, model, batches, backend)
-
-    killed.count = 0  # type: ignore[attr-defined]
-    DirectLearner.losses = losses  # type: ignore[method-assign]
-    train(recipe(Path(start), Path(folder), **KILLED))
-
-
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(start: Path, tmp_path: Path) -> None:
     whole = trained(start, tmp_path / "whole", **KILLED)
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import {Path(__file__).stem} as test; "
-    code += f"test.killed({str(start)!r}, {str(tmp_path / 'parts')!r})"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    setting = f"test_dpo.recipe(Path({str(start)!r}), Path({str(tmp_path / 'parts')!r}), **test_dpo.KILLED)"
+    killed_in_the_third_update("test_dpo", setting, "ponder.train.algorithms.dpo.DirectLearner")
     stored = (tmp_path / "parts" / "dpo" / "reference.npz").read_bytes()
     resumed = trained(start, tmp_path / "parts", **KILLED)
     assert [each["loss"] for each in whole] == [each["loss"] for each in resumed]

@@ -14,6 +14,7 @@ _CLASSES = (
     "grpo.Grpo",
     "rejection.Rejection",
     "pass_at_k.PassAtK",
+    "distill.Distill",
 )
 
 

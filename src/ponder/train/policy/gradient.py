@@ -186,9 +186,13 @@ class PolicyGradient:
             reference_N=reference_N,
         )
         loss, sums = self.loss(new_N.requires_grad_(), tokens)
-        for name, value in {"weight": weights_N.sum(), **sums}.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._add({"weight": weights_N.sum(), **sums})
         return through_head(model, x_ND, targets_N, new_N, loss, backend)
+
+    def _add(self, sums: Mapping[str, Tensor]) -> None:
+        """To what the step reports. "weight" is what the others are divided by."""
+        for name, value in sums.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def _compare(self, new_N: Tensor, old_N: Tensor, weights_N: Tensor) -> None:
         """Before the first update of a step only: the weights are still those that sampled."""
