@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from ponder.dialogue.messages import Message
 from ponder.evaluate.acting import Acting
 from ponder.evaluate.intervals import Interval, wilson
 from ponder.evaluate.problems import overlap
@@ -19,6 +21,7 @@ from ponder.tasks.protocol import (
     EnvironmentTask,
     Grade,
     GradeStatus,
+    MessageGrader,
     Problem,
     SelfChecking,
     Task,
@@ -26,6 +29,8 @@ from ponder.tasks.protocol import (
 )
 from ponder.think import Answer, Ask, AskSettings, Ledger, Strategy, answer_of
 from ponder.types import InvalidRequest, StopReason, Usage
+
+_WHOLE = (StopReason.END, StopReason.STOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +197,7 @@ async def measure_async(
                 played = tuple(Sample(attempt.grade.solved) for attempt in acting.attempts)
                 return item_of(problem, answer, acting.grade(answer), seen_in_training, played)
             answer = await answer_of(mode, ask, sampler, ledger)
-        grade = await grade_async(task, problem, answer.text)
+        grade = await grade_whole(task, problem, answer.message, complete=answer.stop_reason in _WHOLE)
         drawn = await samples_of(task, problem, answer, grade)
         return item_of(problem, answer, grade, seen_in_training, drawn)
 
@@ -210,6 +215,13 @@ async def grade_async(task: Task, problem: Problem, answer: str) -> Grade:
     if isinstance(task, AsyncGrader):
         return await task.grade_async(problem, answer)
     return task.grade(problem, answer)
+
+
+async def grade_whole(task: Task, problem: Problem, message: Message, *, complete: bool) -> Grade:
+    """As `grade_async`, by all that the task reads of what a model wrote. complete: whether nothing cut it off."""
+    if isinstance(task, MessageGrader):
+        return await asyncio.to_thread(partial(task.grade_message, problem, message, complete=complete))
+    return await grade_async(task, problem, message.text)
 
 
 async def samples_of(task: Task, problem: Problem, answer: Answer, grade: Grade) -> tuple[Sample, ...]:

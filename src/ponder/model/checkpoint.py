@@ -96,11 +96,20 @@ def open_model(folder: str | Path) -> Iterator[tuple[ModelConfig, Mapping[str, S
     config = load_config(folder)
     shapes = config.parameter_shapes()
     with ExitStack() as stack:
-        tensors = _open_weights(folder, stack)
-        _check_tensors(tensors, shapes, config.tie_embeddings)
+        tensors = open_tensors(folder, shapes, stack, tied=config.tie_embeddings)
         if config.tie_embeddings and "lm_head.weight" in tensors:
             _check_tied(tensors["lm_head.weight"], tensors["model.embed_tokens.weight"])
         yield config, {name: tensors[name] for name in shapes}
+
+
+def open_tensors(
+    folder: Path, shapes: Mapping[str, tuple[int, ...]], stack: ExitStack, *, tied: bool = False
+) -> dict[str, StoredTensor]:
+    """The weights of a folder by their headers: all of `shapes`, and nothing else. tied: a copy of the embedding may be
+    there as the head. Raises CheckpointError naming file and key."""
+    tensors = _open_weights(folder, stack)
+    _check_tensors(tensors, shapes, tied)
+    return tensors
 
 
 def save_model(
@@ -129,6 +138,15 @@ def write_model(
     tensors = {name: p.detach() for name, p in model.named_parameters() if name in shapes}
     if any(getattr(module, "adapter_pending", False) for module in model.modules()):
         raise InvalidRequest("the model carries LoRA adapters: merge them first, or save the adapter by itself")
+    write_tensors(tensors, folder, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    stored = str(dtype or tensors["model.embed_tokens.weight"].dtype).removeprefix("torch.")
+    write_json(folder / CONFIG, config_to_hf(model.config) | {"torch_dtype": stored})
+
+
+def write_tensors(
+    tensors: Mapping[str, Tensor], folder: Path, *, dtype: torch.dtype | None = None, max_shard_bytes: int = 5 << 30
+) -> None:
+    """Weights under their names, in one file or in shards with an index. dtype None: each as it is."""
     dtype_of = {name: dtype or t.dtype for name, t in tensors.items()}
     shards = _split({name: t.numel() * dtype_of[name].itemsize for name, t in tensors.items()}, max_shard_bytes)
     names = (
@@ -143,8 +161,6 @@ def write_model(
         total = sum(t.numel() * dtype_of[name].itemsize for name, t in tensors.items())
         where = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
         write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": where})
-    stored = str(dtype_of["model.embed_tokens.weight"]).removeprefix("torch.")
-    write_json(folder / CONFIG, config_to_hf(model.config) | {"torch_dtype": stored})
 
 
 @contextmanager
@@ -308,7 +324,7 @@ def _open_shards(folder: Path, stack: ExitStack) -> dict[str, StoredTensor]:
     return {name: shards[file][name] for name, file in weight_map.items()}
 
 
-def _check_tensors(tensors: Mapping[str, StoredTensor], shapes: dict[str, tuple[int, ...]], tied: bool) -> None:
+def _check_tensors(tensors: Mapping[str, StoredTensor], shapes: Mapping[str, tuple[int, ...]], tied: bool) -> None:
     where = next(iter(tensors.values())).path.parent if tensors else Path(WEIGHTS)
     check_shapes(tensors, shapes, where)
     for name, tensor in tensors.items():

@@ -155,6 +155,20 @@ class AsyncGrader(Protocol):
     async def grade_async(self, problem: Problem, answer: str) -> Grade: ...
 
 
+@runtime_checkable
+class MessageGrader(Protocol):
+    """A task whose grade reads all that the model wrote, thinking included, and whether it came to its end."""
+
+    def grade_message(self, problem: Problem, message: Message, *, complete: bool) -> Grade: ...
+
+
+@runtime_checkable
+class MessageVerifier(Protocol):
+    """A verifier that reads the conversation and all that the model wrote, thinking included."""
+
+    def grade_message(self, prompt: Sequence[Message], message: Message) -> Grade: ...
+
+
 BAD_CALL = (
     ValueError,
     TypeError,

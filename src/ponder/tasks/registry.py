@@ -23,6 +23,8 @@ def load_task(spec: str) -> Task:
     'gym:NAME{"max_digits": 3}': a reasoning-gym dataset under its default config, the one its authors published as
     hard, or a config as JSON.
     "module:Class" or "path/to/file.py:Class": your own, built without arguments, which grades in a child process.
+    "reward:FOLDER:PROMPTS": prompts of a file or of another task, graded by a reward model; "reward:FOLDER@1:PROMPTS"
+    counts rewards from 1 on as solved and all others as failed.
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
     from ponder.tasks.families import FAMILIES
@@ -31,6 +33,8 @@ def load_task(spec: str) -> Task:
         return FAMILIES[spec]
     if spec.startswith("gym:"):
         return _gym_task(spec)
+    if spec.startswith("reward:"):
+        return _reward_task(spec)
     if spec == "chat" or spec.startswith(("plain:", "scope")):
         return _plain_task(spec)
     if ":" not in spec:
@@ -43,6 +47,10 @@ def load_task(spec: str) -> Task:
 
 def task_files(spec: str) -> dict[str, list[Path]]:
     """The files of a task of the user's own: its module, and what that imports from beside it. Others have none."""
+    if spec.startswith("reward:"):
+        folder, _, source = _reward_parts(spec)
+        files = {str(file): [file] for file in sorted(folder.glob("*")) if file.is_file()}
+        return files | ({source: [Path(source)]} if Path(source).is_file() else task_files(source))
     if ":" not in spec or spec.startswith("gym:"):
         return {}
     load_object(spec)
@@ -76,6 +84,35 @@ def _plain_task(spec: str) -> Task:
     if name in kinds:
         return kinds[name]()
     return Plain(name.removeprefix("plain:"), half, gym=variant == "gym")
+
+
+def _reward_parts(spec: str) -> tuple[Path, float | None, str]:
+    """(folder of the model, the reward that is enough, prompts)."""
+    where, _, source = spec.removeprefix("reward:").partition(":")
+    folder, mark, enough = where.partition("@")
+    try:
+        accept = float(enough) if mark else None
+    except ValueError:
+        raise InvalidRequest(f"{spec!r}: the reward that counts as solved must be a number (got {enough!r})") from None
+    if not folder or not source:
+        raise InvalidRequest(f"{spec!r}: write reward:FOLDER:PROMPTS, where PROMPTS is a file of prompts or a task")
+    return Path(folder), accept, source
+
+
+def _reward_task(spec: str) -> Task:
+    from ponder.tasks.prompts import prompts_of_file
+    from ponder.tasks.verifiers.reward import RewardModel, RewardTask
+
+    folder, accept, source = _reward_parts(spec)
+    if not Path(source).is_file():
+        task = load_task(source)
+        return RewardTask(RewardModel.load(folder), task, name=f"reward:{task.name}", accept=accept)
+    texts = []
+    for where, prompt in prompts_of_file(Path(source)):
+        if len(prompt) > 1:
+            raise InvalidRequest(f"{where}: the prompts of a task must be one message of the user: shorten it")
+        texts.append(prompt[0].text)
+    return RewardTask(RewardModel.load(folder), texts, name=f"reward:{Path(source).stem}", accept=accept)
 
 
 def _gym_task(spec: str) -> GymTask:

@@ -20,10 +20,10 @@ from ponder.sampler.protocol import (
     ToolChoice,
     Truncation,
 )
-from ponder.tasks.protocol import Grade
+from ponder.tasks.protocol import Grade, MessageVerifier
 from ponder.types import Effort, InvalidRequest, Phase, SamplingParams, ThinkingLimits
 
-Verifier = Callable[[str], Grade]
+Verifier = Callable[[str], Grade] | MessageVerifier
 Same = Callable[[str, str], bool]
 Asked = str | Message | Sequence[Message]
 
@@ -56,7 +56,8 @@ class Ask:
     tenant: whose cached prefixes may be shared.
     start: the phase in which a prompt of ids ends.
     same: whether two answers agree, for strategies that vote; None: the same text but for white space, or one number.
-    verifier: grades an answer, for strategies that choose by a check.
+    verifier: grades an answer, for strategies that choose by a check: a function of the visible text, or what reads the
+        conversation and the thinking too, such as a reward model.
     """
 
     prompt: Conversation | tuple[int, ...]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from math import exp
+from typing import cast
 
+from ponder.dialogue.messages import Conversation
 from ponder.sampler.protocol import Completion, Sampler
-from ponder.tasks.protocol import Grade, GradeStatus
-from ponder.think.ask import Ask, Verifier
+from ponder.tasks.protocol import Grade, GradeStatus, MessageVerifier
+from ponder.think.ask import Ask
 from ponder.think.candidates import Candidate
 from ponder.think.events import Cut, Graded
 from ponder.think.ledger import Ledger
@@ -26,23 +28,22 @@ async def graded(
 ) -> AsyncGenerator[Graded, None]:
     """Add the verifier's grade of each candidate that has none to `grades`, by its sample. What is empty or was cut off
     gets 0."""
-    assert ask.verifier is not None
     for candidate in candidates:
         if candidate.sample not in grades:
-            made = grades[candidate.sample] = await grade(candidate.completion, ask.verifier, ledger)
+            made = grades[candidate.sample] = await grade(candidate.completion, ask, ledger)
             yield Graded(candidate.sample, made, ledger.path)
 
 
-async def grade(completion: Completion, verifier: Verifier, ledger: Ledger) -> Grade:
-    """The verifier's grade, computed on a separate thread and charged to the ledger. Out of time or cancelled, the
-    answer has the grade 0, and the run is stopped."""
+async def grade(completion: Completion, ask: Ask, ledger: Ledger) -> Grade:
+    """The grade of the ask's verifier, computed on a separate thread and charged to the ledger. Out of time or
+    cancelled, the answer has the grade 0, and the run is stopped."""
     if not completion.answers:
         return Grade(score=0.0, why="no answer")
     if ledger.stopped is not None:
         return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.stopped})")
     try:
         async with asyncio.timeout_at(ledger.deadline):
-            made = await asyncio.to_thread(verifier, completion.text)
+            made = await asyncio.to_thread(_verified, completion, ask)
     except TimeoutError:
         return Grade(score=0.0, status=GradeStatus.TIMEOUT, why=f"not checked ({ledger.stop(Cut.SECONDS)})")
     except asyncio.CancelledError:
@@ -51,6 +52,17 @@ async def grade(completion: Completion, verifier: Verifier, ledger: Ledger) -> G
         return Grade(score=0.0, status=GradeStatus.FAILED, why=str(error))
     ledger.charge(made.usage.completion_tokens)
     return made
+
+
+def _verified(completion: Completion, ask: Ask) -> Grade:
+    """Raises InvalidRequest for a prompt of ids where the verifier reads the conversation."""
+    verifier = ask.verifier
+    assert verifier is not None
+    if not isinstance(verifier, MessageVerifier):
+        return verifier(completion.text)
+    if isinstance(ask.prompt[0], int):
+        raise InvalidRequest("the verifier reads the conversation, and the prompt is given as ids: give messages")
+    return verifier.grade_message(cast(Conversation, ask.prompt), completion.message)
 
 
 def likelihoods(candidates: Sequence[Candidate], grades: dict[int, Grade], ledger: Ledger) -> Iterator[Graded]:

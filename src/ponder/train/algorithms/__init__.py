@@ -10,6 +10,7 @@ _CLASSES = (
     "tokenizer.BytePairs",
     "pretrain.Pretrain",
     "sft.Sft",
+    "reward.RewardTraining",
     "dpo.Dpo",
     "grpo.Grpo",
     "rejection.Rejection",

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -87,7 +88,8 @@ class StageStart(Generic[T]):
 
 
 class Training(Algorithm[T]):
-    """A stage that trains the model. It leaves STAGE/model (float32) and model/ (see `final_dtype`)."""
+    """A stage that trains the model. It leaves STAGE/model (float32) and model/ (see `final_dtype`), unless its `leave`
+    says otherwise."""
 
     @abstractmethod
     def open(self, start: StageStart[T]) -> Job:
@@ -110,9 +112,17 @@ class Training(Algorithm[T]):
         job = self.open(start)
         result = fit(model, job)
         if result.outcome is Outcome.COMPLETE:
-            dtype = final_dtype(recipe, stage, model)
-            finish(result, model, tokenizer, folder, self.name, dtype, job.on_complete)
+            leave = partial(self.leave, start, job, folder, final_dtype(recipe, stage, model))
+            finish(result, model, start.folder, leave, job.on_complete)
         return result
+
+    def leave(self, start: StageStart[T], job: Job, folder: RunFolder, dtype: torch.dtype) -> None:
+        """Write the model of a complete stage.
+
+        dtype: of the run's model/.
+        """
+        export(start.model, start.tokenizer, start.folder / "model", torch.float32)
+        export(start.model, start.tokenizer, folder.model, dtype)
 
 
 def model_config(recipe: ModelRecipe, tokenizer: Tokenizer) -> ModelConfig:
@@ -225,24 +235,19 @@ def final_dtype(recipe: Recipe, stage: StageRecipe, model: Transformer) -> torch
 def finish(
     result: StageResult,
     model: Transformer,
-    tokenizer: Tokenizer,
-    folder: RunFolder,
-    name: str,
-    dtype: torch.dtype,
+    own: Path,
+    leave: Callable[[], None],
     then: Callable[[], None] | None = None,
 ) -> None:
-    """Leave the model of a complete stage and its plot (if matplotlib is there), call `then`, and mark the stage as
-    complete.
+    """Merge adapters, call `leave`, plot (if matplotlib is there), call `then`, and mark the stage as complete.
 
-    dtype: of the run's model/.
+    own: the stage's folder.
     """
-    own = folder.stage(name)
     if has_lora(model):
         save_lora(model, own / "adapter", replace=True)
         reread_base(model)
         merge_lora(model)
-    export(model, tokenizer, own / "model", torch.float32)
-    export(model, tokenizer, folder.model, dtype)
+    leave()
     with suppress(MissingExtra):  # the plot is a convenience; its data is in metrics.jsonl
         plot_metrics(own / "metrics.jsonl", own / "loss.png")
     if then:

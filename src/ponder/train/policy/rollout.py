@@ -10,7 +10,7 @@ from random import Random
 
 from ponder.dialogue.load import load_format
 from ponder.dialogue.messages import Message
-from ponder.evaluate.measure import grade_async
+from ponder.evaluate.measure import grade_whole
 from ponder.model.transformer import Transformer
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import Request, Sampler
@@ -98,7 +98,9 @@ async def attempts(
             for sample, completion in enumerate(completions)
         )
         return list(await asyncio.gather(*turns))
-    grades = await asyncio.gather(*(grade_async(task, problem, each.text) for each in completions))
+    grades = await asyncio.gather(
+        *(grade_whole(task, problem, each.message, complete=each.answers) for each in completions)
+    )
     return [
         Attempt(problem=problem, completion=completion, grade=grade, messages=(completion.message,))
         for completion, grade in zip(completions, grades, strict=True)

@@ -1,0 +1,1 @@
+"""Verifiers that are models: they grade an answer by reading it."""
