@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -14,6 +14,7 @@ from ponder.serve import Served, Settings, create_app
 from ponder.serve.http.auth import Keys
 from ponder.serve.http.exchange import ServerState
 from ponder.serve.http.server import Server, server
+from ponder.tasks.verifiers.reward import RewardModel
 
 
 @dataclass
@@ -42,10 +43,15 @@ class Live:
 
 
 @contextmanager
-def serving(served: Sequence[Served], settings: Settings | None = None, keys: Keys | None = None) -> Iterator[Live]:
+def serving(
+    served: Sequence[Served],
+    settings: Settings | None = None,
+    keys: Keys | None = None,
+    rewards: Mapping[str, RewardModel] | None = None,
+) -> Iterator[Live]:
     """The models, served on a free port. Ends as on a signal: running requests may finish."""
     settings = replace(settings or Settings(), port=0)
-    app = create_app(served, settings, keys=keys)
+    app = create_app(served, settings, keys=keys, rewards=rewards)
     running = server(app)
     thread = threading.Thread(target=running.run, name="live-server")
     thread.start()

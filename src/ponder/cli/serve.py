@@ -16,6 +16,7 @@ from ponder.types import InvalidRequest
 if TYPE_CHECKING:
     from ponder.sampler.protocol import Sampler
     from ponder.serve import Served
+    from ponder.tasks.verifiers.reward import RewardModel
 
 NAME = "serve"
 HELP = "serve models through an OpenAI-compatible API"
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a LoRA adapter, served as a separate model: its folder, and the name or folder of the model under it "
         "(default: what the adapter says, or the only one); costs a copy of that model",
     )
+    parser.add_argument(
+        "--reward",
+        metavar="NAME=FOLDER",
+        action="append",
+        default=[],
+        help="a reward model, which scores answers at /v1/score",
+    )
     add_quantize(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, under the names of these flags")
     parser.add_argument("--new-key", metavar="NAME", help="add a key to the file of --keys, print it, and end")
@@ -83,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
 
     address = bind(settings)  # first: loading takes longer, and would be for nothing
     models = load_models([*args.models, *args.model] or ["mini"], args.lora, args.quantize)
-    app = create_app(models, settings, keys=keys, store=open_store(settings) if settings.store else None)
+    rewards = load_rewards(args.reward)
+    app = create_app(
+        models, settings, keys=keys, rewards=rewards, store=open_store(settings) if settings.store else None
+    )
     log_to_stderr()
     running = server(app)
     running.run([address])
@@ -136,6 +147,21 @@ def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None
             parent = under.name if under else next((n for n, each in served.items() if each.sampler is sampler), None)
             add(Served(name=name, sampler=sampler, strategy=made, parent=parent))
     return list(served.values())
+
+
+def load_rewards(texts: Sequence[str]) -> dict[str, RewardModel]:
+    """The reward models of NAME=FOLDER each. Raises InvalidRequest."""
+    from ponder.tasks.verifiers.reward import RewardModel
+
+    rewards: dict[str, RewardModel] = {}
+    for text in texts:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise InvalidRequest(f"--reward {text}: write NAME=FOLDER")
+        if name in rewards:
+            raise InvalidRequest(f"two reward models are called {name!r}: give each its own name")
+        rewards[name] = RewardModel.load(folder)
+    return rewards
 
 
 def _sampler(name: str, place: str, quantize: str | None) -> Sampler:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ponder.serve import health, tokenize
+from ponder.serve import health, score, tokenize
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
 from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
@@ -29,6 +29,7 @@ from ponder.serve.responses import routes as responses
 from ponder.serve.responses.service import ResponseService
 from ponder.serve.settings import Settings
 from ponder.serve.store import Store
+from ponder.tasks.verifiers.reward import RewardModel
 
 # Requests that do nothing but wait for the one model.
 SHED_PATHS = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/completions"})
@@ -39,12 +40,18 @@ SCHEMES = {
 
 
 def create_app(
-    served: Sequence[Served], settings: Settings | None = None, *, keys: Keys | None = None, store: Store | None = None
+    served: Sequence[Served],
+    settings: Settings | None = None,
+    *,
+    keys: Keys | None = None,
+    store: Store | None = None,
+    rewards: Mapping[str, RewardModel] | None = None,
 ) -> FastAPI:
     """The server's application over models that are loaded. The samplers are closed with it.
 
     keys: whose requests are answered. None: those of the file in `settings`; without one, every request from this
         machine, under the owner "local".
+    rewards: the reward models of `/v1/score`, by name.
     store: an open one, closed with the application. None: the one that the settings name, or a temporary one.
     """
     settings = settings or Settings()
@@ -53,7 +60,7 @@ def create_app(
     models = Models(served, settings)
     metrics = ServerMetrics(models)
     service = ResponseService(models, settings, metrics)
-    state = ServerState(settings=settings, models=models, metrics=metrics, responses=service)
+    state = ServerState(settings=settings, models=models, metrics=metrics, responses=service, rewards=rewards or {})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -73,7 +80,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for part in (health, chat, messages, completions, tokenize, responses, conversations):
+    for part in (health, chat, messages, completions, tokenize, score, responses, conversations):
         app.include_router(part.router)
     add_error_handlers(app)
     # From the outside in: the log sees every answer, and nothing is read before the owner is known.

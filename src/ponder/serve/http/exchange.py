@@ -6,9 +6,9 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
@@ -22,6 +22,7 @@ from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
 from ponder.serve.responses.service import ResponseService
 from ponder.serve.settings import Settings
+from ponder.tasks.verifiers.reward import RewardModel
 
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
@@ -31,13 +32,15 @@ KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that n
 
 @dataclass(slots=True, kw_only=True)
 class ServerState:
-    """accepting: False when the server drains.
+    """rewards: the reward models, by name.
+    accepting: False when the server drains.
     ends: when it stops waiting for what runs, on the clock of `time.monotonic`."""
 
     settings: Settings
     models: Models
     metrics: ServerMetrics
     responses: ResponseService
+    rewards: Mapping[str, RewardModel] = field(default_factory=dict)
     accepting: bool = True
     ends: float = math.inf
 
