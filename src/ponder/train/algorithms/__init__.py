@@ -15,6 +15,8 @@ _CLASSES = (
     "grpo.Grpo",
     "rejection.Rejection",
     "pass_at_k.PassAtK",
+    "online_dpo.OnlineDpo",
+    "ppo.Ppo",
     "distill.Distill",
 )
 

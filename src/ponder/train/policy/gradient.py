@@ -126,12 +126,14 @@ class PolicyGradient:
         temperature: float = 1.0,
         sampled_at: float | None = None,
         reference: FrozenModel | None = None,
+        together: int = 1,
     ) -> None:
         """temperature: what logits are divided by. sampled_at: the temperature of the answers, where it is another.
-        reference: whose log-probabilities the loss reads; None: none."""
+        reference: whose log-probabilities the loss reads; None: none. together: how many lessons the loss compares with
+        each other, every that many in one micro-batch."""
         self.loss = loss
         self.temperature = temperature
-        self.reference = reference
+        self.reference, self.together = reference, together
         self._comparable = sampled_at in (None, temperature)
         self.begin_step()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ class Experience:
     positions it has what the loss needs to know about the token it predicts.
 
     old_BT: log-probability when it was sampled.
+    values_BT, returns_BT: a critic's value then, and what it should have been; 0 without a critic.
     trajectories_BT: which trajectory it is of, numbered from 0 within the micro-batch; all segments of a trajectory are
         in one.
     """
@@ -29,6 +31,8 @@ class Experience:
     batch: Batch
     old_BT: NDArray[np.float32]
     advantages_BT: NDArray[np.float32]
+    values_BT: NDArray[np.float32]
+    returns_BT: NDArray[np.float32]
     trajectories_BT: NDArray[np.int32]
 
     @property
@@ -43,11 +47,14 @@ class Lesson:
     advantage: what it was worth: one number for all of its tokens, or one for each id of its segments, end to end.
         Those of ids that were not sampled are not read.
     weight: of each of its sampled tokens.
+    values, returns: a critic's, as advantages are; 0 without a critic.
     """
 
     trajectory: Trajectory
     advantage: float | NDArray[np.float32]
     weight: float
+    values: float | NDArray[np.float32] = 0.0
+    returns: float | NDArray[np.float32] = 0.0
 
     @property
     def teaches(self) -> bool:
@@ -72,11 +79,15 @@ def weigh(
     return list(map(Lesson, trajectories, advantages, token_weights(lengths_M, weighting, longest).tolist()))
 
 
-def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int) -> list[Experience]:
+def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int, together: int = 1) -> list[Experience]:
     """Micro-batches of (rows, sequence), filled with the lessons in their order. A trajectory of more contexts than fit
     into that many rows gets a separate micro-batch, with more of them. Raises DataError for a context that is longer
-    than a row, and ValueError for advantages that are neither one number nor one for each id."""
-    units = (_examples(lesson, number, sequence) for number, lesson in enumerate(lessons))
+    than a row, and ValueError for advantages that are neither one number nor one for each id.
+
+    together: every that many lessons are in one micro-batch.
+    """
+    numbered = [_examples(lesson, number, sequence) for number, lesson in enumerate(lessons)]
+    units = ([*chain(*numbered[at : at + together])] for at in range(0, len(numbered), together))
     return [_fill(members, sequence, pad) for members in gather(units, rows, sequence)]
 
 
@@ -85,38 +96,48 @@ class _Example(Example):
     """One segment.
 
     old: log-probabilities when sampled, of every id.
-    advantages: of every id.
+    advantages, values, returns: of every id.
     number: of its lesson; those of a micro-batch follow each other.
     """
 
     old: NDArray[np.float32]
     advantages: NDArray[np.float32]
+    values: NDArray[np.float32]
+    returns: NDArray[np.float32]
     weight: float
     number: int
 
 
 def _examples(lesson: Lesson, number: int, sequence: int) -> list[_Example]:
-    made = []
+    made: list[_Example] = []
     count = sum(len(segment.ids) for segment in lesson.trajectory.segments)
-    advantages_N = np.asarray(lesson.advantage, np.float32)
-    if advantages_N.shape not in ((), (count,)):
-        raise ValueError(f"a lesson's advantages must be one number, or {count} (got the shape {advantages_N.shape})")
-    advantages_N, done = np.broadcast_to(advantages_N, count), 0
+    known = {"advantages": lesson.advantage, "values": lesson.values, "returns": lesson.returns}
+    whole = {name: _of_ids(value, name, count) for name, value in known.items()}
+    done = 0
     for segment in lesson.trajectory.segments:
         begin, ids = len(segment.prompt_ids), np.array((*segment.prompt_ids, *segment.ids), np.int32)
         if len(ids) > sequence + 1:
             raise DataError(
                 f"a context of {len(ids)} tokens does not fit a row of {sequence}: raise sequence, or lower max_tokens"
             )
-        learned, old, advantages = (np.zeros(len(ids), np.float32) for _ in range(3))
+        learned, old = (np.zeros(len(ids), np.float32) for _ in range(2))
         learned[begin:] = [origin is Origin.SAMPLED for origin in segment.origins]
         old[begin:] = segment.logprobs
-        advantages[begin:] = advantages_N[done : done + len(segment.ids)]
+        own = {
+            name: np.concatenate([np.zeros(begin, np.float32), value_N[done : done + len(segment.ids)]])
+            for name, value_N in whole.items()
+        }
         done += len(segment.ids)
-        made.append(
-            _Example(ids=ids, learned=learned, old=old, advantages=advantages, weight=lesson.weight, number=number)
-        )
+        made.append(_Example(ids=ids, learned=learned, old=old, weight=lesson.weight, number=number, **own))
     return made
+
+
+def _of_ids(value: float | NDArray[np.float32], name: str, count: int) -> NDArray[np.float32]:
+    """One number for each id of a lesson."""
+    value_N = np.asarray(value, np.float32)
+    if value_N.shape not in ((), (count,)):
+        raise ValueError(f"a lesson's {name} must be one number, or {count} (got the shape {value_N.shape})")
+    return np.broadcast_to(value_N, count)
 
 
 def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Experience:
@@ -126,6 +147,8 @@ def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Exp
         batch=batch,
         old_BT=np.zeros(shape, np.float32),
         advantages_BT=np.zeros(shape, np.float32),
+        values_BT=np.zeros(shape, np.float32),
+        returns_BT=np.zeros(shape, np.float32),
         trajectories_BT=np.zeros(shape, np.int32),
     )
     first = min(example.number for contents in members for example in contents)
@@ -137,6 +160,8 @@ def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Exp
             batch.weights_BT[row, here] *= example.weight
             made.old_BT[row, here] = example.old[1:]
             made.advantages_BT[row, here] = example.advantages[1:]
+            made.values_BT[row, here] = example.values[1:]
+            made.returns_BT[row, here] = example.returns[1:]
             made.trajectories_BT[row, here] = example.number - first
             begin = here.stop
     return made

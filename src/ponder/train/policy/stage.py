@@ -147,9 +147,12 @@ class RolloutTraining(Training[R]):
         model: as the stage starts from it.
         """
 
+    def learner(self, start: StageStart[R]) -> RolloutLearner:
+        """What turns answers into updates."""
+        return RolloutLearner(start, partial(self.lessons, start.stage), self.gradient(start.stage, start.model))
+
     def open(self, start: StageStart[R]) -> Job:
-        stage = start.stage
-        learner = RolloutLearner(start, partial(self.lessons, stage), self.gradient(stage, start.model))
+        stage, learner = start.stage, self.learner(start)
         own_watch = solved(
             stage.mix,
             start.tokenizer,
@@ -288,7 +291,8 @@ class RolloutLearner:
         return [self.teach(answers[i::count], rewards_PS[i::count]) for i in range(count)]
 
     def _lay_out(self, lessons: Sequence[Lesson]) -> list[Experience]:
-        return lay_out(lessons, rows=self.recipe.batch, sequence=self.recipe.sequence, pad=padding(self.model))
+        sizes = {"rows": self.recipe.batch, "sequence": self.recipe.sequence, "pad": padding(self.model)}
+        return lay_out(lessons, **sizes, together=self.gradient.together)
 
     def updates(self, batches: Sequence[Sequence[Experience]]) -> Sequence[Sequence[Experience]]:
         return [*batches] * self.recipe.epochs
