@@ -407,7 +407,7 @@ def int8_logits(name, length=200):
         return exact(torch.tensor([expected.ids]))[0]
 
 
-def int8_step(model, kernel, *, exact=False):
+def int8_step(model, kernel, *, exact=False, integers=None):
     target, path = kernel
     weights = dict(model.named_parameters())
     return FusedStep(
@@ -415,6 +415,7 @@ def int8_step(model, kernel, *, exact=False):
         path=path,
         exact=exact,
         quantize="int8",
+        integers=integers,
         target=target,
     )
 
@@ -426,7 +427,7 @@ def test_int8_logits_are_those_of_the_rounded_weights(kernel, name, size):
     expected = reference(name)
     ids = expected.ids if size > 1 else expected.ids[:40]
     lengths = [size] * (len(ids) // size) + [len(ids) % size] * (len(ids) % size > 0)
-    logits_TV = chunked(int8_step(expected.model, kernel), lengths, ids)
+    logits_TV = chunked(int8_step(expected.model, kernel, integers=False), lengths, ids)
     rounded_TV = int8_logits(name)[: len(ids)]
     error = float((logits_TV - rounded_TV).abs().max())
     assert 0 < error <= 1.2 * expected.error, "the noise of bfloat16 activations, nothing else"
@@ -507,11 +508,11 @@ def chunks_of(size, count):
     return [size] * (count // size) + [count % size] * (count % size > 0)
 
 
-def int4_step(model, kernel, *, exact=False):
+def int4_step(model, kernel, *, exact=False, integers=None):
     target, path = kernel
     weights = dict(model.named_parameters())
     arguments = (model.config, weights, model.model.rotary, NUM_PAGES)
-    return FusedStep(*arguments, path=path, exact=exact, quantize="int4", target=target)
+    return FusedStep(*arguments, path=path, exact=exact, quantize="int4", integers=integers, target=target)
 
 
 @each_kernel
@@ -520,7 +521,7 @@ def int4_step(model, kernel, *, exact=False):
 def test_int4_logits_are_those_of_the_rounded_weights(kernel, name, size):
     expected = reference(name)
     ids = expected.ids if size > 2 else expected.ids[:40]
-    logits_TV = chunked(int4_step(expected.model, kernel), chunks_of(size, len(ids)), ids)
+    logits_TV = chunked(int4_step(expected.model, kernel, integers=False), chunks_of(size, len(ids)), ids)
     error = float((logits_TV - int4_logits(name)[: len(ids)]).abs().max())
     assert 0 < error <= 3 * expected.error, "the noise of bfloat16 activations and weights, nothing else"
     loss = float((int4_logits(name) - expected.logits_TV).abs().max())
@@ -577,7 +578,7 @@ MIXES = {
 }
 
 
-def stored_step(name, mix, kernel, *, exact=False):
+def stored_step(name, mix, kernel, *, exact=False, integers=None):
     """(a step over blocks, float32 logits_TV of what they stand for)."""
     model = reference(name).model
     weights = {key: value.detach().float() for key, value in model.named_parameters()}
@@ -590,7 +591,7 @@ def stored_step(name, mix, kernel, *, exact=False):
     float_model.load_state_dict(values)
     target, path = kernel
     arguments = (model.config, weights, model.model.rotary, NUM_PAGES)
-    step = FusedStep(*arguments, path=path, exact=exact, blocks=types, target=target)
+    step = FusedStep(*arguments, path=path, exact=exact, integers=integers, blocks=types, target=target)
     with torch.no_grad():
         return step, float_model(torch.tensor([reference(name).ids]))[0]
 
@@ -600,11 +601,13 @@ def stored_step(name, mix, kernel, *, exact=False):
 @pytest.mark.parametrize("name", ["qwen3"])  # whose widths are multiples of 32
 def test_blocks_of_a_file_are_computed_with_as_they_are(kernel, mix, name):
     expected = reference(name)
-    step, values_TV = stored_step(name, MIXES[mix], kernel)
-    for size in (200, 1, 3, 7):
-        count = 40 if size == 1 else 200
-        logits_TV = chunked(step, chunks_of(size, count), expected.ids[:count])
-        error = float((logits_TV - values_TV[:count]).abs().max())
-        assert 0 < error <= 3 * expected.error, size
+    # Rows of 8 bits and a scale for each 32 inputs are as far from float32 as rows and weights of bfloat16, or nearly.
+    for integers, times in ((False, 3), (None, 5)):
+        step, values_TV = stored_step(name, MIXES[mix], kernel, integers=integers)
+        for size in (200, 1, 3, 7):
+            count = 40 if size == 1 else 200
+            logits_TV = chunked(step, chunks_of(size, count), expected.ids[:count])
+            error = float((logits_TV - values_TV[:count]).abs().max())
+            assert 0 < error <= times * expected.error, size
     exact, _ = stored_step(name, MIXES[mix], kernel, exact=True)
     assert torch.equal(chunked(exact, chunks_of(7, 200), expected.ids), chunked(exact, [200], expected.ids))

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from ponder.kernels import choose_kernel
-from ponder.kernels.machine import InstructionSet, _own, held_to, machine, product_dtype
+from ponder.kernels.machine import InstructionSet, _has_avx_vnni, _own, held_to, machine, product_dtype
 from ponder.model.config import ModelConfig
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
 OWN, _ = _own()  # whatever PONDER_MAX_ISA is while the tests run
 ORDER = list(InstructionSet)
-LOWER = [each for each in ORDER if ORDER.index(each) <= ORDER.index(OWN)]
+LOWER = [each for each in ORDER if ORDER.index(each) <= ORDER.index(OWN) and (each != "avx_vnni" or _has_avx_vnni())]
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,19 @@ def test_the_switch_never_raises_the_class(monkeypatch):
     assert "PONDER_MAX_ISA" not in found.reason
 
 
+def test_avx_vnni_on_a_processor_without_it_is_avx2(monkeypatch):
+    if OWN in (InstructionSet.OTHER, InstructionSet.AVX2, InstructionSet.AVX_VNNI):
+        pytest.skip("a lower class than the processor's own is asked for")
+    monkeypatch.setattr("ponder.kernels.machine._has_avx_vnni", lambda: False)
+    assert held(monkeypatch, InstructionSet.AVX_VNNI).instructions is InstructionSet.AVX2
+
+
+def test_an_unknown_kind_of_product_is_refused(monkeypatch):
+    monkeypatch.setenv("PONDER_PRODUCTS", "int")
+    with pytest.raises(InvalidRequest, match=r"PONDER_PRODUCTS must be float, or not be set \(got 'int'\)"):
+        machine()
+
+
 def test_an_unknown_class_is_refused_with_the_choices(monkeypatch):
     with pytest.raises(InvalidRequest, match=r"PONDER_MAX_ISA must be one of other, avx2, .* amx \(got 'sse'\)"):
         held(monkeypatch, "sse")
@@ -68,6 +81,7 @@ def test_an_unknown_class_is_refused_with_the_choices(monkeypatch):
         ("linux", "aarch64", "", "other", "aarch64"),
         ("linux", "x86_64", "", "other", "no AVX2"),
         ("linux", "x86_64", "avx2", "avx2", "no AVX-512"),
+        ("linux", "x86_64", "avx2 avx_vnni", "avx_vnni", "no AVX-512"),
         ("win32", "AMD64", "avx2", "avx2", "no AVX-512"),
         ("linux", "x86_64", "avx2 avx512", "avx512", "bfloat16"),
         ("linux", "x86_64", "avx2 avx512 avx512_bf16", "avx512_bf16", "AMX"),
@@ -80,6 +94,7 @@ def test_the_class_follows_the_system_and_the_processor(monkeypatch, system, pro
     monkeypatch.setattr(platform, "machine", lambda: processor)
     for feature in ("avx2", "avx512", "avx512_bf16", "amx_tile"):
         monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda feature=feature: feature in has.split())
+    monkeypatch.setattr("ponder.kernels.machine._has_avx_vnni", lambda: "avx_vnni" in has.split())
     found = machine()
     assert found.instructions == instructions
     assert reason in found.reason

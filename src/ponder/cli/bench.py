@@ -102,6 +102,7 @@ def speed_text(engine: Engine, speed: Speed) -> str:
         f"{engine.model.config.num_parameters:,} parameters, {weights_text(engine)}, {threads()} threads",
         *([f"processor: {machine()}"] if speed.matmul else []),
         f"kernel: {kernel}" + (f" ({reason})" if reason else ""),
+        *([f"weights meet: {engine.products.kernel} ({engine.products.reason})"] if engine.products else []),
         f"prefill of {speed.prompt:,} tokens: {middle(speed.prefill)} tokens/s"
         + (share(speed.of_matmul(), product) if speed.matmul else ""),
     ]
@@ -128,6 +129,7 @@ def speed_numbers(engine: Engine, speed: Speed) -> dict[str, object]:
         "kernel": engine.kernel.kernel,
         "reason": engine.kernel.reason,
         "quantize": engine.quantize,
+        "products": engine.products.kernel if engine.products else None,
         "threads": threads(),
         "prompt": speed.prompt,
         "prefill_tokens_per_second": speed.prefill,

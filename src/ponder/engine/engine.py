@@ -28,7 +28,7 @@ from ponder.engine.requests import (
 )
 from ponder.engine.scheduler import Counters, EngineStats, Scheduler, common_prefix
 from ponder.engine.sequence import Constraint, Event, FailEvent, FinishEvent, NextTurnPrefix, Sequence
-from ponder.kernels.fused import KernelChoice, Quantize
+from ponder.kernels.fused import KernelChoice, Quantize, choose_integers
 from ponder.kernels.machine import machine
 from ponder.kernels.sampling import NotFinite, Pick
 from ponder.model.transformer import Transformer
@@ -72,7 +72,8 @@ class Engine:
             CUDA graphs for decoding on a GPU, else "torch". `Engine.kernel` says what runs and why.
         quantize: "int8" has the fused kernel compute with weights rounded to 8 bits: half the memory to read, at a
             little loss (bench/results/int8_quality.md); "int4" with 4 bits, a scale and an offset for each 32 inputs: a
-            third of the memory, at a greater loss. The model's own weights stay as they are.
+            third of the memory, at a greater loss. Rows are rounded to 8 bits where the processor has products of
+            integers. The model's own weights stay as they are.
 
         Raises InvalidRequest for sizes that are impossible, and for kernel "fused" or rounded weights where that kernel
         cannot run.
@@ -136,7 +137,14 @@ class Engine:
         kernel, reason = self.kernel
         on_cpu = self.model.model.embed_tokens.weight.device.type == "cpu"
         said = f"kernel {kernel} ({reason})" if reason else f"kernel {kernel}"
+        if self.products:
+            said += f"; weights meet {self.products.kernel} ({self.products.reason})"
         return f"{said}; processor {machine()}" if on_cpu else said
+
+    @property
+    def products(self) -> KernelChoice | None:
+        """What weights of 4 to 8 bits meet in the fused step, and why; None without such weights."""
+        return choose_integers() if self.quantize or self.model.block_types else None
 
     @property
     def stats(self) -> EngineStats:

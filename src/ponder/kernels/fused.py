@@ -15,13 +15,14 @@ from torch import Tensor
 
 from ponder.gguf.layout import TensorType
 from ponder.kernels.build import BuildError, library
-from ponder.kernels.machine import machine
+from ponder.kernels.machine import PRODUCTS, machine
 from ponder.kernels.sampling import NotFinite, Pick
 
 PAGE_SIZE = 16
 _PATHS = ("portable", "avx512", "amx")  # the enum Kernel of cpu/attention.h
 _FORBIDDEN = 8
-_EXACT, _ALONE = 1, 2  # the enum Flags of cpu/step.cpp
+_INTEGERS = {16: "AVX2 (maddubs)", 32: "AVX-VNNI", 64: "AVX-512 VNNI"}  # bits of `ponder_kernels`
+_EXACT, _ALONE, _BY_INTEGERS = 1, 2, 4  # the enum Flags of cpu/step.cpp
 _WIDEST_HEAD, _LARGEST_GROUP = 256, 32
 _LAYER = (
     *("input_layernorm.weight", "self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
@@ -33,8 +34,13 @@ _LAYER = (
 Quantize = Literal["int8", "int4"]
 Weights = Mapping[str, Tensor]  # under Hugging Face's names
 BlockTypes = Mapping[str, TensorType]  # of those weights that are blocks of a GGUF file: bytes, uint8 (outputs, bytes)
-_BFLOAT16, _INT8, _GROUPS4, _GROUPS8 = range(4)  # the enum Form of cpu/products.h
-_FORM_OF = {TensorType.Q4_0: _GROUPS4, TensorType.Q4_1: _GROUPS4, TensorType.Q8_0: _GROUPS8}
+_BFLOAT16, _INT8, _GROUPS4, _GROUPS5, _GROUPS6, _GROUPS8 = range(6)  # the enum Form of cpu/products.h
+_FORM_OF = {
+    **dict.fromkeys((TensorType.Q4_0, TensorType.Q4_1, TensorType.Q4_K), _GROUPS4),
+    **dict.fromkeys((TensorType.Q5_0, TensorType.Q5_1, TensorType.Q5_K), _GROUPS5),
+    TensorType.Q6_K: _GROUPS6,
+    TensorType.Q8_0: _GROUPS8,
+}
 _FLOATS = -1  # of cpu/blocks.h
 _MATRICES = (
     ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
@@ -121,6 +127,20 @@ def choose_kernel(
     return KernelChoice(_PATHS[best], reason or f"the processor that it was compiled for has no {lacking}")
 
 
+def choose_integers(*, target: str | None = None) -> KernelChoice:
+    """What weights of 4 to 8 bits meet in the fused step: "integers", or "floats", and by what, or why.
+
+    target: as `choose_kernel` has it. Raises BuildError.
+    """
+    if target is None and not machine().integers:
+        return KernelChoice("floats", f"{PRODUCTS} is float")
+    found = _open_library(target).ponder_kernels()
+    for bit, name in _INTEGERS.items():
+        if found & bit:
+            return KernelChoice("integers", name)
+    return KernelChoice("floats", "the processor that it was compiled for has no dot products of integers")
+
+
 def _uncovered(shape: StepShape, weights: Weights, compute_dtype: torch.dtype) -> str:
     """Why the fused step cannot run this model; "" if it can."""
     tensors = list(weights.values())
@@ -158,13 +178,14 @@ class FusedStep:
         exact: bool = False,
         quantize: Quantize | None = None,
         blocks: BlockTypes | None = None,
+        integers: bool | None = None,
         target: str | None = None,
     ) -> None:
         """weights: all parameters, of one dtype, but for those in `blocks`. path: one that `choose_kernel` says, or a
         slower one. exact: a row's logits do not depend, bit for bit, on what else the step runs or how a prompt is cut.
         quantize: "int8" packs the matrices, the head included, in 8 bits with a scale for each output (symmetric, round
-        to nearest), "int4" in 4 bits with a scale and an offset for each 32 inputs. Products are of bfloat16 all the
-        same, and the embedding is read as it is.
+        to nearest), "int4" in 4 bits with a scale and an offset for each 32 inputs. The embedding is read as it is.
+        integers: whether rows are rounded to 8 bits where weights are of 4 to 8 bits; None: as `choose_integers` says.
         blocks: types of the weights that stay as a GGUF file stores them, where `packable` allows it.
 
         Raises BuildError, MemoryError.
@@ -174,6 +195,7 @@ class FusedStep:
         self.share_pages = True
         if not self._library.ponder_kernels() >> self._path & 1:
             raise BuildError(f"the fused step's path '{path}' cannot run on this processor")
+        self._integers = choose_integers(target=target).kernel == "integers" if integers is None else integers
         self._shape, self._weights, self._rotary, self._blocks = shape, weights, rotary, blocks or {}
         floats = _dtype(weights) == torch.float32
         sizes = _Shape(
@@ -239,7 +261,7 @@ class FusedStep:
         tables = array("Q", [run.pages.buffer_info()[0] for run in runs])
         assert len(tokens) == sum(lengths), "one id for each token of the runs"
         self._know_positions(max(map(int.__add__, starts, lengths)))
-        flags = _EXACT * self._exact + _ALONE * (not self.share_pages)
+        flags = _EXACT * self._exact + _ALONE * (not self.share_pages) + _BY_INTEGERS * self._integers
         failed = self._library.ponder_run(
             *(self._handle, torch.get_num_threads(), self._path, flags),
             *(len(tokens), tokens.buffer_info()[0], len(runs), tables.buffer_info()[0]),

@@ -78,7 +78,8 @@ class GgufParameter:
 
     def read(self) -> Tensor:
         """The values as float32."""
-        return torch.from_numpy(dequantize(self._rows().reshape(-1), self.stored.type)).view(self.shape)
+        values = dequantize(self.file.read(self.stored), self.stored.type).reshape(self.shape)
+        return torch.from_numpy(values if self.heads is None else _halves_apart(values, self.heads))
 
     def blocks(self) -> Tensor:
         """The values as the file stores them: bytes, (rows, bytes of a row)."""

@@ -1,17 +1,12 @@
-// Weights in groups of 32 inputs, each with a scale and an offset of its own, as GGUF files store them: w = scale q +
-// offset, q of 4 or 8 bits.
+// Weights of 4 to 8 bits in groups of 32 inputs: w = scale q + offset. What GGUF files store, and what --quantize makes.
 //
-// A panel is, for each group, the 32 outputs' scales and (4 bits) offsets in half precision, then the numbers q, so that
-// weights are read in one stream. q is exact in bfloat16: few rows meet q itself, group by group in float32, and the
-// scale meets the sum. Many rows meet panels that became bfloat16 weights.
+// A panel is, for each group, the 32 outputs' scales (and offsets) in half precision, then the numbers: for each four
+// inputs, the 32 outputs' four numbers side by side, as products of integers take them (see integers.h). Numbers with
+// offsets are unsigned; the others are 8 bits, kept as q + 128.
 #pragma once
 #include "products.h"
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
 
 constexpr int GROUP = 32;  // inputs
-constexpr int FEW_ROWS = 8;  // that meet q itself
 
 typedef uint16_t half;
 
@@ -55,123 +50,70 @@ static inline vf load_halves(const half* at) {
 #endif
 }
 
-// Bytes of a group of a panel: 64 of scales, 64 of offsets, the numbers.
-template <int BITS> struct Grouped {
-  static constexpr bool OFFSETS = BITS == 4;
-  static constexpr long NUMBERS = OFFSETS ? 128 : 64, BYTES = NUMBERS + GROUP * PANEL * BITS / 8;
+// Where things are in a group of a panel. SCALES: of each output in a group, for as many equal parts of it; 0: an output
+// has one scale for all of its inputs, in Matrix.scales.
+template <int BITS_, int SCALES_, bool OFFSETS_> struct Grouped {
+  static constexpr int BITS = BITS_, SCALES = SCALES_;
+  static constexpr bool OFFSETS = OFFSETS_;
+  static constexpr int PART = SCALES == 2 ? GROUP / 2 : GROUP;  // inputs that share a scale
+  static constexpr long NUMBERS = (SCALES + OFFSETS) * PANEL * sizeof(half);
+  static constexpr long LINE = PANEL * 4 * (BITS == 8 ? 8 : 4) / 8;  // bytes of four inputs
+  static constexpr long HIGH = NUMBERS + GROUP / 4 * LINE;          // the fifth bits: 16 bytes for four inputs
+  static constexpr long BYTES = HIGH + (BITS == 5 ? GROUP / 4 * 16 : 0);
+
+  static void put(char* group, int output, int k, uint8_t q) {
+    uint8_t* line = (uint8_t*)group + NUMBERS + k / 4 * LINE;
+    if (BITS == 8)
+      line[output * 4 + k % 4] = q;
+    else
+      line[output % 16 * 4 + k % 4] |= (q & 15) << output / 16 * 4;
+    if (BITS == 5) {
+      const int bit = output * 4 + k % 4;
+      ((uint8_t*)group + HIGH + k / 4 * 16)[bit / 8] |= (q >> 4) << bit % 8;
+    }
+  }
+
+  // Four inputs from k on, one in each byte: of the outputs of vectors v and v + V / 2.
+  static inline void read(const char* group, int k, int v, vu (&to)[2]) {
+    const char* line = group + NUMBERS + k / 4 * LINE;
+    if constexpr (BITS == 8) {
+      to[0] = load<vu>(line + v * 4 * W), to[1] = load<vu>(line + v * 4 * W + 64);
+    } else {
+      const vu both = load<vu>(line + v * 4 * W);
+      to[0] = both & 0x0f0f0f0fu, to[1] = both >> 4 & 0x0f0f0f0fu;
+      if constexpr (BITS == 5)
+        for (int i = 0; i < 2; i++) to[i] |= fifth_bits(group + HIGH + k / 4 * 16, v * W + i * 16);
+    }
+  }
+
+ private:
+  static inline vu fifth_bits(const char* line, int output) {
+#if defined(__AVX512BW__)
+    uint64_t bits;
+    memcpy(&bits, line + output / 2, 8);
+    return (vu)_mm512_maskz_set1_epi8(bits, 16);
+#else
+    uint32_t bits;  // of eight outputs, W of them from `output` on
+    memcpy(&bits, line + output / 8 * 4, 4);
+    const vu four = splat(bits) >> (vu)((lanes() + output % 8) * 4) & 15;
+    return (four * 0x00204081u & 0x01010101u) << 4;
+#endif
+  }
 };
 
-constexpr long group_bytes(int bits) { return bits == 4 ? Grouped<4>::BYTES : Grouped<8>::BYTES; }
+typedef Grouped<8, 0, false> Int8;
+typedef Grouped<4, 1, true> Groups4;
+typedef Grouped<5, 1, true> Groups5;
+typedef Grouped<8, 2, false> Groups6;  // of 16 inputs each
+typedef Grouped<8, 1, false> Groups8;
 
-// Inputs k and k + 1 of a group. 8 bits lie as bytes.h has them. With 4 bits a line of 64 bytes holds two such lines,
-// in the lower and in the upper halves of its bytes: inputs k to k + 3.
-#if defined(__AVX512VBMI__)
-template <int BITS> static inline void read_group(const int8_t* numbers, int k, vu (&pairs)[2]) {
-  if constexpr (BITS == 8) {
-    read_pairs<2>(numbers + k * PANEL, 0, pairs);
-    const __m512i all = _mm512_loadu_si512(numbers + k * PANEL), least = _mm512_set1_epi8(-128);
-    const __mmask64 found = _mm512_cmpeq_epi8_mask(all, least);
-    if (!__builtin_expect(found != 0, 0)) return;
-    // -128, which rounding does not give and a file may hold, is 0xc300; read_pairs takes it for -0.
-    const __m512i high = _mm512_maskz_set1_epi8(found, (char)0xc3), low = _mm512_setzero_si512();
-    const __m512i first = _mm512_unpacklo_epi8(low, high), second = _mm512_unpackhi_epi8(low, high);
-    pairs[0] |= (vu)first, pairs[1] |= (vu)second;
-    return;
-  }
-  // The two bytes of 0 to 15 as bfloat16.
-  const __m512i low = _mm512_broadcast_i32x4(_mm_setr_epi8(0, (char)0x80, 0, 0x40, (char)0x80, (char)0xa0, (char)0xc0,
-                                                           (char)0xe0, 0, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70));
-  const __m512i high = _mm512_broadcast_i32x4(
-      _mm_setr_epi8(0, 0x3f, 0x40, 0x40, 0x40, 0x40, 0x40, 0x40, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41, 0x41));
-  __m512i both = _mm512_loadu_si512(numbers + k / 4 * 2 * PANEL);
-  if (k % 4) both = _mm512_srli_epi16(both, 4);
-  both = _mm512_and_si512(both, _mm512_set1_epi8(15));
-  const __m512i l = _mm512_shuffle_epi8(low, both), h = _mm512_shuffle_epi8(high, both);
-  pairs[0] = (vu)_mm512_unpacklo_epi8(l, h), pairs[1] = (vu)_mm512_unpackhi_epi8(l, h);
-}
-
-template <int BITS> static inline void read_group(const int8_t* numbers, int k, Widened::Pair (&pairs)[2]) {
-  vu both[2];
-  read_group<BITS>(numbers, k, both);
-  for (int v = 0; v < 2; v++) pairs[v] = {(vf)(both[v] << 16), (vf)(both[v] & 0xffff0000u)};
-}
-#else
-template <int BITS, class Pair> static inline void read_group(const int8_t* numbers, int k, Pair (&pairs)[PANEL / W]) {
-  if constexpr (BITS == 8) return read_pairs<PANEL / W>(numbers + k * PANEL, 0, pairs);
-  const uint8_t* line = (const uint8_t*)numbers + k / 4 * 2 * PANEL;
-  int8_t some[2 * PANEL];
-  for (int i = 0; i < 2 * PANEL; i++) some[i] = line[i] >> k % 4 * 2 & 15;
-  read_pairs<PANEL / W>(some, 0, pairs);
-}
-#endif
-
-// R rows times P panels. sums: of the inputs of each group, for each row.
-template <class Dot, int BITS, int R, int P>
-static inline void grouped_block(const Product& p, int row, int panel, const float* const (&sums)[R]) {
-  typedef Grouped<BITS> Panel;
-  constexpr int V = PANEL / W;
-  const long stride = p.K / GROUP * Panel::BYTES;
-  const int8_t* at = (const int8_t*)p.panels + panel * stride;
-  vf total[P][R][V] = {};
-  for (int g = 0; g < p.K / GROUP; g++, at += Panel::BYTES) {
-    vf part[P][R][V] = {};
-    const bf16* a = p.a + row * p.lda + g * GROUP;
-    for (int j = 0; j < P; j++) announce<Panel::BYTES / 64, 1>((const char*)at + j * stride + 2 * Panel::BYTES);
-    for (int k = 0; k < GROUP; k += 2) {
-      vu x[R];
-      for (int r = 0; r < R; r++) x[r] = splat(pair_at(a + r * p.lda + k));
-      for (int j = 0; j < P; j++) {
-        typename Dot::Pair pairs[V];
-        read_group<BITS>(at + j * stride + Panel::NUMBERS, k, pairs);
-        for (int v = 0; v < V; v++)
-          for (int r = 0; r < R; r++) part[j][r][v] = Dot::dot(part[j][r][v], x[r], pairs[v]);
-      }
-    }
-    for (int j = 0; j < P; j++)
-      for (int v = 0; v < V; v++) {
-        const half* scales = (const half*)(at + j * stride) + v * W;
-        const vf scale = load_halves(scales);
-        for (int r = 0; r < R; r++) total[j][r][v] += part[j][r][v] * scale;
-        if constexpr (Panel::OFFSETS) {
-          const vf offset = load_halves(scales + PANEL);
-          for (int r = 0; r < R; r++) total[j][r][v] += offset * sums[r][g];
-        }
-      }
-  }
-  float out[PANEL] __attribute__((aligned(64)));
-  for (int j = 0; j < P; j++)
-    for (int r = 0; r < R; r++) {
-      for (int v = 0; v < V; v++) store(out + v * W, total[j][r][v]);
-      finish(p, row + r, panel + j, out);
-    }
-}
-
-template <class Dot, int BITS, int R>
-static void grouped_rows(const Product& p, int row, int first, int last, float* room) {
-  const float* sums[R];
-  for (int r = 0; r < R; r++) {
-    sums[r] = room + r * (p.K / GROUP);
-    for (int g = 0; g < p.K / GROUP; g++) {
-      float sum = 0;
-      for (int k = 0; k < GROUP; k++) sum += widen(p.a[(row + r) * p.lda + g * GROUP + k]);
-      room[r * (p.K / GROUP) + g] = sum;
-    }
-  }
-  constexpr int P = W == 16 && R < 3 ? 2 : 1;
-  int panel = first;
-  for (; panel + P <= last; panel += P) grouped_block<Dot, BITS, R, P>(p, row, panel, sums);
-  for (; panel < last; panel++) grouped_block<Dot, BITS, R, 1>(p, row, panel, sums);
-}
-
-// Up to FEW_ROWS rows times panels [first, last), four at a time. room: for 4 x K / GROUP numbers.
-template <class Dot, int BITS>
-static void multiply_groups(const Product& p, int top, int bottom, int first, int last, float* room) {
-  for (; bottom - top > 4; top += 4) grouped_rows<Dot, BITS, 4>(p, top, first, last, room);
-  switch (bottom - top) {
-    case 1: return grouped_rows<Dot, BITS, 1>(p, top, first, last, room);
-    case 2: return grouped_rows<Dot, BITS, 2>(p, top, first, last, room);
-    case 3: return grouped_rows<Dot, BITS, 3>(p, top, first, last, room);
-    default: return grouped_rows<Dot, BITS, 4>(p, top, first, last, room);
+template <class Do> static inline auto with_form(Form form, Do task) {
+  switch (form) {
+    case Form::INT8: return task(Int8{});
+    case Form::GROUPS4: return task(Groups4{});
+    case Form::GROUPS5: return task(Groups5{});
+    case Form::GROUPS6: return task(Groups6{});
+    default: return task(Groups8{});
   }
 }
 
@@ -186,24 +128,61 @@ static inline vu as_pairs(vf even, vf odd) {
   return __builtin_convertvector(narrow(even), vu) | __builtin_convertvector(narrow(odd), vu) << 16;
 }
 
-// A panel of groups as one of bfloat16 weights.
-template <int BITS> static void expand_groups(const int8_t* at, int K, bf16* to) {
-  typedef Grouped<BITS> Panel;
+#if defined(__AVX512VBMI__)
+static const struct Magnitudes {  // the two bytes of 0 to 127 as bfloat16
+  alignas(64) uint8_t low[128], high[128];
+  Magnitudes() {
+    for (int i = 0; i < 128; i++) low[i] = (uint8_t)narrow((float)i), high[i] = narrow((float)i) >> 8;
+  }
+} table;
+
+// Four inputs of 16 outputs of Int8, which are never -128, as pairs of bfloat16.
+static inline void look_up(const char* line, bf16* to) {
+  const __m512i all = _mm512_xor_si512(_mm512_loadu_si512(line), _mm512_set1_epi8((char)0x80));
+  const __m512i size = _mm512_abs_epi8(all);
+  const __m512i low = _mm512_permutex2var_epi8(_mm512_load_si512(table.low), size, _mm512_load_si512(table.low + 64));
+  __m512i high = _mm512_permutex2var_epi8(_mm512_load_si512(table.high), size, _mm512_load_si512(table.high + 64));
+  high = _mm512_ternarylogic_epi32(high, all, _mm512_set1_epi8((char)0x80), 0xf8);  // high | all & sign
+  const __m512 even = (__m512)_mm512_unpacklo_epi8(low, high), odd = (__m512)_mm512_unpackhi_epi8(low, high);
+  _mm512_storeu_ps(to, _mm512_shuffle_ps(even, odd, 0x88));
+  _mm512_storeu_ps(to + 2 * PANEL, _mm512_shuffle_ps(even, odd, 0xdd));
+}
+#endif
+
+// A panel as one of bfloat16 weights; of Int8, the numbers alone.
+template <class G> static void expand(const char* at, int K, bf16* to) {
   constexpr int V = PANEL / W;
-  for (int g = 0; g < K / GROUP; g++, at += Panel::BYTES) {
-    announce<Panel::BYTES / 64, 1>((const char*)at + 2 * Panel::BYTES);
-    vf scale[V], offset[V];
-    for (int v = 0; v < V; v++) {
-      scale[v] = load_halves((const half*)at + v * W);
-      offset[v] = Panel::OFFSETS ? load_halves((const half*)at + PANEL + v * W) : vf{};
+  for (int g = 0; g < K / GROUP; g++, at += G::BYTES) {
+    announce<G::BYTES / 64, 1>(at + 2 * G::BYTES);
+#if defined(__AVX512VBMI__)
+    if constexpr (G::SCALES == 0) {
+      for (int k = 0; k < GROUP; k += 4)
+        for (int i = 0; i < 2; i++) look_up(at + k * PANEL + i * 64, to + (g * GROUP + k) * PANEL + i * 32);
+      continue;
     }
-    for (int k = 0; k < GROUP; k += 2, to += 2 * PANEL) {
-      vu pairs[V];
-      read_group<BITS>(at + Panel::NUMBERS, k, pairs);
-      for (int v = 0; v < V; v++) {
-        const vf even = (vf)(pairs[v] << 16), odd = (vf)(pairs[v] & 0xffff0000u);
-        store(to + v * 2 * W, as_pairs(even * scale[v] + offset[v], odd * scale[v] + offset[v]));
+#endif
+    const half* scales = (const half*)at;
+    for (int v = 0; v < V / 2; v++)
+      for (int part = 0; part < GROUP; part += G::PART) {
+        vf scale[2], offset[2];
+        for (int i = 0; i < 2; i++) {
+          const int output = (v + i * V / 2) * W;
+          scale[i] = G::SCALES ? load_halves(scales + part / G::PART * PANEL + output) : splat(1.0f);
+          offset[i] = G::OFFSETS ? load_halves(scales + PANEL + output) : scale[i] * -128.0f;
+        }
+        for (int k = part; k < part + G::PART; k += 4) {
+          vu q[2];
+          G::read(at, k, v, q);
+          for (int i = 0; i < 2; i++) {
+            vf x[4];
+            for (int j = 0; j < 4; j++)
+              x[j] = __builtin_convertvector((vi)(q[i] >> 8 * j & 0xff), vf) * scale[i] + offset[i];
+            bf16* line = to + (g * GROUP + k) * PANEL + (v + i * V / 2) * 2 * W;
+            store(line, as_pairs(x[0], x[1])), store(line + 2 * PANEL, as_pairs(x[2], x[3]));
+          }
+        }
       }
-    }
   }
 }
+
+static inline void expand_int8(const char* from, int K, bf16* to) { expand<Int8>(from, K, to); }

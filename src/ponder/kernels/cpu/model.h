@@ -8,6 +8,7 @@
 
 #include "attention.h"
 #include "blocks.h"
+#include "integers.h"
 #include "sampling.h"
 #include "team.h"
 
@@ -45,12 +46,8 @@ struct Matrix {  // (outputs, K), packed
 };
 
 static inline long panel_bytes(Form form, long K) {
-  switch (form) {
-    case Form::GROUPS4: return K / GROUP * Grouped<4>::BYTES;
-    case Form::GROUPS8: return K / GROUP * Grouped<8>::BYTES;
-    case Form::INT8: return K * PANEL;
-    default: return K * PANEL * sizeof(bf16);
-  }
+  if (form == Form::BFLOAT16) return K * PANEL * sizeof(bf16);
+  return K / GROUP * with_form(form, [](auto form) { return decltype(form)::BYTES; });
 }
 
 struct Layer {
@@ -140,10 +137,9 @@ struct Model {
   }
 
   bool make_room(long wanted, int threads) {
-    const long widest = std::max({D, HD, F, (long)CHUNK});
-    const size_t expanded = expands ? ABREAST * widest * PANEL * sizeof(bf16) : 0;
+    const size_t expanded = expands ? ABREAST * std::max({D, HD, F, (long)CHUNK}) * PANEL * sizeof(bf16) : 0;
     while ((int)benches.size() < threads) {
-      void* bench = aligned_alloc(64, padded(sizeof(Bench), 64) + expanded);
+      void* bench = aligned_alloc(64, padded(sizeof(Bench), 64) + expanded);  // more than RoundedRows takes
       if (!bench) return false;
       memset(bench, 0, sizeof(Bench));
       benches.push_back((Bench*)bench);

@@ -58,56 +58,54 @@ static inline float scale_of(const Packing& p, const void* row, bool floats) {
 
 static inline int8_t nearest(float x, float by) { return by ? (int8_t)rintf(x * by) : 0; }
 
-template <int BITS> static void pack_groups(const Packing& p, long panel, bool floats) {
-  typedef Grouped<BITS> Panel;
-  char* to = (char*)p.to.panels + panel * (p.to.K / GROUP) * Panel::BYTES;
-  for (long group = 0; group < p.to.K / GROUP; group++, to += Panel::BYTES) {
+// From blocks, or floats rounded to 4 bits.
+template <class G> static void pack_groups(const Packing& p, long panel, bool floats) {
+  char* to = (char*)p.to.panels + panel * (p.to.K / GROUP) * G::BYTES;
+  for (long group = 0; group < p.to.K / GROUP; group++, to += G::BYTES) {
     half* scales = (half*)to;
-    uint8_t* numbers = (uint8_t*)to + Panel::NUMBERS;
-    memset(numbers, 0, Panel::BYTES - Panel::NUMBERS);
+    memset(to, 0, G::BYTES);
     for (int j = 0; j < PANEL; j++) {
       const Row row = source(p, panel, j, floats);
       float line[GROUP];
       Numbers n;
       if (row.type != FLOATS && group * GROUP < p.K) n = read_block(row.type, row.at, group);
       if (row.type == FLOATS) read_inputs(p, row.at, group * GROUP, floats, line), n = round_to_4_bits(line);
-      scales[j] = n.scale;
-      if (Panel::OFFSETS) scales[PANEL + j] = n.offset;
-      for (int k = 0; k < GROUP; k++) {
-        if (BITS == 8)
-          numbers[k / 2 * 2 * PANEL + place(j, k % 2)] = n.q[k];
-        else
-          numbers[k / 4 * 2 * PANEL + place(j, k % 2)] |= n.q[k] << k % 4 / 2 * 4;
-      }
+      for (int i = 0; i < G::SCALES; i++) scales[i * PANEL + j] = n.scale[i];
+      if (G::OFFSETS) scales[PANEL + j] = n.offset;
+      for (int k = 0; k < GROUP; k++) G::put(to, j, k, n.q[k]);
+    }
+  }
+}
+
+// From floats, a scale for each output.
+static void pack_int8(const Packing& p, long panel, bool floats) {
+  char* to = (char*)p.to.panels + panel * (p.to.K / GROUP) * Int8::BYTES;
+  for (int j = 0; j < PANEL; j++) {
+    const void* row = source(p, panel, j, floats).at;
+    const float scale = scale_of(p, row, floats), by = scale > 1e-37f && scale < INFINITY ? 1 / scale : 0;
+    p.to.scales[panel * PANEL + j] = scale;
+    float line[GROUP];
+    for (long group = 0; group < p.to.K / GROUP; group++) {
+      read_inputs(p, row, group * GROUP, floats, line);
+      for (int k = 0; k < GROUP; k++) Int8::put(to + group * Int8::BYTES, j, k, nearest(line[k], by) ^ 0x80);
     }
   }
 }
 
 static void pack_panel(const Packing& p, long panel, bool floats) {
-  if (p.to.form == Form::GROUPS4) return pack_groups<4>(p, panel, floats);
-  if (p.to.form == Form::GROUPS8) return pack_groups<8>(p, panel, floats);
+  if (p.to.form == Form::INT8) return pack_int8(p, panel, floats);
+  if (p.to.form != Form::BFLOAT16)
+    return with_form(p.to.form, [&](auto form) { pack_groups<decltype(form)>(p, panel, floats); });
   bf16* to = (bf16*)p.to.panels + panel * p.to.K * PANEL;
-  int8_t* bytes = (int8_t*)p.to.panels + panel * p.to.K * PANEL;
   const void* rows[PANEL];
   for (int j = 0; j < PANEL; j++) rows[j] = source(p, panel, j, floats).at;
-  float by[PANEL];  // 1 / scale
-  if (p.to.scales)
-    for (int j = 0; j < PANEL; j++) {
-      const float scale = scale_of(p, rows[j], floats);
-      p.to.scales[panel * PANEL + j] = scale;
-      by[j] = scale > 1e-37f && scale < INFINITY ? 1 / scale : 0;
-    }
   float line[32];
   for (long begin = 0; begin < p.to.K; begin += 32)
     for (int j = 0; j < PANEL; j++) {
       read_inputs(p, rows[j], begin, floats, line);
       for (int k = 0; k < 32; k += 2) {
-        if (p.to.scales) {
-          for (int i = 0; i < 2; i++) bytes[(begin + k) * PANEL + place(j, i)] = nearest(line[k + i], by[j]);
-        } else {
-          const bf16 pair[2] = {narrow(line[k]), narrow(line[k + 1])};
-          memcpy(to + (begin + k) * PANEL + j * 2, pair, 4);
-        }
+        const bf16 pair[2] = {narrow(line[k]), narrow(line[k + 1])};
+        memcpy(to + (begin + k) * PANEL + j * 2, pair, 4);
       }
     }
 }

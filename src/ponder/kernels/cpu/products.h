@@ -4,10 +4,9 @@
 // output. AMX tiles, AVX-512 dot products and plain vectors all read it as it lies. What a row's result is does not
 // depend on the rows beside it: every path adds the inputs up in one order.
 //
-// int8 weights, with a float32 scale for each output, lie the same but for the order of outputs (see bytes.h). They
-// become bfloat16 on the way, which holds them exactly, and the scale meets the sum.
+// Weights of fewer bits (see grouped.h) meet rows of integers (integers.h), or become panels of bfloat16 first.
 #pragma once
-#include "bytes.h"
+#include "vectors.h"
 #if defined(__AMX_BF16__)
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -15,10 +14,15 @@
 #endif
 
 constexpr int NEAR = 256;  // rows that stay in the cache while panels pass
-constexpr int CHUNK = 64;  // inputs of int8 panels that are bfloat16 at a time, where rows are few
+constexpr int PANEL = 32;  // outputs
 
 enum class Into { STORE, ADD, GATED };
-enum class Form { BFLOAT16, INT8, GROUPS4, GROUPS8 };  // of packed weights; kernels/fused.py: the same order
+// Of packed weights; kernels/fused.py: the same order.
+enum class Form { BFLOAT16, INT8, GROUPS4, GROUPS5, GROUPS6, GROUPS8 };
+
+constexpr int CHUNK = 64;  // inputs of INT8 panels that are bfloat16 at a time, where rows are few
+
+static inline void expand_int8(const char* from, int K, bf16* to);  // of a panel (grouped.h)
 
 struct Product {
   const bf16* a;  // (rows, K), row stride lda; up to a multiple of 16 rows may be read
@@ -40,6 +44,22 @@ struct Product {
 // second.
 constexpr long SOON = 1024, LATER = 8192;
 
+// `LINES` lines of the cache will be read soon: into the first cache, or the second.
+template <int LINES, int CACHE> static inline void announce(const void* at) {
+  for (int i = 0; i < LINES; i++) __builtin_prefetch((const char*)at + i * 64, 0, CACHE == 1 ? 3 : 2);
+}
+
+template <int V> static inline void read_pairs(const bf16* line, int first, vu (&pairs)[V]) {
+  for (int v = 0; v < V; v++) pairs[v] = load<vu>(line + (first + v) * 2 * W);
+}
+
+template <int V> static inline void read_pairs(const bf16* line, int first, Widened::Pair (&pairs)[V]) {
+  for (int v = 0; v < V; v++) {
+    const vu both = load<vu>(line + (first + v) * 2 * W);
+    pairs[v] = {(vf)(both << 16), (vf)(both & 0xffff0000u)};
+  }
+}
+
 static inline void finish(const Product& p, int row, int panel, const float* acc) {
   const float* scales = p.scales ? p.scales + panel * PANEL : nullptr;
   const auto at = [&](int i) { return scales ? load<vf>(acc + i) * load<vf>(scales + i) : load<vf>(acc + i); };
@@ -60,18 +80,18 @@ static inline void finish(const Product& p, int row, int panel, const float* acc
   }
 }
 
-// R rows times V vectors of each of P panels, in registers. T: bf16 or int8_t.
-template <class Dot, class T, int R, int P, int V>
+// R rows times V vectors of each of P panels, in registers.
+template <class Dot, int R, int P, int V>
 static inline void block(const Product& p, int row, int panel, int begin, float (*out)[R][PANEL]) {
   vf acc[P][R][V] = {};
   const bf16* a = p.a + row * p.lda;
-  const T* w = (const T*)p.panels + (long)panel * p.K * PANEL;
+  const bf16* w = (const bf16*)p.panels + (long)panel * p.K * PANEL;
   for (int k = 0; k < p.K; k += 2) {
     vu x[R];
     for (int r = 0; r < R; r++) x[r] = splat(pair_at(a + r * p.lda + k));
     for (int at = 0; at < P; at++) {
-      const T* line = w + (long)at * p.K * PANEL + k * PANEL;
-      if (!begin && k % 4 == 0) announce<2 * sizeof(T), 1>((const char*)line + SOON);
+      const bf16* line = w + (long)at * p.K * PANEL + k * PANEL;
+      if (!begin && k % 4 == 0) announce<4, 1>((const char*)line + SOON);
       typename Dot::Pair pairs[V];
       read_pairs<V>(line, begin / W, pairs);
       for (int v = 0; v < V; v++)
@@ -83,36 +103,34 @@ static inline void block(const Product& p, int row, int panel, int begin, float 
       for (int v = 0; v < V; v++) store(out[at][r] + begin + v * W, acc[at][r][v]);
 }
 
-template <class Dot, class T, int R, int P> static inline void rows_times_panels(const Product& p, int row, int panel) {
+template <class Dot, int R, int P> static inline void rows_times_panels(const Product& p, int row, int panel) {
   // As many vectors at once as registers hold beside the inputs: 32 of them with AVX-512, else 16.
   constexpr int REGISTERS = W == 16 ? 16 : 8, ALL = PANEL / W;
   constexpr int V = ALL * R * P <= REGISTERS ? ALL : REGISTERS / (R * P) > 1 ? REGISTERS / (R * P) : 1;
   float out[P][R][PANEL] __attribute__((aligned(64)));
-  for (int begin = 0; begin < PANEL; begin += V * W) block<Dot, T, R, P, V>(p, row, panel, begin, out);
+  for (int begin = 0; begin < PANEL; begin += V * W) block<Dot, R, P, V>(p, row, panel, begin, out);
   for (int at = 0; at < P; at++)
     for (int r = 0; r < R; r++) finish(p, row + r, panel + at, out[at][r]);
 }
 
-template <class Dot, class T, int R> static void rows_times_all(const Product& p, int row, int first, int last) {
-  constexpr int P = W == 16 && R == 1 && sizeof(T) == 1 ? 4 : (W == 16 && R < 3) || (W == 8 && R == 1) ? 2 : 1;
+template <class Dot, int R> static void rows_times_all(const Product& p, int row, int first, int last) {
+  constexpr int P = (W == 16 && R < 3) || (W == 8 && R == 1) ? 2 : 1;
   int panel = first;
-  for (; panel + P <= last; panel += P) rows_times_panels<Dot, T, R, P>(p, row, panel);
-  if constexpr (P > 2)
-    for (; panel + 2 <= last; panel += 2) rows_times_panels<Dot, T, R, 2>(p, row, panel);
-  for (; panel < last; panel++) rows_times_panels<Dot, T, R, 1>(p, row, panel);
+  for (; panel + P <= last; panel += P) rows_times_panels<Dot, R, P>(p, row, panel);
+  for (; panel < last; panel++) rows_times_panels<Dot, R, 1>(p, row, panel);
 }
 
 // Rows [top, bottom) times panels [first, last).
-template <class Dot, class T> static void multiply_vectors(const Product& p, int top, int bottom, int first, int last) {
+template <class Dot> static void multiply_vectors(const Product& p, int top, int bottom, int first, int last) {
   constexpr int FEW = 8;  // panels that stay in the cache while all rows pass
   const int step = bottom - top > 4 ? FEW : last - first;
   for (; first < last; first += step) {
     const int end = first + step < last ? first + step : last;
     int row = top;
-    for (; row + 4 <= bottom; row += 4) rows_times_all<Dot, T, 4>(p, row, first, end);
-    if (bottom - row == 3) rows_times_all<Dot, T, 3>(p, row, first, end);
-    if (bottom - row == 2) rows_times_all<Dot, T, 2>(p, row, first, end);
-    if (bottom - row == 1) rows_times_all<Dot, T, 1>(p, row, first, end);
+    for (; row + 4 <= bottom; row += 4) rows_times_all<Dot, 4>(p, row, first, end);
+    if (bottom - row == 3) rows_times_all<Dot, 3>(p, row, first, end);
+    if (bottom - row == 2) rows_times_all<Dot, 2>(p, row, first, end);
+    if (bottom - row == 1) rows_times_all<Dot, 1>(p, row, first, end);
   }
 }
 
@@ -150,16 +168,16 @@ static inline const bf16* weights_at(const Product& p, int panel, int k) {
   return (const bf16*)p.panels + ((long)panel * p.K + k) * PANEL;
 }
 
-// The same of int8: the next CHUNK inputs become bfloat16 in `room` whenever k comes to them.
+// The same of INT8: the next CHUNK inputs become bfloat16 in `room`, in the first cache, whenever k comes to them.
 static inline const bf16* weights_at(const Product& p, int panel, int k, bf16* room) {
-  const int8_t* from = (const int8_t*)p.panels + ((long)panel * p.K + k) * PANEL;
-  if (k % CHUNK == 0) expand(from, p.K - k < CHUNK ? p.K - k : CHUNK, room);
-  announce<16, 2>((const char*)from + LATER / 2);
+  const char* from = (const char*)p.panels + ((long)panel * p.K + k) * PANEL;
+  if (k % CHUNK == 0) expand_int8(from, p.K - k < CHUNK ? p.K - k : CHUNK, room);
+  announce<16, 2>(from + LATER / 2);
   return room + k % CHUNK * PANEL;
 }
 
-// 16 rows and two panels. T: bf16 or int8_t; int8 passes through `room`.
-template <class T> static inline void tiles_16(const Product& p, int row, int rows, int panel, bf16* room) {
+// 16 rows and two panels. FORM: BFLOAT16, or INT8, which passes through `room`.
+template <Form FORM> static inline void tiles_16(const Product& p, int row, int rows, int panel, bf16* room) {
   const bf16* a = p.a + row * p.lda;
   float* out = p.out + row * p.ldo + panel * PANEL;
   const bool direct = adds_in_tiles(p);
@@ -176,7 +194,7 @@ template <class T> static inline void tiles_16(const Product& p, int row, int ro
   }
   for (int k = 0; k < p.K; k += 32) {
     const bf16 *w, *other;
-    if constexpr (sizeof(T) == 1) {
+    if constexpr (FORM == Form::INT8) {
       w = weights_at(p, panel, k, room), other = weights_at(p, panel + 1, k, room + CHUNK * PANEL);
     } else {
       w = weights_at(p, panel, k), other = weights_at(p, panel + 1, k);
@@ -210,7 +228,7 @@ template <class T> static inline void tiles_16(const Product& p, int row, int ro
 }
 
 // Up to 32 rows and one panel. COLD: the panel comes from memory.
-template <class T, bool COLD>
+template <Form FORM, bool COLD>
 static inline void tiles_32(const Product& p, int row, int rows, int panel, bf16* room) {
   const bf16* a = p.a + row * p.lda;
   float* out = p.out + row * p.ldo + panel * PANEL;
@@ -229,7 +247,7 @@ static inline void tiles_32(const Product& p, int row, int rows, int panel, bf16
   }
   for (int k = 0; k < p.K; k += 32) {
     const bf16* w;
-    if constexpr (sizeof(T) == 1) {
+    if constexpr (FORM == Form::INT8) {
       w = weights_at(p, panel, k, room);
     } else {
       w = weights_at(p, panel, k);
@@ -263,16 +281,17 @@ static inline void tiles_32(const Product& p, int row, int rows, int panel, bf16
   finish_tiles(p, row, rows, panel, sums[0]);
 }
 
-template <class T> static void multiply_tiles(const Product& p, int top, int bottom, int first, int last, bf16* room) {
+template <Form FORM>
+static void multiply_tiles(const Product& p, int top, int bottom, int first, int last, bf16* room) {
   for (int begin = top; begin < bottom; begin += NEAR) {
     const int end = begin + NEAR < bottom ? begin + NEAR : bottom;
     int panel = first;
     if (end - begin <= 16)
-      for (; panel + 2 <= last; panel += 2) tiles_16<T>(p, begin, end - begin, panel, room);
+      for (; panel + 2 <= last; panel += 2) tiles_16<FORM>(p, begin, end - begin, panel, room);
     for (; panel < last; panel++) {
-      tiles_32<T, true>(p, begin, end - begin < 32 ? end - begin : 32, panel, room);
+      tiles_32<FORM, true>(p, begin, end - begin < 32 ? end - begin : 32, panel, room);
       for (int row = begin + 32; row < end; row += 32)
-        tiles_32<T, false>(p, row, end - row < 32 ? end - row : 32, panel, room);
+        tiles_32<FORM, false>(p, row, end - row < 32 ? end - row : 32, panel, room);
     }
   }
 }

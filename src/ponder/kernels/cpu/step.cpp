@@ -11,14 +11,15 @@
 
 namespace {
 
-enum Flags { EXACT = 1, ALONE = 2 };  // kernels/fused.py
-constexpr int FEW = 3;  // rows up to which dot products beat tiles
+enum Flags { EXACT = 1, ALONE = 2, INTEGERS = 4 };  // kernels/fused.py
+constexpr int FEW = 3;            // rows up to which dot products beat tiles
+constexpr int FEW_OF_INT8 = 4, FEW_INTEGERS = 32;  // the same of integers, and tiles of weights that become bfloat16 first
 constexpr float LOG2_E = 1.44269504f;
 
 struct Step {
   Model& m;
   Kernel few, many;  // products of few rows, and of more
-  bool exact;
+  bool exact, integers;
   Kernel attending;
   const int* ids;
   int rows;
@@ -70,32 +71,24 @@ struct Worker {
     }
     if (top >= bottom || first >= last) return;
     shape(rows);
-    if (p.form == Form::BFLOAT16)
-      multiply_as<bf16>(kernel, p, top, bottom, first, last);
-    else if (p.form == Form::INT8 && bottom - top <= (kernel == AMX ? 32 : 4))
-      multiply_as<int8_t>(kernel, p, top, bottom, first, last);
-    else if (p.form != Form::INT8 && !step.exact && bottom - top <= FEW_ROWS)
-      p.form == Form::GROUPS4 ? multiply_grouped<4>(p, top, bottom, first, last)
-                              : multiply_grouped<8>(p, top, bottom, first, last);
-    else
-      multiply_expanded(kernel, p, top, bottom, first, last);
-  }
-
-  template <int BITS> void multiply_grouped(const Product& p, int top, int bottom, int first, int last) {
-#if defined(__AVX512BF16__)
-    if (step.few != PORTABLE)
-      return multiply_groups<Dotted, BITS>(p, top, bottom, first, last, (float*)bench.panels());
+    if (p.form == Form::BFLOAT16) return multiply_as<Form::BFLOAT16>(kernel, p, top, bottom, first, last);
+#if defined(INTEGER_PRODUCTS)
+    const int few = p.form == Form::INT8 ? FEW_OF_INT8 : FEW_INTEGERS;
+    if (step.integers && (step.exact || step.many != AMX || rows <= few)) {
+      shaped = 0;
+      return with_form(p.form, [&](auto form) {
+        multiply_integers<decltype(form)>(p, top, bottom, first, last, bench.panels(), step.many == AMX);
+      });
+    }
 #endif
-    multiply_groups<Widened, BITS>(p, top, bottom, first, last, (float*)bench.panels());
+    if (p.form == Form::INT8 && kernel == AMX && bottom - top <= 32)
+      return multiply_as<Form::INT8>(kernel, p, top, bottom, first, last);
+    multiply_expanded(kernel, p, top, bottom, first, last);
   }
 
   static void expand_panel(const Product& p, long panel, bf16* to) {
-    const int8_t* from = (const int8_t*)p.panels + panel * panel_bytes(p.form, p.K);
-    switch (p.form) {
-      case Form::GROUPS4: return expand_groups<4>(from, p.K, to);
-      case Form::GROUPS8: return expand_groups<8>(from, p.K, to);
-      default: return expand(from, p.K, to);
-    }
+    const char* from = (const char*)p.panels + panel * panel_bytes(p.form, p.K);
+    with_form(p.form, [&](auto form) { expand<decltype(form)>(from, p.K, to); });
   }
 
   // Panels become bfloat16, a few at a time, and meet many rows.
@@ -110,19 +103,19 @@ struct Worker {
         if (p.bias) part.bias += panel * PANEL;
         if (p.out) part.out += panel * PANEL;
         if (p.gated) part.gated += panel * 16;
-        multiply_as<bf16>(kernel, part, begin, begin + NEAR < bottom ? begin + NEAR : bottom, 0, count);
+        multiply_as<Form::BFLOAT16>(kernel, part, begin, begin + NEAR < bottom ? begin + NEAR : bottom, 0, count);
       }
   }
 
-  template <class T>
+  template <Form FORM>
   void multiply_as([[maybe_unused]] Kernel kernel, const Product& p, int top, int bottom, int first, int last) {
 #if defined(__AMX_BF16__)
-    if (kernel == AMX) return multiply_tiles<T>(p, top, bottom, first, last, bench.panels());
+    if (kernel == AMX) return multiply_tiles<FORM>(p, top, bottom, first, last, bench.panels());
 #endif
 #if defined(__AVX512BF16__)
-    if (kernel == AVX512) return multiply_vectors<Dotted, T>(p, top, bottom, first, last);
+    if (kernel == AVX512) return multiply_vectors<Dotted>(p, top, bottom, first, last);
 #endif
-    multiply_vectors<Widened, T>(p, top, bottom, first, last);
+    multiply_vectors<Widened>(p, top, bottom, first, last);
   }
 
   void norm_row(const float* x, const float* weight, bf16* to) const {
@@ -157,8 +150,7 @@ struct Worker {
   void copy_blocks(float* x, const void* row) const {
     for (long group = 0; group < m.s.hidden / GROUP; group++) {
       const Numbers n = read_block(m.embed_type, row, group);
-      const float scale = widen_half(n.scale), offset = widen_half(n.offset);
-      for (int k = 0; k < GROUP; k++) x[group * GROUP + k] = scale * n.q[k] + offset;
+      for (int k = 0; k < GROUP; k++) x[group * GROUP + k] = n.value(k);
     }
   }
 
@@ -352,9 +344,9 @@ struct Worker {
   }
 };
 
-void choose_kernels(Step& step, int path, bool exact) {
+void choose_kernels(Step& step, int path, bool exact, bool integers) {
   step.few = step.many = step.attending = (Kernel)path;
-  step.exact = exact;
+  step.exact = exact, step.integers = integers;
   if (path != AMX) return;
   if (!exact) step.few = AVX512;
   if (step.m.s.head_dim % 32) step.attending = AVX512;  // tiles take 32 dimensions at a time
@@ -366,13 +358,22 @@ void choose_kernels(Step& step, int path, bool exact) {
 extern "C" {
 
 // Bits of the kernels that this library holds and this process may use: 1 portable, 2 AVX-512, 4 AMX; 8: AMX is there,
-// but the system does not permit it.
+// but the system does not permit it. Then those of integers: 16 maddubs, 32 AVX-VNNI, 64 AVX-512 VNNI.
 int ponder_kernels() {
   int found = 1 << PORTABLE;
 #if defined(__AVX512BF16__)
   found |= 1 << AVX512;
 #if defined(__AMX_BF16__)
   found |= tiles_permitted() ? 1 << AMX : 8;
+#endif
+#endif
+#if defined(INTEGER_PRODUCTS)
+#if defined(__AVX512VNNI__)
+  found |= 64;
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+  found |= 32;
+#else
+  found |= 16;
 #endif
 #endif
   return found;
@@ -411,7 +412,8 @@ void ponder_pack(Model* m, const void* const* from, const int* types, int thread
   }
 }
 
-// `flags`: EXACT, a row's logits depend on its own context alone; ALONE, shared pages are read for each context anew.
+// `flags`: EXACT, a row's logits depend on its own context alone; ALONE, shared pages are read for each context anew;
+// INTEGERS, weights of fewer bits meet integers.
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
 // `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`: its
 // rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. `picks`, where it is not null, has one
@@ -426,7 +428,7 @@ int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* 
     if (ids[row] < 0 || ids[row] >= m->s.vocab) return 2;
   const bool exact = flags & EXACT;
   Step step(*m, {chunks, tables, starts, lengths}, !exact && !(flags & ALONE));
-  choose_kernels(step, path, exact);
+  choose_kernels(step, path, exact, flags & INTEGERS);
   step.ids = ids, step.rows = rows, step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
   step.picks = picks;
   m->team.run(threads, [&](int thread) {
