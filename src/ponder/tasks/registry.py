@@ -18,7 +18,7 @@ from ponder.types import InvalidRequest
 def load_task(spec: str) -> Task:
     """The task that `spec` names.
 
-    "products": a family of `ponder.tasks.families`. "plain:products": its problems in plain words; "scope",
+    "products": a family of `ponder.tasks.families` or of its `logic`. "plain:products": in plain words; "scope",
     "scope:near", "scope:within", "chat": see `families.plain.scope`. "gym:NAME", "gym:NAME@hard" or
     'gym:NAME{"max_digits": 3}': a reasoning-gym dataset under its default config, the one its authors published as
     hard, or a config as JSON.
@@ -28,9 +28,11 @@ def load_task(spec: str) -> Task:
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
     from ponder.tasks.families import FAMILIES
+    from ponder.tasks.families.logic import LOGIC_FAMILIES
 
-    if spec in FAMILIES:
-        return FAMILIES[spec]
+    families = FAMILIES | LOGIC_FAMILIES
+    if spec in families:
+        return families[spec]
     if spec.startswith("gym:"):
         return _gym_task(spec)
     if spec.startswith("reward:"):
@@ -38,8 +40,8 @@ def load_task(spec: str) -> Task:
     if spec == "chat" or spec.startswith(("plain:", "scope")):
         return _plain_task(spec)
     if ":" not in spec:
-        close = difflib.get_close_matches(spec, FAMILIES, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(FAMILIES))}"
+        close = difflib.get_close_matches(spec, families, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(families))}"
         raise InvalidRequest(f"there is no task {spec!r}: {hint} (others: 'gym:NAME', 'file.py:Class')")
     task = build_task(spec)
     return task if type(task).__module__.split(".")[0] == "ponder" else IsolatedTask(spec, task)
