@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, add_quantize, add_thinking, load_reasoner, positive
+from ponder.cli.options import MODEL_HELP, add_quantize, add_thinking, load_reasoner, natural, positive
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
@@ -67,6 +67,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="FILE",
         help="question hashes of the training data, to report unseen questions apart; may be given again, for each run",
+    )
+    parser.add_argument(
+        "--forgetting",
+        nargs="+",
+        metavar="MODEL",
+        help="models that were tuned from MODEL, one from the other in this order: what each still solves, backward "
+        "transfer and forgetting",
+    )
+    parser.add_argument(
+        "--learned",
+        action="append",
+        default=[],
+        metavar="TASKS",
+        help="what a model of --forgetting learned that is new, commas between; once for each model",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=natural,
+        default=100,
+        metavar="N",
+        help="of -n, how many new prompts --forgetting measures on how far the models moved (default: 100; 0: not)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
@@ -137,6 +158,10 @@ def run(args: argparse.Namespace) -> int:
     for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at)):
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
+    if args.forgetting:
+        return forgetting(args)
+    if args.learned:
+        raise InvalidRequest("--learned says what the models of --forgetting learned: name them too")
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
     if args.strategy and args.modes is None:
         args.modes = ()
@@ -177,6 +202,46 @@ def run(args: argparse.Namespace) -> int:
         plot_pass_at(report.voted, args.plot_pass_at, args.pass_at)
     if args.plot:
         plot_curves(curves, args.plot)
+    return 0
+
+
+def forgetting(args: argparse.Namespace) -> int:
+    """What models that were tuned one from the other still know. One strategy measures all: --strategy, or thinking."""
+    from contextlib import ExitStack
+
+    from ponder.evaluate import load_suite, measure_forgetting, standard_modes
+    from ponder.model.storage import write_text
+
+    if args.cap_curve or args.plot or args.plot_pass_at or args.pass_at or args.trained_on or args.modes is not None:
+        raise InvalidRequest(
+            "--forgetting takes --suite, --learned, -n, --start, --strategy, --effort or --thinking, --prompts, --json "
+            "and --markdown: leave the others out"
+        )
+    if len(args.strategy) > 1:
+        raise InvalidRequest(f"--forgetting measures by one strategy (got {len(args.strategy)}): leave the others out")
+    modes = standard_modes(
+        () if args.strategy else ("thinking",), strategies=args.strategy, effort=args.effort, thinking=args.thinking
+    )
+    (mode,) = modes.values()
+    places = [args.model, *args.forgetting]
+    with ExitStack() as stack:
+        reasoners = [stack.enter_context(load_reasoner(place, args.quantize)) for place in places]
+        found = measure_forgetting(
+            [each.sampler for each in reasoners],
+            load_suite(args.suite),
+            [load_suite(each) for each in args.learned],
+            args.n,
+            mode,
+            names=places,
+            start=args.start,
+            prompts=args.prompts,
+            progress=tell,
+        )
+    print(found.markdown(), end="")
+    if args.markdown:
+        write_text(args.markdown, found.markdown())
+    if args.json:
+        write_text(args.json, json.dumps(found.summary(), indent=2) + "\n")
     return 0
 
 

@@ -6,12 +6,14 @@ suite       a whole evaluation
 report      JSON and Markdown
 pass_at     pass@k and the best of n, from one set of samples
 correction  whether a model recognises its own wrong tries
+forgetting  what models that were tuned one from the other still know
 curve       accuracy against the thinking cap
 published   the scores that reasoning-gym's authors published
 """
 
 from ponder.evaluate.correction import Correction, Rate, correction
 from ponder.evaluate.curve import Curve, curve, plot_curves, table_of_curves
+from ponder.evaluate.forgetting import Forgetting, measure_forgetting
 from ponder.evaluate.intervals import Interval, bootstrap, wilson
 from ponder.evaluate.measure import Item, Result, Sample, measure, measure_async
 from ponder.evaluate.pass_at import PassAt, pass_at, pass_at_k, plot_pass_at
@@ -22,6 +24,7 @@ from ponder.evaluate.suite import evaluate, standard_modes
 __all__ = [
     "Correction",
     "Curve",
+    "Forgetting",
     "Interval",
     "Item",
     "PassAt",
@@ -37,6 +40,7 @@ __all__ = [
     "load_suite",
     "measure",
     "measure_async",
+    "measure_forgetting",
     "overlap",
     "pass_at",
     "pass_at_k",
