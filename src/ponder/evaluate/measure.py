@@ -18,6 +18,7 @@ from ponder.tasks.families import FAMILIES
 from ponder.tasks.gym import GymTask, question_hash
 from ponder.tasks.protocol import (
     AsyncGrader,
+    Checkable,
     EnvironmentTask,
     Grade,
     GradeStatus,
@@ -189,7 +190,8 @@ async def measure_async(
 
     async def one(problem: Problem, seen_in_training: bool | None) -> Item:
         async with gate:
-            ask = Ask.of(problem.question, same=task.same).override(**(settings or {}))
+            shown = partial(task.check, problem) if isinstance(task, Checkable) else None
+            ask = Ask.of(problem.question, same=task.same, verifier=shown).override(**(settings or {}))
             ledger = Ledger(delivery=Delivery(deltas=False))
             if isinstance(task, EnvironmentTask):
                 acting = Acting(sampler, task, problem)

@@ -1,8 +1,9 @@
 """A fork server: a process that never imports torch and forks limited children for the calls of `isolate.py`.
 
 Frames come in over a socket and go out over it: two lengths (four bytes each, big-endian), a JSON header, and a body
-that the server passes on unread. A call's header is `{"id", "function", "warm", "share", "timeout", "memory"}`; its
-body is the payload as JSON. A reply's header is `{"id", "outcome", "why"}`; its body is the function's value as JSON.
+that the server passes on unread. A call's header is `{"id", "function", "warm", "share", "timeout", "memory",
+"sealed"}`; its body is the payload as JSON. A reply's header is `{"id", "outcome", "why"}`; its body is the function's
+value as JSON.
 
 A child has its own process group, limits on time, memory and files, and no standard streams. With `share` null it lives
 for one call, so nothing that the call does reaches the next one. Calls of one `share` name follow each other in one
@@ -29,6 +30,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ponder.sandbox.objects import described, load_object
+from ponder.sandbox.seal import SealError, seal_process
 
 LENGTHS = struct.Struct(">II")  # of header and body
 MAX_REPLY = 1 << 24  # bytes of one child's reply
@@ -252,7 +254,7 @@ def run_child(link: socket.socket) -> None:
     while chunk := os.read(3, 1 << 16):
         received += chunk
         for call in unpack_frames(received):
-            reply = answer_call(*call).packed()
+            reply = (answer_sealed if call.header["sealed"] else answer_call)(*call).packed()
             while reply:
                 reply = reply[os.write(3, reply) :]
     os._exit(0)
@@ -274,6 +276,22 @@ def answer_call(call: dict[str, Any], payload: bytes) -> Frame:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+def answer_sealed(call: dict[str, Any], payload: bytes) -> Frame:
+    """Seal this child for good, then do the call, which is its only one."""
+    try:
+        seal_process(call["timeout"], held_bytes() + call["memory"])
+    except (SealError, OSError, ValueError) as error:
+        return Frame({"outcome": "unsealed", "why": str(error)})
+    try:
+        function = load_object(call["function"])
+        assert callable(function)
+        return Frame({"outcome": "done", "why": ""}, json.dumps(function(json.loads(payload))).encode())
+    except MemoryError:
+        return Frame({"outcome": "memory", "why": f"needed more than {call['memory'] >> 20} MiB"})
+    except BaseException as error:  # foreign code may raise anything; the caller learns what
+        return Frame({"outcome": "raised", "why": described(error)[:2000]})
 
 
 def held_bytes() -> int:

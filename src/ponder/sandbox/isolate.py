@@ -5,7 +5,9 @@ milliseconds, a hang costs one timeout, and what a call does to its interpreter 
 foreign text as code may `share` a child, which costs a fraction of a millisecond. The result is the same from the main
 thread, from other threads, from asyncio and from worker processes.
 
-This guards against runaway and careless code, not against an attacker: a child may still read files.
+This guards against runaway and careless code, not against an attacker: a child may still read files. A `sealed` call
+can do nothing but compute (`seal.py`); its children come from a fork server that such calls alone use, so that no
+earlier call's data is in their memory.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class CallOutcome(StrEnum):
     TIMEOUT = "timeout"
     MEMORY = "memory"
     DIED = "died"  # killed, crashed or exited
+    UNSEALED = "unsealed"  # the child could not be sealed, so nothing was called
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class CallSettings(TypedDict, total=False):
     warm: a trusted (function, payload) that the server calls first, so that later children find what it builds.
     share: calls of one name may follow each other in one child; None (the default): a child for this call alone.
     variables: INHERITED by default.
+    sealed: the child can only compute, and sees no variables. Not beside `share`.
     """
 
     timeout: float
@@ -75,19 +79,23 @@ class CallSettings(TypedDict, total=False):
     warm: tuple[str, object] | None
     share: str | None
     variables: Variables
+    sealed: bool
 
 
 def submit_isolated(function: str, payload: object, **settings: Unpack[CallSettings]) -> Future[CallResult]:
     """Call `function` ("module:qualname", taking one JSON value and returning one) on `payload` in a child process."""
-    variables = settings.get("variables", Variables.INHERITED)
+    sealed = settings.get("sealed", False)
+    assert not (sealed and settings.get("share")), "a sealed child lives for one call"
+    variables = Variables.NONE if sealed else settings.get("variables", Variables.INHERITED)
     call = {
         "function": function,
         "timeout": settings.get("timeout", TIMEOUT_SECONDS),
         "memory": settings.get("memory", MEMORY_BYTES),
         "warm": settings.get("warm"),
         "share": settings.get("share"),
+        "sealed": sealed,
     }
-    return _server(variables).submit(call, json.dumps(payload).encode())
+    return _server(variables, sealed).submit(call, json.dumps(payload).encode())
 
 
 def run_isolated(function: str, payload: object, **settings: Unpack[CallSettings]) -> CallResult:
@@ -185,17 +193,17 @@ def _result(header: dict[str, Any], body: bytes) -> CallResult:
 
 
 _guard = threading.Lock()
-_running: dict[Variables, _ServerProcess] = {}
+_running: dict[tuple[Variables, bool], _ServerProcess] = {}  # by variables, and whether its children are sealed
 
 
-def _server(variables: Variables) -> _ServerProcess:
+def _server(variables: Variables, sealed: bool = False) -> _ServerProcess:
     with _guard:
-        server = _running.get(variables)
+        server = _running.get(kind := (variables, sealed))
         if server is not None and not server.alive:
             server.close()
             server = None
         if server is None:
-            server = _running[variables] = _ServerProcess(variables)
+            server = _running[kind] = _ServerProcess(variables)
         return server
 
 

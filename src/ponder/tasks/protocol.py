@@ -169,6 +169,16 @@ class MessageVerifier(Protocol):
     def grade_message(self, prompt: Sequence[Message], message: Message) -> Grade: ...
 
 
+@runtime_checkable
+class Checkable(Task, Protocol):
+    """A task whose question shows how an answer is checked, as visible tests do.
+
+    check: the grade by that alone. Strategies may use it as their verifier; it is not the task's own grade.
+    """
+
+    def check(self, problem: Problem, answer: str) -> Grade: ...
+
+
 BAD_CALL = (
     ValueError,
     TypeError,

@@ -9,6 +9,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from ponder.sandbox.objects import files_of_object, load_object
+from ponder.tasks.code import CodeFile, CodeTask
 from ponder.tasks.gym import GymTask, hard_config
 from ponder.tasks.isolated import IsolatedTask, build_task
 from ponder.tasks.protocol import Task
@@ -22,6 +23,7 @@ def load_task(spec: str) -> Task:
     "scope:near", "scope:within", "chat": see `families.plain.scope`. "gym:NAME", "gym:NAME@hard" or
     'gym:NAME{"max_digits": 3}': a reasoning-gym dataset under its default config, the one its authors published as
     hard, or a config as JSON.
+    "code:FILE.jsonl": programming problems with tests, see `ponder.tasks.code.CodeFile`.
     "module:Class" or "path/to/file.py:Class": your own, built without arguments, which grades in a child process.
     "reward:FOLDER:PROMPTS": prompts of a file or of another task, graded by a reward model; "reward:FOLDER@1:PROMPTS"
     counts rewards from 1 on as solved and all others as failed.
@@ -37,6 +39,8 @@ def load_task(spec: str) -> Task:
         return _gym_task(spec)
     if spec.startswith("reward:"):
         return _reward_task(spec)
+    if spec.startswith("code:"):
+        return CodeFile(Path(spec.removeprefix("code:")))
     if spec == "chat" or spec.startswith(("plain:", "scope")):
         return _plain_task(spec)
     if ":" not in spec:
@@ -44,7 +48,8 @@ def load_task(spec: str) -> Task:
         hint = f"did you mean {', '.join(map(repr, close))}?" if close else f"there are: {', '.join(sorted(families))}"
         raise InvalidRequest(f"there is no task {spec!r}: {hint} (others: 'gym:NAME', 'file.py:Class')")
     task = build_task(spec)
-    return task if type(task).__module__.split(".")[0] == "ponder" else IsolatedTask(spec, task)
+    ours = isinstance(task, CodeTask) or type(task).__module__.split(".")[0] == "ponder"
+    return task if ours else IsolatedTask(spec, task)  # a CodeTask's grade runs answers in a sealed child already
 
 
 def task_files(spec: str) -> dict[str, list[Path]]:
@@ -53,6 +58,9 @@ def task_files(spec: str) -> dict[str, list[Path]]:
         folder, _, source = _reward_parts(spec)
         files = {str(file): [file] for file in sorted(folder.glob("*")) if file.is_file()}
         return files | ({source: [Path(source)]} if Path(source).is_file() else task_files(source))
+    if spec.startswith("code:"):
+        file = Path(spec.removeprefix("code:"))
+        return {str(file): [file]}
     if ":" not in spec or spec.startswith("gym:"):
         return {}
     load_object(spec)
