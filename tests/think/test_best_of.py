@@ -70,10 +70,10 @@ def test_out_of_time_the_best_so_far_is_given():
 
 def test_what_cannot_choose_is_refused():
     reasoner = Reasoner(ScriptedSampler(["a", "b"]))
-    with pytest.raises(InvalidRequest, match=r"no verifier to choose by: give one, or set by='likelihood'"):
+    with pytest.raises(InvalidRequest, match=r"no verifier to choose by: give one, or a judge, or set by='likelihood'"):
         reasoner.ask("x", strategy="best_of(by='verifier')")
     with pytest.raises(InvalidRequest, match="scripted gives no log-probabilities"):
         reasoner.ask("x", strategy="best_of(samples=2)")
-    for wrong, why in (({"samples": 0}, "at least 1 sample"), ({"by": "luck"}, "must be verifier or likelihood")):
+    for wrong, why in (({"samples": 0}, "at least 1 sample"), ({"by": "luck"}, "must be one of verifier, likelihood")):
         with pytest.raises(InvalidRequest, match=why):
             best_of(**wrong)

@@ -213,7 +213,7 @@ def test_strategies_nest_in_a_text(tmp_path):
         ("consensus('nowhere.py:make')", "there is no file"),
         ("best_of(by='verifier', verifier='nowhere.py:check')", "there is no file"),
         ("consensus(until='luck')", "one of predict, settled, all"),
-        ("consensus(weight='luck')", "one of count, likelihood, verifier"),
+        ("consensus(weight='luck')", "one of count, likelihood, self_certainty, verifier"),
         ("consensus(weight='verifier', until='settled')", "set until='all'"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from math import log
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +106,20 @@ def prompt_logprobs(model: Transformer, ids: Sequence[int], top: int = 0) -> tup
             rows = zip(places.tolist(), values.tolist(), strict=True)
             likeliest += [tuple(zip(row, values, strict=True)) for row, values in rows]
     return logprobs, likeliest
+
+
+def prompt_certainty(model: Transformer, ids: Sequence[int], first: int) -> float:
+    """The mean self-certainty over the places of `ids` from `first` on: the divergence of the uniform distribution from
+    the model's own, -log V - mean_V log p, in nats. As `prompt_logprobs` otherwise."""
+    total = 0.0
+    with torch.inference_mode():
+        ids_T = torch.tensor(ids[:-1], device=model.model.embed_tokens.weight.device)
+        h_TD = model.hidden(ids_T[None])[0, first - 1 :]
+        size = model.config.vocab_size
+        for h_ND in h_TD.split(max(1, _MOST_LOGITS // size)):
+            logprobs_NV = model.unembed(h_ND).float().log_softmax(-1)
+            total -= float(logprobs_NV.mean(-1).sum())
+    return total / len(h_TD) - log(size)
 
 
 class _Padded:

@@ -57,6 +57,9 @@ class Acting:
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         return await self._sampler.score(ids, top)
 
+    async def certainty(self, ids: Sequence[int], first: int) -> float:
+        return await self._sampler.certainty(ids, first)
+
     def gather(self, requests: int) -> None:
         self._sampler.gather(requests)
 

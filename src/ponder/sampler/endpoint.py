@@ -162,6 +162,9 @@ class EndpointSampler:
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         raise InvalidRequest(f"{self.name} does not give log-probabilities of a prompt: use a local model")
 
+    async def certainty(self, ids: Sequence[int], first: int) -> float:
+        raise InvalidRequest(f"{self.name} does not give whole distributions: use a local model")
+
     def gather(self, requests: int) -> None:
         """Nothing is held back here."""
 

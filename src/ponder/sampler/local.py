@@ -20,7 +20,7 @@ from ponder.engine import Engine, Event, FailEvent, FinishEvent
 from ponder.engine.driver import EngineThread, check_lock
 from ponder.engine.kernel import load_to_run
 from ponder.engine.requests import check_prompt
-from ponder.engine.runner import prompt_logprobs
+from ponder.engine.runner import prompt_certainty, prompt_logprobs
 from ponder.engine.scheduler import EngineStats
 from ponder.model.checkpoint import load_model
 from ponder.model.lora import load_lora, merge_lora, remove_lora
@@ -163,13 +163,23 @@ class LocalSampler:
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         """The log-probability of each id but the first after those before it, and the `top` likeliest there. Runs
         between two steps. Raises InvalidRequest naming what is out of bounds, WindowExceeded for too many ids."""
+        self._check_scored(ids)
+        return await asyncio.wrap_future(self._driver.call(lambda: prompt_logprobs(self._scoring_model, ids, top)))
+
+    async def certainty(self, ids: Sequence[int], first: int) -> float:
+        """See `Sampler`. Runs between two steps. Raises as `score`."""
+        self._check_scored(ids[:-1])
+        if not 1 <= first < len(ids):
+            raise InvalidRequest(f"first must be from 1 to {len(ids) - 1}, the last of the ids (got {first})")
+        return await asyncio.wrap_future(self._driver.call(lambda: prompt_certainty(self._scoring_model, ids, first)))
+
+    def _check_scored(self, ids: Sequence[int]) -> None:
         if self.engine.quantize is not None:
             raise InvalidRequest(
                 "log-probabilities of a prompt need unquantized weights (the engine has "
                 f"{self.engine.quantize}): load the model without quantize"
             )
         check_prompt(ids, self.engine.model.config.vocab_size, self.engine.window)
-        return await asyncio.wrap_future(self._driver.call(lambda: prompt_logprobs(self._scoring_model, ids, top)))
 
     @cached_property
     def _scoring_model(self) -> Transformer:

@@ -217,7 +217,7 @@ class Capabilities:
     repeats: what the model's own files say for `SamplingParams.repeats`.
     max_sequences: how many completions it computes at once; more wait. None: not known.
     tokenizer, format: by which conversations become ids; None where that happens elsewhere.
-    scores: whether `score` works.
+    scores: whether `score` and `certainty` work.
     gathers: whether `gather` holds requests back.
     computation: what the answers are computed with, as (name, value) pairs; changes when the answers may.
     computes: the same in words, and why nothing faster; "" where that is not known.
@@ -288,6 +288,11 @@ class Sampler(Protocol):
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         """The log-probability of each id but the first after those before it, and the `top` likeliest there. Raises
         InvalidRequest where `capabilities.scores` is False."""
+        ...
+
+    async def certainty(self, ids: Sequence[int], first: int) -> float:
+        """The mean self-certainty of the model over the ids from number `first` (at least 1) on: how far its
+        distributions there were from uniform, in nats (arXiv 2502.18581). Raises as `score`."""
         ...
 
     def gather(self, requests: int) -> None:

@@ -276,6 +276,9 @@ class ScriptedSampler:
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         raise InvalidRequest("a scripted sampler has no log-probabilities: use a model")
 
+    async def certainty(self, ids: Sequence[int], first: int) -> float:
+        raise InvalidRequest("a scripted sampler has no distributions: use a model")
+
     def gather(self, requests: int) -> None:
         """Nothing is held back here."""
 

@@ -9,6 +9,7 @@ runs        strategies inside a strategy; candidates: answers to choose from, dr
 voting      equal answers, votes, and when a vote is decided; scoring: verifiers and likelihood
 steps       lines of thought, and going on from one; tree: which of them a search goes on from
 plan        plans of steps, asked for and read
+judging     a model as the judge
 confidence  thoughts that are given up
 strategies/ the strategies, one file each
 memory/     notes outside the window: kept, recalled, superseded, forgotten

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from fractions import Fraction
 from typing import Any, TypedDict, Unpack, cast
 
@@ -17,6 +18,7 @@ from ponder.sampler.protocol import (
     NextTurn,
     ParallelCalls,
     Request,
+    Sampler,
     ToolChoice,
     Truncation,
 )
@@ -26,6 +28,13 @@ from ponder.types import Effort, InvalidRequest, Phase, SamplingParams, Thinking
 Verifier = Callable[[str], Grade] | MessageVerifier
 Same = Callable[[str, str], bool]
 Asked = str | Message | Sequence[Message]
+
+
+class Judge(StrEnum):
+    """A judge that is not another model. SELF: the one that answers judges its own answers."""
+
+    SELF = "self"
+
 
 LEAST_SECONDS = 1e-3  # what a request is given whose deadline is now
 
@@ -58,6 +67,7 @@ class Ask:
     same: whether two answers agree, for strategies that vote; None: the same text but for white space, or one number.
     verifier: grades an answer, for strategies that choose by a check: a function of the visible text, or what reads the
         conversation and the thinking too, such as a reward model.
+    judge: a model that does where there is no verifier; each judgement is a sample more.
     """
 
     prompt: Conversation | tuple[int, ...]
@@ -93,6 +103,12 @@ class Ask:
     start: Phase = Phase.THINK
     same: Same | None = None
     verifier: Verifier | None = None
+    judge: Sampler | Judge | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a model grades its answers."""
+        return self.verifier is None and self.judge is not None
 
     @classmethod
     def of(cls, asked: Asked, **settings: Unpack[AskSettings]) -> Ask:
@@ -224,6 +240,7 @@ class AskSettings(TypedDict, total=False):
     start: Phase
     same: Same | None
     verifier: Verifier | None
+    judge: Sampler | Judge | str | None
 
 
 def checked(settings: AskSettings) -> AskSettings:
@@ -245,10 +262,19 @@ def _typed(settings: AskSettings) -> dict[str, Any]:
         typed["thinking"] = ThinkingLimits(cap=typed["thinking"])
     if isinstance(typed.get("stop"), str):
         typed["stop"] = (typed["stop"],)
+    if isinstance(typed.get("judge"), str):
+        typed["judge"] = _judge(typed["judge"])
     for name in ("stop", "stop_ids", "logit_bias", "tools"):
         if name in typed:
             typed[name] = tuple(typed[name])
     return typed
+
+
+def _judge(name: str) -> Judge:
+    try:
+        return Judge(name)
+    except ValueError:
+        raise InvalidRequest(f"judge must be a sampler, or {Judge.SELF.value!r} (got {name!r})") from None
 
 
 _NAMES = frozenset(field.name for field in fields(Ask)) - {"prompt"}

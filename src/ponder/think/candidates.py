@@ -44,6 +44,7 @@ class Candidates:
     enough: called with the candidates up to the first that is missing, each time there is one more; True: no more are
         wanted. What is under way is then stopped, and what else has finished does not count.
     role: what samples drawn by one request are for, see `Started`.
+    aside: half of what the ledger has left is kept for a judge until all are drawn.
     in_order: the candidates that count. arrived: those that have finished so far, in the order in which they did.
     """
 
@@ -57,11 +58,13 @@ class Candidates:
         at_once: int = AT_ONCE,
         enough: Enough | None = None,
         role: str = "sample",
+        aside: bool = False,
     ) -> None:
         self.in_order: list[Candidate] = []
         self.arrived: list[Candidate] = []
         self.decided = False
-        self._asks, self._sampler, self._ledger, self._enough = asks, sampler, ledger, enough
+        ledger = ledger.slice(2) if aside else ledger
+        self._asks, self._sampler, self._ledger, self._enough, self._aside = asks, sampler, ledger, enough, aside
         self._inner, self._at_once, self._role = inner, at_once, role
         self._runs = Runs(sampler, ledger, self._ended)
         self._begun = 0
@@ -77,6 +80,7 @@ class Candidates:
         if self._inner is None and alike and len(self._asks) <= self._at_once:
             async for event in self._by_one_request():
                 yield event
+            self._give_back()
             return
         self._fill()
         async for event in self._runs:
@@ -85,8 +89,13 @@ class Candidates:
                 self._numbers[id(event.completion.message)] = event.index
             yield event
         self._take_the_rest()
+        self._give_back()
         if self._runs.error is not None and not self.in_order:
             raise self._runs.error
+
+    def _give_back(self) -> None:
+        if self._aside:
+            self._ledger.refund()
 
     async def _by_one_request(self) -> AsyncGenerator[Event, None]:
         samples = Samples(self._asks[0], self._sampler, self._ledger, len(self._asks), role=self._role)
@@ -151,13 +160,17 @@ class Candidates:
         return answer_from(completions, made, votes=votes, margin=margin, cut=self.cut)
 
 
-def candidates_demand(ask: Ask, name: str, samples: int, at_once: int, inner: Strategy | None) -> Demand:
-    """What drawing candidates takes. Raises InvalidRequest for an ask that has more than one answer."""
+def candidates_demand(
+    ask: Ask, name: str, samples: int, at_once: int, inner: Strategy | None, *, checked: bool = False
+) -> Demand:
+    """What drawing candidates takes. checked: whether each is graded, which takes a sample more where a model does it.
+    Raises InvalidRequest for an ask that has more than one answer."""
     check_one_answer(ask, name)
+    judged = samples if checked and ask.is_judged else 0
     if inner is None:
-        return Demand(min(samples, at_once), samples)
+        return Demand(min(samples, at_once), samples + judged)
     each = inner.demand(ask)
-    return Demand(min(samples, at_once) * each.at_once, samples * each.in_all, 1 + each.depth)
+    return Demand(min(samples, at_once) * each.at_once, samples * each.in_all + judged, 1 + each.depth)
 
 
 def _seeded(ask: Ask, index: int, inner: Strategy | None) -> Ask:

@@ -18,7 +18,7 @@ from ponder.sampler.opening import shared_sampler
 from ponder.sampler.protocol import Sampler
 from ponder.sandbox.objects import load_object
 from ponder.think import strategies
-from ponder.think.ask import AskSettings
+from ponder.think.ask import AskSettings, Judge
 from ponder.think.strategy import Strategy
 from ponder.types import InvalidRequest
 
@@ -157,11 +157,13 @@ def _checked(
 
 INNER = "inner"  # the parameter of a strategy that takes another one
 FUNCTIONS = ("verifier", "check")  # parameters that are functions, named by their place
-MODELS = ("workers",)  # parameters that are other models
+MODELS = ("workers", "judge")  # parameters that are other models
 REWARD = "reward:"  # before the folder of a reward model, where a verifier is named
 
 
-def _model(name: str, key: str, where: object, models: Models) -> Sampler:
+def _model(name: str, key: str, where: object, models: Models) -> Sampler | Judge:
+    if key == "judge" and where == Judge.SELF:
+        return Judge.SELF
     if not isinstance(where, str):
         raise InvalidRequest(f"{name}: {key} must be the name of a model (got {where!r})")
     return models(where)

@@ -41,7 +41,7 @@ class Approaches:
         if isinstance(ask.prompt[0], int):
             raise InvalidRequest(f"{self.name} adds to the question, so it needs a conversation: ids were given")
         ask = ask.override(**self.settings)
-        followed = candidates_demand(ask, self.name, self.ways, AT_ONCE, self.inner)
+        followed = candidates_demand(ask, self.name, self.ways, AT_ONCE, self.inner, checked=True)
         return replace(followed, in_all=followed.in_all + 1)
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
@@ -59,15 +59,16 @@ class Approaches:
             yield plan.answer()
             return
         asks = [ask.adding(FOLLOW.format(way=way)) for way in ways] + [ask] * (self.ways - len(ways))
-        candidates = Candidates(asks, sampler, ledger, inner=self.inner)
+        chooses = ask.verifier is not None or ask.is_judged
+        candidates = Candidates(asks, sampler, ledger, inner=self.inner, aside=ask.is_judged)
         grades: dict[int, Grade] = {}
         async for event in candidates:
             yield event
-            if ask.verifier is not None:
-                async for check in graded(candidates.arrived, grades, ask, ledger):
+            if chooses:
+                async for check in graded(candidates.arrived, grades, ask, sampler, ledger):
                     yield check
-        if ask.verifier is not None:
-            async for check in graded(candidates.in_order, grades, ask, ledger):
+        if chooses:
+            async for check in graded(candidates.in_order, grades, ask, sampler, ledger):
                 yield check
             yield candidates.answer(max(candidates.in_order, key=lambda each: grades[each.sample].score, default=None))
             return
@@ -91,7 +92,7 @@ def distinct_ways(text: str, most: int) -> tuple[str, ...]:
 def approaches(inner: Strategy | None = None, *, ways: int = 3, **settings: Unpack[AskSettings]) -> Approaches:
     """The best of several answers, each found in another of `ways` ways that the model names first.
 
-    The best is the one that the ask's verifier grades highest, or, without a verifier, the one that most agree on.
+    The best is the one that the ask's verifier or judge grades highest, or, without one, the one that most agree on.
     Where the model names fewer ways, the rest is answered without one.
     inner: what follows each way; None: one sample.
     settings: hold for its samples, whatever the ask says. Raises InvalidRequest for fewer than two ways.

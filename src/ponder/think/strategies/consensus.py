@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -15,7 +15,7 @@ from ponder.think.candidates import AT_ONCE, Candidate, Candidates, candidates_d
 from ponder.think.confidence import WINDOW, stopping_below, was_given_up
 from ponder.think.events import Event, Voted
 from ponder.think.ledger import Ledger
-from ponder.think.scoring import check_logprobs, check_verifier, graded, likelihood
+from ponder.think.scoring import certainties, check_certainty, check_logprobs, check_verifier, graded, likelihood
 from ponder.think.strategy import Demand, Strategy, check_inner
 from ponder.think.voting import StopRule, Weigh, count_votes, is_enough, margin_of, same_answer
 from ponder.types import InvalidRequest
@@ -24,11 +24,17 @@ TEMPERATURE = 1.0
 
 
 class Weight(StrEnum):
-    """What a sample counts in the vote. COUNT: one. LIKELIHOOD: how likely the model found its own answer. VERIFIER:
-    the grade of the ask's verifier."""
+    """What a sample counts in the vote.
+
+    COUNT: one.
+    LIKELIHOOD: how likely the model found its own answer.
+    SELF_CERTAINTY: by its rank r from the most certain of n on, (n - r + 1) ** 0.5 (Borda, arXiv 2502.18581).
+    VERIFIER: the grade of the ask's verifier or judge.
+    """
 
     COUNT = "count"
     LIKELIHOOD = "likelihood"
+    SELF_CERTAINTY = "self_certainty"
     VERIFIER = "verifier"
 
 
@@ -52,7 +58,8 @@ class Consensus:
         ask = self._asked(ask)
         if self.weight is Weight.VERIFIER:
             check_verifier(ask, self.name)
-        return candidates_demand(ask, self.name, self.samples, self.at_once, self.inner)
+        checked = self.weight is Weight.VERIFIER
+        return candidates_demand(ask, self.name, self.samples, self.at_once, self.inner, checked=checked)
 
     def _asked(self, ask: Ask) -> Ask:
         """What each sample is asked. Raises InvalidRequest where they would all be the same."""
@@ -74,21 +81,28 @@ class Consensus:
         def enough(candidates: Sequence[Candidate]) -> bool:
             return is_enough(self.rule, count_votes(voters(candidates), same), self.samples - len(candidates))
 
+        if self.weight is Weight.SELF_CERTAINTY:
+            check_certainty(sampler)
+        aside = self.weight is Weight.VERIFIER and ask.is_judged
         candidates = Candidates(
-            [ask] * self.samples, sampler, ledger, inner=self.inner, at_once=self.at_once, enough=enough
+            [ask] * self.samples, sampler, ledger, inner=self.inner, at_once=self.at_once, enough=enough, aside=aside
         )
         grades: dict[int, Grade] = {}
         async for event in candidates:
             yield event
             if self.weight is Weight.VERIFIER:
-                async for each in graded(candidates.arrived, grades, ask, ledger):
+                async for each in graded(candidates.arrived, grades, ask, sampler, ledger):
                     yield each
         weigh: Weigh | None = None
         if self.weight is Weight.LIKELIHOOD:
             check_logprobs(candidates.in_order, sampler)
             weigh = _likelihood
+        elif self.weight is Weight.SELF_CERTAINTY:
+            async for each in certainties(candidates.in_order, grades, sampler, ledger):
+                yield each
+            weigh = partial(_grade, borda(grades))
         elif self.weight is Weight.VERIFIER:
-            async for each in graded(candidates.in_order, grades, ask, ledger):
+            async for each in graded(candidates.in_order, grades, ask, sampler, ledger):
                 yield each
             weigh = partial(_grade, grades)
         votes = count_votes(voters(candidates.in_order), same, weigh)
@@ -104,6 +118,13 @@ def _likelihood(candidate: Candidate) -> float:
 
 def _grade(grades: dict[int, Grade], candidate: Candidate) -> float:
     return grades[candidate.sample].score
+
+
+def borda(grades: Mapping[int, Grade], power: float = 0.5) -> dict[int, Grade]:
+    """Grades by rank: the highest of n gets n ** `power`, the lowest 1; see `Weight`. Equal ones rank by their
+    samples."""
+    ranked = sorted(grades, key=lambda sample: (-grades[sample].score, sample))
+    return {sample: Grade(score=(len(ranked) - place) ** power) for place, sample in enumerate(ranked)}
 
 
 def consensus(

@@ -13,6 +13,7 @@ from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask, AskSettings, checked
 from ponder.think.candidates import AT_ONCE, Candidates, candidates_demand
 from ponder.think.events import Cut, Event, Planned
+from ponder.think.judging import judge_of
 from ponder.think.ledger import Ledger
 from ponder.think.plan import (
     BadPlan,
@@ -67,10 +68,13 @@ class Delegate:
 
     def _each(self, ask: Ask) -> Demand:
         """What one step takes."""
-        return candidates_demand(replace(ask, verifier=any_answer), self.name, 1, 1, self.inner)
+        checked = replace(ask, verifier=None if ask.judge is not None else any_answer)
+        return candidates_demand(checked, self.name, 1, 1, self.inner, checked=True)
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
         ask = ask.override(**self.settings).override(next_turn=NextTurn.NONE)
+        if ask.judge is not None:  # "self" is the one that was asked, not a worker
+            ask = replace(ask, judge=judge_of(ask, sampler))
         each = self._each(ask).in_all
         work, why, seed = Work(), "", ask.seed
         for _ in range(1 + self.replans):
@@ -146,6 +150,7 @@ class Delegate:
             looks = expected_grade(step.expects, result) or any_answer(result)
             return self.check(task, result) if looks.solved and self.check is not None else looks
 
+        known = self.check is not None or expected_grade(step.expects, "") is not None or ask.judge is None
         return replace(
             ask,
             prompt=(Message.user(task_words(self.form, step, work.results)),),
@@ -154,7 +159,7 @@ class Delegate:
             stop_ids=(),
             logit_bias=(),
             same=None,
-            verifier=verify,
+            verifier=verify if known else None,
             seed=None if ask.seed is None else ask.seed + 1 + index * self._each(ask).in_all,
         )
 
@@ -228,14 +233,14 @@ class StepWorker:
     name: str = "worker"
 
     def demand(self, ask: Ask) -> Demand:
-        return candidates_demand(ask, self.name, 1, 1, self.inner)
+        return candidates_demand(ask, self.name, 1, 1, self.inner, checked=True)
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
-        drawn = Candidates([ask], sampler, ledger, inner=self.inner, role="worker")
+        drawn = Candidates([ask], sampler, ledger, inner=self.inner, role="worker", aside=ask.is_judged)
         async for event in drawn:
             yield event
         grades: dict[int, Grade] = {}
-        async for check in graded(drawn.in_order, grades, ask, ledger):
+        async for check in graded(drawn.in_order, grades, ask, sampler, ledger):
             yield check
         for each in drawn.in_order:
             self.report(grades[each.sample])
@@ -256,8 +261,9 @@ def delegate(
     """The model that is asked plans steps, `workers` carry them out in parallel as far as they do not need each other,
     and the model that is asked writes the answer from the results.
 
-    A result is checked by `check` and by what the plan expects of it, where that is a kind that a rule knows. Where one
-    fails, the rest is planned again, with what is done and what failed in view. The answer is written in any case.
+    A result is checked by `check` and by what the plan expects of it, where that is a kind that a rule knows; without
+    both, by the ask's judge, if there is one. Where one fails, the rest is planned again, with what is done and what
+    failed in view. The answer is written in any case.
     inner: what carries out each step; None: one sample.
     workers: the model that does; None: the one that is asked.
     plan: see `PlanForm`.

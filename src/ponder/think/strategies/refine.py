@@ -9,7 +9,7 @@ from typing import Unpack, cast
 from ponder.dialogue.messages import Conversation, Message
 from ponder.sampler.protocol import NextTurn, Sampler
 from ponder.tasks.protocol import Grade
-from ponder.think.ask import Ask, AskSettings, checked
+from ponder.think.ask import Ask, AskSettings, Judge, checked
 from ponder.think.candidates import Candidate, Candidates, candidates_demand
 from ponder.think.events import Event
 from ponder.think.ledger import Ledger
@@ -38,17 +38,22 @@ class Refine:
     def demand(self, ask: Ask) -> Demand:
         ask = ask.override(**self.settings)
         check_verifier(ask, self.name)
-        draft = candidates_demand(ask, self.name, 1, 1, self.inner)
-        return replace(draft, in_all=draft.in_all + self.samples - 1)
+        if ask.is_judged and isinstance(ask.judge, Judge):
+            raise InvalidRequest(
+                f"{self.name} needs a judge that is another model (got {ask.judge.value!r}): a model that looks at its "
+                "own answer makes more right ones wrong than wrong ones right (arXiv 2310.01798)"
+            )
+        draft = candidates_demand(ask, self.name, 1, 1, self.inner, checked=True)
+        return replace(draft, in_all=draft.in_all + (self.samples - 1) * (2 if ask.is_judged else 1))
 
     async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
         ask = ask.override(**self.settings)
-        draft = Candidates([ask], sampler, ledger, inner=self.inner)
+        draft = Candidates([ask], sampler, ledger, inner=self.inner, aside=ask.is_judged)
         async for event in draft:
             yield event
         tries = [Draft(each, ask) for each in draft.in_order]
         grades: dict[int, Grade] = {}
-        async for check in graded(draft.in_order, grades, ask, ledger):
+        async for check in graded(draft.in_order, grades, ask, sampler, ledger):
             yield check
         drawn = 1 if self.inner is None else self.inner.demand(ask).in_all
         while tries and not _solved(tries, grades) and len(tries) < self.samples and ledger.cut is None:
@@ -61,7 +66,7 @@ class Refine:
             (number,) = samples.finished
             made = Candidate(number, with_thought(samples.finished[number], before))
             tries.append(Draft(made, again, before))
-            async for check in graded([made], grades, ask, ledger):
+            async for check in graded([made], grades, ask, sampler, ledger):
                 yield check
         cut = ledger.cut if len(tries) < self.samples and not _solved(tries, grades) else ledger.stopped
         chosen = _best(tries, grades).candidate.completion if tries else None
@@ -130,7 +135,8 @@ def _step_to_redo(best: Draft, grade: Grade, sampler: Sampler) -> ThoughtStep | 
 
 
 def refine(inner: Strategy | None = None, *, samples: int = 4, **settings: Unpack[AskSettings]) -> Refine:
-    """An answer, and as long as the ask's verifier finds it wrong, up to `samples` - 1 more tries from the wrong step.
+    """An answer, and as long as the ask's verifier, or a judge that is another model, finds it wrong, up to
+    `samples` - 1 more tries from the wrong step.
 
     The step is the one that the verifier names (`Grade.wrong_step`), or else the one that the model was least sure of.
     An answer that the verifier accepts is given at once. It does not run without a verifier: a model that only looks at

@@ -10,7 +10,7 @@ from ponder.sampler.protocol import NextTurn, Sampler
 from ponder.tasks.protocol import Grade
 from ponder.think.ask import Ask, AskSettings, checked
 from ponder.think.candidates import Candidate, Candidates, candidates_demand
-from ponder.think.events import Cut, Event, Graded
+from ponder.think.events import Cut, Event
 from ponder.think.ledger import Ledger
 from ponder.think.samples import answer_from
 from ponder.think.scoring import check_verifier, graded, likelihoods
@@ -43,7 +43,8 @@ class StepSearch:
         if self.value == "verifier":
             check_verifier(ask, self.name, ", or set value='likelihood'")
         at_once = self.branch if self.method is SearchMethod.MCTS else self.branch * self.width
-        return candidates_demand(ask, self.name, self.width * self.branch * self.depth, at_once, None)
+        in_all = self.width * self.branch * self.depth
+        return candidates_demand(ask, self.name, in_all, at_once, None, checked=self._uses_verifier(ask))
 
     def _asked(self, ask: Ask) -> Ask:
         """What each answer is asked. Raises InvalidRequest where they would all be the same."""
@@ -72,18 +73,18 @@ class StepSearch:
                 break
             seed = None if ask.seed is None else ask.seed + begun
             asks = [node.asked.override(seed=seed) for node in nodes]
-            drawn, begun = Candidates(asks, sampler, ledger, at_once=len(asks)), begun + len(asks)
+            drawn, begun = self._drawn(asks, ask, sampler, ledger), begun + len(asks)
             try:
                 async for event in drawn:
                     yield event
-                    async for check in self._valued(drawn.arrived, grades, ask, ledger):
+                    async for check in self._valued(drawn.arrived, grades, ask, sampler, ledger):
                         yield check
             except SamplerError:
                 if not tries:
                     raise
                 cut = Cut.FAILED
                 break
-            async for check in self._valued(drawn.in_order, grades, ask, ledger):
+            async for check in self._valued(drawn.in_order, grades, ask, sampler, ledger):
                 yield check
             for each in drawn.in_order:
                 node = nodes[each.index]
@@ -98,18 +99,23 @@ class StepSearch:
             cut=ledger.stopped if self._is_solved(ask, grades) else cut or ledger.stopped,
         )
 
+    def _drawn(self, asks: Sequence[Ask], ask: Ask, sampler: Sampler, ledger: Ledger) -> Candidates:
+        aside = self._uses_verifier(ask) and ask.is_judged
+        return Candidates(asks, sampler, ledger, at_once=len(asks), aside=aside)
+
     def _uses_verifier(self, ask: Ask) -> bool:
-        return self.value == "verifier" or (self.value is None and ask.verifier is not None)
+        has_one = ask.verifier is not None or ask.judge is not None
+        return self.value == "verifier" or (self.value is None and has_one)
 
     def _is_solved(self, ask: Ask, grades: dict[int, Grade]) -> bool:
         return self._uses_verifier(ask) and any(grade.solved for grade in grades.values())
 
     async def _valued(
-        self, candidates: Sequence[Candidate], grades: dict[int, Grade], ask: Ask, ledger: Ledger
-    ) -> AsyncGenerator[Graded, None]:
+        self, candidates: Sequence[Candidate], grades: dict[int, Grade], ask: Ask, sampler: Sampler, ledger: Ledger
+    ) -> AsyncGenerator[Event, None]:
         """Add the value of each answer that has none to `grades`. What is empty or was cut off has the value 0."""
         if self._uses_verifier(ask):
-            async for check in graded(candidates, grades, ask, ledger):
+            async for check in graded(candidates, grades, ask, sampler, ledger):
                 yield check
             return
         for check in likelihoods(candidates, grades, ledger):
@@ -135,8 +141,8 @@ def search(
     width: how many prefixes are kept.
     branch: how many answers go on from each.
     depth: how many steps, one after the other, are chosen; MCTS expands `width` * `depth` prefixes at any depth.
-    value: "verifier", the ask's own; "likelihood", the geometric mean of the probabilities of the answer's tokens;
-        None: the verifier where there is one.
+    value: "verifier", the ask's verifier or judge; "likelihood", the geometric mean of the probabilities of the
+        answer's tokens; None: the verifier or judge where there is one.
     settings: hold for its samples, whatever the ask says.
     Raises InvalidRequest for an unknown method or value, numbers below 1, and temperature 0.
     """
