@@ -78,8 +78,10 @@ class GgufParameter:
 
     def read(self) -> Tensor:
         """The values as float32."""
-        values = dequantize(self.file.read(self.stored), self.stored.type).reshape(self.shape)
-        return torch.from_numpy(values if self.heads is None else _halves_apart(values, self.heads))
+        values = dequantize(self.file.read(self.stored), self.stored.type)
+        if self.heads is not None:
+            values = _halves_apart(values.reshape(self.shape[0], -1), self.heads)
+        return torch.from_numpy(values).reshape(self.shape)
 
     def blocks(self) -> Tensor:
         """The values as the file stores them: bytes, (rows, bytes of a row)."""
