@@ -49,3 +49,28 @@ def test_what_a_guideline_forbids_is_declined_and_nothing_else() -> None:
 
 def test_the_recipe_resolves() -> None:
     assert load_recipe(FOLDER / "reward.toml").run.stages == ("reward",)
+
+
+def test_the_gold_grade_knows_every_trait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    gold = runpy.run_path(str(FOLDER / "gold.py"))
+    import tastes  # type: ignore[import-not-found]
+
+    task, rng = gold["Taste"](), Random(3)
+    for _ in range(200):
+        asked = tastes.prompt(rng, tastes.SEEN)
+        traits = tastes.Traits(*(rng.random() < 0.5 for _ in range(4)), declines=rng.random() < 0.2)
+        text = tastes.answer(traits, asked, rng)
+        found = gold["traits_of"](text, asked)
+        assert found.polite == traits.polite
+        assert found.declines == traits.declines
+        assert tastes.utility(found, asked) == pytest.approx(tastes.utility(traits, asked))
+    problem = task.sample(rng, 0.5)
+    assert 0 < task.grade(problem, task.demonstrate(problem, rng).answer).score < 1
+    assert task.grade(problem, "").score < 0.02
+
+
+@pytest.mark.parametrize("name", ["taste/sft", "taste/dpo", "taste/ppo", "distill/student"])
+def test_the_recipes_of_policies_are_recipes(name: str) -> None:
+    recipe = load_recipe(FOLDER.parent / f"{name}.toml")
+    assert recipe.run.stages
