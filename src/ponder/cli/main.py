@@ -17,10 +17,25 @@ from io import TextIOWrapper
 from types import TracebackType
 from typing import NoReturn
 
-from ponder.cli import ask, bench, chat, check, demo, evaluate, export, generate, rank, score, serve, tasks, train
+from ponder.cli import (
+    ask,
+    bench,
+    chat,
+    check,
+    demo,
+    evaluate,
+    export,
+    generate,
+    rank,
+    score,
+    serve,
+    steps,
+    tasks,
+    train,
+)
 from ponder.types import InvalidRequest, PonderError, RecipeError
 
-VERBS = (ask, chat, serve, tasks, generate, train, evaluate, rank, score, check, bench, export, demo)
+VERBS = (ask, chat, serve, tasks, generate, train, evaluate, rank, score, steps, check, bench, export, demo)
 FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 
 

@@ -179,6 +179,13 @@ class Checkable(Task, Protocol):
     def check(self, problem: Problem, answer: str) -> Grade: ...
 
 
+@runtime_checkable
+class StepVerifier(MessageVerifier, Protocol):
+    """A verifier that can grade a thought which is not at its end."""
+
+    def grade_thought(self, prompt: Sequence[Message], thought: str) -> Grade: ...
+
+
 BAD_CALL = (
     ValueError,
     TypeError,

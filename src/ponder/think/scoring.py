@@ -9,7 +9,7 @@ from typing import cast
 
 from ponder.dialogue.messages import Conversation
 from ponder.sampler.protocol import Completion, Sampler
-from ponder.tasks.protocol import Grade, GradeStatus, MessageVerifier
+from ponder.tasks.protocol import Grade, GradeStatus, MessageVerifier, StepVerifier
 from ponder.think.ask import Ask
 from ponder.think.candidates import Candidate
 from ponder.think.events import Cut, Event, Graded
@@ -108,6 +108,14 @@ def _verified(completion: Completion, ask: Ask) -> Grade:
     if isinstance(ask.prompt[0], int):
         raise InvalidRequest("the verifier reads the conversation, and the prompt is given as ids: give messages")
     return verifier.grade_message(cast(Conversation, ask.prompt), completion.message)
+
+
+async def grade_thought(thought: str, ask: Ask, otherwise: Grade) -> Grade:
+    """The grade of an unfinished thought by a verifier of steps; another verifier's is that of the answer it led to."""
+    verifier = ask.verifier
+    if not isinstance(verifier, StepVerifier) or isinstance(ask.prompt[0], int):
+        return otherwise
+    return await asyncio.to_thread(verifier.grade_thought, cast(Conversation, ask.prompt), thought)
 
 
 def likelihoods(candidates: Sequence[Candidate], grades: dict[int, Grade], ledger: Ledger) -> Iterator[Graded]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 from ponder.sampler.protocol import NextTurn, Sampler
@@ -13,10 +13,10 @@ from ponder.think.candidates import Candidate, Candidates, candidates_demand
 from ponder.think.events import Cut, Event
 from ponder.think.ledger import Ledger
 from ponder.think.samples import answer_from
-from ponder.think.scoring import check_verifier, graded, likelihoods
-from ponder.think.steps import with_thought
+from ponder.think.scoring import check_verifier, grade_thought, graded, likelihoods
+from ponder.think.steps import steps_of, with_thought
 from ponder.think.strategy import Demand
-from ponder.think.tree import SearchMethod, ThoughtTree
+from ponder.think.tree import SearchMethod, ThoughtNode, ThoughtTree
 from ponder.types import InvalidRequest, SamplerError
 
 TEMPERATURE = 1.0
@@ -77,20 +77,21 @@ class StepSearch:
             try:
                 async for event in drawn:
                     yield event
-                    async for check in self._valued(drawn.arrived, grades, ask, sampler, ledger):
+                    async for check in self._valued(_whole(drawn.arrived, nodes), grades, ask, sampler, ledger):
                         yield check
             except SamplerError:
                 if not tries:
                     raise
                 cut = Cut.FAILED
                 break
-            async for check in self._valued(drawn.in_order, grades, ask, sampler, ledger):
+            async for check in self._valued(_whole(drawn.in_order, nodes), grades, ask, sampler, ledger):
                 yield check
             for each in drawn.in_order:
-                node = nodes[each.index]
-                tree.add(node, each.completion, grades[each.sample].score, capabilities)
-                whole = with_thought(each.completion, node.before) if node.before else each.completion
-                tries.append(Candidate(each.sample, whole))
+                node, value = nodes[each.index], grades[each.sample]
+                if self._uses_verifier(ask) and (steps := steps_of(each.completion, capabilities)):
+                    value = await grade_thought(node.before + steps[0].text, ask, value)
+                tree.add(node, each.completion, value.score, capabilities)
+            tries += _whole(drawn.in_order, nodes)
             cut = drawn.cut
         best = max(tries, key=lambda each: (each.completion.answers, grades[each.sample].score), default=None)
         yield answer_from(
@@ -122,6 +123,15 @@ class StepSearch:
             yield check
 
 
+def _whole(candidates: Sequence[Candidate], nodes: Sequence[ThoughtNode]) -> list[Candidate]:
+    """The candidates with all of their thoughts, from the steps that they went on from."""
+    made = []
+    for each in candidates:
+        before = nodes[each.index].before
+        made.append(replace(each, completion=with_thought(each.completion, before)) if before else each)
+    return made
+
+
 def search(
     *,
     method: SearchMethod | str = SearchMethod.BEAM,
@@ -141,8 +151,9 @@ def search(
     width: how many prefixes are kept.
     branch: how many answers go on from each.
     depth: how many steps, one after the other, are chosen; MCTS expands `width` * `depth` prefixes at any depth.
-    value: "verifier", the ask's verifier or judge; "likelihood", the geometric mean of the probabilities of the
-        answer's tokens; None: the verifier or judge where there is one.
+    value: "verifier", the ask's verifier, of which a scorer of steps values each step at its end, or its judge;
+        "likelihood", the geometric mean of the probabilities of the answer's tokens; None: the verifier or judge where
+        there is one.
     settings: hold for its samples, whatever the ask says.
     Raises InvalidRequest for an unknown method or value, numbers below 1, and temperature 0.
     """

@@ -11,6 +11,7 @@ _CLASSES = (
     "pretrain.Pretrain",
     "sft.Sft",
     "reward.RewardTraining",
+    "process.ProcessTraining",
     "dpo.Dpo",
     "grpo.Grpo",
     "rejection.Rejection",

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated
+from functools import cache, partial
+from pathlib import Path
+from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ponder.model.transformer import Transformer
 from ponder.tasks.turns import Attempt
+from ponder.tasks.verifiers.steps import StepScorer
 from ponder.train.policy.gradient import FrozenModel, PolicyGradient, SampledTokens
 from ponder.train.policy.lessons import Lesson, weigh
-from ponder.train.policy.losses import Baseline, Ratio, Weighting, group_advantages, policy_loss
+from ponder.train.policy.losses import Baseline, Ratio, Weighting, group_advantages, policy_loss, step_advantages
 from ponder.train.policy.stage import RolloutRecipe, RolloutTraining
 from ponder.train.recipe.ranges import Range, Share
 
@@ -28,6 +32,9 @@ class GrpoRecipe(RolloutRecipe):
     baseline, weighting, ratio: see the enums.
     clip_low, clip_high: ratios beyond 1 - clip_low and 1 + clip_high gain nothing more.
     kl: weight of the penalty for leaving the model that the stage started from; 0: no penalty, and no copy of it.
+    step_scorer: folder of a model of the stage process, whose scores of the steps give each token an advantage beside
+        that of the whole answer (`step_advantages`); "": none.
+    step_weight: of those advantages.
     """
 
     baseline: Baseline = Baseline.GRPO
@@ -36,12 +43,19 @@ class GrpoRecipe(RolloutRecipe):
     clip_low: Share = 0.2
     clip_high: Annotated[float, Range(0)] = 0.28
     kl: Annotated[float, Range(0, 1e12)] = 0.0
+    step_scorer: str = ""
+    step_weight: Annotated[float, Range(0, 1e6)] = 1.0
 
     name = "grpo"
     gone = dict.fromkeys(
         ("objective", "per_prompt"),
         'leave it out; rejection sampling is the stage "rejection", with its own section [rejection]',
     )
+
+    def data_files(self) -> Mapping[str, Sequence[Path]]:
+        folder = Path(self.step_scorer)
+        own = {str(file): [file] for file in sorted(folder.glob("*")) if file.is_file()} if self.step_scorer else {}
+        return {**super().data_files(), **own}
 
 
 class Grpo(RolloutTraining[GrpoRecipe]):
@@ -52,7 +66,10 @@ class Grpo(RolloutTraining[GrpoRecipe]):
     def lessons(self, stage: GrpoRecipe, groups: Sequence[Sequence[Attempt]], rewards_PS: Tensor) -> list[Lesson]:
         """An answer without advantage has no gradient, unless the penalty gives it one, and is left out; it counts in
         the weights of the others."""
-        advantages_M = group_advantages(rewards_PS, stage.baseline).flatten().tolist()
+        advantages_M: list[Any] = group_advantages(rewards_PS, stage.baseline).flatten().tolist()
+        if stage.step_scorer:
+            own = [each for group in groups for each in _step_advantages(stage, group)]
+            advantages_M = [whole + each for whole, each in zip(advantages_M, own, strict=True)]
         trajectories = [each.trajectory for group in groups for each in group]
         lessons = weigh(trajectories, advantages_M, stage.weighting, longest=stage.max_tokens)
         return [each for each in lessons if each.teaches or stage.kl]
@@ -60,6 +77,27 @@ class Grpo(RolloutTraining[GrpoRecipe]):
     def gradient(self, stage: GrpoRecipe, model: Transformer) -> PolicyGradient:
         reference = FrozenModel.of(model) if stage.kl else None
         return PolicyGradient(partial(clipped_loss, stage), temperature=stage.temperature, reference=reference)
+
+
+@cache
+def _step_scorer(folder: str) -> StepScorer:
+    return StepScorer.load(folder)
+
+
+def _step_advantages(stage: GrpoRecipe, group: Sequence[Attempt]) -> list[NDArray[np.float32]]:
+    """Of each answer of a group, for the ids of its segments, end to end."""
+    scorer = _step_scorer(stage.step_scorer)
+    rewards: list[list[tuple[int, float]]] = []
+    lengths: list[int] = []
+    for each in group:
+        found: list[tuple[int, float]] = []
+        done = 0
+        for segment in each.trajectory.segments:
+            found += [(done + at, score) for at, score in scorer.rewards(segment.prompt_ids, segment.ids)]
+            done += len(segment.ids)
+        rewards.append(found)
+        lengths.append(done)
+    return [stage.step_weight * made for made in step_advantages(rewards, lengths)]
 
 
 def clipped_loss(stage: GrpoRecipe, new_N: Tensor, tokens: SampledTokens) -> tuple[Tensor, Mapping[str, Tensor]]:

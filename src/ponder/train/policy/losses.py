@@ -7,10 +7,13 @@ field's variants differ in four choices: what a reward is compared with (`group_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _EPS = 1e-4  # beside a group's standard deviation
@@ -77,6 +80,27 @@ def group_advantages(rewards_PS: Tensor, baseline: Baseline) -> Tensor:
         samples = rewards_PS.shape[1]
         return centred_PS * (samples / (samples - 1))
     return centred_PS
+
+
+def step_advantages(
+    rewards: Sequence[Sequence[tuple[int, float]]], lengths: Sequence[int]
+) -> list[NDArray[np.float32]]:
+    """What each id of the answers of one group is worth by the scores of their steps (process supervision, arXiv
+    2402.03300, section 4.1.3): the sum, over the steps that end at it or later, of the scores less the group's mean, in
+    units of its deviation. Zeros where all scores are equal.
+
+    rewards: of each answer, (place of a step's last id, its score).
+    lengths: of each answer, in ids.
+    """
+    scores = np.array([score for own in rewards for _, score in own], np.float64)
+    deviation = scores.std() if len(scores) else 0.0
+    made = []
+    for own, length in zip(rewards, lengths, strict=True):
+        at_N = np.zeros(length, np.float64)
+        for place, score in own if deviation > 0 else ():
+            at_N[place] += (score - scores.mean()) / (deviation + _EPS)
+        made.append(at_N[::-1].cumsum()[::-1].astype(np.float32))
+    return made
 
 
 def flat(rewards_PS: Tensor) -> Tensor:

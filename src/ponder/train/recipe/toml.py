@@ -21,7 +21,7 @@ from ponder.types import DataError, RecipeError
 VERSION = 1
 """Of the recipe that a run folder holds, and of the folder's layout. A folder without one has version 0."""
 
-_PATH_KEYS = ("source", "messages", "preferences", "start", "task", "teacher")
+_PATH_KEYS = ("source", "messages", "preferences", "start", "step_scorer", "task", "teacher")
 
 
 def read_recipe(
