@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ponder.cli.main import main
+from ponder.testing.endpoint import StubEndpoint
+from ponder.testing.scripted import Say
 
 
 def checked(capsys: pytest.CaptureFixture[str], file: Path, text: str, *more: str) -> tuple[int, str, str]:
@@ -56,3 +58,30 @@ def test_what_cannot_be_read_is_misuse_and_nothing_is_proved(
     assert (code, out) == (2, "")
     assert "holds no statements" in err
     assert main(["check", str(tmp_path / "no.txt")]) == 2
+
+
+def test_a_thought_is_judged_against_its_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "answer.txt").write_text("Tom is grey.")
+    thought = "All cats are grey. Tom is a cat.\nHm, let me see.\n"
+    code, out, _ = checked(capsys, tmp_path / "a.txt", thought, "--answer", str(tmp_path / "answer.txt"))
+    assert code == 0
+    assert "Answer:\n  entailed      Tom is grey.\nNot read, so not judged:\n  Hm, let me see." in out
+    code, out, _ = checked(
+        capsys, tmp_path / "a.txt", thought + "So Tom is not grey.", "--answer", str(tmp_path / "answer.txt")
+    )
+    assert code == 1
+    assert "contradictory So Tom is not grey. (against: All cats are grey. / Tom is a cat.)" in out
+
+
+def test_free_text_takes_a_named_translator_and_its_reading_is_shown_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StubEndpoint([Say("1. grey(Tom)")]) as endpoint:
+        url = f"{endpoint.url}#stub"
+        code, out, _ = checked(
+            capsys, tmp_path / "a.txt", "Tom is not grey.\nTom can only be called grey.", "--translator", url
+        )
+    assert code == 1
+    assert out.startswith(f"Translated by {url}, and not checked")
+    assert "Tom can only be called grey.\n      read as grey(Tom)" in out
+    assert "line 2: Tom can only be called grey." in out

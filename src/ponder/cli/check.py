@@ -15,6 +15,7 @@ from ponder.types import InvalidRequest
 if TYPE_CHECKING:
     from ponder.tasks.prove.document import Document, Statement
     from ponder.tasks.prove.prover import Proof
+    from ponder.tasks.prove.translate import Translated
 
 NAME = "check"
 HELP = "find statements that contradict each other, and prove or refute conclusions, by z3"
@@ -32,6 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="what the prover may take (default: 5)",
     )
+    parser.add_argument(
+        "--answer",
+        metavar="FILE",
+        help="FILE is an answer to the thought in the first file: judge each step, and whether the answer follows",
+    )
+    parser.add_argument(
+        "--translator", metavar="MODEL", help="the model that translates what is not controlled English into formulas"
+    )
     parser.add_argument("--formulas", action="store_true", help="print each statement's formula too: how it was read")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -41,15 +50,21 @@ def run(args: argparse.Namespace) -> int:
     from ponder.tasks.prove.prover import Verdict, prove
 
     name, text = read_file(args.file)
-    document = read_document(text)
+    if args.answer is not None:
+        return judge_thought(args, text)
+    document, translated = read_document(text), None
+    if document.unread and args.translator:
+        document, translated = translate_rest(args.translator, text)
     if document.unread:
-        raise InvalidRequest(told_unread(name, document))
+        raise InvalidRequest(told_unread(name, document, translated))
     if not document.statements and not document.goals:
         raise InvalidRequest(f"{name} holds no statements: write one a line, such as 'Ann is taller than Bo.'")
     proof = prove(document, args.seconds)
     if args.json:
-        print(json.dumps(proof_as_json(document, proof), ensure_ascii=False, indent=2))
+        print(json.dumps(proof_as_json(document, proof, translated), ensure_ascii=False, indent=2))
     else:
+        if translated is not None:
+            print(translation_text(args.translator, translated).translate(HARMLESS))
         print(proof_text(document, proof, formulas=args.formulas).translate(HARMLESS))
     proved = all(each.verdict is Verdict.PROVED for each in proof.findings)
     return 0 if proof.consistent and proved else DISAGREES
@@ -65,9 +80,51 @@ def read_file(name: str) -> tuple[str, str]:
         raise InvalidRequest(f"{name}: {error}") from None
 
 
-def told_unread(name: str, document: Document) -> str:
+def judge_thought(args: argparse.Namespace, thought: str) -> int:
+    """Each step of a thought and of its answer, and what was not read."""
+    from ponder.tasks.prove.thoughts import Standing, check_thought
+
+    if args.translator or args.formulas or args.json:
+        raise InvalidRequest("--answer prints its steps alone: leave --translator, --formulas and --json out")
+    checked = check_thought(thought, read_file(args.answer)[1], seconds=args.seconds)
+    if not checked.answer:
+        raise InvalidRequest(f"{args.answer}: no sentence can be read: write the answer as a sentence")
+    for head, steps in (("Thought", checked.thought), ("Answer", checked.answer)):
+        print(f"{head}:")
+        for each in steps:
+            against = f" (against: {' / '.join(one.text for one in each.against)})" if each.against else ""
+            print(f"  {each.standing.value:14}{each.step.text}{against}".translate(HARMLESS))
+    if checked.unread:
+        print("Not read, so not judged:")
+        for unread in checked.unread:
+            print(f"  {unread.text}: {unread.why}".translate(HARMLESS))
+    sound = all(each.standing is not Standing.CONTRADICTORY for each in checked.thought)
+    return 0 if sound and all(each.standing is Standing.ENTAILED for each in checked.answer) else DISAGREES
+
+
+def translate_rest(model: str, text: str) -> tuple[Document, Translated | None]:
+    """The document, with what the grammar does not read translated by a model."""
+    from ponder.cli.options import load_reasoner
+    from ponder.tasks.prove.translate import read_translated
+
+    with load_reasoner(model) as reasoner:
+        return read_translated(text, reasoner.sampler)
+
+
+def translation_text(model: str, translated: Translated) -> str:
+    """What rests on a model's reading, apart from what is proved."""
+    lines = [f"Translated by {model}, and not checked (how often it is right: bench/translation.py):"]
+    lines += [f"  {sentence}\n      read as {formula}" for sentence, formula in translated.formulas.items()]
+    return "\n".join(lines)
+
+
+def told_unread(name: str, document: Document, translated: Translated | None) -> str:
     """What could not be read, sentence by sentence. Nothing was proved: the rest alone might say something else."""
-    found = [f"{name}:{each.line}:{each.column}: {each.text:.80}: {each.why}" for each in document.unread]
+    whys = translated.failed if translated else {}
+    found = [
+        f"{name}:{each.line}:{each.column}: {each.text:.80}: {whys.get(each.text, each.why)}"
+        for each in document.unread
+    ]
     return f"{len(found)} of the sentences cannot be read, so nothing was proved; " + "; ".join(found)
 
 
@@ -104,7 +161,7 @@ def proof_text(document: Document, proof: Proof, *, formulas: bool) -> str:
     return "\n".join(lines)
 
 
-def proof_as_json(document: Document, proof: Proof) -> dict[str, object]:
+def proof_as_json(document: Document, proof: Proof, translated: Translated | None) -> dict[str, object]:
     """The result as `--json` prints it. `begin` and `end` count the file's characters from 0."""
     from ponder.tasks.prove.logic import formula_text
 
@@ -127,4 +184,5 @@ def proof_as_json(document: Document, proof: Proof) -> dict[str, object]:
             for each in proof.findings
         ],
         "why": proof.why,
+        "translated": translated.formulas if translated else {},
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ponder.dialogue.messages import Message
@@ -51,6 +51,7 @@ class Item:
 
     truncated: the share of its samples that ran out of tokens.
     drawn: every sample, graded on its own.
+    right_by_logic: whether the answer is right by logic, where the task's keys are not (`by_logic`); None: not asked.
     """
 
     question: str
@@ -64,6 +65,7 @@ class Item:
     margin: float | None
     seen_in_training: bool | None
     drawn: tuple[Sample, ...] = ()
+    right_by_logic: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,12 @@ class Result:
         return sum((item.usage for item in self.items), Usage())
 
     @property
+    def by_logic(self) -> int | None:
+        """How many answers are right by logic, whatever the keys say; None for tasks whose keys are not in question."""
+        rights = [item.right_by_logic for item in self.items]
+        return None if None in rights else sum(map(bool, rights))
+
+    @property
     def unseen(self) -> tuple[int, int] | None:
         """(solved, asked) among questions that training did not see; None where that is not known."""
         if any(item.seen_in_training is None for item in self.items):
@@ -130,6 +138,9 @@ class Result:
             "grades": {status: count for status, count in statuses.items() if count},
             "seconds": self.seconds,
         }
+        if self.by_logic is not None:
+            interval = wilson(self.by_logic, n)
+            numbers |= {"accuracy_by_logic": self.by_logic / n, "interval_95_by_logic": [interval.low, interval.high]}
         if self.unseen is not None:
             solved, asked = self.unseen
             numbers |= {"seen_in_training": n - asked, "accuracy_unseen": solved / asked if asked else None}
@@ -201,7 +212,8 @@ async def measure_async(
             answer = await answer_of(mode, ask, sampler, ledger)
         grade = await grade_whole(task, problem, answer.message, complete=answer.stop_reason in _WHOLE)
         drawn = await samples_of(task, problem, answer, grade)
-        return item_of(problem, answer, grade, seen_in_training, drawn)
+        item = item_of(problem, answer, grade, seen_in_training, drawn)
+        return replace(item, right_by_logic=await asyncio.to_thread(right_by_logic, task, problem, answer.text))
 
     work = [asyncio.ensure_future(one(*pair)) for pair in zip(problems, seen, strict=True)]
     try:
@@ -240,6 +252,15 @@ async def samples_of(task: Task, problem: Problem, answer: Answer, grade: Grade)
         Sample(solved[each.text], None if checking is None else tuple(checking.tries(problem, each.reasoning)))
         for each in completions
     )
+
+
+def right_by_logic(task: Task, problem: Problem, answer: str) -> bool | None:
+    """Whether logic accepts the answer, for a dataset of which some keys are not valid inferences; else None."""
+    if not (isinstance(task, GymTask) and task.dataset == "syllogism"):
+        return None
+    from ponder.tasks.prove.syllogisms import follows_by_logic
+
+    return answer.strip().lower() == ("yes" if follows_by_logic(problem.question) else "no")
 
 
 def self_checking(task: Task) -> SelfChecking | None:
@@ -287,4 +308,5 @@ def line_of(item: Item) -> dict[str, object]:
         "completion_tokens": item.usage.completion_tokens,
         "reasoning_tokens": item.usage.reasoning_tokens,
         "seen_in_training": item.seen_in_training,
+        **({} if item.right_by_logic is None else {"right_by_logic": item.right_by_logic}),
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ponder.evaluate.correction import Correction, correction
+from ponder.evaluate.intervals import wilson
 from ponder.evaluate.measure import Result, line_of
 from ponder.evaluate.pass_at import PassAt, has_samples, pass_at
 from ponder.evaluate.published import ATTRIBUTION, best_published, published, published_models
@@ -44,6 +45,9 @@ class Report:
     def markdown(self) -> str:
         """Tables for people."""
         parts = [f"# {self.model}", _table(RESULT_COLUMNS, map(_result_row, self.results)), NOTES]
+        logical = [result for result in self.results if result.by_logic is not None]
+        if logical:
+            parts += ["## By logic", _table(LOGIC_COLUMNS, map(_logic_row, logical)), LOGIC_NOTES]
         voted = [(result, pass_at(result, self.pass_at)) for result in self.voted]
         if voted:
             ks = sorted({each.k for _, points in voted for each in points})
@@ -130,6 +134,13 @@ VOTED_NOTES = (
     "of one sample; k samples cost k times as many."
 )
 
+LOGIC_COLUMNS = ("task", "mode", "solved by its keys", "right by logic")
+
+LOGIC_NOTES = (
+    "Some keys of this dataset are not valid inferences (docs/results.md). *right by logic*: answers that z3 agrees "
+    "with, where every class has members. A model that learns the keys falls short of 1 there. Wilson intervals."
+)
+
 CORRECTION_COLUMNS = ("task", "mode", "samples", "tries", "mended", "spoiled", "false accepts", "false rejects")
 
 CORRECTION_NOTES = (
@@ -145,6 +156,12 @@ def _voted_row(result: Result, points: Sequence[PassAt], ks: Sequence[int]) -> l
     majority = f"{result.accuracy:.3f} ({result.interval.low:.3f}–{result.interval.high:.3f})"
     told = [result.task, str(len(result.items[0].drawn)), majority]
     return [*told, *(rates.get(k, "–") for k in ks), f"{points[0].tokens / points[0].k:.0f}"]
+
+
+def _logic_row(result: Result) -> list[str]:
+    counts = result.solved, result.by_logic or 0
+    rated = [(count / result.n, wilson(count, result.n)) for count in counts]
+    return [result.task, result.mode, *(f"{rate:.3f} ({each.low:.3f}–{each.high:.3f})" for rate, each in rated)]
 
 
 def _correction_row(row: tuple[Result, Correction]) -> list[str]:

@@ -40,8 +40,8 @@ def parse_strategy(text: str, *, files: bool = True, models: Models = shared_sam
 
     A strategy that takes another one has it first: "consensus(refine(samples=2), samples=8)"; one of a file stands
     there as a text: "consensus('file.py:make(n=2)')". Functions are named by their place, verifier='file.py:function',
-    a reward model or a scorer of steps by its folder, verifier='reward:FOLDER' or 'steps:FOLDER', other models by
-    theirs, workers='mini'.
+    a reward model or a scorer of steps by its folder, verifier='reward:FOLDER' or 'steps:FOLDER', logic by 'logic' or
+    'logic:FILE' with premises, other models by theirs, workers='mini'.
     files: whether functions outside the package may be named; not where the text comes from someone else.
     models: what the name of another model stands for. It raises InvalidRequest for one that may not be named.
     Raises InvalidRequest on an unknown strategy or argument (with a suggestion), a wrong type, or text that is not a
@@ -160,6 +160,7 @@ INNER = "inner"  # the parameter of a strategy that takes another one
 FUNCTIONS = ("verifier", "check")  # parameters that are functions, named by their place
 MODELS = ("workers", "judge")  # parameters that are other models
 REWARD, STEPS = "reward:", "steps:"  # before the folder of a reward model or a scorer of steps, as a verifier
+LOGIC = "logic:"  # before the file of its premises
 
 
 def _model(name: str, key: str, where: object, models: Models) -> Sampler | Judge:
@@ -182,6 +183,10 @@ def _function(name: str, key: str, where: object, files: bool) -> Any:
         from ponder.tasks.verifiers.steps import StepScorer
 
         return StepScorer.load(where.removeprefix(STEPS))
+    if key == "verifier" and (where == "logic" or where.startswith(LOGIC)):
+        from ponder.tasks.prove.verifiers import LogicVerifier
+
+        return LogicVerifier.load(where.removeprefix("logic").removeprefix(":"))
     found = load_object(where)
     if not callable(found):
         raise InvalidRequest(f"{where!r} is not a function that grades an answer")

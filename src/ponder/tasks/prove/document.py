@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ponder.tasks.prove.english import EnglishReader, listing
@@ -85,8 +85,10 @@ class _Piece:
     is_formula: bool
 
 
-def read_document(text: str) -> Document:
+def read_document(text: str, translations: Mapping[str, str] | None = None) -> Document:
     """The statements and goals of `text`, one a line or a sentence; docs/logic.md has the forms.
+
+    translations: formulas for sentences that the grammar does not have (`translate.py`).
 
     Raises LogicError for a text that is too long, for declarations that are malformed, and for types that do not agree.
     A sentence that cannot be read is in `unread`.
@@ -100,7 +102,7 @@ def read_document(text: str) -> Document:
             continue
         if not _declares(declared, line, begin, text):
             pieces.extend(_pieces(line, begin))
-    return _Reading(text, declared, pieces).document()
+    return _Reading(text, declared, pieces, translations or {}).document()
 
 
 def _declares(declared: Declarations, line: str, begin: int, text: str) -> bool:
@@ -147,8 +149,10 @@ def _piece(text: str, begin: int, body: str, body_at: int, asked: bool, *, is_fo
 class _Reading:
     """The pieces of one text on their way to formulas."""
 
-    def __init__(self, text: str, declared: Declarations, pieces: list[_Piece]) -> None:
-        self.text, self.declared = text, declared
+    def __init__(
+        self, text: str, declared: Declarations, pieces: list[_Piece], translations: Mapping[str, str]
+    ) -> None:
+        self.text, self.declared, self.translations = text, declared, translations
         self.unread: list[Unread] = []
         self.classes: dict[str, tuple[str, ...]] = {}
         known = {word.lower() for word in re.findall(r"[^\W\d_]+", text)}
@@ -171,6 +175,8 @@ class _Reading:
                 return words
             self._list(*listed, piece.begin)
         except LogicError as error:
+            if piece.text in self.translations:
+                return []
             self._leave_out(piece, error)
         return None
 
@@ -209,7 +215,8 @@ class _Reading:
             if piece.goal
         ]
         background = [typist.resolved(each) for each in background]
-        return Document(tuple(statements), tuple(goals), signature, tuple(background), tuple(self.unread))
+        unread = tuple(sorted(self.unread, key=lambda each: (each.line, each.column)))
+        return Document(tuple(statements), tuple(goals), signature, tuple(background), unread)
 
     def _read(self, piece: _Piece, words: list[Word]) -> Formula | None:
         try:
@@ -221,6 +228,8 @@ class _Reading:
         except LogicError as error:
             if (formula := self._plain_formula(piece)) is not None:
                 return formula
+            if piece.text in self.translations:
+                return parse_formula(self.translations[piece.text], piece.body_at)
             self._leave_out(piece, error)
             return None
 

@@ -73,7 +73,7 @@ class EnglishReader(PredicateReader):
 
     def _stated(self, words: Words) -> Words:
         """A question as the statement that it asks about: `Does Ann like Bo` as `Ann like Bo`."""
-        if words[0].low not in BE | DO | HAVE or len(words) < 3:
+        if len(words) < 3 or words[0].low not in BE | DO | HAVE:
             return words
         end = 3 if words[1].low == "the" else 1 + len(self._name_words(words[1:]))
         verb = [] if words[0].low in DO else [words[0]]
@@ -159,6 +159,8 @@ class EnglishReader(PredicateReader):
         subject, rest, plural = self._subject(words)
         if not rest:
             raise LogicError(f"nothing is said of {text_of(words)!r}: add a verb, such as 'is'", first.at)
+        if rest[0].low == ",":
+            raise LogicError("a comma parts the subject from what is said: leave it out", rest[0].at)
         return subject(self._said(rest, plural))
 
     def _subject(self, words: Words) -> Subject:

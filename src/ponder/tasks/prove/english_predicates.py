@@ -74,12 +74,10 @@ class PredicateReader:
             return self._coordinated(words[1:], lambda part: self._being(part, plural), words[0])
         if low in HAVE:
             return self._having(words[1:], words[0])
-        if low in DO or low in ("doesn't", "don't", "didn't"):
-            rest = words[1:]
-            if low in DO:
-                if not rest or rest[0].low != "not":
-                    raise LogicError(f"'{words[0].text}' without 'not': leave it out", words[0].at)
-                rest = rest[1:]
+        if low in DO:
+            if len(words) < 2 or words[1].low != "not":
+                raise LogicError(f"'{words[0].text}' without 'not': leave it out", words[0].at)
+            rest = words[2:]
             if not rest:
                 raise LogicError("a verb should follow 'not': write one", words[0].at)
             inner = self._having(rest[1:], rest[0]) if rest[0].low in HAVE else self._doing(rest)
@@ -95,7 +93,7 @@ class PredicateReader:
             at = lows.index("nor")
             parts = [read(words[1:at]), read(words[at + 1 :])]
             return lambda term: Operation("and", tuple(negated(part(term)) for part in parts))
-        if lows[0] == "both":
+        if lows[0] == "both" and len(words) > 1:
             words, lows = words[1:], lows[1:]
         for operator in ("or", "and"):
             if operator in lows:

@@ -114,12 +114,22 @@ def words_in(sentence: str, at: int) -> list[Word]:
     words, place = [], 0
     for match in WORD.finditer(sentence):
         _check_between(sentence[place : match.start()], at + place)
-        words.append(Word(match[0], match[0].lower(), at + match.start()))
+        words += _uncontracted(Word(match[0], match[0].lower(), at + match.start()))
         place = match.end()
     _check_between(sentence[place:].rstrip(" .!?"), at + place)
     if len(words) > MAX_WORDS:
         raise LogicError(f"the sentence has {len(words)} words, and at most {MAX_WORDS} are read: split it", at)
     return words
+
+
+def _uncontracted(word: Word) -> list[Word]:
+    """isn't: is not."""
+    verb, contracted = re.subn(r"n['’]t$", "", word.low)
+    if not contracted:
+        return [word]
+    if verb not in BE | DO | HAVE:
+        raise LogicError(f"{word.text!r} does not fit here: say it with 'is not', 'does not' or 'has not'", word.at)
+    return [Word(verb, verb, word.at), Word("not", "not", word.at)]
 
 
 def _check_between(text: str, at: int) -> None:
