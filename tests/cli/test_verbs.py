@@ -410,3 +410,32 @@ def test_bench_shows_the_kernel_and_every_rate(
     assert f"DRAM read 4.0 GB/s, {machine().products} matrix product 1.00 TFLOP/s" in ran.out
     assert numbers["processor"] == str(machine())
     assert f"\nprocessor: {machine()}\n" in ran.out
+
+
+def test_lint_prints_places_rewrites_and_json_and_says_so_by_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("Name a river.\nBe brief. I will tip you $20. Give a detailed answer.\n")
+    ran = Run(capsys, "lint", file)
+    assert ran.code == 1
+    assert f"{file}:2:11: tip: 'I will tip you $20.'" in ran.out
+    assert "against line 2, column 31: 'Give a detailed answer'" in ran.out
+    found = json.loads(Run(capsys, "lint", file, "--json").out)["findings"]
+    assert [each["rule"] for each in found] == ["contradiction", "tip"]
+    assert Run(capsys, "lint", file, "--rewrite").out == "Name a river.\nGive a detailed answer.\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("Please reason step by step."))
+    clean = Run(capsys, "lint", "-", "--target", "deepseek-r1")
+    assert (clean.code, clean.out) == (0, "nothing found (advice for deepseek-r1)\n")
+    assert Run(capsys, "lint", tmp_path / "none").code == 2
+
+
+def test_eval_compares_two_wordings(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = tmp_path / "before.txt", tmp_path / "after.txt"
+    before.write_text("{question}")
+    after.write_text("Please: {question}")
+    asking = ["eval", folder, "--suite", "products", "-n", 2, "--thinking", 4, "--wordings", before, after]
+    ran = Run(capsys, *asking)
+    assert ran.code == 0
+    assert "no measurable effect" in ran.out
+    assert "--modes cannot be used beside --wordings" in Run(capsys, *asking, "--modes", "direct").err

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="S",
         help='a strategy to measure too, such as "consensus(samples=4)" or FILE.py:NAME; may be given again',
+    )
+    parser.add_argument(
+        "--wordings",
+        type=Path,
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="two files with {question} in them: what the second wording changes, on the same problems, instead of the "
+        "modes (by one --strategy; default: direct)",
     )
     add_thinking(parser, effort="of the thinking modes and strategies (default: high)")
     parser.add_argument(
@@ -162,6 +171,8 @@ def run(args: argparse.Namespace) -> int:
         return forgetting(args)
     if args.learned:
         raise InvalidRequest("--learned says what the models of --forgetting learned: name them too")
+    if args.wordings:
+        return compare_wordings(args)
     wanted_caps = args.cap_curve or (CAPS if args.plot else ())
     if args.strategy and args.modes is None:
         args.modes = ()
@@ -242,6 +253,38 @@ def forgetting(args: argparse.Namespace) -> int:
         write_text(args.markdown, found.markdown())
     if args.json:
         write_text(args.json, json.dumps(found.summary(), indent=2) + "\n")
+    return 0
+
+
+def compare_wordings(args: argparse.Namespace) -> int:
+    """What the second wording changes, a line for each task. Raises InvalidRequest for what cannot go with it."""
+    from ponder.evaluate import held_out, load_suite
+    from ponder.evaluate.wording import wording_effect
+    from ponder.think import parse_strategy
+
+    beside = {"--modes": args.modes, "--cap-curve": args.cap_curve, "--plot": args.plot, "--markdown": args.markdown}
+    beside |= {"--pass-at": args.pass_at, "--plot-pass-at": args.plot_pass_at, "--trained-on": args.trained_on}
+    for option, value in beside.items():
+        if value is not None:
+            raise InvalidRequest(f"{option} cannot be used beside --wordings: leave it out")
+    if len(args.strategy) > 1:
+        raise InvalidRequest(f"--wordings compares by one strategy (got {len(args.strategy)}): give one --strategy")
+    try:
+        before, after = (file.read_text(encoding="utf-8") for file in args.wordings)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"--wordings: {error}") from None
+    strategy = parse_strategy(args.strategy[0] if args.strategy else "direct")
+    effects = []
+    with load_reasoner(args.model, args.quantize) as reasoner:
+        for task in load_suite(args.suite):
+            problems = held_out(task, args.n, start=args.start)
+            effect = wording_effect(reasoner.sampler, task, problems, before, after, strategy, settings=how_long(args))
+            print(effect.words(), flush=True)
+            effects.append(effect)
+    if args.json:
+        from ponder.model.storage import write_text
+
+        write_text(args.json, json.dumps([asdict(each) | {"measurable": each.measurable} for each in effects]) + "\n")
     return 0
 
 
