@@ -131,7 +131,7 @@ def load_scoring_model(folder: str | Path, *, device: str | torch.device = "cpu"
     head.load_state_dict({"weight": tensors.pop(HEAD)}, assign=True)
     model.load_state_dict(tensors, assign=True)
     model.loaded_from = LoadedFrom(os.path.abspath(folder), torch.float32)
-    return ScoringModel(model.to(device).eval(), head.eval().requires_grad_(False), _scale(folder / RECORD))
+    return ScoringModel(model.to(device).eval(), head.eval().requires_grad_(False), load_scale(folder))
 
 
 def scoring_config(raw: dict[str, Any], source: str) -> ModelConfig:
@@ -164,7 +164,9 @@ def _without_output(config: ModelConfig) -> ModelConfig:
     return replace(config, tie_embeddings=True)
 
 
-def _scale(path: Path) -> ScoreScale:
+def load_scale(folder: Path) -> ScoreScale:
+    """Raises CheckpointError."""
+    path = folder / RECORD
     if not path.is_file():
         return ScoreScale()
     raw = read_json(path)

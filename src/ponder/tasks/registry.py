@@ -12,7 +12,7 @@ from ponder.sandbox.objects import files_of_object, load_object
 from ponder.tasks.code import CodeFile, CodeTask
 from ponder.tasks.gym import GymTask, hard_config
 from ponder.tasks.isolated import IsolatedTask, build_task
-from ponder.tasks.protocol import Task
+from ponder.tasks.protocol import DemonstratedTask, Task
 from ponder.types import InvalidRequest
 
 
@@ -27,6 +27,7 @@ def load_task(spec: str) -> Task:
     "module:Class" or "path/to/file.py:Class": your own, built without arguments, which grades in a child process.
     "reward:FOLDER:PROMPTS": prompts of a file or of another task, graded by a reward model; "reward:FOLDER@1:PROMPTS"
     counts rewards from 1 on as solved and all others as failed.
+    "verdict:TASK": whether answers to another task's problems are right, by yes or no.
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
     from ponder.tasks.families import FAMILIES
@@ -39,6 +40,8 @@ def load_task(spec: str) -> Task:
         return _gym_task(spec)
     if spec.startswith("reward:"):
         return _reward_task(spec)
+    if spec.startswith("verdict:"):
+        return _verdicts(spec)
     if spec.startswith("code:"):
         return CodeFile(Path(spec.removeprefix("code:")))
     if spec == "chat" or spec.startswith(("plain:", "scope")):
@@ -54,6 +57,8 @@ def load_task(spec: str) -> Task:
 
 def task_files(spec: str) -> dict[str, list[Path]]:
     """The files of a task of the user's own: its module, and what that imports from beside it. Others have none."""
+    if spec.startswith("verdict:"):
+        return task_files(spec.removeprefix("verdict:"))
     if spec.startswith("reward:"):
         folder, _, source = _reward_parts(spec)
         files = {str(file): [file] for file in sorted(folder.glob("*")) if file.is_file()}
@@ -96,6 +101,15 @@ def _plain_task(spec: str) -> Task:
     return Plain(name.removeprefix("plain:"), half, gym=variant == "gym")
 
 
+def _verdicts(spec: str) -> Task:
+    from ponder.tasks.verifiers.verdict import Verdicts
+
+    task = load_task(spec.removeprefix("verdict:"))
+    if not isinstance(task, DemonstratedTask):
+        raise InvalidRequest(f"{spec!r}: {task.name} shows no working, which the verdicts are taught by: name another")
+    return Verdicts(task)
+
+
 def _reward_parts(spec: str) -> tuple[Path, float | None, str]:
     """(folder of the model, the reward that is enough, prompts)."""
     where, _, source = spec.removeprefix("reward:").partition(":")
@@ -111,18 +125,19 @@ def _reward_parts(spec: str) -> tuple[Path, float | None, str]:
 
 def _reward_task(spec: str) -> Task:
     from ponder.tasks.prompts import prompts_of_file
-    from ponder.tasks.verifiers.reward import RewardModel, RewardTask
+    from ponder.tasks.verifiers import load_verifier
+    from ponder.tasks.verifiers.reward import RewardTask
 
     folder, accept, source = _reward_parts(spec)
     if not Path(source).is_file():
         task = load_task(source)
-        return RewardTask(RewardModel.load(folder), task, name=f"reward:{task.name}", accept=accept)
+        return RewardTask(load_verifier(folder), task, name=f"reward:{task.name}", accept=accept)
     texts = []
     for where, prompt in prompts_of_file(Path(source)):
         if len(prompt) > 1:
             raise InvalidRequest(f"{where}: the prompts of a task must be one message of the user: shorten it")
         texts.append(prompt[0].text)
-    return RewardTask(RewardModel.load(folder), texts, name=f"reward:{Path(source).stem}", accept=accept)
+    return RewardTask(load_verifier(folder), texts, name=f"reward:{Path(source).stem}", accept=accept)
 
 
 def _gym_task(spec: str) -> GymTask:

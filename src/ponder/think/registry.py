@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
+from pathlib import Path
 from types import UnionType
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
@@ -40,7 +41,7 @@ def parse_strategy(text: str, *, files: bool = True, models: Models = shared_sam
 
     A strategy that takes another one has it first: "consensus(refine(samples=2), samples=8)"; one of a file stands
     there as a text: "consensus('file.py:make(n=2)')". Functions are named by their place, verifier='file.py:function',
-    a reward model or a scorer of steps by its folder, verifier='reward:FOLDER' or 'steps:FOLDER', logic by 'logic' or
+    a model that verifies by its folder, verifier='reward:FOLDER' (or 'steps:', 'verdict:'), logic by 'logic' or
     'logic:FILE' with premises, other models by theirs, workers='mini'.
     files: whether functions outside the package may be named; not where the text comes from someone else.
     models: what the name of another model stands for. It raises InvalidRequest for one that may not be named.
@@ -159,7 +160,7 @@ def _checked(
 INNER = "inner"  # the parameter of a strategy that takes another one
 FUNCTIONS = ("verifier", "check")  # parameters that are functions, named by their place
 MODELS = ("workers", "judge")  # parameters that are other models
-REWARD, STEPS = "reward:", "steps:"  # before the folder of a reward model or a scorer of steps, as a verifier
+VERIFIERS = ("reward", "steps", "verdict")  # before the folder of a model that is a verifier
 LOGIC = "logic:"  # before the file of its premises
 
 
@@ -175,14 +176,10 @@ def _function(name: str, key: str, where: object, files: bool) -> Any:
     """The function of a file that checks answers."""
     if not files or not isinstance(where, str):
         raise InvalidRequest(f"{name}: {key} must be a function of a file on the server's machine (got {where!r})")
-    if key == "verifier" and where.startswith(REWARD):
-        from ponder.tasks.verifiers.reward import RewardModel
+    if key == "verifier" and where.partition(":")[0] in VERIFIERS:
+        from ponder.tasks.verifiers import load_verifier
 
-        return RewardModel.load(where.removeprefix(REWARD))
-    if key == "verifier" and where.startswith(STEPS):
-        from ponder.tasks.verifiers.steps import StepScorer
-
-        return StepScorer.load(where.removeprefix(STEPS))
+        return load_verifier(Path(where.partition(":")[2]))
     if key == "verifier" and (where == "logic" or where.startswith(LOGIC)):
         from ponder.tasks.prove.verifiers import LogicVerifier
 

@@ -16,7 +16,7 @@ from ponder.dialogue.messages import Message, Reasoning
 from ponder.dialogue.tools import Tool
 from ponder.engine.engine import COMPUTE_LOCK
 from ponder.model.scoring import Reads, ScoringModel, load_scoring_model
-from ponder.tasks.protocol import Grade, GradeStatus, Problem, Task
+from ponder.tasks.protocol import Grade, GradeStatus, MessageVerifier, Problem, Task
 from ponder.tokenizer import Tokenizer
 from ponder.types import CheckpointError, WindowExceeded
 
@@ -88,17 +88,17 @@ def logistic(x: float) -> float:
 
 
 class RewardTask:
-    """Prompts whose answers a reward model grades: their own, or those of another task.
+    """Prompts whose answers a model grades, such as a reward model: their own, or those of another task.
 
     accept: the reward from which an answer is solved: grades are then 1 or 0, as rejection sampling needs them. None:
         the grade is the reward between 0 and 1.
     """
 
     def __init__(
-        self, reward: RewardModel, prompts: Sequence[str] | Task, *, name: str, accept: float | None = None
+        self, verifier: MessageVerifier, prompts: Sequence[str] | Task, *, name: str, accept: float | None = None
     ) -> None:
         self.name = name
-        self._reward, self._prompts, self._accept = reward, prompts, accept
+        self._verifier, self._prompts, self._accept = verifier, prompts, accept
 
     def sample(self, rng: Random, level: float) -> Problem:
         """Of a list, the prompt at `level` of its length: n levels spread evenly give n different ones."""
@@ -115,7 +115,7 @@ class RewardTask:
         """An answer that was cut off has the grade 0: the reward model has only seen whole ones."""
         if not complete:
             return Grade(score=0.0, why="cut off")
-        grade = self._reward.grade_message([Message.user(problem.question)], message)
+        grade = self._verifier.grade_message([Message.user(problem.question)], message)
         if self._accept is None or grade.status is not GradeStatus.GRADED:
             return grade
         return replace(grade, score=float(grade.score >= logistic(self._accept)))
