@@ -10,7 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -138,17 +138,27 @@ def main() -> None:
     args = parser.parse_args()
     prove(read_document("p"), args.seconds)  # starts the fork server, which imports z3
     results = [timed(hard, args.seconds) for hard in hard_formulas(args.n, args.seed)]
-    print("| kind | n | consistent | contradictory | unknown | wrong | longest, s | over the limit by 0.5 s |")
-    print("|---|---|---|---|---|---|---|---|")
-    for kind in [*dict.fromkeys(each.kind for each in results), "all"]:
-        rows = [each for each in results if kind in (each.kind, "all")]
-        counts = [sum(each.consistent is value for each in rows) for value in (True, False, None)]
-        late = sum(each.seconds > args.seconds + GRACE for each in rows)
-        longest = max(each.seconds for each in rows)
-        wrong = sum(each.wrong for each in rows)
-        print(f"| {kind} | {len(rows)} | {' | '.join(map(str, counts))} | {wrong} | {longest:.2f} | {late} |")
-    RESULTS.joinpath("prover.json").write_text(json.dumps({"limit": args.seconds, "seed": args.seed,
-        "formulas": [asdict(each) for each in results]}, indent=1) + "\n", encoding="utf-8")  # fmt: skip
+    rows = [summary(kind, results, args.seconds) for kind in [*dict.fromkeys(each.kind for each in results), "all"]]
+    print(f"| {' | '.join(rows[0])} |\n{'|---' * len(rows[0])}|")
+    for row in rows:
+        print(f"| {' | '.join(map(str, row.values()))} |")
+    packed = json.dumps({"limit": args.seconds, "seed": args.seed, "rows": rows}, indent=1, ensure_ascii=False)
+    RESULTS.joinpath("prover.json").write_text(packed + "\n", encoding="utf-8")
+
+
+def summary(kind: str, results: list[Timed], limit: float) -> dict[str, object]:
+    """A row of the table: the results of one kind, or of all."""
+    found = [each for each in results if kind in (each.kind, "all")]
+    return {
+        "kind": kind,
+        "n": len(found),
+        "consistent": sum(each.consistent is True for each in found),
+        "contradictory": sum(each.consistent is False for each in found),
+        "unknown": sum(each.consistent is None for each in found),
+        "wrong": sum(each.wrong for each in found),
+        "longest, s": round(max(each.seconds for each in found), 2),
+        f"over the limit by {GRACE} s": sum(each.seconds > limit + GRACE for each in found),
+    }
 
 
 if __name__ == "__main__":

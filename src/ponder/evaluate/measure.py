@@ -256,7 +256,7 @@ async def samples_of(task: Task, problem: Problem, answer: Answer, grade: Grade)
 
 def right_by_logic(task: Task, problem: Problem, answer: str) -> bool | None:
     """Whether logic accepts the answer, for a dataset of which some keys are not valid inferences; else None."""
-    if not (isinstance(task, GymTask) and task.dataset == "syllogism"):
+    if task.name not in ("syllogism", "gym:syllogism", "gym:syllogism@hard"):
         return None
     from ponder.tasks.prove.syllogisms import follows_by_logic
 
