@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 import torch
 from gguf_files import gguf_bytes, random_blocks, save
 
+from ponder.engine.kernel import FusedRunner, covered, open_runner
+from ponder.engine.pages import Chunk
 from ponder.export import export_gguf
 from ponder.gguf.blocks import dequantize
 from ponder.gguf.layout import TensorType
 from ponder.model.checkpoint import load_config, load_model, open_model, save_model
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
-from ponder.model.gguf import gguf_name
+from ponder.model.gguf import gguf_name, load_blocks
 from ponder.model.transformer import Transformer, rotary_frequencies
 from ponder.testing.tiny import ByteTokenizer, tiny_config
 from ponder.types import CheckpointError
@@ -129,6 +132,57 @@ def test_every_type_of_block_is_loaded(type: TensorType, tmp_path: Path) -> None
             order = [32 * head + 2 * i + j for head in range(heads) for j in range(2) for i in range(16)]
             values = values[order]
         assert torch.equal(state[name], values), name
+
+
+BLOCKS = [type for type in TensorType if type.block > 1]
+
+
+def run_of(model: Transformer, ids: list[int]) -> torch.Tensor:
+    """Logits of a step over blocks, and of torch over floats."""
+    if not model.block_types:
+        with torch.no_grad():
+            return model(torch.tensor([ids]))[0]
+    runner = open_runner(model, 4, 16, kernel="fused", deterministic=False)
+    assert isinstance(runner, FusedRunner)
+    return runner.pages.run(ids, [Chunk(array("i", range(4)), 0, len(ids))], range(len(ids)))
+
+
+@pytest.mark.parametrize("type", BLOCKS, ids=lambda type: type.name)
+def test_blocks_stay_in_the_file_and_give_the_logits_of_their_values(type: TensorType, tmp_path: Path) -> None:
+    file = save(tmp_path / "m.gguf", gguf_bytes(fields_of(), tensors_of(type)))
+    stored = load_blocks(file)
+    assert stored is not None
+    if covered(stored).kernel == "torch":
+        pytest.skip(covered(stored).reason)
+    assert set(stored.block_types.values()) == {type}
+    ids = list(range(3, 23))
+    exact = run_of(load_model(file, dtype=torch.float32), ids)
+    logits = run_of(stored, ids)
+    assert float((logits - exact).norm() / exact.norm()) < 0.15, (
+        "random blocks make large values, of which 8 bits lose more"
+    )
+
+
+def test_what_was_packed_is_not_kept_in_memory_a_second_time(tmp_path: Path) -> None:
+    config = replace(MODEL, intermediate_size=16_384)
+    file = save(tmp_path / "m.gguf", gguf_bytes(fields_of(config), tensors_of(TensorType.Q4_0, config)))
+    stored = load_blocks(file)
+    assert stored is not None
+    if covered(stored).kernel == "torch":
+        pytest.skip(covered(stored).reason)
+    run_of(stored, [7] * 20)
+    assert resident_of(file) < 0.2 * file.stat().st_size, "what the embedding looked up, in large pages"
+
+
+def resident_of(file: Path) -> int:
+    """Bytes of a mapped file that are in the memory of this process."""
+    lines, found, inside = Path("/proc/self/smaps").read_text().splitlines(), 0, False
+    for line in lines:
+        if line.split()[0].count("-"):
+            inside = line.endswith(str(file))
+        elif inside and line.startswith("Rss:"):
+            found += int(line.split()[1]) * 1024
+    return found
 
 
 def refused(tmp_path: Path, why: str, fields: dict[str, Any], tensors: dict[str, Any]) -> None:

@@ -79,6 +79,8 @@ class FusedRunner:
             exact=deterministic,
             quantize=quantize,
             blocks=model.block_types,
+            interleaved=model.interleaved,
+            mapped=bool(model.block_types),
         )
 
     def fits(self, model: Transformer, choice: KernelChoice) -> bool:

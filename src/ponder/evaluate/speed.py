@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from ponder.engine import Engine, TokenEvent
-from ponder.gguf.layout import TensorType
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
+from ponder.kernels.fused import packed_bytes
 from ponder.types import SamplingParams
 
 
@@ -87,13 +87,14 @@ def _weights_of(engine: Engine) -> tuple[int, int]:
     """(weights that a step reads, the head included; their bytes as they are packed)."""
     model, config = engine.model, engine.model.config
     rounded = {None: 2.0, "int8": 1.0, "int4": 0.625}[engine.quantize]
-    packed = {TensorType.Q4_0: 0.625, TensorType.Q4_1: 0.625, TensorType.Q8_0: 1.0625}
     head = "model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"
     weights, total = 0, 0.0
     for name, shape in config.parameter_shapes().items():
         if name == head or ".layers." in name:
             weights += math.prod(shape)
-            total += math.prod(shape) * (packed[model.block_types[name]] if name in model.block_types else rounded)
+            total += math.prod(shape) * (
+                packed_bytes(model.block_types[name]) if name in model.block_types else rounded
+            )
     return weights, round(total)
 
 

@@ -65,6 +65,7 @@ class GgufFile:
         self.path = Path(path)
         self.fields: dict[str, Field] = {}
         self.tensors: dict[str, StoredBlocks] = {}
+        self._map: mmap.mmap | None = None
         try:
             with self.path.open("rb") as file:
                 if self.path.stat().st_size == 0:
@@ -83,6 +84,19 @@ class GgufFile:
         if blocks.nbytes != stored.num_bytes:
             raise self.fail(f"tensor {stored.name!r}: the file ended within it")
         return blocks
+
+    def mapped(self, stored: StoredBlocks) -> np.ndarray:
+        """The bytes of a tensor where the file is mapped: they take memory only while they are used, and are those of
+        the file as it is then. Raises CheckpointError when the file has become shorter."""
+        if self._map is None:
+            try:
+                with self.path.open("rb") as file:
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            except (OSError, ValueError) as error:
+                raise self.fail(f"cannot be mapped ({error})") from error
+        if stored.offset + stored.num_bytes > len(self._map):
+            raise self.fail(f"tensor {stored.name!r}: the file ended within it")
+        return np.frombuffer(self._map, np.uint8, stored.num_bytes, stored.offset)
 
     def text(self, key: str, default: str | None = None) -> str:
         """The text under `key`. Without a default the key must be there."""

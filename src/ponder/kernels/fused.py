@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -41,7 +41,8 @@ _FORM_OF = {
     TensorType.Q6_K: _GROUPS6,
     TensorType.Q8_0: _GROUPS8,
 }
-_FLOATS = -1  # of cpu/blocks.h
+_BYTES = {_GROUPS4: 0.625, _GROUPS5: 0.75, _GROUPS6: 1.125, _GROUPS8: 1.0625}  # of a packed weight
+_FLOATS, _INTERLEAVED = -1, 256  # of cpu/blocks.h
 _MATRICES = (
     ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),
     ("self_attn.o_proj.weight",),
@@ -178,6 +179,8 @@ class FusedStep:
         exact: bool = False,
         quantize: Quantize | None = None,
         blocks: BlockTypes | None = None,
+        interleaved: Collection[str] = (),
+        mapped: bool = False,
         integers: bool | None = None,
         target: str | None = None,
     ) -> None:
@@ -187,6 +190,8 @@ class FusedStep:
         to nearest), "int4" in 4 bits with a scale and an offset for each 32 inputs. The embedding is read as it is.
         integers: whether rows are rounded to 8 bits where weights are of 4 to 8 bits; None: as `choose_integers` says.
         blocks: types of the weights that stay as a GGUF file stores them, where `packable` allows it.
+        interleaved: those of them whose rows are in llama.cpp's order, 2 i and 2 i + 1 of a head turned together.
+        mapped: the blocks are in a private mapping of their file, which gives its memory back once they are packed.
 
         Raises BuildError, MemoryError.
         """
@@ -197,6 +202,7 @@ class FusedStep:
             raise BuildError(f"the fused step's path '{path}' cannot run on this processor")
         self._integers = choose_integers(target=target).kernel == "integers" if integers is None else integers
         self._shape, self._weights, self._rotary, self._blocks = shape, weights, rotary, blocks or {}
+        self._interleaved, self._mapped = interleaved, mapped
         floats = _dtype(weights) == torch.float32
         sizes = _Shape(
             *(shape.vocab_size, shape.hidden_size, shape.num_layers, shape.num_heads, shape.num_kv_heads),
@@ -271,6 +277,11 @@ class FusedStep:
         if failed:
             raise _failure(failed)
 
+    def _type(self, name: str) -> int:
+        if name not in self._blocks:
+            return _FLOATS
+        return self._blocks[name].number + _INTERLEAVED * (name in self._interleaved)
+
     def _know_positions(self, count: int) -> None:
         """Angles of the positions below `count` are in the table."""
         known = self._known
@@ -286,9 +297,15 @@ class FusedStep:
         names += ["model.embed_tokens.weight", "model.norm.weight", _head(self._weights)]
         tensors = [None if (found := self._weights.get(name)) is None else found.contiguous() for name in names]
         addresses = (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
-        types = array("i", [self._blocks[name].number if name in self._blocks else _FLOATS for name in names])
-        self._library.ponder_pack(self._handle, addresses, types.buffer_info()[0], torch.get_num_threads())
+        types = array("i", map(self._type, names))
+        at, threads = types.buffer_info()[0], torch.get_num_threads()
+        self._library.ponder_pack(self._handle, addresses, at, threads, self._mapped)
         self._packed = tensors  # the embedding is read in place
+
+
+def packed_bytes(type: TensorType) -> float:
+    """Bytes of a weight of this type, scales included, as it is packed."""
+    return _BYTES[_FORM_OF[type]]
 
 
 def pick_compiled(logits_SV: Tensor, picks: Sequence[Pick], *, target: str | None = None) -> None:
@@ -368,7 +385,7 @@ def _open_library(target: str | None) -> ctypes.CDLL:
         lib.ponder_open.argtypes, lib.ponder_open.restype = (pointer, pointer, ctypes.c_long), pointer
         lib.ponder_close.argtypes = lib.ponder_clear.argtypes = (pointer,)
         lib.ponder_copy.argtypes = (pointer, integer, integer)
-        lib.ponder_pack.argtypes = (pointer, pointer, pointer, integer)
+        lib.ponder_pack.argtypes = (pointer, pointer, pointer, integer, integer)
         lib.ponder_run.argtypes = (
             *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),
             *(pointer, pointer, pointer, pointer),

@@ -84,12 +84,9 @@ class GgufParameter:
         return torch.from_numpy(values).reshape(self.shape)
 
     def blocks(self) -> Tensor:
-        """The values as the file stores them: bytes, (rows, bytes of a row)."""
-        return torch.from_numpy(self._rows())
-
-    def _rows(self) -> np.ndarray:
-        rows = self.file.read(self.stored).reshape(self.shape[0], -1)
-        return rows if self.heads is None else _halves_apart(rows, self.heads)
+        """The values as the file stores them, where it is mapped: bytes, (rows, bytes of a row). Rows of `heads` are in
+        llama.cpp's order."""
+        return torch.from_numpy(self.file.mapped(self.stored).reshape(self.shape[0], -1))
 
     def fail(self, why: str) -> CheckpointError:
         return self.file.fail(f"tensor {self.stored.name!r}: {why}")
@@ -128,8 +125,9 @@ def open_gguf(path: str | Path) -> tuple[ModelConfig, dict[str, GgufParameter]]:
 
 
 def load_blocks(path: str | Path) -> Transformer | None:
-    """A model whose matrices stay as the file stores them, and whose other parameters are float32: for the fused step,
-    which computes with such blocks. None for what is not a GGUF file, or has no matrix that it computes with as stored.
+    """A model whose matrices stay in the file, mapped, and whose other parameters are float32: for the fused step,
+    which packs and computes with such blocks. None for what is not a GGUF file, or has no matrix that it computes with
+    as stored.
 
     Raises CheckpointError.
     """
@@ -152,6 +150,7 @@ def load_blocks(path: str | Path) -> Transformer | None:
         setattr(model.get_submodule(module), kind, nn.Parameter(values, requires_grad=False))
     model.compute_dtype = torch.bfloat16
     model.block_types = types
+    model.interleaved = frozenset(name for name in types if parameters[name].heads is not None)
     model.loaded_from = LoadedFrom(os.path.abspath(path), torch.bfloat16)
     return model.to("cpu")
 

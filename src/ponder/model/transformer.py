@@ -207,7 +207,8 @@ class Transformer(nn.Module):
     """A decoder-only language model. Made with seeded random weights (unless on the meta device)."""
 
     loaded_from: LoadedFrom | None = None
-    block_types: Mapping[str, TensorType] = MappingProxyType({})  # of parameters that are blocks of a GGUF file
+    block_types: Mapping[str, TensorType] = MappingProxyType({})  # of parameters that are blocks of a mapped GGUF file
+    interleaved: frozenset[str] = frozenset()  # of those, the ones whose rows are in llama.cpp's order
 
     def __init__(self, config: ModelConfig, *, seed: int = 0) -> None:
         super().__init__()

@@ -3,7 +3,8 @@
 #include "grouped.h"
 
 // Types of weights as they are given: FLOATS, or the blocks of a GGUF file by their numbers there.
-enum { FLOATS = -1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
+// INTERLEAVED is added where a head's rows 2 i and 2 i + 1 are those that rotary embeddings turn together.
+enum { INTERLEAVED = 256, FLOATS = -1, Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q4_K = 12, Q5_K = 13, Q6_K = 14 };
 
 static inline long row_bytes(int type, long K, bool floats) {
   switch (type) {

@@ -63,6 +63,8 @@ struct Model {
   Matrix head;
   const void* embed;  // (vocab, hidden) as the model holds it
   int embed_type = FLOATS;
+  bool mapped = false;  // embed is in a mapped file
+  long looked_up = 0;   // rows of it since its pages were given back
   bool expands = false;  // some weights are not bfloat16
   Memory weights, pool, room;
   long page;  // numbers in a page, all layers

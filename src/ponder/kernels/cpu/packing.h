@@ -9,6 +9,7 @@ struct Packing {
   long K;
   bool gated;
   int types[3];
+  int head_dim;
   long count() const { return to.outputs / PANEL; }  // of panels
 };
 
@@ -33,7 +34,11 @@ static inline Row source(const Packing& p, long panel, int j, bool floats) {
     output -= p.heights[part];
     if (++part == 3) return {nullptr, FLOATS};
   }
-  const int type = p.types[part];
+  int type = p.types[part];
+  if (type >= INTERLEAVED) {
+    const long row = output % p.head_dim, half = p.head_dim / 2;
+    output += row % half * 2 + row / half - row, type -= INTERLEAVED;
+  }
   return {(const char*)p.parts[part] + output * row_bytes(type, p.K, floats), type};
 }
 
@@ -110,6 +115,15 @@ static void pack_panel(const Packing& p, long panel, bool floats) {
     }
 }
 
+// The pages of a mapped file that hold these rows of blocks, whole or in part: they are read again if they are needed
+// again.
+static void give_back(const void* blocks, int type, long rows, long K) {
+  if (!blocks || type == FLOATS) return;
+  constexpr uintptr_t PAGE_BYTES = 4096;
+  const uintptr_t begin = (uintptr_t)blocks / PAGE_BYTES * PAGE_BYTES;
+  madvise((void*)begin, (uintptr_t)blocks + rows * row_bytes(type % INTERLEAVED, K, false) - begin, MADV_DONTNEED);
+}
+
 // Norms and biases are copied, weights are left to pack. `from`: for each layer norm, q, k, v, their three biases, o,
 // its bias, norms of q and k, norm, gate, up, down; then embedding, norm, head. Null where the model has none. `types`:
 // of each of them; only matrices and the embedding are anything but FLOATS.
@@ -138,7 +152,7 @@ static std::vector<Packing> packings(Model& m, const void* const* from, const in
     if (w[9]) copy_floats(layer.q_norm, w[9], s.head_dim, floats);
     if (w[10]) copy_floats(layer.k_norm, w[10], s.head_dim, floats);
     copy_floats(layer.norm2, w[11], s.hidden, floats);
-    all.push_back({layer.qkv, {w[1], w[2], w[3]}, {q, kv, kv}, s.hidden, false, {t[1], t[2], t[3]}});
+    all.push_back({layer.qkv, {w[1], w[2], w[3]}, {q, kv, kv}, s.hidden, false, {t[1], t[2], t[3]}, s.head_dim});
     all.push_back({layer.o, {w[7]}, {s.hidden}, q, false, {t[7]}});
     all.push_back({layer.gate_up, {w[12], w[13]}, {s.mlp, s.mlp}, s.hidden, true, {t[12], t[13]}});
     all.push_back({layer.down, {w[14]}, {s.hidden}, s.mlp, false, {t[14]}});

@@ -16,6 +16,10 @@ constexpr int FEW = 3;            // rows up to which dot products beat tiles
 constexpr int FEW_OF_INT8 = 4, FEW_INTEGERS = 32;  // the same of integers, and tiles of weights that become bfloat16 first
 constexpr float LOG2_E = 1.44269504f;
 
+// Panels packed, and rows of the embedding looked up, after which pages of a mapped file are given back. A look-up takes
+// 64 KiB of them.
+constexpr long PACKED_TOGETHER = 256, LOOKED_UP = 64;
+
 struct Step {
   Model& m;
   Kernel few, many;  // products of few rows, and of more
@@ -400,16 +404,19 @@ void ponder_copy(Model* m, int source, int target) {
   memcpy(pool + target * m->page, pool + source * m->page, m->page * sizeof(bf16));
 }
 
-// `from`, `types`: as `packings` takes them. The embedding is read in place later on.
-void ponder_pack(Model* m, const void* const* from, const int* types, int threads) {
-  const std::vector<Packing> all = packings(*m, from, types);
-  std::vector<long> ends;
-  for (const Packing& each : all) ends.push_back((ends.empty() ? 0 : ends.back()) + each.count());
+// `from`, `types`: as `packings` takes them. The embedding is read in place later on. `mapped`: blocks lie in a private
+// mapping of a file, never written to; its pages are given back on the way.
+void ponder_pack(Model* m, const void* const* from, const int* types, int threads, int mapped) {
+  for (const Packing& each : packings(*m, from, types)) {
+    for (long begin = 0; begin < each.count(); begin += PACKED_TOGETHER) {
+      const long end = std::min(begin + PACKED_TOGETHER, each.count());
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (long at = 0; at < ends.back(); at++) {
-    const size_t which = std::upper_bound(ends.begin(), ends.end(), at) - ends.begin();
-    pack_panel(all[which], at - ends[which] + all[which].count(), m->s.float_weights);
+      for (long panel = begin; panel < end; panel++) pack_panel(each, panel, m->s.float_weights);
+      for (int part = 0; mapped && part < 3; part++)
+        give_back(each.parts[part], each.types[part], each.heights[part], each.K);
+    }
   }
+  m->mapped = mapped;
 }
 
 // `flags`: EXACT, a row's logits depend on its own context alone; ALONE, shared pages are read for each context anew;
@@ -438,6 +445,11 @@ int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* 
     if (path == AMX) _tile_release();
 #endif
   });
+  m->looked_up += rows;
+  if (m->mapped && m->looked_up >= LOOKED_UP) {
+    give_back(m->embed, m->embed_type, m->s.vocab, m->s.hidden);
+    m->looked_up = 0;
+  }
   return step.finite ? 0 : 3;
 } catch (const std::exception&) {  // no memory, or no thread
   return 1;
