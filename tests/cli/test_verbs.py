@@ -439,3 +439,21 @@ def test_eval_compares_two_wordings(folder: Path, tmp_path: Path, capsys: pytest
     assert ran.code == 0
     assert "no measurable effect" in ran.out
     assert "--modes cannot be used beside --wordings" in Run(capsys, *asking, "--modes", "direct").err
+
+
+def test_eval_compares_strategies_by_compute(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task = Path(__file__).parents[2] / "examples" / "initials.py"
+    asked = ("eval", folder, "--suite", f"{task}:Initials", "-n", 2, "--strategy")
+    found = tmp_path / "found.json"
+    ran = Run(
+        capsys, *asked, "direct,consensus(samples=2, until='all')", "--budget", "4,16", "--oracle", "--json", found
+    )
+    assert ran.code == 0
+    points = json.loads(found.read_text())["points"]
+    assert [(each["strategy"], each["budget"]) for each in points] == [
+        (text, budget) for text in ("direct", "consensus(samples=2, until='all')") for budget in (4, 16)
+    ]
+    assert all(each["compute"] > each["tokens"] > 0 for each in points)
+    assert "| direct | 4 |" in ran.out
+    for wrong in (("--oracle",), ("--budget", "4", "--modes", "direct")):
+        assert Run(capsys, *asked, "direct", *wrong).code == 2

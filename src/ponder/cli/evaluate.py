@@ -42,10 +42,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strategy",
-        action="append",
+        action="extend",
+        type=strategy_texts,
         default=[],
-        metavar="S",
-        help='a strategy to measure too, such as "consensus(samples=4)" or FILE.py:NAME; may be given again',
+        metavar="S,…",
+        help='strategies to measure too, such as "consensus(samples=4)" or FILE.py:NAME; may be given again',
+    )
+    parser.add_argument(
+        "--budget",
+        type=rising_numbers,
+        metavar="T,…",
+        help="compare the strategies by compute: each on the same problems, under each budget of tokens for a problem",
+    )
+    parser.add_argument(
+        "--oracle", action="store_true", help="beside --budget: the task's own grade is the strategies' verifier"
+    )
+    parser.add_argument(
+        "--plot-compute",
+        type=Path,
+        metavar="FILE",
+        help="beside --budget: draw accuracy against compute and wall time: .png, .svg, .pdf",
     )
     parser.add_argument(
         "--wordings",
@@ -121,6 +137,18 @@ def names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(part.strip() for part in text.split(","))
 
 
+def strategy_texts(text: str) -> list[str]:
+    """Strategies with commas between, for argparse; those inside brackets are arguments."""
+    found, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == "," and not depth:
+            found.append("")
+        else:
+            found[-1] += character
+    return [each.strip() for each in found]
+
+
 def rising_numbers(text: str) -> tuple[int, ...]:
     """Rising whole numbers from 1 with commas between, for argparse."""
     found = caps(text)
@@ -164,7 +192,11 @@ def run(args: argparse.Namespace) -> int:
             "pass@k is measured on the samples of the mode consensus: add it to --modes, and give --samples "
             "of at least 2"
         )
-    for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at)):
+    if (args.oracle or args.plot_compute) and not args.budget:
+        raise InvalidRequest("--oracle and --plot-compute are of the comparison by compute: give --budget")
+    if args.budget and (args.modes or not args.strategy):
+        raise InvalidRequest("--budget compares the strategies that are given: give --strategy, and leave out --modes")
+    for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at, args.plot_compute)):
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     if args.forgetting:
@@ -178,6 +210,8 @@ def run(args: argparse.Namespace) -> int:
         args.modes = ()
     if args.modes == () and not wanted_caps and not args.strategy:
         raise InvalidRequest("--modes none leaves nothing to measure: add --strategy or --cap-curve")
+    if args.budget:
+        return run_compute(args)
     modes = standard_modes(
         args.modes,
         strategies=args.strategy,
@@ -285,6 +319,30 @@ def compare_wordings(args: argparse.Namespace) -> int:
         from ponder.model.storage import write_text
 
         write_text(args.json, json.dumps([asdict(each) | {"measurable": each.measurable} for each in effects]) + "\n")
+    return 0
+
+
+def run_compute(args: argparse.Namespace) -> int:
+    """Strategies under budgets of tokens, on the same problems."""
+    from ponder.evaluate import compare, compute_summary, held_out, load_suite, plot_compute, table_of_compute
+    from ponder.model.storage import write_text
+    from ponder.think import parse_strategy
+
+    strategies = {text: parse_strategy(text) for text in args.strategy}
+    problems = [(task, each) for task in load_suite(args.suite) for each in held_out(task, args.n, start=args.start)]
+    with load_reasoner(args.model, args.quantize) as reasoner:
+        points = compare(
+            reasoner.sampler, problems, strategies, args.budget, oracle=args.oracle, settings=how_long(args)
+        )
+        title = f"{reasoner.name}, {args.suite}, {len(problems)} problems"
+    table = table_of_compute(points)
+    print(table, end="")
+    if args.markdown:
+        write_text(args.markdown, table)
+    if args.json:
+        write_text(args.json, json.dumps({"suite": args.suite, "points": compute_summary(points)}, indent=2) + "\n")
+    if args.plot_compute:
+        plot_compute(points, args.plot_compute, title)
     return 0
 
 

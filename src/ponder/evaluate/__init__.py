@@ -7,10 +7,19 @@ report      JSON and Markdown
 pass_at     pass@k and the best of n, from one set of samples
 correction  whether a model recognises its own wrong tries
 forgetting  what models that were tuned one from the other still know
-curve       accuracy against the thinking cap
+curve       accuracy against the thinking cap; compute: strategies against tokens times parameters
 published   the scores that reasoning-gym's authors published
 """
 
+from ponder.evaluate.compute import (
+    ComputePoint,
+    Spending,
+    compare,
+    compute_summary,
+    difference,
+    plot_compute,
+    table_of_compute,
+)
 from ponder.evaluate.correction import Correction, Rate, correction
 from ponder.evaluate.curve import Curve, curve, plot_curves, table_of_curves
 from ponder.evaluate.forgetting import Forgetting, measure_forgetting
@@ -22,6 +31,7 @@ from ponder.evaluate.report import Report
 from ponder.evaluate.suite import evaluate, standard_modes
 
 __all__ = [
+    "ComputePoint",
     "Correction",
     "Curve",
     "Forgetting",
@@ -32,9 +42,13 @@ __all__ = [
     "Report",
     "Result",
     "Sample",
+    "Spending",
     "bootstrap",
+    "compare",
+    "compute_summary",
     "correction",
     "curve",
+    "difference",
     "evaluate",
     "held_out",
     "load_suite",
@@ -44,10 +58,12 @@ __all__ = [
     "overlap",
     "pass_at",
     "pass_at_k",
+    "plot_compute",
     "plot_curves",
     "plot_pass_at",
     "read_hashes",
     "standard_modes",
+    "table_of_compute",
     "table_of_curves",
     "wilson",
 ]

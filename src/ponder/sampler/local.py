@@ -123,6 +123,7 @@ class LocalSampler:
         return Capabilities(
             window=engine.window,
             thinking_tokens=engine.model.config.thinking_tokens,
+            parameters=engine.model.config.num_parameters,
             repeats=engine.model.config.repeats,
             max_sequences=engine.max_batch,
             tokenizer=self.tokenizer,

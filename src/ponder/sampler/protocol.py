@@ -214,6 +214,7 @@ class Capabilities:
 
     window: the tokens that prompt and completion share. None: not known, and thinking is asked for by `effort`.
     thinking_tokens: how long the model was made to think about one answer, if it folds its thoughts; None: a window.
+    parameters: of the model. None: not known.
     repeats: what the model's own files say for `SamplingParams.repeats`.
     max_sequences: how many completions it computes at once; more wait. None: not known.
     tokenizer, format: by which conversations become ids; None where that happens elsewhere.
@@ -225,6 +226,7 @@ class Capabilities:
 
     window: int | None = None
     thinking_tokens: int | None = None
+    parameters: int | None = None
     repeats: int = 0
     max_sequences: int | None = None
     tokenizer: Tokenizer | None = None

@@ -101,7 +101,7 @@ class Started:
     choice: which of the answer's choices it is, where that is known beforehand; None: it is a candidate.
     strategy: who draws it: the names from the outermost strategy in, with a slash between them.
     role: what it is for.
-    model: the name of the sampler that draws it.
+    model: the name of the sampler that draws it. parameters: how many its model has; None: not known.
     """
 
     sample: int
@@ -109,6 +109,7 @@ class Started:
     strategy: str = ""
     role: str = "sample"
     model: str = ""
+    parameters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

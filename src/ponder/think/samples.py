@@ -43,8 +43,10 @@ class Samples:
         self._share = share = ledger.reserve(n)
         if share.samples < n:
             self.cut = Cut.TOKENS if share.tokens == 1 else Cut.SAMPLES
+        capabilities = sampler.capabilities
+        self._parameters = capabilities.parameters
         self._request = ask.request(
-            sampler.capabilities,
+            capabilities,
             n=share.samples,
             temperature=temperature,
             max_tokens=share.tokens,
@@ -70,7 +72,7 @@ class Samples:
         first = self.first
         for index in range(self.n):
             choice = index if self._are_choices else None
-            yield Started(first + index, choice, self._ledger.path, self._role, self._sampler.name)
+            yield Started(first + index, choice, self._ledger.path, self._role, self._sampler.name, self._parameters)
         delivery = replace(self._ledger.delivery, unread=self._unread.append)
         stream = self._sampler.stream(self._request, delivery)
         self._ledger.opened(stream)
