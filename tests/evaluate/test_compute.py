@@ -6,7 +6,14 @@ from random import Random
 
 import pytest
 
-from ponder.evaluate import Spending, compare, compute_summary, difference, plot_compute, table_of_compute
+from ponder.evaluate import (
+    Spending,
+    compare_strategies,
+    compute_summary,
+    paired_difference,
+    plot_compute,
+    table_of_compute,
+)
 from ponder.evaluate.compute import ComputePoint, spent
 from ponder.tasks.families import FAMILIES
 from ponder.tasks.protocol import Problem, Task
@@ -27,7 +34,7 @@ def by(*texts: str) -> dict[str, Strategy]:
 def test_the_oracle_is_named_only_where_the_grade_chose() -> None:
     said = lambda asked, index: GOLD[asked[-1].text] if index == 1 else "7"  # noqa: E731
     texts = ("direct", "best_of(samples=2, by='verifier')", "consensus(samples=2, until='all')")
-    points = compare(ScriptedSampler(said), PROBLEMS, by(*texts), (4, 100), oracle=True)
+    points = compare_strategies(ScriptedSampler(said), PROBLEMS, by(*texts), (4, 100), oracle=True)
     assert [(point.strategy, point.budget) for point in points] == [(text, t) for text in texts for t in (4, 100)]
     assert [point.oracle for point in points] == [False, False, True, True, False, False]
     assert [point.accuracy for point in points] == [0, 0, 1, 1, 0, 0]
@@ -41,8 +48,8 @@ def test_the_oracle_is_named_only_where_the_grade_chose() -> None:
 def test_a_budget_holds_for_each_problem() -> None:
     said = lambda asked, index: "7 7 7 7 7 7"  # noqa: E731
     small, large = ScriptedSampler(said), ScriptedSampler(said)
-    compare(small, PROBLEMS, by("consensus(samples=4)"), (8,))
-    compare(large, PROBLEMS, by("consensus(samples=4)"), (1000,))
+    compare_strategies(small, PROBLEMS, by("consensus(samples=4)"), (8,))
+    compare_strategies(large, PROBLEMS, by("consensus(samples=4)"), (1000,))
     assert small.counted.completion_tokens <= 8 * len(PROBLEMS) < large.counted.completion_tokens
 
 
@@ -65,9 +72,9 @@ def point(solved: str) -> ComputePoint:
 
 
 def test_differences_are_paired() -> None:
-    gain, interval = difference(point("1" * 50 + "0" * 50), point("1" * 50 + "0" * 50))
+    gain, interval = paired_difference(point("1" * 50 + "0" * 50), point("1" * 50 + "0" * 50))
     assert (gain, interval.low, interval.high) == (0.0, 0.0, 0.0)
-    gain, interval = difference(point("1" * 60 + "0" * 40), point("1" * 50 + "0" * 50))
+    gain, interval = paired_difference(point("1" * 60 + "0" * 40), point("1" * 50 + "0" * 50))
     assert gain == pytest.approx(0.1)
     assert 0.03 < interval.low < 0.06
     assert 0.14 < interval.high < 0.18
@@ -75,7 +82,9 @@ def test_differences_are_paired() -> None:
 
 def test_one_plot_shows_compute_and_time(tmp_path) -> None:  # type: ignore[no-untyped-def]
     pytest.importorskip("matplotlib")
-    points = compare(ScriptedSampler(lambda *_: "7"), PROBLEMS, by("direct", "consensus(samples=2)"), (10, 100))
+    points = compare_strategies(
+        ScriptedSampler(lambda *_: "7"), PROBLEMS, by("direct", "consensus(samples=2)"), (10, 100)
+    )
     assert "oracle" not in plot_compute(points, tmp_path / "plot.svg", "title").read_text()
 
 
@@ -84,4 +93,4 @@ def test_environments_are_refused() -> None:
 
     task = load_task("recipes/smoke/hidden_number.py:HiddenNumber")
     with pytest.raises(InvalidRequest, match="is an environment"):
-        compare(ScriptedSampler([]), [(task, task.sample(Random(0), 0.0))], by("direct"), (1,))
+        compare_strategies(ScriptedSampler([]), [(task, task.sample(Random(0), 0.0))], by("direct"), (1,))

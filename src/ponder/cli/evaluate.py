@@ -324,14 +324,21 @@ def compare_wordings(args: argparse.Namespace) -> int:
 
 def run_compute(args: argparse.Namespace) -> int:
     """Strategies under budgets of tokens, on the same problems."""
-    from ponder.evaluate import compare, compute_summary, held_out, load_suite, plot_compute, table_of_compute
+    from ponder.evaluate import (
+        compare_strategies,
+        compute_summary,
+        held_out,
+        load_suite,
+        plot_compute,
+        table_of_compute,
+    )
     from ponder.model.storage import write_text
     from ponder.think import parse_strategy
 
     strategies = {text: parse_strategy(text) for text in args.strategy}
     problems = [(task, each) for task in load_suite(args.suite) for each in held_out(task, args.n, start=args.start)]
     with load_reasoner(args.model, args.quantize) as reasoner:
-        points = compare(
+        points = compare_strategies(
             reasoner.sampler, problems, strategies, args.budget, oracle=args.oracle, settings=how_long(args)
         )
         title = f"{reasoner.name}, {args.suite}, {len(problems)} problems"

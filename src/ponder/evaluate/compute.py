@@ -81,7 +81,7 @@ class ComputePoint:
         return self.seconds / len(self.items)
 
 
-def compare(
+def compare_strategies(
     sampler: Sampler,
     problems: Sequence[tuple[Task, Problem]],
     strategies: Mapping[str, Strategy],
@@ -171,7 +171,7 @@ def _unsized(events: Iterable[Event]) -> set[str]:
     return {event.model for event in events if isinstance(event, Started) and event.parameters is None}
 
 
-def difference(point: ComputePoint, base: ComputePoint) -> tuple[float, Interval]:
+def paired_difference(point: ComputePoint, base: ComputePoint) -> tuple[float, Interval]:
     """How many more of the same problems one point solves than another, as a share, with its paired 95% interval."""
     pairs = [a.solved - b.solved for a, b in zip(point.items, base.items, strict=True)]
     halves = bootstrap([(each + 1) / 2 for each in pairs])  # of values in [0, 1]
@@ -182,7 +182,7 @@ def compute_summary(points: Sequence[ComputePoint]) -> list[dict[str, object]]:
     """The points as JSON; differences are against the first strategy under the same budget."""
     found: list[dict[str, object]] = []
     for point, base in _with_base(points):
-        gain, interval = difference(point, base)
+        gain, interval = paired_difference(point, base)
         found.append(
             {
                 "strategy": point.strategy,
@@ -212,7 +212,7 @@ def table_of_compute(points: Sequence[ComputePoint]) -> str:
     """The points as a Markdown table."""
     rows = []
     for point, base in _with_base(points):
-        gain, interval = difference(point, base)
+        gain, interval = paired_difference(point, base)
         rows.append(
             f"| {point.label} | {'none' if point.budget is None else point.budget} | {point.accuracy:.3f} "
             f"| {point.interval.low:.3f}–{point.interval.high:.3f} | {gain:+.3f} | {interval.low:+.3f} to "
