@@ -144,7 +144,7 @@ class Step(Base):
     name = "step"
 
     def sample(self, rng: Random, level: float) -> Problem:
-        size = 1 + round(8 * level)
+        size = 1 + round(10 * level)
         if rng.random() < 0.5:
             task = f"{digits(rng, size)} * {rng.randint(0, 9) * 10 ** rng.randrange(5)}"
         else:

@@ -131,9 +131,8 @@ async def _point(
         ask = ask.override(verifier=verify) if oracle else ask
         async with gate:
             start = time.monotonic()
-            answer = await answer_of(
-                strategy, ask, sampler, Ledger(Budget(tokens=budget), delivery=Delivery(deltas=False))
-            )
+            streamed = Delivery(deltas=not sampler.capabilities.exact)  # what an endpoint was stopped at is billed then
+            answer = await answer_of(strategy, ask, sampler, Ledger(Budget(tokens=budget), delivery=streamed))
             seconds = time.monotonic() - start
         grade = await grade_async(task, problem, answer.text)
         unsized.update(_unsized(answer.events))

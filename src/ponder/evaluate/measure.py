@@ -203,7 +203,7 @@ async def measure_async(
         async with gate:
             shown = partial(task.check, problem) if isinstance(task, Checkable) else None
             ask = Ask.of(problem.question, same=task.same, verifier=shown).override(**(settings or {}))
-            ledger = Ledger(delivery=Delivery(deltas=False))
+            ledger = Ledger(delivery=Delivery(deltas=not sampler.capabilities.exact))  # an endpoint bills stops then
             if isinstance(task, EnvironmentTask):
                 acting = Acting(sampler, task, problem)
                 answer = await answer_of(mode, ask, acting, ledger)
