@@ -26,6 +26,7 @@ FLAGS: tuple[tuple[str, type, str, str], ...] = (
     ("port", int, "N", "port to listen on (default: 8000)"),
     ("keys", str, "FILE", "file of API keys; needed for any other address than this machine's own"),
     ("store", str, "FILE", "keeps responses and conversations across restarts (default: a temporary file)"),
+    ("memory", str, "FILE", "keeps notes of each owner, for requests with `memory` and at /v1/memory (default: none)"),
     ("queued_requests", int, "N", "requests that may wait; more are refused with 429 (default: 256)"),
     ("queued_tokens", int, "N", "tokens of prompts that may wait (default: 1000000)"),
     ("deadline", float, "SECONDS", "that a request may take; 0 means no limit (default: 0)"),

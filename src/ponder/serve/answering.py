@@ -21,6 +21,8 @@ from ponder.serve.settings import Settings
 from ponder.think.ask import Ask
 from ponder.think.events import Answered, Cut, Event, Stopped, pieces
 from ponder.think.ledger import Ledger
+from ponder.think.memory.layer import remembering
+from ponder.think.memory.memory import Memory
 from ponder.think.registry import parse_strategy
 from ponder.think.strategies.direct import direct
 from ponder.think.strategy import Demand, NotTaken, Strategy, events_of
@@ -85,6 +87,19 @@ def served_ask(
     if greedy and demand.in_all > ask.n:  # greedy samples are all the same: then it keeps its own temperature
         ask = replace(ask, temperature=None)
     return ServedAsk(owner=owner, served=served, ask=ask, strategy=chosen, demand=demand)
+
+
+def with_memory(task: ServedAsk, memory: Memory | None) -> ServedAsk:
+    """The task, with the owner's notes recalled before its strategy and the turn noted after it. Raises BadRequest
+    where the server keeps no memory, or the conversation has no question."""
+    if memory is None:
+        raise BadRequest("memory: this server keeps none: start it with `ponder serve --memory FILE`", param="memory")
+    around = remembering(task.strategy, memory=memory, user=task.owner, source="chat completions")
+    try:
+        around.demand(task.ask)
+    except InvalidRequest as error:
+        raise BadRequest(str(error), param="messages") from None
+    return replace(task, strategy=around)
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ponder.serve import health, score, tokenize
+from ponder.serve import health, memories, score, tokenize
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
 from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
@@ -30,6 +30,7 @@ from ponder.serve.responses.service import ResponseService
 from ponder.serve.settings import Settings
 from ponder.serve.store import Store
 from ponder.tasks.verifiers.reward import RewardModel
+from ponder.think.memory.memory import Memory
 
 # Requests that do nothing but wait for the one model.
 SHED_PATHS = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/completions"})
@@ -61,12 +62,16 @@ def create_app(
     metrics = ServerMetrics(models)
     service = ResponseService(models, settings, metrics)
     state = ServerState(settings=settings, models=models, metrics=metrics, responses=service, rewards=rewards or {})
+    if settings.memory:
+        state.memory = Memory(settings.memory)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with service.running(store):
             yield
         await models.close()
+        if state.memory is not None:
+            state.memory.close()
 
     app = FastAPI(
         title="Ponder",
@@ -80,7 +85,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for part in (health, chat, messages, completions, tokenize, score, responses, conversations):
+    for part in (health, chat, messages, completions, tokenize, score, memories, responses, conversations):
         app.include_router(part.router)
     add_error_handlers(app)
     # From the outside in: the log sees every answer, and nothing is read before the owner is known.

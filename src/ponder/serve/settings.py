@@ -23,6 +23,7 @@ class Settings:
     host, port: the address to listen on.
     keys: file of API keys (`ponder serve --new-key`); empty: every request from this machine is answered.
     store: file that keeps responses and conversations; empty: a temporary one, deleted when the server stops.
+    memory: file that keeps the notes of each owner; empty: none are kept.
     queued_requests, queued_tokens: most requests that wait, and most tokens of theirs; more are refused with 429.
     deadline: seconds that one request may take; 0: no limit.
     drain: seconds that a shutdown waits for running requests.
@@ -39,6 +40,7 @@ class Settings:
     port: int = 8000
     keys: str = ""
     store: str = ""
+    memory: str = ""
     queued_requests: int = 256
     queued_tokens: int = 1_000_000
     deadline: float = 0.0

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from ponder.serve.answering import Pieces, Tally, answer_pieces, served_ask, whole_answer
+from ponder.serve.answering import Pieces, Tally, answer_pieces, served_ask, whole_answer, with_memory
 from ponder.serve.chat.convert import ChatWriter, Chunks, read_chat
 from ponder.serve.chat.wire import CHAT_ANSWERS, ChatRequest, ChunkChoice
 from ponder.serve.http.exchange import (
@@ -33,6 +33,8 @@ async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:
     models, settings = state.models, state.settings
     served = models.get(body.model)
     task = served_ask(read_chat(body, served, settings, owner), served, owner, settings, body.strategy, models)
+    if body.memory:
+        task = with_memory(task, state.memory)
     writer, tally = ChatWriter(body, served), tally_of(http, served)
     if body.stream:
         pieces = answer_pieces(models, task, gather=settings.coalesce / 1000)

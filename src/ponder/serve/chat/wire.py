@@ -172,6 +172,7 @@ class ChatRequest(Sampled):
     min_thinking_tokens: the thinking may not end before that many tokens.
     answer_room: tokens of the limit that are kept for the answer: thinking is closed early enough.
     strategy: how the answer is found, such as "consensus(samples=8)"; all of it is billed.
+    memory: notes of the owner that the question is about stand in the prompt, and the turn is noted.
     truncation: "auto" drops the oldest turns that do not fit, and says how many in `dropped_turns`.
     regex: the answer matches it.
     """
@@ -207,6 +208,7 @@ class ChatRequest(Sampled):
     reasoning_format: Literal["hidden", "reasoning", "reasoning_content"] = "hidden"
     answer_room: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     strategy: Name | None = None
+    memory: bool | None = None
     truncation: Literal["auto", "disabled"] = "disabled"
     regex: Annotated[str, Field(max_length=8192)] | None = None
 

@@ -23,6 +23,7 @@ from ponder.serve.models import Models, Served
 from ponder.serve.responses.service import ResponseService
 from ponder.serve.settings import Settings
 from ponder.tasks.verifiers.reward import RewardModel
+from ponder.think.memory.memory import Memory
 
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
@@ -33,6 +34,7 @@ KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that n
 @dataclass(slots=True, kw_only=True)
 class ServerState:
     """rewards: the reward models, by name.
+    memory: notes of owners; None: none are kept.
     accepting: False when the server drains.
     ends: when it stops waiting for what runs, on the clock of `time.monotonic`."""
 
@@ -41,6 +43,7 @@ class ServerState:
     metrics: ServerMetrics
     responses: ResponseService
     rewards: Mapping[str, RewardModel] = field(default_factory=dict)
+    memory: Memory | None = None
     accepting: bool = True
     ends: float = math.inf
 
