@@ -6,6 +6,7 @@ log-probabilities, are put in from outside.
 
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 from ponder.train.policy.losses import Baseline, Ratio, Weighting, group_advantages, policy_loss, token_weights
+from ponder.train.policy.preference import centring_loss, ranking_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "families" / "qwen3"
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("default")]
@@ -156,3 +158,33 @@ def test_losses_and_gradients_are_trls(trainer_of: Callable[..., Any], loss_type
         assert float(stats.clipped) == pytest.approx(metrics.clip_ratio_region_mean[-1], abs=1e-6)
         if kl:
             assert float(stats.reference_kl) == pytest.approx(metrics.kl[-1], rel=1e-5)
+
+
+@pytest.mark.parametrize(("margin", "centring"), [(None, None), ([0.5, 0.0, 1.0, 0.25], None), (None, 0.01)])
+def test_the_loss_of_rewards_is_trls(margin: list[float] | None, centring: float | None) -> None:
+    """`RewardTrainer.compute_loss` over a model whose scores are put in from outside."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trl = pytest.importorskip("trl")
+        compute_loss = trl.RewardTrainer.compute_loss
+    scores_M = torch.randn(8, generator=torch.Generator().manual_seed(3))  # better ones, then worse ones
+    theirs_M, ours_M = (scores_M.clone().requires_grad_() for _ in range(2))
+    trainer = SimpleNamespace(
+        model=SimpleNamespace(training=False),
+        args=SimpleNamespace(center_rewards_coefficient=centring),
+        accelerator=SimpleNamespace(gather=lambda x: x, gather_for_metrics=lambda x: x),
+        _total_train_tokens=0,
+        _metrics={"eval": defaultdict(list)},
+    )
+    inputs = {} if margin is None else {"margin": torch.tensor(margin)}
+    loss = compute_loss(trainer, lambda **_: SimpleNamespace(logits=theirs_M[:, None]), inputs)
+    loss.backward()
+    groups_M, ranks_M = torch.arange(4).repeat(2), torch.tensor([1] * 4 + [2] * 4)
+    margins_G, weights_G = torch.tensor(margin or [0.0] * 4), torch.ones(4)
+    ranked, stats = ranking_loss(ours_M, groups_M, ranks_M, margins_G, weights_G)
+    ours = (ranked + (centring or 0.0) * centring_loss(ours_M, groups_M, weights_G)) / 4
+    ours.backward()
+    torch.testing.assert_close(ours, loss)
+    torch.testing.assert_close(ours_M.grad, theirs_M.grad)
+    (accuracy,) = trainer._metrics["eval"]["accuracy"]
+    assert float(stats.right / stats.pairs) == pytest.approx(accuracy)
