@@ -90,7 +90,7 @@ def list_notes_of_owner(
 @router.get("/recall")
 def recall_by_query(
     http: HttpRequest,
-    query: Annotated[str, Query(max_length=4_000)],
+    query: Annotated[str, Query(max_length=1_000)],
     at: Annotated[float | None, Query(ge=-1e11, le=1e11, allow_inf_nan=False)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = MOST,
 ) -> NoteList:
