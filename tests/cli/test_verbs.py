@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,47 @@ def test_int8_weights_answer(folder: Path, tmp_path: Path, capsys: pytest.Captur
     ran = Run(capsys, *common, "--quantize", "int8")
     assert ran.code == 0
     assert 0 < json.loads(ran.out)["usage"]["completion_tokens"] <= 12
+
+
+def tokens_of(page: Path) -> list[str]:
+    """The tokens of a page's last context, spelled."""
+    (body,) = re.findall(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    data = json.loads(body)
+    ids = zlib.decompress(base64.b64decode(data["contexts"][-1]["ids"]["data"]))
+    return [data["tokens"][str(id)] for (id,) in struct.iter_unpack("<i", ids)]
+
+
+def test_inspect_writes_a_page_of_the_answer(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("--model", folder, "--max-tokens", 24)
+    usage = json.loads(Run(capsys, "ask", "2+2?", *common, "--json").out)["usage"]
+    page = tmp_path / "page.html"
+    ran = Run(capsys, "inspect", "2+2?", *common, "-o", page)
+    assert ran.code == 0
+    assert re.fullmatch(rf"{re.escape(str(page))}: 0\.\d+ MB; open it in a browser\n", ran.out)
+    tokens = tokens_of(page)
+    assert "2+2?" in "".join(tokens)
+    assert len(tokens) == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_inspect_goes_on_from_another_token(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ("inspect", "2+2?", "--model", folder, "--max-tokens", 24, "-o")
+    Run(capsys, *common, tmp_path / "a.html")
+    first = tokens_of(tmp_path / "a.html")
+    place, other = len(first) - 20, ByteTokenizer().encode("Z")[0]
+    assert first[place] != "Z"
+    assert Run(capsys, *common, tmp_path / "b.html", "--branch", f"{place}={other}").code == 0
+    second = tokens_of(tmp_path / "b.html")
+    assert second[: place + 1] == [*first[:place], "Z"]
+    assert len(second) > place + 1
+    refused = Run(capsys, *common, tmp_path / "c.html", "--branch", "0=5")
+    assert refused.code == 2
+    assert "branch at one of those" in refused.err
+
+
+def test_inspect_reads_a_text_as_it_is(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert Run(capsys, "inspect", "The animal", "--text", "--model", folder, "-o", page).code == 0
+    assert "".join(tokens_of(page)) == "The animal"
 
 
 def test_effort_none_thinks_no_token(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

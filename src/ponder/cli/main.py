@@ -26,6 +26,7 @@ from ponder.cli import (
     evaluate,
     export,
     generate,
+    inspect,
     lint,
     rank,
     score,
@@ -36,7 +37,24 @@ from ponder.cli import (
 )
 from ponder.types import InvalidRequest, PonderError, RecipeError
 
-VERBS = (ask, chat, lint, serve, tasks, generate, train, evaluate, rank, score, steps, check, bench, export, demo)
+VERBS = (
+    ask,
+    chat,
+    inspect,
+    lint,
+    serve,
+    tasks,
+    generate,
+    train,
+    evaluate,
+    rank,
+    score,
+    steps,
+    check,
+    bench,
+    export,
+    demo,
+)
 FAILED, MISUSE, INTERRUPTED = 1, 2, 130
 
 
