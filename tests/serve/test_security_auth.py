@@ -29,8 +29,9 @@ def _served() -> list[Served]:
 
 
 @pytest.fixture(scope="module")
-def live() -> Iterator[Live]:
-    with serving(_served(), Settings(), KEYS) as running:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    memory = str(tmp_path_factory.mktemp("memory") / "notes.db")
+    with serving(_served(), Settings(memory=memory), KEYS) as running:
         yield running
 
 
@@ -152,7 +153,14 @@ def _stored(http: httpx.Client) -> dict[str, str]:
     conversation = http.post("/v1/conversations", json={"items": items}, headers=mine).json()["id"]
     item = http.get(f"/v1/conversations/{conversation}/items", headers=mine).json()["data"][0]["id"]
     answer = http.post("/v1/responses", json={"model": "said", "input": "q", "background": True}, headers=mine)
-    return {"response_id": answer.json()["id"], "conversation_id": conversation, "item_id": item, "model": "said"}
+    note = http.post("/v1/memory/notes", json={"text": "hidden from b"}, headers=mine).json()["id"]
+    return {
+        "response_id": answer.json()["id"],
+        "conversation_id": conversation,
+        "item_id": item,
+        "note_id": str(note),
+        "model": "said",
+    }
 
 
 def test_another_users_objects_are_not_there(live: Live, http: httpx.Client) -> None:
@@ -169,7 +177,7 @@ def test_another_users_objects_are_not_there(live: Live, http: httpx.Client) -> 
             body = bodies["items" if path.endswith("/items") else "conversations"] if method == "post" else None
             body = None if path.endswith("/cancel") else body
             theirs = http.request(method, path.format(**ids), headers={"x-api-key": OTHER}, json=body)
-            none = {name: re.sub("[0-9a-f]", "0", id) for name, id in ids.items()}
+            none = {name: re.sub("[0-9a-f]", "0", id) for name, id in ids.items()} | {"note_id": "999999"}
             never = http.request(method, path.format(**none), headers={"x-api-key": OTHER}, json=body)
             assert theirs.status_code == never.status_code == 404, (method, path, theirs.text)
             assert theirs.json()["error"]["code"] == never.json()["error"]["code"]

@@ -8,6 +8,7 @@ import pytest
 from ponder.cli.main import main
 from ponder.tasks.check import check
 from ponder.tasks.families import FAMILIES
+from ponder.tasks.families.logic import LOGIC_FAMILIES
 from ponder.tasks.registry import load_task
 from ponder.types import TaskError
 
@@ -107,7 +108,7 @@ def test_the_verb_counts_the_contexts_of_folded_thoughts_each_by_itself(capsys: 
 
 def test_the_verb_without_a_task_lists_the_families(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(FAMILIES)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(FAMILIES | LOGIC_FAMILIES)
 
 
 def test_the_verb_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
