@@ -266,13 +266,7 @@ def answer_call(call: dict[str, Any], payload: bytes) -> Frame:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (held_bytes() + call["memory"], hard))
     try:
-        function = load_object(call["function"])
-        assert callable(function)
-        return Frame({"outcome": "done", "why": ""}, json.dumps(function(json.loads(payload))).encode())
-    except MemoryError:
-        return Frame({"outcome": "memory", "why": f"needed more than {call['memory'] >> 20} MiB"})
-    except BaseException as error:  # foreign code may raise anything; the caller learns what
-        return Frame({"outcome": "raised", "why": described(error)[:2000]})
+        return called(call, payload)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
@@ -284,6 +278,11 @@ def answer_sealed(call: dict[str, Any], payload: bytes) -> Frame:
         seal_process(call["timeout"], held_bytes() + call["memory"])
     except (SealError, OSError, ValueError) as error:
         return Frame({"outcome": "unsealed", "why": str(error)})
+    return called(call, payload)
+
+
+def called(call: dict[str, Any], payload: bytes) -> Frame:
+    """What the function of a call returns, or how it failed."""
     try:
         function = load_object(call["function"])
         assert callable(function)
