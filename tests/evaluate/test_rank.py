@@ -8,7 +8,8 @@ import pytest
 
 from ponder.cli.main import main
 from ponder.dialogue import Message
-from ponder.evaluate.rank import AnswerFile, AnswerSet, Session, make_answers, parse_ranks, self_agreement
+from ponder.evaluate.rank import AnswerFile, AnswerSet, Session, make_answers, parse_ranks
+from ponder.evaluate.raters import self_agreement
 from ponder.testing.scripted import ScriptedSampler
 from ponder.think import Reasoner
 from ponder.train.data.preferences import read_rankings
@@ -40,7 +41,7 @@ def test_letters_name_the_best_first_and_ties_and_what_was_not_judged() -> None:
             parse_ranks(text, 4)
 
 
-def test_a_session_shows_each_set_once_then_repeats_some_in_another_order(tmp_path: Path) -> None:
+def test_a_session_shows_each_set_and_now_and_then_one_again_in_another_order(tmp_path: Path) -> None:
     path = tmp_path / "judged.jsonl"
     seen, orders = [], {}
     while True:
@@ -52,27 +53,31 @@ def test_a_session_shows_each_set_once_then_repeats_some_in_another_order(tmp_pa
             assert shown.order != orders[shown.number]
         orders.setdefault(shown.number, shown.order)
         seen.append((shown.number, shown.repeat))
+        assert session.left == 12 - len(seen) + 1
         session.add(shown, by_text(session, shown.order, shown.number), "because" if shown.number == 3 else "")
     assert [number for number, repeat in seen if not repeat] == [*range(8)]
-    assert len([number for number, repeat in seen if repeat]) == 4
+    assert [place for place, (_, repeat) in enumerate(seen) if repeat] == [2, 5, 8, 11]  # after every second one
+    assert len({number for number, repeat in seen if repeat}) == 4
     assert len(set(orders.values())) > 1
     assert self_agreement(session.records) == (1.0, 12)
     judged = [ranking for _, ranking in read_rankings(path)]
+    third = [each for each in judged if each.prompt == (Message.user("3?"),)]
     assert all(each.ranks == (1, 2, 3) and each.rater == "ann" for each in judged)
-    assert judged[3].reason == "because"
-    assert judged[3].answers[0] == (Message.assistant("3x", "hidden"),)
+    assert third[0].reason == "because"
+    assert third[0].answers[0] == (Message.assistant("3x", "hidden"),)
     assert Session(path, sets(8), rater="bob").next() is not None  # another person has judged nothing
 
 
 def test_who_turns_around_does_not_agree_and_a_skip_compares_nothing(tmp_path: Path) -> None:
     session = Session(tmp_path / "judged.jsonl", sets(2), rater="ann", repeat=1.0)
-    for place in range(4):
+    for left in (4, 3, 2):
+        assert session.left == left
         shown = session.next()
         assert shown is not None
         ranks = by_text(session, shown.order, shown.number)
-        session.add(shown, [None] * 3 if shown.number else [4 - rank for rank in ranks] if place > 1 else ranks)
+        session.add(shown, [None] * 3 if shown.number else [4 - rank for rank in ranks] if shown.repeat else ranks)
     assert self_agreement(session.records) == (0.0, 3)
-    assert session.next() is None
+    assert (session.next(), session.left) == (None, 0)  # what was skipped is not shown again
 
 
 def test_a_line_that_a_crash_cut_off_is_judged_again(tmp_path: Path) -> None:

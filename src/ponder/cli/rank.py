@@ -49,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-tokens", type=natural, metavar="N", help="of each answer, thinking included")
     parser.add_argument("--rater", default=None, metavar="NAME", help="who judges (default: the name of the user)")
     parser.add_argument(
-        "--repeat", type=float, default=0.1, metavar="SHARE", help="shown twice, for self-agreement (default: 0.1)"
+        "--repeat",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="shown again later, for self-agreement (default: 0.1)",
     )
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="of answers and orders (default: 0)")
     parser.add_argument(
@@ -58,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ponder.evaluate.rank import AnswerFile, Session, self_agreement
+    from ponder.evaluate.rank import AnswerFile, Session
+    from ponder.evaluate.raters import ordinal_alpha, pairs_alike, self_agreement
 
     answers = AnswerFile(args.output.with_suffix(".answers.jsonl"))
     make_all(args, answers)
@@ -72,6 +77,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.output}: {len(session.records)} judgements, {session.left} sets left for {rater}")
     if agreed is not None:
         print(f"self-agreement: {agreed[0]:.2f} of {agreed[1]} pairs that were shown twice")
+    for name, found in (("pairs that raters order alike", pairs_alike), ("alpha (ordinal)", ordinal_alpha)):
+        if (value := found(session.records)) is not None:
+            between = f" ({value.interval.low:.2f} to {value.interval.high:.2f})" if value.interval else ""
+            print(f"{name}: {value.value:.2f}{between}")
     if args.pairs:
         write_pairs(args.output, args.pairs)
     return 0

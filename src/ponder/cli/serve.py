@@ -27,6 +27,8 @@ FLAGS: tuple[tuple[str, type, str, str], ...] = (
     ("keys", str, "FILE", "file of API keys; needed for any other address than this machine's own"),
     ("store", str, "FILE", "keeps responses and conversations across restarts (default: a temporary file)"),
     ("memory", str, "FILE", "keeps notes of each owner, for requests with `memory` and at /v1/memory (default: none)"),
+    ("runs", str, "FOLDER", "shows the training runs beneath it, read only, on the page Runs (default: none)"),
+    ("rankings", str, "FOLDER", "keeps answers and how people rank them, as `ponder rank` does (default: temporary)"),
     ("queued_requests", int, "N", "requests that may wait; more are refused with 429 (default: 256)"),
     ("queued_tokens", int, "N", "tokens of prompts that may wait (default: 1000000)"),
     ("deadline", float, "SECONDS", "that a request may take; 0 means no limit (default: 0)"),

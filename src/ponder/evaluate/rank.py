@@ -6,15 +6,16 @@ reads (docs/alignment.md). A page or a terminal shows what `Session.next` gives.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from ponder.dialogue.interchange import from_dicts, to_dicts
 from ponder.dialogue.messages import Message
@@ -69,19 +70,27 @@ def make_answers(
     if not 2 <= n <= MOST:
         raise InvalidRequest(f"n must be from 2 to {MOST} (got {n})")
     ways = [(strategy, temperature) for temperature in temperatures for strategy in strategies]
-    answers: list[Message] = []
-    made: list[str] = []
+    offered: list[tuple[Message, str]] = []
     key = question_hash(json.dumps(to_dicts(prompt)))
     for number in range(n):
         strategy, temperature = ways[number % len(ways)]
         own = Random(f"{seed}/{key}/{number}").getrandbits(31)
         asked: RunSettings = {**(settings or {}), "strategy": strategy, "temperature": temperature, "seed": own}
         answer = reasoner.ask(tuple(prompt), **asked)
-        whole = answer.stop_reason in (StopReason.END, StopReason.STOP) and answer.text.strip()
-        if whole and answer.text.strip() not in {each.text.strip() for each in answers}:
-            answers.append(answer.message)
-            made.append(f"{strategy}, temperature {temperature:g}, seed {own}")
-    return AnswerSet(tuple(prompt), tuple(answers), tuple(made))
+        if answer.stop_reason in (StopReason.END, StopReason.STOP):
+            offered.append((answer.message, f"{strategy}, temperature {temperature:g}, seed {own}"))
+    return different(prompt, offered)
+
+
+def different(prompt: Sequence[Message], offered: Sequence[tuple[Message, str]]) -> AnswerSet:
+    """The set of whole answers that differ, each with how it was made. Empty ones are left out, and so are repeats."""
+    kept: dict[str, tuple[Message, str]] = {}
+    for answer, made in offered:
+        if answer.text.strip():
+            kept.setdefault(answer.text.strip(), (answer, made))
+    return AnswerSet(
+        tuple(prompt), tuple(answer for answer, _ in kept.values()), tuple(made for _, made in kept.values())
+    )
 
 
 class AnswerFile:
@@ -115,8 +124,8 @@ class AnswerFile:
 class Session:
     """One person judges the sets of a file, one after the other.
 
-    repeat: the share of the sets that is shown a second time, once all have been judged, to see how far the person
-        agrees with themselves.
+    repeat: the share of sets that is shown a second time, to see how far the person agrees with themselves. With 0.1,
+        every tenth set is followed by an earlier one in another order; the person is not told.
     """
 
     def __init__(
@@ -125,31 +134,57 @@ class Session:
         """path: of the judgements; what it holds already is not asked again. Raises DataError."""
         if not 0 <= repeat <= 1:
             raise InvalidRequest(f"the share of repeats must be from 0 to 1 (got {repeat:g})")
-        self.path, self.sets, self.rater, self.seed = path, sets, rater, seed
+        self.path, self.sets, self.rater, self.repeat, self.seed = path, sets, rater, repeat, seed
         self.records = [record for _, record in _records(path)]
-        judged = [number for number, each in enumerate(sets) if len(each.answers) > 1]
-        self._first = judged
-        again = Random(f"repeat/{seed}/{rater}").sample(judged, round(repeat * len(judged)))
-        self._repeats = sorted(again)
 
     def next(self) -> Shown | None:
         """What is to be judged now. None: nothing is left."""
-        mine = [record for record in self.records if record.get("rater") == self.rater]
-        for repeat, numbers in ((False, self._first), (True, self._repeats)):
-            done = {record.get("set") for record in mine if bool(record.get("repeat")) is repeat}
-            for number in numbers:
-                if number not in done:
-                    return Shown(number, self._order(number, repeat=repeat), repeat)
+        first, again = self._judged(repeat=False), self._judged(repeat=True)
+        candidates = self._repeatable(first, again)
+        if candidates and len(again) < self._repeats(len(first)):
+            number = Random(f"repeat/{self.seed}/{self.rater}/{len(again)}").choice(candidates)
+            return Shown(number, self._order(number, repeat=True), True)
+        done = {record.get("set") for record in first}
+        for number in self._rankable():
+            if number not in done:
+                return Shown(number, self._order(number, repeat=False), False)
         return None
 
     @property
     def left(self) -> int:
-        """How many sets are still to be shown, repeats included."""
-        mine = sum(record.get("rater") == self.rater for record in self.records)
-        return len(self._first) + len(self._repeats) - mine
+        """How many sets are still to be shown, repeats included. A skipped set is not repeated."""
+        first, again = self._judged(repeat=False), self._judged(repeat=True)
+        fresh = len(self._rankable()) - len(first)
+        could = fresh + len([record for record in first if _compares(record)]) - len(again)
+        return fresh + max(0, min(self._repeats(len(first) + fresh) - len(again), could))
 
-    def add(self, shown: Shown, ranks: Sequence[int | None], reason: str = "") -> None:
-        """Write a judgement down, synced. ranks: in the order shown; all None: the set was skipped."""
+    def _judged(self, *, repeat: bool) -> list[dict[str, Any]]:
+        """The judgements of sets by this person, in their order: the first ones, or the second ones."""
+        return [
+            record
+            for record in self.records
+            if record.get("rater") == self.rater and bool(record.get("repeat")) is repeat and "set" in record
+        ]
+
+    def _rankable(self) -> list[int]:
+        return [number for number, each in enumerate(self.sets) if len(each.answers) > 1]
+
+    def _repeats(self, judged: int) -> int:
+        """How many sets are shown again once that many have been judged."""
+        return int(self.repeat * judged + 1e-9)
+
+    def _repeatable(self, first: Sequence[Mapping[str, Any]], again: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Sets to show again: not skipped, not repeated yet, and not those just seen, where there are others."""
+        repeated = {record["set"] for record in again}
+        found = [int(record["set"]) for record in first if _compares(record) and record["set"] not in repeated]
+        return found[: max(1, len(found) - 3)]
+
+    def add(self, shown: Shown, ranks: Sequence[int | None], reason: str = "", *, seconds: float | None = None) -> None:
+        """Write a judgement down, synced.
+
+        ranks: in the order shown; all None: the set was skipped.
+        seconds: how long the person looked at it; None: not known.
+        """
         answers = self.sets[shown.number]
         own: list[int | None] = [None] * len(answers.answers)
         for place, rank in zip(shown.order, ranks, strict=True):
@@ -163,6 +198,7 @@ class Session:
         }
         record |= {"reason": reason} if reason else {}
         record |= {"repeat": True} if shown.repeat else {}
+        record |= {"seconds": round(seconds, 1)} if seconds is not None else {}
         _append(self.path, record)
         self.records.append(record)
 
@@ -196,29 +232,8 @@ def parse_ranks(text: str, count: int) -> list[int | None]:
     return ranks
 
 
-def self_agreement(records: Sequence[Mapping[str, Any]]) -> tuple[float, int] | None:
-    """(the share of pairs that a person ordered alike both times, how many pairs); ties among them. None: none was
-    shown twice."""
-    alike: list[bool] = []
-    first = {(record.get("rater"), record.get("set")): record for record in records if not record.get("repeat")}
-    for record in records:
-        before = first.get((record.get("rater"), record.get("set")))
-        if record.get("repeat") and before is not None:
-            alike += _alike(before["ranks"], record["ranks"])
-    return (sum(alike) / len(alike), len(alike)) if alike else None
-
-
-def _alike(one: Sequence[int | None], other: Sequence[int | None]) -> list[bool]:
-    found = []
-    for a, b in combinations(range(len(one)), 2):
-        before, after = _compared(one[a], one[b]), _compared(other[a], other[b])
-        if before is not None and after is not None:
-            found.append(before == after)
-    return found
-
-
-def _compared(a: int | None, b: int | None) -> int | None:
-    return None if a is None or b is None else (a > b) - (a < b)
+def _compares(record: Mapping[str, Any]) -> bool:
+    return sum(rank is not None for rank in record["ranks"]) > 1
 
 
 def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -226,24 +241,33 @@ def _records(path: Path) -> list[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         return []
     whole, records = 0, []
-    for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if not line.endswith(b"\n"):
-            break
-        whole += len(line)
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: is not valid JSON ({error}): mend or remove the line") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{path}:{number}: must be a JSON object: mend or remove the line")
-        records.append((f"{path}:{number}", record))
-    os.truncate(path, whole)
+    with _locked(path, "r+b") as stream:
+        for number, line in enumerate(stream.read().splitlines(keepends=True), 1):
+            if not line.endswith(b"\n"):
+                stream.truncate(whole)
+                break
+            whole += len(line)
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path}:{number}: is not valid JSON ({error}): mend or remove the line") from error
+            if not isinstance(record, dict):
+                raise DataError(f"{path}:{number}: must be a JSON object: mend or remove the line")
+            records.append((f"{path}:{number}", record))
     return records
 
 
 def _append(path: Path, record: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path), path.open("ab") as stream:
+    with writing(path), _locked(path, "ab") as stream:
         stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
+
+
+@contextmanager
+def _locked(path: Path, mode: str) -> Iterator[BinaryIO]:
+    """A file that a terminal and a server may share: neither sees half of what the other writes."""
+    with cast(BinaryIO, path.open(mode)) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield stream

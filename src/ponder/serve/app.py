@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ponder.serve import health, memories, score, tokenize
+from ponder.serve import health, memories, rankings, runs, score, tokenize
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
 from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
@@ -24,9 +24,11 @@ from ponder.serve.http.paths import Paths
 from ponder.serve.messages import routes as messages
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
+from ponder.serve.rankings import RankingFiles
 from ponder.serve.responses import conversations
 from ponder.serve.responses import routes as responses
 from ponder.serve.responses.service import ResponseService
+from ponder.serve.run_folders import RunFolders
 from ponder.serve.settings import Settings
 from ponder.serve.store import Store
 from ponder.tasks.verifiers.reward import RewardModel
@@ -61,9 +63,18 @@ def create_app(
     models = Models(served, settings)
     metrics = ServerMetrics(models)
     service = ResponseService(models, settings, metrics)
-    state = ServerState(settings=settings, models=models, metrics=metrics, responses=service, rewards=rewards or {})
+    state = ServerState(
+        settings=settings,
+        models=models,
+        metrics=metrics,
+        responses=service,
+        rankings=RankingFiles(Path(settings.rankings) if settings.rankings else None),
+        rewards=rewards or {},
+    )
     if settings.memory:
         state.memory = Memory(settings.memory)
+    if settings.runs:
+        state.runs = RunFolders(Path(settings.runs))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,6 +83,7 @@ def create_app(
         await models.close()
         if state.memory is not None:
             state.memory.close()
+        state.rankings.close()
 
     app = FastAPI(
         title="Ponder",
@@ -85,7 +97,19 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.ponder = state
-    for part in (health, chat, messages, completions, tokenize, score, memories, responses, conversations):
+    for part in (
+        health,
+        chat,
+        messages,
+        completions,
+        tokenize,
+        score,
+        memories,
+        runs,
+        rankings,
+        responses,
+        conversations,
+    ):
         app.include_router(part.router)
     add_error_handlers(app)
     # From the outside in: the log sees every answer, and nothing is read before the owner is known.

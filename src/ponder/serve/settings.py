@@ -24,6 +24,8 @@ class Settings:
     keys: file of API keys (`ponder serve --new-key`); empty: every request from this machine is answered.
     store: file that keeps responses and conversations; empty: a temporary one, deleted when the server stops.
     memory: file that keeps the notes of each owner; empty: none are kept.
+    runs: folder whose training runs are shown, to every key; empty: none are.
+    rankings: folder that keeps answers and how people rank them; empty: a temporary one, deleted when the server stops.
     queued_requests, queued_tokens: most requests that wait, and most tokens of theirs; more are refused with 429.
     deadline: seconds that one request may take; 0: no limit.
     drain: seconds that a shutdown waits for running requests.
@@ -41,6 +43,8 @@ class Settings:
     keys: str = ""
     store: str = ""
     memory: str = ""
+    runs: str = ""
+    rankings: str = ""
     queued_requests: int = 256
     queued_tokens: int = 1_000_000
     deadline: float = 0.0

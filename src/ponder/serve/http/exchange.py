@@ -20,7 +20,9 @@ from ponder.serve.errors import ServeError, ShuttingDown, logged
 from ponder.serve.http.errors import MESSAGES, ErrorResponse, error_object
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
+from ponder.serve.ranking_files import RankingFiles
 from ponder.serve.responses.service import ResponseService
+from ponder.serve.run_folders import RunFolders
 from ponder.serve.settings import Settings
 from ponder.tasks.verifiers.reward import RewardModel
 from ponder.think.memory.memory import Memory
@@ -35,6 +37,8 @@ KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that n
 class ServerState:
     """rewards: the reward models, by name.
     memory: notes of owners; None: none are kept.
+    runs: the training runs that are shown; None: none are.
+    rankings: the files of rankings.
     accepting: False when the server drains.
     ends: when it stops waiting for what runs, on the clock of `time.monotonic`."""
 
@@ -42,8 +46,10 @@ class ServerState:
     models: Models
     metrics: ServerMetrics
     responses: ResponseService
+    rankings: RankingFiles
     rewards: Mapping[str, RewardModel] = field(default_factory=dict)
     memory: Memory | None = None
+    runs: RunFolders | None = None
     accepting: bool = True
     ends: float = math.inf
 
