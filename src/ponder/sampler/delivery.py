@@ -17,7 +17,8 @@ def joined(batch: Sequence[Streamed]) -> list[Streamed]:
         last = items[-1] if items else None
         if type(item) is Delta and type(last) is Delta and _of_one_text(last, item):
             text, tokens = last.text + item.text, (*last.tokens, *item.tokens)
-            items[-1] = Delta(item.index, item.phase, text, tokens, refusal=item.refusal)
+            pieces = last.pieces + item.pieces
+            items[-1] = Delta(item.index, item.phase, text, tokens, refusal=item.refusal, pieces=pieces)
         elif type(item) is CallDelta and type(last) is CallDelta and (last.index, last.call) == (item.index, item.call):
             items[-1] = CallDelta(item.index, item.call, last.name, last.arguments + item.arguments, last.id)
         else:

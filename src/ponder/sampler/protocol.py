@@ -175,6 +175,7 @@ class Delta:
 
     tokens: those that begin in a piece of the answer, where the request asks for `logprobs` and the sampler has them.
     state: the piece is one whole state of folded thinking. refusal: it belongs to a text that is marked as a refusal.
+    pieces: how many pieces were joined in this one: about as many tokens.
     """
 
     index: int
@@ -183,6 +184,7 @@ class Delta:
     tokens: tuple[SampledToken, ...] = ()
     state: bool = False
     refusal: bool = False
+    pieces: int = field(default=1, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,11 @@ class Admission:
         return not self.num_running and not self.num_waiting
 
     @property
+    def room(self) -> int:
+        """Requests that would begin at once if they came now."""
+        return 0 if self.num_waiting else max(0, self._free)
+
+    @property
     def retry_after(self) -> int:
         """Seconds until the queue has likely moved."""
         return min(LONGEST_WAIT, max(1, math.ceil(self._seconds * (self.num_waiting + 1) / self._running)))

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from ponder.sampler.protocol import Completion, Delivery, Done, Sampler, Streamed
 from ponder.serve.admission import CountTokens
@@ -26,12 +26,31 @@ from ponder.think.memory.memory import Memory
 from ponder.think.registry import parse_strategy
 from ponder.think.strategies.direct import direct
 from ponder.think.strategy import Demand, NotTaken, Strategy, events_of
-from ponder.types import InvalidRequest, Usage
+from ponder.types import Budget, InvalidRequest, Usage
 
 Pieces = AsyncGenerator[Streamed, None]
 Begin = Callable[[], Awaitable[None]]
 Ended = Callable[[], None]
 DIRECT = direct()
+
+
+class Watch(Protocol):
+    """Follows a run from outside.
+
+    budget: what the run may spend.
+    gather: seconds over which pieces of text are gathered.
+    keeps: whether a run that is ended early gives the best it has.
+    """
+
+    budget: Budget | None
+    gather: float
+    keeps: bool
+
+    def begin(self, demand: Demand, finish: Callable[[], object]) -> None:
+        """The run begins. `finish` ends it early."""
+
+    def see(self, event: Event) -> None:
+        """Called with each event, those included that come while a cancelled run ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,25 +143,56 @@ async def admitted(
 
 
 @asynccontextmanager
-async def running(task: ServedAsk, delivery: Delivery) -> AsyncIterator[Pieces]:
+async def running(task: ServedAsk, delivery: Delivery, watch: Watch | None = None) -> AsyncIterator[Pieces]:
     """The pieces of the answer's choices as they come, each choice ending in its `Done`. The task has a place."""
+    run = events_of(
+        task.strategy, task.ask, task.served.sampler, Ledger(watch.budget if watch else None, delivery=delivery)
+    )
     async with (
-        aclosing(events_of(task.strategy, task.ask, task.served.sampler, Ledger(delivery=delivery))) as events,
-        aclosing(_while_wanted(events)) as wanted,
+        aclosing(run if watch is None else _watched(run, task.demand, watch)) as events,
+        aclosing(_while_wanted(events, watch)) as wanted,
         aclosing(pieces(wanted)) as items,
     ):
         yield items
 
 
-async def _while_wanted(events: AsyncGenerator[Event, None]) -> AsyncGenerator[Event, None]:
-    """A strategy that is cancelled gives the best answer so far. Here no client waits for it: it stays cancelled.
+async def _watched(events: AsyncGenerator[Event, None], demand: Demand, watch: Watch) -> AsyncGenerator[Event, None]:
+    """A run in its own task, so that ending it meets the strategy and not what is done with its pieces. When this is
+    closed, the run is ended, and all that it still says is seen."""
+    came: asyncio.Queue[Event | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    watch.see(event)
+                    came.put_nowait(event)
+        finally:
+            came.put_nowait(None)
+
+    reading = asyncio.create_task(read())
+    watch.begin(demand, reading.cancel)
+    try:
+        while (event := await came.get()) is not None:
+            yield event
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+        if not reading.cancelled():
+            reading.exception()  # retrieved, so that asyncio does not report it
+
+
+async def _while_wanted(events: AsyncGenerator[Event, None], watch: Watch | None) -> AsyncGenerator[Event, None]:
+    """A strategy that is cancelled gives the best answer so far. Here no client waits for it: it stays cancelled,
+    unless the watch keeps what there is.
 
     After a failure of the sampler the ends of samples wait until there is an answer in spite of it: without one the
     failure is all that the client is told.
     """
     failed, ends = False, list[Event]()
     async for event in events:
-        if type(event) is Stopped and event.cut is Cut.CANCELLED:
+        if type(event) is Stopped and event.cut is Cut.CANCELLED and not (watch and watch.keeps):
             raise asyncio.CancelledError
         failed = failed or (type(event) is Stopped and event.cut is Cut.FAILED)
         if failed and type(event) is Done:
@@ -159,13 +209,20 @@ async def _at_once() -> None:
 
 
 async def answer_pieces(
-    models: Models, task: ServedAsk, *, deltas: bool = True, gather: float = 0.0, begin: Begin = _at_once
+    models: Models,
+    task: ServedAsk,
+    *,
+    deltas: bool = True,
+    gather: float = 0.0,
+    begin: Begin = _at_once,
+    watch: Watch | None = None,
 ) -> Pieces:
     """The pieces of the answer's choices as they come, when there is a place for it.
 
     deltas: False: the ends alone.
     gather: seconds over which pieces are gathered.
     begin: called when there is a place.
+    watch: follows the run.
     """
     ask = task.ask
 
@@ -174,7 +231,7 @@ async def answer_pieces(
 
     async with admitted(models, task.served, task.owner, task.demand, count, ask.deadline) as ended:
         await begin()
-        async with running(task, Delivery(deltas=deltas, gather=gather, ended=ended)) as items:
+        async with running(task, Delivery(deltas=deltas, gather=gather, ended=ended), watch) as items:
             async for item in items:
                 yield item
 

@@ -21,6 +21,8 @@ from ponder.serve.http.errors import ERRORS, ErrorResponse, Failures, add_error_
 from ponder.serve.http.exchange import ServerState, owner_of, state_of
 from ponder.serve.http.log import AccessLog
 from ponder.serve.http.paths import Paths
+from ponder.serve.jobs import routes as job_routes
+from ponder.serve.jobs.service import JobService
 from ponder.serve.messages import routes as messages
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
@@ -63,11 +65,13 @@ def create_app(
     models = Models(served, settings)
     metrics = ServerMetrics(models)
     service = ResponseService(models, settings, metrics)
+    jobs = JobService(models, service)
     state = ServerState(
         settings=settings,
         models=models,
         metrics=metrics,
         responses=service,
+        jobs=jobs,
         rankings=RankingFiles(Path(settings.rankings) if settings.rankings else None),
         rewards=rewards or {},
     )
@@ -78,8 +82,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.running(store):
+        async with service.running(store, jobs.recover):
+            jobs.start()
             yield
+            await jobs.close()
         await models.close()
         if state.memory is not None:
             state.memory.close()
@@ -109,6 +115,7 @@ def create_app(
         rankings,
         responses,
         conversations,
+        job_routes,
     ):
         app.include_router(part.router)
     add_error_handlers(app)

@@ -70,6 +70,10 @@ class Locked(ServeError):
     """The object is in use by another request."""
 
 
+class Conflict(ServeError):
+    """What is asked does not fit the object as it is now."""
+
+
 class Busy(ServeError):
     """The request cannot begin now.
 

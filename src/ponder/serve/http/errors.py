@@ -21,6 +21,7 @@ from ponder.sampler.replies import OVERFLOW_CODE
 from ponder.serve.errors import (
     BadRequest,
     Busy,
+    Conflict,
     Locked,
     ModelBusy,
     ModelFailed,
@@ -112,6 +113,7 @@ KINDS: dict[type[ServeError], tuple[int, ErrorType]] = {
     UnknownReference: (404, ErrorType.INVALID_REQUEST),
     NotFound: (404, ErrorType.NOT_FOUND),
     Locked: (409, ErrorType.INVALID_REQUEST),
+    Conflict: (409, ErrorType.INVALID_REQUEST),
     QueueFull: (429, ErrorType.RATE_LIMIT),
     ModelBusy: (429, ErrorType.RATE_LIMIT),
     Busy: (503, ErrorType.SERVER),
@@ -199,17 +201,24 @@ async def _failed(request: Request, error: Exception) -> ErrorResponse:
 
 
 async def _invalid(request: Request, error: Exception) -> ErrorResponse:
-    """The first of the errors deepest in the request, named by its place: a value that could be of several kinds is
-    wrong as each of them, and one of the right kind says more. What was sent is not repeated."""
     assert isinstance(error, RequestValidationError)
-    body = error.body if isinstance(error.body, dict) else {}
-    places = [_place(each["loc"], body, each["type"] == "missing") for each in error.errors()[:MAX_ERRORS]]
-    kinds = [each["type"].endswith("_type") for each in error.errors()]
+    return ErrorResponse(invalid(error.errors(), error.body if isinstance(error.body, dict) else {}))
+
+
+def invalid(errors: Sequence[Mapping[str, Any]], body: Mapping[str, Any], what: str = "the body") -> BadRequest:
+    """The first of the errors deepest in the request, named by its place: a value that could be of several kinds is
+    wrong as each of them, and one of the right kind says more. What was sent is not repeated.
+
+    errors: as pydantic lists them, their places beginning with "body".
+    what: the name of the body as a whole.
+    """
+    places = [_place(each["loc"], body, each["type"] == "missing") for each in errors[:MAX_ERRORS]]
+    kinds = [each["type"].endswith("_type") for each in errors]
     deepest = max(range(len(places)), key=lambda at: (len(places[at]), not kinds[at]))
-    first: dict[str, Any] = dict(error.errors()[deepest])
+    first: dict[str, Any] = dict(errors[deepest])
     place = _spelled(places[deepest])
     code = "unsupported_parameter" if first["type"] in UNKNOWN else "invalid_value"
-    return ErrorResponse(BadRequest(f"{place or 'the body'}{_said(first)}", param=place or None, code=code))
+    return BadRequest(f"{place or what}{_said(first)}", param=place or None, code=code)
 
 
 def _said(error: Mapping[str, Any]) -> str:

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ponder.serve.answering import Tally
 from ponder.serve.errors import ServeError, ShuttingDown, logged
 from ponder.serve.http.errors import MESSAGES, ErrorResponse, error_object
+from ponder.serve.jobs.service import JobService
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
 from ponder.serve.ranking_files import RankingFiles
@@ -46,6 +47,7 @@ class ServerState:
     models: Models
     metrics: ServerMetrics
     responses: ResponseService
+    jobs: JobService
     rankings: RankingFiles
     rewards: Mapping[str, RewardModel] = field(default_factory=dict)
     memory: Memory | None = None
@@ -57,6 +59,7 @@ class ServerState:
         """Take nothing new; what runs or waits goes on."""
         self.accepting = False
         self.ends = min(self.ends, time.monotonic() + self.settings.drain)
+        self.jobs.drain()
         self.responses.drain(self.ends)
         for admission in self.models.admissions.values():
             admission.close()

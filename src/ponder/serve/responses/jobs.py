@@ -1,5 +1,5 @@
 """Background responses: run while no client waits, followed by clients that come back, ended or run again after a
-restart."""
+restart. Each attempt of a job is one."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ponder.sampler.protocol import Completion, Done
-from ponder.serve.answering import Tally, answer_pieces
+from ponder.serve.answering import Tally, Watch, answer_pieces
 from ponder.serve.errors import QueueFull, ServeError, ShuttingDown
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models
 from ponder.serve.responses.events import EventWriter
 from ponder.serve.responses.objects import failed, failure, response_error
-from ponder.serve.responses.turn import ResponseTurn
+from ponder.serve.responses.turn import EndedTurn, ResponseTurn
 from ponder.serve.responses.wire import ResponseError, ResponseRequest
 from ponder.serve.settings import Settings
 from ponder.serve.store import ResponseStatus, RunMode, Store, StoredEvent, StoredResponse
+from ponder.serve.store.database import Transaction
+from ponder.think.samples import NOTHING_SAID
 
 Release = Callable[[], None]
 Read = Callable[[ResponseRequest, str, str, int], Awaitable[ResponseTurn]]
@@ -30,6 +33,22 @@ RESTARTED: ResponseError = {
 }
 
 
+class ResponseWatch(Watch, Protocol):
+    """Follows a background response to its end. What it returns is written in the transaction that moves the response,
+    so that the two never say different things; `moved` is called afterwards. `gone` is called when nothing of it runs
+    any more, whatever it came to."""
+
+    def begun(self) -> Transaction[object]: ...
+
+    def ended(self, ended: EndedTurn) -> Transaction[object]: ...
+
+    def failed(self, error: ResponseError) -> Transaction[object]: ...
+
+    def moved(self) -> None: ...
+
+    def gone(self) -> None: ...
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """change: set, and replaced, whenever something of the response is kept."""
@@ -38,6 +57,7 @@ class _Job:
     writer: EventWriter
     release: Release
     task: asyncio.Task[None] | None = None
+    watch: ResponseWatch | None = None
     begun: bool = False
     change: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -72,20 +92,28 @@ class BackgroundJobs:
         if owners.count(owner) >= max(1, share):
             raise QueueFull(self._models.admission(served).retry_after)
 
-    def start(self, turn: ResponseTurn, writer: EventWriter, release: Release) -> None:
+    def start(
+        self, turn: ResponseTurn, writer: EventWriter, release: Release, watch: ResponseWatch | None = None
+    ) -> None:
         """Run a response that is stored as queued.
 
         release: called when it has ended.
+        watch: follows it.
         """
-        job = self._jobs[turn.id] = _Job(turn, writer, release)
+        job = self._jobs[turn.id] = _Job(turn, writer, release, watch=watch)
         job.task = asyncio.create_task(self._run(job), name=f"response {turn.id}")
         job.task.add_done_callback(lambda task: self._forget(job, task))
 
-    async def cancel(self, owner: str, response: StoredResponse) -> None:
-        """End a queued or running response. One that ended meanwhile stays as it is."""
+    async def cancel(
+        self, owner: str, response: StoredResponse, also: Callable[[], Transaction[object]] | None = None
+    ) -> None:
+        """End a queued or running response. One that ended meanwhile stays as it is.
+
+        also: called when nothing of it runs any more; what it gives belongs to the same transaction.
+        """
         await self.stop(response.id)
         body = {**response.body, "status": ResponseStatus.CANCELLED.value}
-        await self._store.move(owner, response.id, ResponseStatus.CANCELLED, body)
+        await self._store.move(owner, response.id, ResponseStatus.CANCELLED, body, also=also() if also else None)
 
     async def stop(self, id: str) -> None:
         """Work on a response no more, if it is worked on; what is kept of it stays as it is."""
@@ -146,10 +174,11 @@ class BackgroundJobs:
         except ShuttingDown:
             pass  # it stays queued
         except Exception as error:
-            await self._fail(job.turn.record(ResponseStatus.IN_PROGRESS), failure(response_error(error)))
+            public = failure(response_error(error))
+            await self._fail(job.turn.record(ResponseStatus.IN_PROGRESS), public, job.watch)
 
     async def _answer(self, job: _Job) -> None:
-        turn, writer, store = job.turn, job.writer, self._store
+        turn, writer, store, watch = job.turn, job.writer, self._store, job.watch
         done: list[Completion] = []
         tally = Tally(self._metrics, turn.served.name)
 
@@ -157,11 +186,15 @@ class BackgroundJobs:
             job.begun = True
             body = turn.body(ResponseStatus.IN_PROGRESS)
             events = [writer.state("in_progress", body)]
-            await store.move(turn.owner, turn.id, ResponseStatus.IN_PROGRESS, body, events=events)
+            also = watch.begun() if watch else None
+            await store.move(turn.owner, turn.id, ResponseStatus.IN_PROGRESS, body, events=events, also=also)
             _changed(job)
+            if watch:
+                watch.moved()
 
-        gather = self._settings.coalesce / 1000
-        async with aclosing(answer_pieces(self._models, turn.task, gather=gather, begin=begin)) as pieces:
+        gather = watch.gather if watch else self._settings.coalesce / 1000
+        answering = answer_pieces(self._models, turn.task, gather=gather, begin=begin, watch=watch)
+        async with aclosing(answering) as pieces:
             async for piece in pieces:
                 tally.first_token()
                 if isinstance(piece, Done):
@@ -171,7 +204,7 @@ class BackgroundJobs:
                 if events and not await store.add_events(turn.owner, turn.id, events):
                     return  # deleted or cancelled
                 _changed(job)
-        ended = turn.end(done[0], writer)
+        ended = turn.end(done[0] if done else NOTHING_SAID, writer)
         tally.end(done)
         await store.move(
             turn.owner,
@@ -181,7 +214,10 @@ class BackgroundJobs:
             output=ended.output,
             items=ended.items,
             events=ended.events,
+            also=watch.ended(ended) if watch else None,
         )
+        if watch:
+            watch.moved()
 
     async def _run_again(self, response: StoredResponse) -> None:
         try:
@@ -199,18 +235,23 @@ class BackgroundJobs:
         number = await self._store.last_event(response.id) + 1
         self.start(turn, EventWriter(response.id, turn.view, number), release)
 
-    async def _fail(self, response: StoredResponse, error: ResponseError) -> None:
+    async def _fail(self, response: StoredResponse, error: ResponseError, watch: ResponseWatch | None = None) -> None:
         """Its events end with `response.failed`, where it has events."""
         body = failed(response.body, error)
         events = []
         if response.running is RunMode.BACKGROUND:
             events = [EventWriter.at(await self._store.last_event(response.id) + 1).state("failed", body)]
-        await self._store.move(response.owner, response.id, ResponseStatus.FAILED, body, events=events)
+        also = watch.failed(error) if watch else None
+        await self._store.move(response.owner, response.id, ResponseStatus.FAILED, body, events=events, also=also)
+        if watch:
+            watch.moved()
 
     def _forget(self, job: _Job, task: asyncio.Task[None]) -> None:
         self._jobs.pop(job.turn.id, None)
         job.release()
         job.change.set()
+        if job.watch:
+            job.watch.gone()
         if not task.cancelled():
             task.exception()  # retrieved, so that asyncio does not report it
 

@@ -10,7 +10,7 @@ import math
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence, Set
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from ponder.serve.responses.convert import (
     response_of,
 )
 from ponder.serve.responses.events import EventWriter
-from ponder.serve.responses.jobs import BackgroundJobs, Release
+from ponder.serve.responses.jobs import BackgroundJobs, Release, ResponseWatch
 from ponder.serve.responses.objects import View, failed, failure, page_of, response_error
 from ponder.serve.responses.seal import Sealer
 from ponder.serve.responses.turn import ResponseTurn
@@ -49,6 +49,7 @@ from ponder.serve.store import (
     StoredResponse,
     open_store,
 )
+from ponder.serve.store.database import Transaction
 from ponder.types import MissingExtra, PonderError
 
 PRUNED_EVERY = 3600.0  # seconds
@@ -105,8 +106,13 @@ class ResponseService:
         self._ends = math.inf
 
     @asynccontextmanager
-    async def running(self, store: Store | None) -> AsyncIterator[None]:
-        """Open what is not open, answer for what the last server left, and close all of it at the end."""
+    async def running(
+        self, store: Store | None, opened: Callable[[], Awaitable[object]] | None = None
+    ) -> AsyncIterator[None]:
+        """Open what is not open, answer for what the last server left, and close all of it at the end.
+
+        opened: awaited when the store is open, before anything of the last server's is run again.
+        """
         async with AsyncExitStack() as stack:
             if store is None:
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ponder-"))
@@ -117,6 +123,8 @@ class ResponseService:
                 self._models, self._settings, self._metrics, store, read=self._read, lock=self._locks.take
             )
             self._running = True
+            if opened is not None:
+                await opened()
             await self.jobs.recover()
             pruning = asyncio.create_task(_prune(store))
             yield
@@ -167,17 +175,40 @@ class ResponseService:
     async def begin(self, asked: ResponseRequest, owner: str) -> ResponseObject:
         """A response that is stored as queued, and will be made in the background."""
         self.jobs.check_room(owner, asked.model)
+        return await self._begin(asked, owner)
+
+    async def attempt(
+        self, asked: ResponseRequest, owner: str, watch: ResponseWatch, attach: Callable[[str], Transaction[object]]
+    ) -> None:
+        """The same for an attempt of a job, which has waited for its room already.
+
+        attach: gives what is written in one transaction with the new response, by its id.
+        """
+        await self._begin(asked, owner, watch, attach)
+
+    async def check(self, asked: ResponseRequest, owner: str) -> None:
+        """Raises ServeError where the request cannot be served as asked; whether its prompt fits is seen later."""
+        await self._new(asked, owner)
+
+    async def _begin(
+        self,
+        asked: ResponseRequest,
+        owner: str,
+        watch: ResponseWatch | None = None,
+        attach: Callable[[str], Transaction[object]] | None = None,
+    ) -> ResponseObject:
         release = self._locks.take(owner, conversation_of(asked))
         try:
             turn = await self._new(asked, owner)
             writer = EventWriter(turn.id, turn.view)
             queued = turn.body(ResponseStatus.QUEUED)
             events = [writer.state("created", queued), writer.state("queued", queued)]
-            await self.store.add(turn.record(ResponseStatus.QUEUED), events=events)
+            also = attach(turn.id) if attach else None
+            await self.store.add(turn.record(ResponseStatus.QUEUED), events=events, also=also)
         except BaseException:
             release()
             raise
-        self.jobs.start(turn, writer, release)
+        self.jobs.start(turn, writer, release, watch)
         return queued
 
     async def _new(self, asked: ResponseRequest, owner: str) -> ResponseTurn:

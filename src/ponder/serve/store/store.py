@@ -10,11 +10,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ponder.serve.errors import NotFound
 from ponder.serve.settings import Settings
-from ponder.serve.store import conversations, responses
-from ponder.serve.store.database import After, Database
+from ponder.serve.store import conversations, jobs, responses
+from ponder.serve.store.database import After, Database, Transaction
 from ponder.serve.store.records import (
     Json,
     Page,
@@ -30,13 +31,15 @@ from ponder.serve.store.records import (
 from ponder.types import InvalidRequest
 
 # What brings a file from version k to version k + 1. A new version is one more entry; no entry is ever changed.
-VERSIONS = ((*responses.SCHEMA, *conversations.SCHEMA),)
+VERSIONS = ((*responses.SCHEMA, *conversations.SCHEMA), jobs.SCHEMA)
 DAYS_KEPT = 30
 MOST_PRUNED = 200  # of a table, in one transaction: others wait for it
 
+T = TypeVar("T")
+
 
 class Store:
-    """Responses, events and conversations in the file `path`.
+    """Responses, events, conversations and jobs in the file `path`.
 
     days: how long a response is kept after it was made, a conversation after it was last added to; None: for ever.
     """
@@ -67,23 +70,43 @@ class Store:
         now, total = self._now(), 0
 
         def work(connection: sqlite3.Connection) -> int:
-            return responses.prune_responses(connection, now, MOST_PRUNED) + conversations.prune_conversations(
-                connection, now, MOST_PRUNED
+            return (
+                jobs.prune_jobs(connection, now, MOST_PRUNED)
+                + responses.prune_responses(connection, now, MOST_PRUNED)
+                + conversations.prune_conversations(connection, now, MOST_PRUNED)
             )
 
         while gone := await self._database.write(work, After.ERASED):
             total += gone
         return total
 
+    async def read(self, work: Transaction[T]) -> T:
+        """What the statements of `work` read. They are those of `store/jobs.py`, which take the owner themselves."""
+        return await self._database.read(work)
+
+    async def write(self, work: Transaction[T], after: After = After.COMMIT) -> T:
+        """Run such statements in one transaction. What they raise undoes all of them."""
+        return await self._database.write(work, after)
+
     # Responses ------------------------------------------------------------------------------------------------------
 
     async def add(
-        self, response: StoredResponse, *, events: Sequence[StoredEvent] = (), items: Sequence[StoredItem] = ()
+        self,
+        response: StoredResponse,
+        *,
+        events: Sequence[StoredEvent] = (),
+        items: Sequence[StoredItem] = (),
+        also: Transaction[object] | None = None,
     ) -> None:
-        """Keep a new response, its first events, and what it adds to its conversation. Raises TooLarge."""
+        """Keep a new response, its first events, and what it adds to its conversation. Raises TooLarge.
+
+        also: what belongs to the same transaction.
+        """
 
         def work(connection: sqlite3.Connection) -> None:
-            responses.insert_response(connection, response, self._expiry(), self.limits)
+            if also is not None:
+                also(connection)
+            responses.insert_response(connection, response, self.expiry(), self.limits)
             responses.write_events(connection, response.id, events, self.limits)
             self._append(connection, response.owner, response.conversation_id, items)
 
@@ -99,9 +122,13 @@ class Store:
         output: Sequence[Json] = (),
         events: Sequence[StoredEvent] = (),
         items: Sequence[StoredItem] = (),
+        also: Transaction[object] | None = None,
     ) -> bool:
         """Whether a queued or running response now stands at `status`. One that ended or was deleted meanwhile is left
-        alone, and nothing of this is kept. Raises TooLarge."""
+        alone, and nothing of this is kept. Raises TooLarge.
+
+        also: what belongs to the same transaction.
+        """
 
         def work(connection: sqlite3.Connection) -> bool:
             if not responses.is_live(connection, owner, id):
@@ -109,6 +136,8 @@ class Store:
             responses.write_events(connection, id, events, self.limits)
             conversation_id = responses.move(connection, id, status, body, output, self.limits)
             self._append(connection, owner, conversation_id, items)
+            if also is not None:
+                also(connection)
             return True
 
         return await self._database.write(work)
@@ -160,7 +189,7 @@ class Store:
         """Raises TooLarge; InvalidRequest where two items have one id."""
 
         def work(connection: sqlite3.Connection) -> None:
-            conversations.insert_conversation(connection, conversation, self._expiry(), self.limits)
+            conversations.insert_conversation(connection, conversation, self.expiry(), self.limits)
             self._add_items(connection, conversation.owner, conversation.id, items)
 
         await self._database.write(work)
@@ -232,7 +261,8 @@ class Store:
     def _now(self) -> int:
         return int(self._clock())
 
-    def _expiry(self) -> int | None:
+    def expiry(self) -> int | None:
+        """When what is made now is deleted, in seconds since 1970; None: never."""
         return None if self._days is None else self._now() + round(self._days * 86400)
 
     def _add_items(self, connection: sqlite3.Connection, owner: str, id: str, items: Sequence[StoredItem]) -> None:
@@ -242,7 +272,7 @@ class Store:
             conversations.append(connection, id, items, self.limits)
         except sqlite3.IntegrityError as error:
             raise InvalidRequest(f"conversation '{id}' already has an item with that id: leave ids out") from error
-        conversations.keep_until(connection, id, self._expiry())
+        conversations.keep_until(connection, id, self.expiry())
 
     def _append(self, connection: sqlite3.Connection, owner: str, id: str | None, items: Sequence[StoredItem]) -> None:
         """Add the items of a response to its conversation, unless that was deleted meanwhile."""
@@ -253,7 +283,7 @@ class Store:
         except NotFound:
             return
         conversations.append(connection, id, items, self.limits)
-        conversations.keep_until(connection, id, self._expiry())
+        conversations.keep_until(connection, id, self.expiry())
 
 
 def open_store(settings: Settings, otherwise: Path | None = None) -> Store:

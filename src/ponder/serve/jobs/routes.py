@@ -1,0 +1,202 @@
+"""`/v1/jobs`: hand over, list, count, follow, look at, change and delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query
+from pydantic import ValidationError
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from ponder.serve.common.wire import Name, event_schema
+from ponder.serve.errors import BadRequest
+from ponder.serve.http.errors import invalid
+from ponder.serve.http.exchange import EventStreamResponse, owner_of, state_of
+from ponder.serve.jobs.objects import job_object
+from ponder.serve.jobs.wire import (
+    ActionRequest,
+    JobCounts,
+    JobDeleted,
+    JobId,
+    JobList,
+    JobRequest,
+    JobsPage,
+    JobsRequest,
+    Label,
+    StateName,
+    WholeJob,
+)
+from ponder.serve.responses.wire import Include, answers
+from ponder.serve.store.jobs import JobFilter, JobSort
+
+router = APIRouter(prefix="/v1/jobs")
+Id = Annotated[JobId, Path()]
+Includes = Annotated[list[Include], Query(max_length=16)]
+States = Annotated[list[StateName], Query(max_length=16)]
+Names = Annotated[list[Name], Query(max_length=64)]
+Labels = Annotated[list[Label], Query(max_length=16)]
+Search = Annotated[str, Query(max_length=200)]
+MOST_IN_PAGE = 200
+
+
+def filter_of(
+    state: States = [],  # noqa: B006
+    model: Names = [],  # noqa: B006
+    label: Labels = [],  # noqa: B006
+    batch: Annotated[Name | None, Query()] = None,
+    q: Search = "",
+    unseen: bool = False,
+) -> JobFilter:
+    return JobFilter(states=state, models=model, labels=label, batch=batch, q=q, unseen=unseen)
+
+
+@router.post("", response_model=None, responses=answers(JobList), operation_id="create_jobs")
+async def create_jobs(asked: JobsRequest, http: HttpRequest) -> Response:
+    """Hand over jobs. They wait in the store until a model has room."""
+    jobs = state_of(http).jobs
+    kept, bad = await jobs.hand_over(
+        owner_of(http),
+        [given if isinstance(given, JobRequest) else refused(given) for given in asked.jobs],
+        asked.defaults,
+        batch=asked.batch,
+        skip=asked.on_error == "skip",
+    )
+    errors = [
+        {"index": each.index, "param": each.error.param, "code": each.error.code, "message": each.error.message}
+        for each in bad
+    ]
+    last = kept[-1].changed if kept else await jobs.last_change(owner_of(http))
+    return JSONResponse(
+        {"object": "job.list", "data": [job_object(job) for job in kept], "errors": errors, "last_event": last}
+    )
+
+
+def refused(given: dict[str, Any]) -> BadRequest:
+    """Why an object is not a job."""
+    try:
+        JobRequest.model_validate(given)
+    except ValidationError as error:
+        errors = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
+        return invalid(errors, given, "the job")
+    raise AssertionError("it is a job")
+
+
+@router.get("", response_model=None, responses=answers(JobsPage), operation_id="list_jobs")
+async def list_jobs(
+    http: HttpRequest,
+    state: States = [],  # noqa: B006
+    model: Names = [],  # noqa: B006
+    label: Labels = [],  # noqa: B006
+    batch: Annotated[Name | None, Query()] = None,
+    q: Search = "",
+    unseen: bool = False,
+    sort: JobSort = JobSort.CREATED_DOWN,
+    limit: Annotated[int, Query(ge=1, le=MOST_IN_PAGE)] = 100,
+    after: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """A page of the owner's jobs."""
+    wanted = filter_of(state, model, label, batch, q, unseen)
+    page = await state_of(http).jobs.page(owner_of(http), wanted, sort, read_cursor(sort, after), limit)
+    last = page.jobs[-1] if page.jobs else None
+    key = None if last is None else last.changed if sort.column == "changed" else last.number
+    return JSONResponse(
+        {
+            "object": "list",
+            "data": [job_object(job) for job in page.jobs],
+            "has_more": page.more,
+            "next": f"{sort.value}:{key}" if page.more else None,
+            "last_event": page.last,
+        }
+    )
+
+
+def read_cursor(sort: JobSort, after: str | None) -> int | None:
+    """Raises BadRequest for a cursor that no page of this sorting gave."""
+    if after is None:
+        return None
+    name, _, key = after.rpartition(":")
+    if name != sort.value or not key.isascii() or not key.isdigit() or len(key) > 15:
+        raise BadRequest(
+            f"after must be the `next` of a page sorted by {sort.value} (got {after[:64]!r})", param="after"
+        )
+    return int(key)
+
+
+@router.get("/counts", response_model=None, responses=answers(JobCounts), operation_id="count_jobs")
+async def count_jobs_by_state(
+    http: HttpRequest,
+    state: States = [],  # noqa: B006
+    model: Names = [],  # noqa: B006
+    label: Labels = [],  # noqa: B006
+    batch: Annotated[Name | None, Query()] = None,
+    q: Search = "",
+    unseen: bool = False,
+) -> Response:
+    """How many jobs are in each state."""
+    wanted = filter_of(state, model, label, batch, q, unseen)
+    states, unseen_incomplete, batches, last = await state_of(http).jobs.counts(owner_of(http), wanted)
+    return JSONResponse(
+        {
+            "object": "job.counts",
+            "total": sum(states.values()),
+            "states": states,
+            "unseen_incomplete": unseen_incomplete,
+            "batches": [{"batch": name, "total": total} for name, total in batches],
+            "last_event": last,
+        }
+    )
+
+
+FEED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The stream", "content": event_schema("`open`, `job`, `deleted`, `progress`, `reset`")}
+}
+
+
+@router.get("/events", response_model=None, responses=FEED, operation_id="follow_jobs")
+async def follow_jobs(
+    http: HttpRequest,
+    after: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    last_event_id: Annotated[str | None, Header(max_length=20)] = None,
+) -> Response:
+    """What happens to the owner's jobs, without end: changes by number, and the figures of those that run."""
+    if last_event_id is not None:
+        if not (last_event_id.isascii() and last_event_id.isdigit()):
+            raise BadRequest(f"Last-Event-ID must be a number (got {last_event_id!r})", param="Last-Event-ID")
+        after = int(last_event_id)
+    return EventStreamResponse(state_of(http).jobs.feed.follow(owner_of(http), after))
+
+
+@router.get("/{job_id}", response_model=None, responses=answers(WholeJob), operation_id="get_job")
+async def get_job(
+    job_id: Id,
+    http: HttpRequest,
+    include: Includes = [],  # noqa: B006
+) -> Response:
+    """A job whole."""
+    return JSONResponse(await state_of(http).jobs.whole(owner_of(http), job_id, {*include}))
+
+
+@router.delete("/{job_id}", response_model=None, responses=answers(JobDeleted), operation_id="delete_job")
+async def delete_job(job_id: Id, http: HttpRequest) -> Response:
+    """Delete a job with its attempts, responses and trace."""
+    jobs, owner = state_of(http).jobs, owner_of(http)
+    await jobs.job(owner, job_id)
+    await jobs.delete(owner, [job_id])
+    return JSONResponse({"id": job_id, "object": "job", "deleted": True})
+
+
+@router.post("/{job_id}/cancel", response_model=None, responses=answers(WholeJob), operation_id="cancel_job")
+async def cancel_job(job_id: Id, asked: ActionRequest, http: HttpRequest) -> Response:
+    """End a job that has not ended."""
+    jobs, owner = state_of(http).jobs, owner_of(http)
+    await jobs.cancel(owner, job_id, asked.revision)
+    return JSONResponse(await jobs.whole(owner, job_id))
+
+
+@router.post("/{job_id}/seen", response_model=None, responses=answers(WholeJob), operation_id="see_job")
+async def see_job(job_id: Id, asked: ActionRequest, http: HttpRequest) -> Response:
+    """Note that its end was looked at."""
+    jobs, owner = state_of(http).jobs, owner_of(http)
+    await jobs.seen(owner, job_id, asked.revision)
+    return JSONResponse(await jobs.whole(owner, job_id))
