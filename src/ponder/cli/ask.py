@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     question = read_question(args.question)
-    with load_reasoner(args.model, args.quantize) as reasoner:
+    with load_reasoner(args.model, args.quantize, args.speculate, args.draft) as reasoner:
         screen = Screen(show_reasoning=args.show_reasoning)
         if args.json or not screen.stream.isatty():
             answer = reasoner.ask(question, **settings(args))

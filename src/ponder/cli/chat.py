@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> int:
     if args.user is not None and args.memory is None:
         raise InvalidRequest("--user says whose notes a memory holds: add --memory FILE, or leave it out")
     memory = None if args.memory is None else Memory(args.memory)
-    with load_reasoner(args.model, args.quantize) as reasoner, closing(memory) if memory else nullcontext():
+    with (
+        load_reasoner(args.model, args.quantize, args.speculate, args.draft) as reasoner,
+        closing(memory) if memory else nullcontext(),
+    ):
         screen = Screen(show_reasoning=not args.hide_reasoning)
         chat = Chat(lambda: new_conversation(reasoner, args.system, memory, args.user or "me"), screen, choices)
         screen.line(f"{reasoner.name}: {COMMANDS}", DIM)

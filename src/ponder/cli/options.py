@@ -47,6 +47,7 @@ def add_asking(parser: argparse.ArgumentParser) -> None:
     """How a question is answered."""
     parser.add_argument("--model", default="mini", metavar="M", help=MODEL_HELP)
     add_quantize(parser)
+    add_speculate(parser)
     add_thinking(parser, effort="how long to think")
     parser.add_argument(
         "--min-thinking", type=natural, metavar="N", help="thinking tokens before which the thinking may not end"
@@ -88,6 +89,20 @@ def add_quantize(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_speculate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--speculate",
+        choices=["auto", "on", "off"],
+        help="guess later tokens from what was said before and run them beside the known one; what is drawn stays the "
+        "same. auto: for few streams, where guesses have been right (local model; default: auto)",
+    )
+    parser.add_argument(
+        "--draft",
+        metavar="MODEL",
+        help="a small local model of the same vocabulary that guesses where nothing is found",
+    )
+
+
 def settings(args: argparse.Namespace) -> RunSettings:
     """The settings of `Reasoner.ask` that the options of `add_asking` describe."""
     return {
@@ -116,11 +131,15 @@ def grammar(args: argparse.Namespace) -> Grammar | None:
         raise InvalidRequest(f"--schema {args.schema}: {error}") from None
 
 
-def load_reasoner(model: str, quantize: str | None = None, **options: Any) -> Reasoner:
+def load_reasoner(
+    model: str, quantize: str | None = None, speculate: str | None = None, draft: str | None = None, **options: Any
+) -> Reasoner:
     """`ponder.load`, of what MODEL_HELP says. options: as `ponder.load` takes them. Raises InvalidRequest."""
     from ponder.front import load as load_model
-    from ponder.sampler.opening import ENDPOINT
+    from ponder.sampler.opening import ENDPOINT, find_model
 
-    if quantize and ENDPOINT.fullmatch(model):
-        raise InvalidRequest(f"--quantize is for local models, and {model} is an endpoint: leave it out")
-    return load_model(model, **({"quantize": quantize} if quantize else {}), **options)
+    given = {"quantize": quantize, "speculate": speculate, "draft": draft and find_model(draft)}
+    local: dict[str, Any] = {name: value for name, value in given.items() if value}
+    if local and ENDPOINT.fullmatch(model):
+        raise InvalidRequest(f"--{next(iter(local))} is for local models, and {model} is an endpoint: leave it out")
+    return load_model(model, **local, **options)

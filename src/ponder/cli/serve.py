@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, add_quantize, load_reasoner
+from ponder.cli.options import MODEL_HELP, add_quantize, add_speculate, load_reasoner
 from ponder.sampler.opening import ENDPOINT
 from ponder.types import InvalidRequest
 
@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a reward model, which scores answers at /v1/score",
     )
     add_quantize(parser)
+    add_speculate(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, under the names of these flags")
     parser.add_argument("--new-key", metavar="NAME", help="add a key to the file of --keys, print it, and end")
     for name, kind, metavar, text in FLAGS:
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from ponder.serve.store import open_store
 
     address = bind(settings)  # first: loading takes longer, and would be for nothing
-    models = load_models([*args.models, *args.model] or ["mini"], args.lora, args.quantize)
+    models = load_models([*args.models, *args.model] or ["mini"], args.lora, args.quantize, args.speculate, args.draft)
     rewards = load_rewards(args.reward)
     app = create_app(
         models, settings, keys=keys, rewards=rewards, store=open_store(settings) if settings.store else None
@@ -104,10 +105,11 @@ def run(args: argparse.Namespace) -> int:
     return 1 if running.force_exit else 0
 
 
-def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None) -> list[Served]:
+def load_models(texts: Sequence[str], loras: Sequence[str], *local: str | None) -> list[Served]:
     """The models of NAME=MODEL[:STRATEGY] each, then the adapters of NAME=FOLDER@BASE each. Raises InvalidRequest.
 
     A model with a strategy shares the sampler of the model under it, which it names by its place or its served name.
+    local: what `load_reasoner` takes for local models after the model, in its order.
     """
     from ponder.serve import Served
 
@@ -125,18 +127,18 @@ def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None
         if place in served:
             return served[place].sampler
         if place not in samplers:
-            samplers[place] = load_reasoner(place, None if ENDPOINT.fullmatch(place) else quantize).sampler
+            samplers[place] = load_reasoner(place, *(() if ENDPOINT.fullmatch(place) else local)).sampler
         return samplers[place]
 
     for name, place, strategy in asked:
         if not strategy:
-            sampler = samplers[place] = _sampler(name, place, quantize)
+            sampler = samplers[place] = _sampler(name, place, *local)
             add(Served(name=name or sampler.name, sampler=sampler))
     plain = [place for _, place, strategy in asked if not strategy]
     places = {name: place for name, place in zip(served, plain, strict=True) if not ENDPOINT.fullmatch(place)}
     for text in loras:
         name, folder, base = _adapter(text, places)
-        sampler = load_reasoner(places.get(base, base), quantize, adapter=folder).sampler
+        sampler = load_reasoner(places.get(base, base), *local, adapter=folder).sampler
         add(Served(name=name, sampler=sampler, parent=base if base in places else Path(base).name))
     for name, place, strategy in asked:
         if strategy:
@@ -145,7 +147,7 @@ def load_models(texts: Sequence[str], loras: Sequence[str], quantize: str | None
             made = parse_strategy(strategy, models=other)  # first: loading takes longer
             under = served.get(place)
             if under is None and place not in samplers:
-                samplers[place] = _sampler(name, place, quantize)
+                samplers[place] = _sampler(name, place, *local)
             sampler = samplers[place] if under is None else under.sampler
             parent = under.name if under else next((n for n, each in served.items() if each.sampler is sampler), None)
             add(Served(name=name, sampler=sampler, strategy=made, parent=parent))
@@ -167,14 +169,14 @@ def load_rewards(texts: Sequence[str]) -> dict[str, RewardModel]:
     return rewards
 
 
-def _sampler(name: str, place: str, quantize: str | None) -> Sampler:
+def _sampler(name: str, place: str, *local: str | None) -> Sampler:
     if not ENDPOINT.fullmatch(place):
-        return load_reasoner(place, quantize).sampler
+        return load_reasoner(place, *local).sampler
     from ponder.serve.models import REMOTE_RUNNING
 
     if not name and "#" not in place:
         raise InvalidRequest(f"{place} needs a name to serve it by: NAME={place}, or {place}#MODEL")
-    return load_reasoner(place, quantize, concurrency=REMOTE_RUNNING).sampler
+    return load_reasoner(place, *local, concurrency=REMOTE_RUNNING).sampler
 
 
 def _parse(text: str) -> tuple[str, str, str]:

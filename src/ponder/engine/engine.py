@@ -14,7 +14,6 @@ from ponder.engine.blocks import BlockCache, CacheKey, num_pages
 from ponder.engine.kernel import Kernel, StepRunner, open_runner
 from ponder.engine.pages import bytes_per_page
 from ponder.engine.phases import Phases
-from ponder.engine.repeats import EVERY, TIMES, repeats_itself
 from ponder.engine.requests import (
     check_deadline,
     check_ids,
@@ -23,11 +22,13 @@ from ponder.engine.requests import (
     check_prompt,
     check_seed,
     check_sizes,
+    check_speculation,
     check_thinking,
     check_waiting_tokens,
 )
 from ponder.engine.scheduler import Counters, EngineStats, Scheduler, common_prefix
 from ponder.engine.sequence import Constraint, Event, FailEvent, FinishEvent, NextTurnPrefix, Sequence
+from ponder.engine.speculation import Speculate, Speculation
 from ponder.kernels.fused import KernelChoice, Quantize, choose_integers
 from ponder.kernels.machine import machine
 from ponder.kernels.sampling import NotFinite, Pick
@@ -57,6 +58,8 @@ class Engine:
         share_prefixes: bool = True,
         kernel: Kernel = "auto",
         quantize: Quantize | None = None,
+        speculate: Speculate = "off",
+        draft: Transformer | None = None,
     ) -> None:
         """max_batch: sequences that run at once.
         window: tokens of one context, prompt and answer together. None: as many as the model was made for and the
@@ -74,6 +77,9 @@ class Engine:
             little loss (bench/results/int8_quality.md); "int4" with 4 bits, a scale and an offset for each 32 inputs: a
             third of the memory, at a greater loss. Rows are rounded to 8 bits where the processor has products of
             integers. The model's own weights stay as they are.
+        speculate: "auto" guesses later tokens and runs them beside the known one where that pays: few sequences, and
+            guesses that have been right. The tokens are the same, to rounding; in a deterministic engine, bit for bit.
+        draft: a small model of the same vocabulary that guesses where nothing is found.
 
         Raises InvalidRequest for sizes that are impossible, and for kernel "fused" or rounded weights where that kernel
         cannot run.
@@ -93,6 +99,7 @@ class Engine:
         self._deterministic = deterministic
         self._kernel: Kernel = kernel
         self.quantize: Quantize | None = quantize
+        self._speculate: Speculate = speculate
         self._sequences: dict[int, Sequence] = {}
         self._next_number = 0
         self._num_deadlines = 0
@@ -100,6 +107,8 @@ class Engine:
         self._counters = Counters()
         self._num_pages, self.window = self._size_cache(memory, window, max_batch)
         self._phases = Phases(phase_tokens, self.window)
+        check_speculation(speculate, model.config, None if draft is None else draft.config)
+        self._draft = None if draft is None else Engine(draft, PhaseTokens(), max_batch=1, kernel=kernel)
         self._forget()
 
     @property
@@ -241,16 +250,17 @@ class Engine:
             return None if sequence is None else self._finish(sequence, StopReason.ABORTED)
 
     def step(self) -> list[Event]:
-        """One pass: every running sequence moves on. Returns what happened, in order; empty when idle.
+        """One pass: every running sequence moves on. After a pass with right guesses only their sequences move on,
+        without a pass. Returns what happened, in order; empty when idle.
 
         Raises PonderError, and drops every request, when the model's output is not a number.
         """
         with COMPUTE_LOCK:
             events = self._past_deadline()
-            step = self._scheduler.schedule()
+            step = self._speculation.known() or self._speculation.guess(self._scheduler.schedule())
             if step is None:
                 return events
-            self._counters.steps += 1
+            self._counters.steps += not step.ran
             for sequence in step.ready:
                 self._phases.constrain(sequence)
             try:
@@ -260,6 +270,7 @@ class Engine:
             self._scheduler.computed(step)
             for sequence in step.ready:
                 self._emit(sequence, events)
+            self._speculation.settle()
             return events
 
     def generate(
@@ -380,10 +391,10 @@ class Engine:
             return
         event = sequence.append(self._phases.advance(sequence, sequence.pick.id))
         events.append(event)
-        reason = self._ending(sequence, event.id)
+        reason = self._phases.ending(sequence, event.id)
         if reason is not None:
             events.append(self._finish(sequence, reason))
-        elif self._folds(sequence, event.id):
+        elif self._phases.folds(sequence, event.id):
             self._fold(sequence)
 
     def _broken(self) -> PonderError:
@@ -408,30 +419,6 @@ class Engine:
             raise InvalidRequest(
                 f"a next turn that begins with {length} tokens does not fit the window of {self.window}: shorten it"
             )
-
-    def _ending(self, sequence: Sequence, id: int) -> StopReason | None:
-        if id in self._phases.tokens.end:
-            return StopReason.END
-        if id in sequence.params.stop_ids:
-            return StopReason.STOP
-        if sequence.num_generated == sequence.limit:
-            return StopReason.LENGTH
-        if sequence.params.repeats and self._repeats(sequence, id):
-            return StopReason.REPEATED
-        full = len(sequence.tokens) == self.window and not self._folds(sequence, id)
-        return StopReason.LENGTH if full else None
-
-    def _repeats(self, sequence: Sequence, id: int) -> bool:
-        """Whether the sequence goes round in circles. A state is looked at when it is folded."""
-        if self._folds(sequence, id):
-            state = tuple(sequence.tokens[sequence.state_at :])
-            sequence.states[state] += 1
-            return sequence.states[state] == TIMES
-        looks = sequence.num_generated % EVERY == 0
-        return looks and repeats_itself(sequence.tokens, sequence.num_prompt, sequence.params.repeats)
-
-    def _folds(self, sequence: Sequence, id: int) -> bool:
-        return sequence.state_at is not None and id == self._phases.tokens.fold
 
     def _fold(self, sequence: Sequence) -> None:
         """The context becomes what stood before the thinking, and the state. The state's keys and values are computed
@@ -474,6 +461,10 @@ class Engine:
             before=before,
         )
         self._scheduler = Scheduler(self._blocks, self._runner.pages, self._counters, max_batch, step_tokens, share)
+        tokens = self._phases.tokens
+        self._speculation = Speculation(
+            self._speculate, self._scheduler, self._counters, tokens, self.window, self._draft
+        )
         self._stamp = self._weights_stamp()
 
     def _weights_stamp(self) -> tuple[int, int]:

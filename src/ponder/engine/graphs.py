@@ -53,6 +53,8 @@ class GraphRunner(Runner):
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
         """logits_SV of the sequences that are ready, in their order. They hold until the next run."""
+        if step.ran:
+            return super().logits(step)
         longest = max(chunk.start // self.pages.page_size + 1 for chunk in step.chunks)
         size = (round_up(len(step.chunks)), round_up(longest))
         # In a pass every context is padded to the longest.

@@ -70,6 +70,7 @@ class FusedRunner:
         quantize: Quantize | None,
     ) -> None:
         self.choice = choice
+        self._kept = torch.empty(0)
         self.pages = FusedStep(
             model.config,
             _weights(model),
@@ -88,20 +89,17 @@ class FusedRunner:
         return choice == self.choice and self.pages.fits(model.config, _weights(model))
 
     def run(self, step: Step) -> None:
-        self.pages.pick(_ids(step), step.chunks, step.rows, [sequence.pick for sequence in step.ready])
+        picks = [sequence.pick for sequence in step.ready]
+        if step.ran:
+            self.pages.pick_kept(step.rows, picks)
+        else:
+            self.pages.pick(step.ids(), step.chunks, step.rows, picks)
 
     def logits(self, step: Step) -> Tensor:
-        return self.pages.run(_ids(step), step.chunks, step.rows)
-
-
-def _ids(step: Step) -> list[int]:
-    ids: list[int] = []
-    for chunk, context in zip(step.chunks, step.contexts, strict=True):
-        if chunk.length == 1:
-            ids.append(context.tokens[chunk.start])
-        else:
-            ids += context.tokens[chunk.start : chunk.end]
-    return ids
+        if not step.ran:
+            self._kept = self.pages.run(step.ids(), step.chunks, step.rows)
+            return self._kept[: len(step.ready)]
+        return self._kept[step.rows]
 
 
 def open_runner(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from ponder.engine.repeats import EVERY, TIMES, repeats_itself
 from ponder.engine.sequence import Sequence
 from ponder.kernels.sampling import NO_RULE, Rule
-from ponder.types import Phase, PhaseTokens, PonderError
+from ponder.types import Phase, PhaseTokens, PonderError, StopReason
 
 
 class Phases:
@@ -135,6 +136,32 @@ class Phases:
         elif id == tokens.call_open:
             phase = sequence.phase = Phase.TOOL
         return phase
+
+    def ending(self, sequence: Sequence, id: int) -> StopReason | None:
+        """Why `id`, its last token, ends the sequence; None: it goes on."""
+        if id in self.tokens.end:
+            return StopReason.END
+        if id in sequence.params.stop_ids:
+            return StopReason.STOP
+        if sequence.num_generated == sequence.limit:
+            return StopReason.LENGTH
+        if sequence.params.repeats and self._repeats(sequence, id):
+            return StopReason.REPEATED
+        full = len(sequence.tokens) == self._window and not self.folds(sequence, id)
+        return StopReason.LENGTH if full else None
+
+    def folds(self, sequence: Sequence, id: int) -> bool:
+        """Whether `id`, its last token, closes a state."""
+        return sequence.state_at is not None and id == self.tokens.fold
+
+    def _repeats(self, sequence: Sequence, id: int) -> bool:
+        """Whether the sequence goes round in circles. A state is looked at when it is folded."""
+        if self.folds(sequence, id):
+            state = tuple(sequence.tokens[sequence.state_at :])
+            sequence.states[state] += 1
+            return sequence.states[state] == TIMES
+        looks = sequence.num_generated % EVERY == 0
+        return looks and repeats_itself(sequence.tokens, sequence.num_prompt, sequence.params.repeats)
 
     def think_left(self, sequence: Sequence) -> int | None:
         """How many THINK tokens may still come, the close included. None: no limit.

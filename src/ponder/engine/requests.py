@@ -132,6 +132,22 @@ def check_sizes(
             raise InvalidRequest(f"the format's token id {id} is outside the model's vocabulary of {vocab_size}")
 
 
+def check_speculation(speculate: str, model: ModelConfig, draft: ModelConfig | None) -> None:
+    """Raises InvalidRequest.
+
+    draft: of the model that guesses.
+    """
+    if speculate not in ("auto", "on", "off"):
+        raise InvalidRequest(f"speculate must be 'auto', 'on' or 'off' (got {speculate!r})")
+    if draft is not None and speculate == "off":
+        raise InvalidRequest("a draft model guesses only where speculate is 'auto' or 'on' (got 'off'): leave it out")
+    if draft is not None and draft.vocab_size != model.vocab_size:
+        raise InvalidRequest(
+            f"the draft model has {draft.vocab_size} ids and the model {model.vocab_size}: take one of the same "
+            "vocabulary"
+        )
+
+
 def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, limit: int) -> None:
     """The limits on thinking against the format and against each other.
 

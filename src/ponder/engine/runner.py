@@ -34,6 +34,7 @@ class Runner:
         self.pages = pages
         self._model = model
         self._deterministic = deterministic
+        self._kept = torch.empty(0)  # logits of the last pass that ran more rows than were picked from
 
     @torch.inference_mode()
     def run(self, step: Step) -> None:
@@ -43,15 +44,21 @@ class Runner:
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
         """logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
-        ids: list[int] = []
-        positions: list[int] = []
-        for chunk, context in zip(step.chunks, step.contexts, strict=True):
-            ids += context.tokens[chunk.start : chunk.end]
-            positions += range(chunk.start, chunk.end)
+        if step.ran:
+            return self._kept[step.rows]
+        logits_RV = self._pass(step)
+        if step.drafts:
+            self._kept = logits_RV
+        return logits_RV[: len(step.ready)]
+
+    def _pass(self, step: Step) -> Tensor:
+        """logits_RV of the rows that are wanted."""
+        ids = step.ids()
+        positions = [position for chunk in step.chunks for position in range(chunk.start, chunk.end)]
         if self._deterministic:
             return self._run_in_tiles(step.chunks, ids, positions, step.rows)
         h_ND = self._hidden(ids, positions, self.pages.attend(step.chunks))
-        return self._model.unembed(h_ND if len(step.rows) == len(ids) else h_ND[step.rows])
+        return self._model.unembed(h_ND if step.rows == list(range(len(ids))) else h_ND[step.rows])
 
     def _hidden(self, ids: list[int], positions: list[int], attend: Attend) -> Tensor:
         device = self.pages.device

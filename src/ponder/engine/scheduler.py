@@ -30,6 +30,8 @@ class Counters:
     next_turns_finished: next-turn prefixes that are cached whole.
     next_turns_deferred: steps in which next-turn prefixes waited because of load.
     next_turns_dropped: evictions of next-turn prefixes, because pages were short or too many waited.
+    drafted_tokens: guesses that were run beside a known token; those that were right count as decode_tokens too.
+    accepted_tokens: guesses that were right.
     """
 
     steps: int = 0
@@ -43,6 +45,8 @@ class Counters:
     next_turns_dropped: int = 0
     preemptions: int = 0
     folds: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,9 @@ class Step:
     """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`.
 
     ready: sequences whose last token runs in this step: their next token is picked.
-    rows: of those last tokens.
+    rows: whose logits are wanted. The first are those of these last tokens, one for each of `ready`.
+    drafts: ids that a context's chunk runs after its last token, as guesses of what comes next.
+    ran: the pass was made before, with these tokens as guesses: `rows` count the logits of that pass.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
@@ -74,6 +80,8 @@ class Step:
     ready: list[Sequence] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     num_rows: int = 0
+    drafts: dict[Context, list[int]] = field(default_factory=dict)
+    ran: bool = False
 
     def add(self, context: Context, length: int) -> None:
         """The next `length` tokens of `context` run too."""
@@ -84,6 +92,18 @@ class Step:
         if start + length == len(context.tokens) and isinstance(context, Sequence):
             self.ready.append(context)
             self.rows.append(self.num_rows - 1)
+
+    def ids(self) -> list[int]:
+        """Of all rows, in their order."""
+        ids: list[int] = []
+        for chunk, context in zip(self.chunks, self.contexts, strict=True):
+            if chunk.length == 1:
+                ids.append(context.tokens[chunk.start])
+                continue
+            ids += context.tokens[chunk.start : chunk.end]
+            if self.drafts:
+                ids += self.drafts.get(context, ())
+        return ids
 
 
 class Scheduler:
@@ -109,7 +129,8 @@ class Scheduler:
         """The fork shares its parent's pages where it can run at once. Otherwise it waits, and finds them in the tree.
         It also waits while its parent is in prefill, because only one of the two may write those pages."""
         if parent in self.running and parent.num_pending == 1 and len(self.running) < self._max_batch:
-            fork.pages, fork.nodes, fork.computed = array("i", parent.pages), list(parent.nodes), parent.computed
+            held = parent.pages[: self._num_pages(parent.computed)]  # not those of guesses
+            fork.pages, fork.nodes, fork.computed = held, list(parent.nodes), parent.computed
             self._blocks.retain(fork.pages)
             self.running.append(fork)
         else:
@@ -181,8 +202,9 @@ class Scheduler:
     def computed(self, step: Step) -> None:
         """The keys and values of the step are in their pages: whole pages go into the tree."""
         for chunk, context in zip(step.chunks, step.contexts, strict=True):
-            self._count(context, chunk.length)
-            context.computed += chunk.length
+            length = chunk.length - len(step.drafts[context]) if context in step.drafts else chunk.length
+            self._count(context, length)
+            context.computed += length
             if self._share:
                 self._store(context)
             if isinstance(context, NextTurnPrefix):
@@ -234,7 +256,7 @@ class Scheduler:
             sequence.nodes = self._blocks.match(sequence.key, sequence.tokens[:-1])
         sequence.pages = array("i", (node.page for node in sequence.nodes))
         sequence.computed = len(sequence.pages) * size
-        needed = -(-len(sequence.tokens) // size) - len(sequence.pages)
+        needed = self._num_pages(len(sequence.tokens)) - len(sequence.pages)
         while needed > self._blocks.num_available and self._evict_largest():
             pass
         if needed > self._blocks.num_available:
@@ -277,6 +299,24 @@ class Scheduler:
                 return False
             context.pages.append(page)
         return True
+
+    def room_for_guesses(self, context: Context, wanted: int) -> int:
+        """How many of `wanted` tokens after the last one have pages: its own and free ones, so that nothing is evicted
+        for them."""
+        size = self._blocks.page_size
+        room = (len(context.pages) + self._blocks.num_free) * size - len(context.tokens)
+        wanted = max(0, min(wanted, room))
+        self._extend(context, len(context.tokens) + wanted)
+        return wanted
+
+    def give_back(self, context: Context) -> None:
+        """Free the pages after the last token that is computed: they were for guesses."""
+        held = self._num_pages(context.computed)
+        self._blocks.release(context.pages[held:])
+        del context.pages[held:]
+
+    def _num_pages(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._blocks.page_size)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._counters.preemptions += 1

@@ -242,14 +242,32 @@ class FusedStep:
         return logits[: len(rows), : self._shape.vocab_size]
 
     def pick(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int], picks: Sequence[Pick]) -> None:
-        """As `run`; then the ids that these logits give, one pick for each row asked for.
+        """As `run`; then the ids that these logits give, one pick for each of the first rows asked for. Where there are
+        more rows than picks, the others' logits are kept for `pick_kept`.
 
         Raises NotFinite.
         """
         _check_masks(picks, self._shape.vocab_size)
         if self._logits.shape[0] < len(rows):
             self._logits = torch.empty(_padded(len(rows)), self._width)
-        self._run(ids, runs, rows, self._logits, array("Q", [pick.address for pick in picks]))
+        addresses = array("Q", [pick.address for pick in picks])
+        if len(rows) > len(picks):
+            addresses.extend([0] * (len(rows) - len(picks)))
+        self._run(ids, runs, rows, self._logits, addresses)
+
+    def pick_kept(self, rows: Sequence[int], picks: Sequence[Pick]) -> None:
+        """Make each pick from one of the rows of logits that the last `pick` asked for; they are counted in its order.
+
+        Raises NotFinite.
+        """
+        _check_masks(picks, self._shape.vocab_size)
+        wanted, addresses = array("i", rows), array("Q", [pick.address for pick in picks])
+        failed = self._library.ponder_pick(
+            *(self._handle, len(wanted), wanted.buffer_info()[0]),
+            *(self._logits.data_ptr(), addresses.buffer_info()[0]),
+        )
+        if failed:
+            raise _failure(failed)
 
     def _run(
         self,
@@ -390,6 +408,7 @@ def _open_library(target: str | None) -> ctypes.CDLL:
             *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),
             *(pointer, pointer, pointer, pointer),
         )
+        lib.ponder_pick.argtypes = (pointer, integer, pointer, pointer, pointer)
         lib.ponder_choose.argtypes = (integer, integer, pointer, ctypes.c_long, pointer)
         lib.ponder_close.restype = lib.ponder_clear.restype = lib.ponder_copy.restype = lib.ponder_pack.restype = None
     return lib

@@ -22,6 +22,7 @@ from ponder.engine.kernel import load_to_run
 from ponder.engine.requests import check_prompt
 from ponder.engine.runner import prompt_certainty, prompt_logprobs
 from ponder.engine.scheduler import EngineStats
+from ponder.engine.speculation import Speculate
 from ponder.model.checkpoint import load_model
 from ponder.model.lora import load_lora, merge_lora, remove_lora
 from ponder.model.transformer import Transformer
@@ -65,12 +66,14 @@ def load_sampler(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     adapter: str | Path | None = None,
+    speculate: Speculate = "auto",
+    draft: str | Path | None = None,
     **options: Any,
 ) -> LocalSampler:
     """Model, tokenizer and dialogue format of a folder in the Hugging Face layout, or of a GGUF file, ready to sample.
 
-    adapter: folder of a LoRA adapter, merged into the weights. options: those of `LocalSampler`. Raises CheckpointError
-    or TokenizerError naming the file.
+    adapter: folder of a LoRA adapter, merged into the weights. draft: where the small model is that guesses. speculate,
+    options: those of `LocalSampler`. Raises CheckpointError or TokenizerError naming the file.
     """
     tokenizer = Tokenizer.load(folder)
     if adapter is None:
@@ -87,8 +90,10 @@ def load_sampler(
             f"{model.config.vocab_size}: use the tokenizer that belongs to the model"
         )
     path = Path(os.path.abspath(folder))  # of a link its own name
-    name = path.stem if path.is_file() else path.name
-    return LocalSampler(model, tokenizer, load_format(tokenizer), **{"name": name, **options})
+    options = {"name": path.stem if path.is_file() else path.name, "speculate": speculate, **options}
+    if draft is not None:
+        options["draft"] = load_to_run(draft, device=device)
+    return LocalSampler(model, tokenizer, load_format(tokenizer), **options)
 
 
 class LocalSampler:
@@ -98,7 +103,7 @@ class LocalSampler:
     def __init__(
         self, model: Transformer, tokenizer: Tokenizer, format: Format, *, name: str = "local", **options: Any
     ) -> None:
-        """options: those of `Engine`: max_batch, window, memory, max_waiting, deterministic, quantize, …"""
+        """options: those of `Engine`: max_batch, window, memory, max_waiting, deterministic, quantize, speculate, …"""
         self.engine = Engine(model, format.phase_tokens, **options)
         self.tokenizer = tokenizer
         self.format = format

@@ -113,8 +113,12 @@ class _Engines(Collector):
     def collect(self) -> Iterator[Metric]:
         usage = GaugeMetricFamily("ponder:kv_cache_usage_perc", "Share of the cache in use, 0 to 1", labels=LABELS)
         preempted = CounterMetricFamily("ponder:num_preemptions", "Sequences that were preempted", labels=LABELS)
+        drafted = CounterMetricFamily("ponder:spec_decode_num_draft_tokens", "Tokens that were guessed", labels=LABELS)
+        accepted = CounterMetricFamily("ponder:spec_decode_num_accepted_tokens", "Guesses taken", labels=LABELS)
         for name, stats in self.stats.items():
             pages = stats.pages_used + stats.pages_cached + stats.pages_free
             usage.add_metric([name], stats.pages_used / pages)
             preempted.add_metric([name], stats.counters.preemptions)
-        yield from (usage, preempted)
+            drafted.add_metric([name], stats.counters.drafted_tokens)
+            accepted.add_metric([name], stats.counters.accepted_tokens)
+        yield from (usage, preempted, drafted, accepted)

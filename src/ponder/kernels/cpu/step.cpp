@@ -344,7 +344,7 @@ struct Worker {
     if (!step.picks) return;
     wait();
     for (int i; (i = step.next_pick.fetch_add(1, std::memory_order_relaxed)) < step.outs;)
-      if (!m.choosers[thread].choose(step.logits + i * m.V, *step.picks[i])) step.finite = false;
+      if (step.picks[i] && !m.choosers[thread].choose(step.logits + i * m.V, *step.picks[i])) step.finite = false;
   }
 };
 
@@ -424,7 +424,7 @@ void ponder_pack(Model* m, const void* const* from, const int* types, int thread
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
 // `rope`: for each position the cosines, then the sines of its angles. Logits of the rows out_rows go to `logits`: its
 // rows are the vocabulary padded to 32 wide, and there are up to 15 more of them. `picks`, where it is not null, has one
-// for each of them, to be made. 0, or what went wrong: 1 for lack of memory or threads and 2 for an id beyond the
+// for each of them, to be made, or null where its logits are all that is wanted. 0, or what went wrong: 1 for lack of memory or threads and 2 for an id beyond the
 // vocabulary (nothing was done), 3 for logits that are not finite (and no pick made from them).
 int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* ids, int chunks,
                const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
@@ -452,6 +452,16 @@ int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* 
   }
   return step.finite ? 0 : 3;
 } catch (const std::exception&) {  // no memory, or no thread
+  return 1;
+}
+
+// Picks of rows of logits that `ponder_run` gave: pick i is made of row out_rows[i]. Returns as `ponder_run` does.
+int ponder_pick(Model* m, int outs, const int* out_rows, const float* logits, Pick* const* picks) try {
+  if (m->choosers.empty()) m->choosers.emplace_back(m->s.vocab);
+  bool finite = true;
+  for (int i = 0; i < outs; i++) finite &= m->choosers[0].choose(logits + out_rows[i] * m->V, *picks[i]);
+  return finite ? 0 : 3;
+} catch (const std::bad_alloc&) {
   return 1;
 }
 
