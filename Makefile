@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := build/clients
 NODE_FILES := tests/clients/package.json tests/clients/package-lock.json tests/clients/.npmrc
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all test-peers test-openai test-clients lint format tree picture docs bench release clean
+.PHONY: help demo test test-all test-peers test-openai test-clients web browser test-web lint format tree picture docs bench release clean
 
 help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
@@ -15,6 +16,9 @@ help:
 	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
 	@echo "make test-clients  unmodified clients of others against a server; writes the table of docs/serving.md (2.5 GB of clients in build/clients, once)"
 	@echo "make test-openai   those of openai alone"
+	@echo "make web       build the application of web/ into src/ponder/serve/web, after its types and tests (needs Node 20.19)"
+	@echo "make browser   what the tests of the application need: chromium by apt-get where there is none, and playwright"
+	@echo "make test-web  the application in a browser"
 	@echo "make lint      ruff (lint and format), mypy, and the words of pages, package and tests"
 	@echo "make format    let ruff format the code and sort its imports"
 	@echo "make tree      write the annotated tree of docs/architecture.md from the modules' docstrings"
@@ -31,10 +35,10 @@ demo: $(VENV)/.demo
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not cuda"
+	$(PYTEST) -m "not slow and not cuda and not browser"
 
 test-all: $(VENV)/.dev
-	$(PYTEST)
+	$(PYTEST) -m "not browser"
 
 test-peers: $(VENV)/.peers
 	$(BIN)/pytest tests/export/test_llama_cpp.py tests/sampler/test_llama_cpp.py tests/model/test_smollm2.py tests/serve/test_smollm2.py tests/train/test_trl_losses.py tests/model/test_lora_peft.py tests/serve/test_lm_eval.py
@@ -45,6 +49,15 @@ test-openai: $(VENV)/.dev $(CLIENTS)/.openai
 
 test-clients: $(VENV)/.dev $(CLIENTS)/.all
 	$(BIN)/python tests/clients/run.py --write
+
+web: web/node_modules/.package-lock.json
+	cd web && npm run --silent check && npm test --silent && npm run --silent build
+
+browser: $(VENV)/.web
+	@command -v chromium >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -qq -y --no-install-recommends chromium; }
+
+test-web: browser
+	$(BIN)/pytest -m browser tests/web
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -96,6 +109,14 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
 	@$(INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.web: $(VENV)/.dev
+	@$(INSTALL) -e '.[web]'
+	@touch $@
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund
+	@touch $@
 
 $(VENV)/.docs: $(VENV)/.torch pyproject.toml
 	@$(INSTALL) -e '.[docs]'

@@ -49,7 +49,7 @@ CORE_THIRD_PARTIES = {"torch", "numpy", "tokenizers", "safetensors", "jinja2"}
 CONTROL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|</?think>|</?tool_(?:call|response)>")
 
 # Folders of tests that test no part of the package: the parts together, and what stands beside the package.
-BESIDE_THE_PARTS = {"examples", "golden", "recipes", "smoke"}
+BESIDE_THE_PARTS = {"examples", "golden", "recipes", "smoke", "web"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 

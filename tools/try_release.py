@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENTS = ("mini/model.safetensors", "mini/README.md", "kernels/cpu/step.cpp", "evaluate/published.csv", "py.typed")
+CONTENTS += ("serve/web/index.html", "serve/web/app.js", "serve/web/licenses.txt")
 
 
 def check_contents(wheel: Path) -> None:

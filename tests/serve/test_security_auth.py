@@ -21,6 +21,7 @@ from ponder.types import InvalidRequest
 KEY, OTHER = "sk-ponder-of-a", "sk-ponder-of-b"
 KEYS = Keys({name: hashlib.sha256(key.encode()).digest() for name, key in (("a", KEY), ("b", OTHER))})
 OPEN = ("/health", "/health/", "/health%2f")  # one path: a slash at the end says nothing
+FILES = ("/", "/web/x", "/web/app.js")  # of the application, which a browser loads before it has a key
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 
 
@@ -54,7 +55,8 @@ def _paths(routes: Iterable[object]) -> Iterator[str]:
 
 
 ROUTES = sorted(set(_paths(create_app(_served()).routes)))
-UNKNOWN = ["/", "/nothing", "/v1", "/v2/chat/completions", "//health", "/health/", "/HEALTH", "/health;x", "/docs"]
+UNKNOWN = ["/nothing", "/v1", "/v2/chat/completions", "/x//health", "/health/", "/HEALTH", "/health;x", "/docs"]
+UNKNOWN += ["/web", "/web/app.js/x", "/web/../v1/models"]
 UNKNOWN += ["/v1/../health/x", "/%2e%2e/health", "/health%00", "/health%2f", "/%2fhealth", "/redoc", "/v1//models"]
 BAD = {
     "no key": {},
@@ -73,7 +75,8 @@ BAD = {
 
 
 def test_the_routes_are_all_seen() -> None:
-    assert {"/health", "/metrics", "/openapi.json", "/ready", "/v1/chat/completions", "/v1/models/x"} <= set(ROUTES)
+    assert {"/health", "/metrics", "/openapi.json", "/ready", "/web/x", "/v1/chat/completions"} <= set(ROUTES)
+    assert {"/", "/v1/models/x"} <= set(ROUTES)
     assert len(ROUTES) >= len(create_app(_served()).openapi()["paths"])
 
 
@@ -84,6 +87,9 @@ def test_nobody_gets_in_without_a_key(http: httpx.Client, path: str) -> None:
             answer = http.request(method, path, headers=headers)
             if path in OPEN:
                 assert answer.status_code == (200 if method in ("GET", "HEAD") else 405)
+                continue
+            if path in FILES and method in ("GET", "HEAD"):
+                assert answer.status_code == (404 if path.endswith("x") else 200)
                 continue
             assert answer.status_code == 401, (what, method)
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -105,7 +111,7 @@ def test_both_headers_are_keys(http: httpx.Client, key: str) -> None:
 
 def test_with_a_key_what_is_not_there_is_404_and_a_wrong_method_405(http: httpx.Client) -> None:
     headers = {"x-api-key": KEY}
-    for path in set(UNKNOWN) - set(OPEN):
+    for path in set(UNKNOWN) - set(OPEN) - {"/web/../v1/models"}:
         assert http.get(path, headers=headers).status_code == 404, path
     for path in ROUTES:
         for method in ("TRACE", "PATCH"):

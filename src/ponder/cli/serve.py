@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_quantize(parser)
     add_speculate(parser)
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings in TOML, under the names of these flags")
+    parser.add_argument("--open", action="store_true", help="open the board in a browser once the server listens")
     parser.add_argument("--new-key", metavar="NAME", help="add a key to the file of --keys, print it, and end")
     for name, kind, metavar, text in FLAGS:
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=text)
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     )
     log_to_stderr()
     running = server(app)
+    running.opens = args.open
     running.run([address])
     return 1 if running.force_exit else 0
 

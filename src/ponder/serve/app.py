@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ponder.serve import health, memories, rankings, runs, score, tokenize
+from ponder.serve import health, memories, pages, rankings, runs, score, tokenize
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
 from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
@@ -20,6 +20,7 @@ from ponder.serve.http.bodies import Body, check_query
 from ponder.serve.http.errors import ERRORS, ErrorResponse, Failures, add_error_handlers
 from ponder.serve.http.exchange import ServerState, owner_of, state_of
 from ponder.serve.http.log import AccessLog
+from ponder.serve.http.origins import Origins
 from ponder.serve.http.paths import Paths
 from ponder.serve.jobs import routes as job_routes
 from ponder.serve.jobs.service import JobService
@@ -105,6 +106,7 @@ def create_app(
     app.state.ponder = state
     for part in (
         health,
+        pages,
         chat,
         messages,
         completions,
@@ -123,6 +125,7 @@ def create_app(
     app.add_middleware(Body, limit=settings.body)
     app.add_middleware(LoadShedding)
     app.add_middleware(Auth, keys=keys)
+    app.add_middleware(Origins, allowed=settings.origins)
     app.add_middleware(Failures)
     if settings.origins:  # before keys are asked for: a browser's first question carries none
         app.add_middleware(

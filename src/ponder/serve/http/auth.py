@@ -1,6 +1,6 @@
 """The owner of each request, by its API key.
 
-Every path but `/health` needs a key. Keys are stored hashed and compared in constant time.
+Every path but `/health` and the application's files needs a key. Keys are stored hashed and compared in constant time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ponder.serve.settings import is_loopback
 from ponder.types import InvalidRequest
 
 OPEN_PATHS = frozenset({"/health"})
+FILES = "/web/"  # the paths of the application's files begin so; its page is at /
 LOCAL = "local"  # the owner of every request where there are no keys
 LONGEST_KEY = 256
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -107,10 +108,10 @@ class Auth:
         if scope["type"] != "http":
             return await send({"type": "websocket.close", "code": 1008})
         try:
-            owner = self._owner(scope)
+            if self._keys is None or not is_page(scope):
+                scope.setdefault("state", {})["owner"] = self._owner(scope)
         except HttpError as error:
             return await ErrorResponse(error)(scope, receive, send)
-        scope.setdefault("state", {})["owner"] = owner
         return await self._app(scope, receive, send)
 
     def _owner(self, scope: Scope) -> str:
@@ -134,6 +135,12 @@ class Auth:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         return owner
+
+
+def is_page(scope: Scope) -> bool:
+    """Whether a request is for the application's files, which a browser loads before it has a key."""
+    path = scope["path"]
+    return scope["method"] == "GET" and (path == "/" or (path.startswith(FILES) and "/" not in path[len(FILES) :]))
 
 
 def is_local(scope: Scope) -> bool:

@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 import time
+import webbrowser
 from types import FrameType
 from typing import Any
 
@@ -20,7 +21,7 @@ from ponder.serve.errors import log
 from ponder.serve.http.bodies import HEAD_BYTES
 from ponder.serve.http.errors import HttpError, error_object
 from ponder.serve.http.exchange import ServerState
-from ponder.serve.settings import Settings
+from ponder.serve.settings import Settings, is_loopback
 from ponder.types import InvalidRequest
 
 TICK = 0.05  # seconds between two looks at whether all is done
@@ -116,7 +117,12 @@ class Protocol(H11Protocol):
 
 class Server(uvicorn.Server):
     """After the first signal new requests are answered with 503, and what runs goes on. When nothing runs any more, or
-    the drain's time is over, the server ends. A second signal ends it at once."""
+    the drain's time is over, the server ends. A second signal ends it at once.
+
+    opens: whether a browser is opened at the application's page once the server listens.
+    """
+
+    opens = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Instead of uvicorn's, which raises the signal once more in the end: a server that drained ends with 0."""
@@ -133,7 +139,12 @@ class Server(uvicorn.Server):
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             names = ", ".join(each.name for each in self._state.models)
-            log.info(f"serving {names} on http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+            place = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            page = f"http://localhost:{port}/" if is_loopback(host) or host in ("0.0.0.0", "::") else f"{place}/"
+            log.info(f"serving {names} on {place}/v1")
+            log.info(f"the board is at {page}")
+            if self.opens and not await asyncio.to_thread(webbrowser.open, page):
+                log.info("no browser could be opened: visit that address")
             for each in self._state.models:
                 if each.capabilities.computes:
                     log.info(f"{each.name}: {each.capabilities.computes}")

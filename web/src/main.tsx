@@ -1,0 +1,15 @@
+import { render } from "preact";
+import { readKeyFromAddress } from "./api/key";
+import { startShortcuts } from "./keys";
+import { startRouter } from "./router";
+import { Shell } from "./shell";
+import "./styles/tokens.css";
+import "./styles/base.css";
+import "./styles/shell.css";
+import "./styles/board.css";
+import "./styles/job.css";
+
+readKeyFromAddress();
+startRouter();
+startShortcuts();
+render(<Shell />, document.getElementById("app")!);

@@ -1,0 +1,23 @@
+// The pages: a line and a file each. The first word of a path chooses; what follows it is the page's own.
+import type { ComponentType } from "preact";
+import { Board } from "./pages/board";
+
+export interface PageProps {
+  /** What follows the page's name in the path: an id, or "". */
+  rest: string;
+}
+
+export interface PageEntry {
+  /** The first word of its path; "" for the first page. */
+  name: string;
+  title: string;
+  /** Whether the navigation lists it. */
+  listed: boolean;
+  /** Its component, or what loads it when it is first opened. */
+  page: ComponentType<PageProps> | (() => Promise<{ default: ComponentType<PageProps> }>);
+  lazy: boolean;
+}
+
+export const PAGES: PageEntry[] = [
+  { name: "", title: "Board", listed: true, page: Board, lazy: false },
+];

@@ -1,0 +1,40 @@
+import { signal } from "@preact/signals";
+import { currentShortcuts, keysOn, switchKeys } from "../keys";
+import { Dialog } from "./dialog";
+
+const open = signal(false);
+
+export const openHelp = () => (open.value = true);
+
+const NAMES: Record<string, string> = {
+  ArrowDown: "↓",
+  ArrowUp: "↑",
+  ArrowLeft: "←",
+  ArrowRight: "→",
+  Enter: "Enter",
+  Escape: "Esc",
+};
+
+export function HelpDialog() {
+  return (
+    <Dialog open={open} title="Keys">
+      <label class="switch">
+        <input type="checkbox" checked={keysOn.value} onChange={(event) => switchKeys(event.currentTarget.checked)} />
+        Single keys act on this page
+      </label>
+      <dl class={`keys${keysOn.value ? "" : " off"}`}>
+        {currentShortcuts().map((each) => (
+          <div key={each.says}>
+            <dt>
+              {each.keys.map((key) => (
+                <kbd key={key}>{NAMES[key] ?? key}</kbd>
+              ))}
+            </dt>
+            <dd>{each.says}</dd>
+          </div>
+        ))}
+      </dl>
+      <p class="soft">No key acts while you write in a field.</p>
+    </Dialog>
+  );
+}
