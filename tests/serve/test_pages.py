@@ -10,7 +10,7 @@ import pytest
 from live import Live, serving
 
 from ponder.serve import Served, Settings
-from ponder.serve.pages import FOLDER, POLICY, page_files
+from ponder.serve.pages import FOLDER, POLICY, built_files
 from ponder.testing.scripted import ScriptedSampler
 
 BODY = {"model": "said", "messages": [{"role": "user", "content": "hi"}]}
@@ -33,7 +33,7 @@ def http(live: Live) -> Iterator[httpx.Client]:
 
 def test_the_page_and_each_of_its_files_is_sent_under_the_policy(http: httpx.Client) -> None:
     assert http.get("/").content == (FOLDER / "index.html").read_bytes()
-    for name, file in page_files().items():
+    for name, file in built_files().items():
         answer = http.get(f"/web/{name}")
         assert answer.content == file.body
         assert answer.headers["content-type"] == file.kind
@@ -45,7 +45,7 @@ def test_the_page_and_each_of_its_files_is_sent_under_the_policy(http: httpx.Cli
 
 
 def test_every_built_file_is_of_a_kind_that_is_sent() -> None:
-    assert {file.name for file in FOLDER.iterdir()} == set(page_files())
+    assert {file.name for file in FOLDER.iterdir()} == set(built_files())
 
 
 def test_a_file_is_asked_for_again_and_sent_only_where_it_changed(http: httpx.Client) -> None:
@@ -59,7 +59,7 @@ def test_a_file_is_asked_for_again_and_sent_only_where_it_changed(http: httpx.Cl
 def test_a_browser_that_takes_gzip_gets_it(live: Live) -> None:
     with httpx.stream("GET", f"{live.root}/web/app.js", headers={"accept-encoding": "gzip"}) as answer:
         assert answer.headers["content-encoding"] == "gzip"
-        assert gzip.decompress(b"".join(answer.iter_raw())) == page_files()["app.js"].body
+        assert gzip.decompress(b"".join(answer.iter_raw())) == built_files()["app.js"].body
     plain = httpx.get(f"{live.root}/web/app.js", headers={"accept-encoding": "identity"})
     assert "content-encoding" not in plain.headers
 

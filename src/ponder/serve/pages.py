@@ -47,7 +47,7 @@ router = APIRouter(include_in_schema=False)
 
 
 @dataclass(frozen=True, slots=True)
-class PageFile:
+class BuiltFile:
     """A file as it is sent.
 
     packed: the same, as gzip.
@@ -60,31 +60,31 @@ class PageFile:
 
 
 @cache
-def page_files() -> dict[str, PageFile]:
+def built_files() -> dict[str, BuiltFile]:
     """The built files, by name."""
     found = {}
     for file in sorted(FOLDER.iterdir()):
         if file.suffix in KINDS:
             body = file.read_bytes()
             tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-            found[file.name] = PageFile(body, gzip.compress(body, mtime=0), KINDS[file.suffix], tag)
+            found[file.name] = BuiltFile(body, gzip.compress(body, mtime=0), KINDS[file.suffix], tag)
     return found
 
 
 @router.get("/")
-async def page(request: Request) -> Response:
+async def index(request: Request) -> Response:
     """The application's one page."""
     return _sent(request, "index.html")
 
 
 @router.get(FILES + "{name}")
-async def page_file(name: str, request: Request) -> Response:
+async def built_file(name: str, request: Request) -> Response:
     """A file that the page loads."""
     return _sent(request, name)
 
 
 def _sent(request: Request, name: str) -> Response:
-    file = page_files().get(name)
+    file = built_files().get(name)
     if file is None:
         raise NotFound(f"there is no file {name[:100]!r} of the application", code="not_found")
     headers = {**HEADERS, "ETag": file.tag}

@@ -92,15 +92,24 @@ function Queued({ job, entry }: { job: Job; entry: boolean }) {
 const PHASES = { prefill: "reading", think: "thinking", answer: "answering", tool: "calling a tool" };
 const STALLED = 30; // seconds
 
-export function Thinking({ job, entry }: { job: Job; entry: boolean }) {
-  const moving = progressOf(job.id).value;
-  const elapsed = now.value - job.created_at; // since it was handed over: waiting counts for who waits
-  const share = moving?.budget ? Math.min(1, moving.used / moving.budget) : undefined;
+function Thinking({ job, entry }: { job: Job; entry: boolean }) {
   return (
     <>
       <Title job={job} entry={entry}>
         {job.title}
       </Title>
+      <Figures job={job} />
+    </>
+  );
+}
+
+/** How far a running job is, in numbers from its first second on. */
+export function Figures({ job }: { job: Job }) {
+  const moving = progressOf(job.id).value;
+  const elapsed = now.value - job.created_at; // since it was handed over: waiting counts for who waits
+  const share = moving?.budget ? Math.min(1, moving.used / moving.budget) : undefined;
+  return (
+    <>
       <p class="line votes">{moving ? <Votes moving={moving} /> : <Facts job={job} />}</p>
       <Bar share={share} moving={moving} />
       <p class="line">
@@ -132,7 +141,8 @@ function Rate({ moving }: { moving: Progress }) {
 
 function Bar({ share, moving }: { share: number | undefined; moving: Progress | undefined }) {
   const samples = moving?.samples;
-  const part = share ?? (samples?.planned ? samples.done / samples.planned : undefined);
+  const many = samples?.planned && samples.planned > 1;
+  const part = share ?? (many ? samples.done / samples.planned! : undefined);
   const said = part === undefined ? "No end is known" : `${Math.round(part * 100)}%`;
   return (
     <div

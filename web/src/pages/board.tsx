@@ -29,7 +29,7 @@ import {
 import { count } from "../text/format";
 
 /** Heights of cards with the gap under them, in pixels: they are all known, so no card has to be measured. */
-export const HEIGHTS: Record<ColumnName, number> = { queued: 94, thinking: 128, needs: 188, done: 106, failed: 112 };
+export const HEIGHTS: Record<ColumnName, number> = { queued: 94, thinking: 112, needs: 176, done: 104, failed: 122 };
 const OVER = 2; // cards drawn above and below those in view
 
 /** Where the keyboard is: a column and a card. */
