@@ -501,3 +501,16 @@ def test_eval_compares_strategies_by_compute(folder: Path, tmp_path: Path, capsy
     assert "| direct | 4 |" in ran.out
     for wrong in (("--oracle",), ("--budget", "4", "--modes", "direct")):
         assert Run(capsys, *asked, "direct", *wrong).code == 2
+
+
+def test_eval_audits_the_thinking(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = tmp_path / "audit.json", tmp_path / "audit.md"
+    asked = ("eval", folder, "--suite", "spell_backward", "-n", 1, "--thinking", 6, "--audit")
+    ran = Run(capsys, *asked, "--json", files[0], "--markdown", files[1])
+    assert ran.code == 0
+    assert files[1].read_text() == ran.out
+    (row,) = json.loads(files[0].read_text())["thinking"]
+    assert (row["task"], row["n"], row["thinking_tokens"]) == ("spell_backward", 1, 5)
+    assert [point["kept"] for point in row["cut"]["points"]] == [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1]
+    refused = Run(capsys, *asked, "--modes", "direct")
+    assert (refused.code, "--modes cannot be used beside --audit" in refused.err) == (2, True)

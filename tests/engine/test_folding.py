@@ -38,10 +38,10 @@ class Scripted(Transformer):
         return logits_NV
 
 
-def scripted(script, *, n=200, start=THINK, window=None, memory=None, room=0, **limits):
+def scripted(script, *, prompt=PROMPT, n=200, start=THINK, window=None, memory=None, room=0, **limits):
     engine = Engine(Scripted(script), TOKENS, window=window, memory=memory)
     params = SamplingParams(temperature=0.0, max_tokens=n, thinking=ThinkingLimits(**limits), answer_room=room)
-    return engine.generate([PROMPT], params, start=start)[0]
+    return engine.generate([prompt], params, start=start)[0]
 
 
 def folds_often(seed, n=150, room=0, top=0, **limits):
@@ -166,6 +166,17 @@ def test_a_thought_in_the_middle_of_an_answer_folds_to_its_own_beginning():
     assert second.prompt_ids == (*PROMPT, 7, 8, OPEN, STATE, 3, FOLD)
     assert second.ids == (3, 0, 1, CLOSE, END), "its 27th token would fold, outside of a state"
     assert finish.usage == Usage(20, 13, 10, 0, refilled_tokens=23 % PAGE + 3)
+
+
+def test_a_thought_that_a_prompt_begins_folds_to_its_own_beginning():
+    """Of a thought that the prompt holds a part of, a fold keeps the state alone, as if all of it had been sampled."""
+    script = {20: OPEN, 21: 2, 22: STATE, 23: 3, 24: FOLD, 25: 4, 26: CLOSE, 27: END}
+    whole = scripted(script, start=ANSWER).segments
+    begun = scripted(script, prompt=(*PROMPT, *whole[0].ids[:2])).segments
+    assert begun[0].ids == whole[0].ids[2:]
+    assert begun[1].prompt_ids == whole[1].prompt_ids == (*PROMPT, OPEN, STATE, 3, FOLD)
+    over = scripted({20: STATE, 21: FOLD, 22: CLOSE, 23: END}, prompt=(*PROMPT[:-2], OPEN, CLOSE)).segments
+    assert over[1].prompt_ids == (*PROMPT[:-2], OPEN, CLOSE, STATE, FOLD), "a thought that is closed is over"
 
 
 def test_a_fold_frees_everything_behind_the_prompts_pages_at_once():

@@ -7,10 +7,10 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ponder.cli.options import MODEL_HELP, add_quantize, add_thinking, load_reasoner, natural, positive
+from ponder.cli.evaluate_options import CAPS, add_eval_options
+from ponder.cli.options import load_reasoner
 from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
@@ -20,153 +20,10 @@ if TYPE_CHECKING:
 
 NAME = "eval"
 HELP = "measure a model on held-out problems: direct, thinking and consensus, with intervals"
-CAPS = (0, 16, 32, 64, 128, 256, 512, 1024)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP.removesuffix(" (default: mini)"))
-    parser.add_argument(
-        "--suite",
-        required=True,
-        metavar="S",
-        help='"mini", "families", "families-hard", "plain", "scope", or task names with commas between: '
-        '"gym:lcm@hard,mine.py:Task"',
-    )
-    parser.add_argument("-n", type=positive, default=100, help="problems of each task (default: 100)")
-    parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first held-out problem")
-    parser.add_argument(
-        "--modes",
-        type=names,
-        metavar="M,…",
-        help="which of direct, thinking, consensus (default: all, or none beside --strategy); none: only the others",
-    )
-    parser.add_argument(
-        "--strategy",
-        action="extend",
-        type=strategy_texts,
-        default=[],
-        metavar="S,…",
-        help='strategies to measure too, such as "consensus(samples=4)" or FILE.py:NAME; may be given again',
-    )
-    parser.add_argument(
-        "--budget",
-        type=rising_numbers,
-        metavar="T,…",
-        help="compare the strategies by compute: each on the same problems, under each budget of tokens for a problem",
-    )
-    parser.add_argument(
-        "--oracle", action="store_true", help="beside --budget: the task's own grade is the strategies' verifier"
-    )
-    parser.add_argument(
-        "--plot-compute",
-        type=Path,
-        metavar="FILE",
-        help="beside --budget: draw accuracy against compute and wall time: .png, .svg, .pdf",
-    )
-    parser.add_argument(
-        "--wordings",
-        type=Path,
-        nargs=2,
-        metavar=("BEFORE", "AFTER"),
-        help="two files with {question} in them: what the second wording changes, on the same problems, instead of the "
-        "modes (by one --strategy; default: direct)",
-    )
-    add_thinking(parser, effort="of the thinking modes and strategies (default: high)")
-    parser.add_argument(
-        "--samples", type=positive, default=8, metavar="N", help="votes of the consensus; 1: leave it out (default: 8)"
-    )
-    parser.add_argument(
-        "--pass-at",
-        type=rising_numbers,
-        metavar="K,…",
-        help="the k for pass@k of the consensus's samples (default: doublings up to --samples)",
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=1.0, metavar="T", help="of the consensus's samples (default: 1)"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the consensus's samples")
-    add_quantize(parser)
-    parser.add_argument(
-        "--trained-on",
-        type=Path,
-        action="append",
-        metavar="FILE",
-        help="question hashes of the training data, to report unseen questions apart; may be given again, for each run",
-    )
-    parser.add_argument(
-        "--forgetting",
-        nargs="+",
-        metavar="MODEL",
-        help="models that were tuned from MODEL, one from the other in this order: what each still solves, backward "
-        "transfer and forgetting",
-    )
-    parser.add_argument(
-        "--learned",
-        action="append",
-        default=[],
-        metavar="TASKS",
-        help="what a model of --forgetting learned that is new, commas between; once for each model",
-    )
-    parser.add_argument(
-        "--prompts",
-        type=natural,
-        default=100,
-        metavar="N",
-        help="of -n, how many new prompts --forgetting measures on how far the models moved (default: 100; 0: not)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as JSON")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
-    parser.add_argument(
-        "--cap-curve",
-        type=caps,
-        nargs="?",
-        const=CAPS,
-        metavar="CAPS",
-        help=f"also measure accuracy under caps on thinking tokens (default: {','.join(map(str, CAPS))})",
-    )
-    parser.add_argument(
-        "--plot-pass-at", type=Path, metavar="FILE", help="draw pass@k of the consensus's samples: .png, .svg, .pdf"
-    )
-    parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="draw the cap curve (and measure it): .png, .svg, .pdf"
-    )
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Names with commas between, for argparse; "none" are none."""
-    return () if text == "none" else tuple(part.strip() for part in text.split(","))
-
-
-def strategy_texts(text: str) -> list[str]:
-    """Strategies with commas between, for argparse; those inside brackets are arguments."""
-    found, depth = [""], 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if character == "," and not depth:
-            found.append("")
-        else:
-            found[-1] += character
-    return [each.strip() for each in found]
-
-
-def rising_numbers(text: str) -> tuple[int, ...]:
-    """Rising whole numbers from 1 with commas between, for argparse."""
-    found = caps(text)
-    if found[0] < 1:
-        raise argparse.ArgumentTypeError(
-            f"must be whole numbers from 1 up, each larger than the one before (got {text!r})"
-        )
-    return found
-
-
-def caps(text: str) -> tuple[int, ...]:
-    """Rising whole numbers with commas between, for argparse."""
-    numbers = tuple(int(part) for part in text.split(","))
-    if list(numbers) != sorted(set(numbers)) or numbers[0] < 0:
-        raise argparse.ArgumentTypeError(
-            f"must be whole numbers from 0 up, each larger than the one before (got {text!r})"
-        )
-    return numbers
+    add_eval_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -201,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     if args.forgetting:
         return forgetting(args)
+    if args.audit:
+        return run_audit(args)
     if args.learned:
         raise InvalidRequest("--learned says what the models of --forgetting learned: name them too")
     if args.wordings:
@@ -319,6 +178,32 @@ def compare_wordings(args: argparse.Namespace) -> int:
         from ponder.model.storage import write_text
 
         write_text(args.json, json.dumps([asdict(each) | {"measurable": each.measurable} for each in effects]) + "\n")
+    return 0
+
+
+def run_audit(args: argparse.Namespace) -> int:
+    """Whether answers depend on their thinking."""
+    from ponder.evaluate import held_out, load_suite
+    from ponder.evaluate.audit import AuditReport, Thinker, ThinkingAudit, audit_thinking
+    from ponder.model.storage import write_text
+
+    beside = {"--modes": args.modes, "--strategy": args.strategy, "--budget": args.budget, "--plot": args.plot}
+    beside |= {"--cap-curve": args.cap_curve, "--pass-at": args.pass_at, "--plot-pass-at": args.plot_pass_at}
+    for option, value in (beside | {"--wordings": args.wordings, "--learned": args.learned}).items():
+        if value:
+            raise InvalidRequest(f"{option} cannot be used beside --audit: leave it out")
+    audits: list[ThinkingAudit] = []
+    with load_reasoner(args.model, args.quantize) as reasoner:
+        thinker = Thinker(reasoner.sampler, {"effort": args.effort, "thinking": args.thinking})
+        for task in load_suite(args.suite):
+            audits.append(audit_thinking(thinker, task, held_out(task, args.n, start=args.start)))
+            print(f"{task.name}: audited", file=sys.stderr, flush=True)
+        report = AuditReport(model=reasoner.name, n=args.n, thinking=tuple(audits))
+    print(report.markdown(), end="")
+    if args.markdown:
+        write_text(args.markdown, report.markdown())
+    if args.json:
+        write_text(args.json, json.dumps(report.summary(), indent=2) + "\n")
     return 0
 
 

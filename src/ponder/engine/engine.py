@@ -214,7 +214,7 @@ class Engine:
             pick=Pick(params, secrets.randbits(64) if params.seed is None else params.seed),
             limit=limit,
             phase=start,
-            think_at=len(prompt_ids),
+            think_at=self._phases.think_at(prompt_ids, start),
             constraint=constraint,
             deadline=deadline,
         )

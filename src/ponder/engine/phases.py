@@ -7,6 +7,7 @@ confidence stays low the close is forced.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Ids
 from functools import cached_property
 
 from ponder.engine.repeats import EVERY, TIMES, repeats_itself
@@ -46,6 +47,19 @@ class Phases:
         if tokens.continuation:
             return Rule(banned=banned, closing=closing, instead=tokens.continuation[0])
         return Rule(banned=(*closing, *banned))
+
+    def think_at(self, prompt_ids: Ids, start: Phase) -> int:
+        """Where in a sequence with this prompt the present thinking begins. A prompt may end inside a thought, of which
+        a fold keeps nothing but the state."""
+        thought = len(prompt_ids)
+        if start is not Phase.THINK or self.tokens.fold is None:
+            return thought
+        for place in reversed(range(thought)):
+            if prompt_ids[place] == self.tokens.think_open:
+                return place + 1
+            if prompt_ids[place] == self.tokens.think_close:
+                break
+        return thought
 
     def rule(self, sequence: Sequence) -> Rule:
         """The demand on the next token of `sequence`."""

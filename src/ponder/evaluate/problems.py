@@ -23,17 +23,19 @@ HARD = (
 """The families whose levels reach, or pass, the sizes of the dataset's published hard config."""
 
 MINI = ("products", "chain_sum", "letter_counting", "spell_backward", "gcd", "basic_arithmetic", "countdown")
+AUDITED = ("products", "chain_sum", "letter_counting", "spell_backward", "gcd", "basic_arithmetic")
 SUITES: dict[str, tuple[str, ...]] = {
     "mini": tuple(f"gym:{name}" for name in MINI),
     "families": tuple(f"gym:{name}" for name in FAMILIES),
     "families-hard": tuple(f"gym:{name}@hard" for name in HARD),
     "plain": tuple(f"plain:{name}{wording}" for name in FAMILIES for wording in ("", "@gym")),
     "scope": ("scope", "scope:near", "scope:within"),
+    "audit": tuple(f"plain:{name}@gym" for name in AUDITED),
 }
 """A quick look: seven datasets that the bundled model was trained for. Those of all families, under their default and
 their hard configs. The families' problems in plain words that training never saw, beside the same problems in
 reasoning-gym's words. What is out of scope (solved: declined), out of reach (declined or right), and plain questions
-that must not be declined."""
+that must not be declined. What an audit looks at, in reasoning-gym's words and default sizes."""
 
 
 def load_suite(spec: str) -> list[Task]:

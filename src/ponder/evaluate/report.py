@@ -44,21 +44,21 @@ class Report:
 
     def markdown(self) -> str:
         """Tables for people."""
-        parts = [f"# {self.model}", _table(RESULT_COLUMNS, map(_result_row, self.results)), NOTES]
+        parts = [f"# {self.model}", markdown_table(RESULT_COLUMNS, map(_result_row, self.results)), NOTES]
         logical = [result for result in self.results if result.by_logic is not None]
         if logical:
-            parts += ["## By logic", _table(LOGIC_COLUMNS, map(_logic_row, logical)), LOGIC_NOTES]
+            parts += ["## By logic", markdown_table(LOGIC_COLUMNS, map(_logic_row, logical)), LOGIC_NOTES]
         voted = [(result, pass_at(result, self.pass_at)) for result in self.voted]
         if voted:
             ks = sorted({each.k for _, points in voted for each in points})
             columns = ("task", "samples", "majority", *(f"pass@{k}" for k in ks), "tokens each")
             rows = [_voted_row(result, points, ks) for result, points in voted]
-            parts += ["## Many samples", _table(columns, rows), VOTED_NOTES]
+            parts += ["## Many samples", markdown_table(columns, rows), VOTED_NOTES]
         corrected = [(result, found) for result in self.results if (found := correction(result))]
         if corrected:
             parts += [
                 "## Self-correction",
-                _table(CORRECTION_COLUMNS, map(_correction_row, corrected)),
+                markdown_table(CORRECTION_COLUMNS, map(_correction_row, corrected)),
                 CORRECTION_NOTES,
             ]
         if self.compared:
@@ -71,7 +71,7 @@ class Report:
             )
             parts += [
                 "## Beside published scores (mean scores; in brackets the tokens generated per problem)",
-                _table(columns, map(self._compared_row, tasks)),
+                markdown_table(columns, map(self._compared_row, tasks)),
                 ATTRIBUTION,
             ]
         return "\n\n".join(parts) + "\n"
@@ -191,7 +191,8 @@ def _result_row(result: Result) -> list[str]:
     ]
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def markdown_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown, whatever its cells hold."""
     head = list(columns)
     lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
