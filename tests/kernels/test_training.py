@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from ponder.kernels.training import TrainingStack, _Kept
+from ponder.kernels.training import TrainingStack, _Kept, lay_together
 from ponder.model import loss as loss_module
 from ponder.model.config import Family, ModelConfig
-from ponder.model.lora import add_lora
+from ponder.model.lora import TARGETS, add_lora
 from ponder.model.loss import Backend, kernel_obstacle, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
 
@@ -171,8 +171,50 @@ def test_what_is_not_covered_is_told() -> None:
     assert "float32" in kernel_obstacle(make(None))
     assert "multiples of 32" in kernel_obstacle(make(head_dim=16))
     assert "float32 weights" in kernel_obstacle(make().to(torch.bfloat16))
-    adapted = make()
-    add_lora(adapted, 4, 8.0)
-    assert "adapter" in kernel_obstacle(adapted)
-    with pytest.raises(RuntimeError, match="adapter"):
-        next_token_loss(adapted, *batch(), backend=Backend.KERNELS)
+
+
+def adapted(
+    dtype: torch.dtype | None, targets: tuple[str, ...], *, rounded: bool = False, **changes: object
+) -> Transformer:
+    """A model with adapters that do something; `rounded`: over projections held as training holds them."""
+    model = make(dtype, **changes)
+    generator = torch.Generator().manual_seed(2)
+    for parameter in add_lora(model, 5, 10.0, targets):
+        with torch.no_grad():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    if rounded:
+        lay_together(dict(model.named_parameters()), torch.bfloat16)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("changes", "targets"),
+    [*((each, TARGETS) for each in FAMILIES.values()), ({}, ("q_proj", "v_proj")), ({}, ("o_proj", "up_proj"))],
+    ids=[*FAMILIES, "queries and values", "output and up"],
+)
+def test_adapters_get_the_gradients_of_torch_and_the_base_none(changes: dict, targets: tuple[str, ...]) -> None:
+    tensors = batch(lengths=[70, 130])
+    exact = gradients(adapted(None, targets, **changes), tensors, Backend.TORCH)
+    torchs = gradients(adapted(torch.bfloat16, targets, **changes), tensors, Backend.TORCH)
+    model = adapted(torch.bfloat16, targets, rounded=True, **changes)
+    assert kernel_obstacle(model) == ""
+    found = gradients(model, tensors, Backend.KERNELS)
+    assert found.keys() == exact.keys()
+    assert {name.rpartition(".")[2] for name in found} == {"loss", "lora_A", "lora_B"}
+    for name, gradient in exact.items():
+        assert found[name].dtype == torch.float32
+        # Rank 5 sums few numbers, so that a rounding here or there shows in a tensor more than in a whole weight.
+        assert distance(found[name], gradient) < 1.6 * distance(torchs[name], gradient) + 0.01, name
+
+
+def test_frozen_projections_are_read_where_they_lie() -> None:
+    model = adapted(torch.bfloat16, TARGETS, rounded=True)
+    own = {name: (weight.data_ptr(), weight.clone()) for name, weight in model.named_parameters()}
+    stack = training_stack(model)
+    for layer in stack._layers:
+        for name, projection in (("self_attn.q_proj", layer.qkv), ("mlp.gate_proj", layer.gate_up)):
+            assert projection.weight.data_ptr() == own[f"{layer.name}{name}.weight"][0]
+    gradients(model, batch(), Backend.KERNELS)
+    for name, weight in model.named_parameters():
+        assert weight.data_ptr() == own[name][0]
+        assert torch.equal(weight, own[name][1])

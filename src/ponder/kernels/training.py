@@ -1,13 +1,14 @@
 """The blocks of a decoder for training on a CPU: products by torch, all between them compiled (`cpu/training.cpp`).
 
 Axes: B sequences, T tokens of each, N = B x T rows, D model width, F MLP width, V vocabulary. bfloat16 products over
-float32 weights, whose copies serve all micro-batches of a step.
+float32 weights, whose copies serve all micro-batches of a step. Frozen weights may be bfloat16, and are then read in
+place; beside them, LoRA adapters train.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -49,13 +50,13 @@ class _Gradient(ctypes.Structure):
 
 
 def training_obstacle(shape: StepShape, weights: Mapping[str, Tensor], compute_dtype: torch.dtype) -> str:
-    """Why `TrainingStack` cannot train this model here; "" if it can."""
+    """Why `TrainingStack` cannot train this model here; "" if it can. Weights of adapters stand beside the others."""
     if any(tensor.device.type != "cpu" for tensor in weights.values()):
         return "the model is not on the CPU"
     if compute_dtype != torch.bfloat16:
         return f"the model computes in {str(compute_dtype).removeprefix('torch.')}; the kernels are for bfloat16"
-    if any(tensor.dtype != torch.float32 for tensor in weights.values()):
-        return "the kernels train float32 weights"
+    if any(tensor.dtype != torch.float32 and not _read_in_place(name, tensor) for name, tensor in weights.items()):
+        return "the kernels train float32 weights, beside frozen projections of float32 or bfloat16"
     if shape.head_dim % 32 or shape.head_dim > _WIDEST_HEAD:
         return f"head_dim {shape.head_dim}: the kernels take multiples of 32 up to {_WIDEST_HEAD}"
     if shape.num_heads // shape.num_kv_heads > _LARGEST_GROUP:
@@ -74,15 +75,13 @@ def training_obstacle(shape: StepShape, weights: Mapping[str, Tensor], compute_d
 
 @dataclass(slots=True)
 class _Layer:
-    """One block's weights: matrices in bfloat16, those that read the same rows in one; the rest as they are."""
+    """One block's projections; those that read the same rows are one."""
 
     name: str
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    o: Tensor
-    o_bias: Tensor | None
-    gate_up: Tensor
-    down: Tensor
+    qkv: _Projection
+    o: _Projection
+    gate_up: _Projection
+    down: _Projection
 
 
 @dataclass(slots=True)
@@ -99,17 +98,98 @@ class _Kept:
     y: Tensor  # its norm
     middle_scale: Tensor
     gate_up: Tensor
+    lows: tuple[Tensor | None, ...] = ()  # what adapters made of x, out, y and the MLP's product
+
+
+class _Projection:
+    """Projections that read the same rows, as one product, and what adapters add: y = x W^T + b + (x A^T) B^T.
+
+    low_A: A of every part, one after the other, (R, in).
+    low_B: B of every part times alpha / rank, in blocks on the diagonal, (out, R).
+    R is padded with zeros to a multiple of 32. Without adapters both are None.
+    """
+
+    def __init__(self, parts: Sequence[str], weights: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
+        """parts: names of the projections. weights: all parameters, adapters included. scales: alpha / rank by name."""
+        self._parts, self._weights, self._scales = parts, weights, scales
+        self._masters = [weights[f"{part}.weight"] for part in parts]
+        self.weight = _joined(self._masters)
+        biased = f"{parts[0]}.bias" in weights
+        self.bias = torch.cat([weights[f"{part}.bias"].detach().bfloat16() for part in parts]) if biased else None
+        self.low_A: Tensor | None = None
+        self.low_B: Tensor | None = None
+        rank = sum(len(weights[f"{part}.lora_A"]) for part in parts if part in scales)
+        if rank:
+            self.low_A = self.weight.new_zeros(-(-rank // 32) * 32, self.weight.shape[1])
+            self.low_B = self.weight.new_zeros(len(self.weight), len(self.low_A))
+            for part, rows, columns in self._places():
+                self.low_A[columns] = weights[f"{part}.lora_A"].detach().bfloat16()
+                self.low_B[rows, columns] = (weights[f"{part}.lora_B"].detach() * scales[part]).bfloat16()
+
+    def _places(self) -> Iterator[tuple[str, slice, slice]]:
+        """Of each part with an adapter its name, its outputs and its ranks."""
+        output = rank = 0
+        for part, master in zip(self._parts, self._masters, strict=True):
+            if part in self._scales:
+                own = len(self._weights[f"{part}.lora_A"])
+                yield part, slice(output, output + len(master)), slice(rank, rank + own)
+                rank += own
+            output += len(master)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(y, what the adapters made of x)."""
+        y = F.linear(x, self.weight, self.bias)
+        if self.low_A is None or self.low_B is None:
+            return y, None
+        low = x @ self.low_A.t()
+        return y.addmm_(low, self.low_B.t()), low
+
+    def backward(self, d_y: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The gradients of x, and of what the adapters made of it."""
+        d_x = d_y @ self.weight
+        if self.low_A is None or self.low_B is None:
+            return d_x, None
+        d_low = d_y @ self.low_B
+        return d_x.addmm_(d_low, self.low_A), d_low
+
+    def learn(self, d_y: Tensor, x: Tensor, low: Tensor | None, d_low: Tensor | None) -> None:
+        """Add up the gradients of the weights that train."""
+        if any(master.requires_grad for master in self._masters):
+            add_product_([_gradient_of(master) for master in self._masters], d_y, x)
+        first = 0
+        for part, master in zip(self._parts, self._masters, strict=True):
+            bias = self._weights.get(f"{part}.bias")
+            if bias is not None and bias.requires_grad:
+                add_gradient(bias, d_y[:, first : first + len(master)].float().sum(0))
+            first += len(master)
+        if low is None or d_low is None:
+            return
+        d_A, d_B = torch.empty(low.shape[1], x.shape[1]), torch.empty(d_y.shape[1], low.shape[1])
+        add_product_([(d_A, False)], d_low, x)
+        add_product_([(d_B, False)], d_y, low)
+        for part, rows, columns in self._places():
+            add_gradient(self._weights[f"{part}.lora_A"], d_A[columns])
+            add_gradient(self._weights[f"{part}.lora_B"], d_B[rows, columns] * self._scales[part])
 
 
 class TrainingStack:
     """One model's embedding, blocks and final norm, token ids to normed hidden states, with gradients.
 
-    weights: all parameters under Hugging Face's names. Matrices are copied here: make another one when they change.
-    Their gradients are added to `.grad` during the backward pass.
+    weights: all parameters under Hugging Face's names, those of adapters as PROJECTION.lora_A (rank, in) and lora_B
+        (out, rank). Matrices that train are copied here: make another one when they change. Their gradients are added
+        to `.grad` during the backward pass.
+    scales: alpha / rank of each projection that has an adapter, by its name.
     """
 
-    def __init__(self, shape: StepShape, weights: Mapping[str, Tensor], *, tiles: bool = True) -> None:
-        self.shape, self.weights = shape, weights
+    def __init__(
+        self,
+        shape: StepShape,
+        weights: Mapping[str, Tensor],
+        scales: Mapping[str, float] | None = None,
+        *,
+        tiles: bool = True,
+    ) -> None:
+        self.shape, self.weights, self._scales = shape, weights, scales or {}
         self._tiles = tiles
         self._lib = _library()
         self._layers = [self._copy(f"model.layers.{layer}.") for layer in range(shape.num_layers)]
@@ -128,31 +208,18 @@ class TrainingStack:
 
     @torch.no_grad()
     def _copy(self, name: str) -> _Layer:
-        def joined(parts: tuple[str, ...], kind: str) -> Tensor | None:
-            found = [self.weights.get(f"{name}{part}.{kind}") for part in parts]
-            return None if found[0] is None else torch.cat([t.detach().bfloat16() for t in found if t is not None])
+        def projection(*parts: str) -> _Projection:
+            return _Projection([f"{name}{part}" for part in parts], self.weights, self._scales)
 
-        matrices = [joined(parts, "weight") for parts in (_QKV, ("self_attn.o_proj",), _GATE_UP, ("mlp.down_proj",))]
-        qkv, o, gate_up, down = (matrix for matrix in matrices if matrix is not None)
-        biases = joined(_QKV, "bias"), joined(("self_attn.o_proj",), "bias")
-        return _Layer(name, qkv, biases[0], o, biases[1], gate_up, down)
+        return _Layer(
+            *(name, projection(*_QKV), projection("self_attn.o_proj")),
+            *(projection(*_GATE_UP), projection("mlp.down_proj")),
+        )
 
     def add_gradient(self, name: str, gradient: Tensor) -> None:
         """To the weight's `.grad`, unless it is frozen."""
-        weight = self.weights[name]
-        if weight.requires_grad:
-            weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
-
-    def add_product(self, name: str, parts: tuple[str, ...], d_y: Tensor, x: Tensor) -> None:
-        """The gradients of the projections `parts` that made y (N, out) of x (N, in)."""
-        weights = [self.weights[f"{name}{part}.weight"] for part in parts]
-        if any(weight.requires_grad for weight in weights):
-            add_product_([_gradient_of(weight) for weight in weights], d_y, x)
-        first = 0
-        for part, weight in zip(parts, weights, strict=True):
-            if f"{name}{part}.bias" in self.weights:
-                self.add_gradient(f"{name}{part}.bias", d_y[:, first : first + len(weight)].float().sum(0))
-            first += len(weight)
+        if self.weights[name].requires_grad:
+            add_gradient(self.weights[name], gradient)
 
     def norm(self, name: str, h: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """h + y in float32, its norm in bfloat16, and the scale of each row."""
@@ -242,14 +309,15 @@ class TrainingStack:
         all_kept = []
         for layer in self._layers:
             h, x, scale = self.norm(f"{layer.name}input_layernorm.weight", h, y)
-            qkv = F.linear(x, layer.qkv, layer.qkv_bias)
+            qkv, low_x = layer.qkv.forward(x)
             out, masses = self.attend(layer, qkv, cos, sin, starts_BT)
-            y = F.linear(out, layer.o, layer.o_bias)
+            y, low_out = layer.o.forward(out)
             middle, z, middle_scale = self.norm(f"{layer.name}post_attention_layernorm.weight", h, y)
-            gate_up = F.linear(z, layer.gate_up)
-            y = F.linear(self.swiglu(gate_up), layer.down)
+            gate_up, low_z = layer.gate_up.forward(z)
+            y, low_mixed = layer.down.forward(self.swiglu(gate_up))
             if keep:
-                all_kept.append(_Kept(h, x, scale, qkv, out, masses, middle, z, middle_scale, gate_up))
+                lows = low_x, low_out, low_z, low_mixed
+                all_kept.append(_Kept(h, x, scale, qkv, out, masses, middle, z, middle_scale, gate_up, lows))
             h = middle
         h, x, scale = self.norm("model.norm.weight", h, y)
         return x, h, scale, all_kept
@@ -269,16 +337,21 @@ class TrainingStack:
         d, rounded = self.norm_backward("model.norm.weight", h, scale, d_x, None)
         for layer in reversed(self._layers):
             kept, name = all_kept.pop(), layer.name
-            d_gate_up, mixed = self.swiglu_backward(kept.gate_up, rounded @ layer.down)
-            self.add_product(name, ("mlp.down_proj",), rounded, mixed)
-            self.add_product(name, _GATE_UP, d_gate_up, kept.y)
+            low_x, low_out, low_z, low_mixed = kept.lows
+            d_mixed, d_low = layer.down.backward(rounded)
+            d_gate_up, mixed = self.swiglu_backward(kept.gate_up, d_mixed)
+            layer.down.learn(rounded, mixed, low_mixed, d_low)
+            d_z, d_low = layer.gate_up.backward(d_gate_up)
+            layer.gate_up.learn(d_gate_up, kept.y, low_z, d_low)
             norm = f"{name}post_attention_layernorm.weight"
-            d, rounded = self.norm_backward(norm, kept.middle, kept.middle_scale, d_gate_up @ layer.gate_up, d)
-            self.add_product(name, ("self_attn.o_proj",), rounded, kept.out)
-            d_qkv = self.attend_backward(layer, kept, cos, sin, starts_BT, rounded @ layer.o)
-            self.add_product(name, _QKV, d_qkv, kept.x)
+            d, rounded = self.norm_backward(norm, kept.middle, kept.middle_scale, d_z, d)
+            d_out, d_low = layer.o.backward(rounded)
+            layer.o.learn(rounded, kept.out, low_out, d_low)
+            d_qkv = self.attend_backward(layer, kept, cos, sin, starts_BT, d_out)
+            d_x, d_low = layer.qkv.backward(d_qkv)
+            layer.qkv.learn(d_qkv, kept.x, low_x, d_low)
             norm = f"{name}input_layernorm.weight"
-            d, rounded = self.norm_backward(norm, kept.h, kept.scale, d_qkv @ layer.qkv, d)
+            d, rounded = self.norm_backward(norm, kept.h, kept.scale, d_x, d)
         embedding = self.weights["model.embed_tokens.weight"]
         if embedding.requires_grad:
             if embedding.grad is None:
@@ -313,6 +386,42 @@ class _Stack(torch.autograd.Function):
             raise RuntimeError("the backward pass of a training step can run only once")
         run(d_x.contiguous())
         return (None,) * 7
+
+
+def _read_in_place(name: str, tensor: Tensor) -> bool:
+    return name.endswith("_proj.weight") and tensor.dtype == torch.bfloat16 and not tensor.requires_grad
+
+
+def _joined(weights: Sequence[Tensor]) -> Tensor:
+    """Matrices one after the other in bfloat16: no copy where they are so already, and adjacent (`lay_together`)."""
+    first, follows = weights[0], weights[0].data_ptr()
+    for each in weights:
+        if each.dtype != torch.bfloat16 or not each.is_contiguous() or each.data_ptr() != follows:
+            return torch.cat([weight.detach().bfloat16() for weight in weights])
+        follows += each.numel() * each.itemsize
+    width = first.shape[1]
+    return first.detach().as_strided((sum(map(len, weights)), width), (width, 1))
+
+
+def lay_together(weights: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Hold frozen projections in `dtype`; those that read the same rows become parts of one matrix.
+
+    weights: all parameters under Hugging Face's names.
+    """
+    names = [name.removesuffix(".weight") for name in weights if name.endswith("_proj.weight")]
+    blocks = dict.fromkeys(name.rsplit(".", 2)[0] for name in names)
+    for block in blocks:
+        for parts in (_QKV, ("self_attn.o_proj",), _GATE_UP, ("mlp.down_proj",)):
+            found = [weights[f"{block}.{part}.weight"] for part in parts]
+            if any(each.requires_grad for each in found):
+                continue
+            whole = torch.cat([each.detach().to(dtype) for each in found])
+            for each, own in zip(found, whole.split([len(each) for each in found]), strict=True):
+                each.data = own
+
+
+def add_gradient(weight: Tensor, gradient: Tensor) -> None:
+    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
 
 
 def _gradient_of(weight: Tensor) -> tuple[Tensor, bool]:

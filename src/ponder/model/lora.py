@@ -126,6 +126,11 @@ def has_lora(model: Transformer) -> bool:
     return any(True for _ in _adapters(model))
 
 
+def lora_scales(model: Transformer) -> dict[str, float]:
+    """alpha / rank of every projection whose adapter stands beside its weight, not merged, by its name."""
+    return {path: adapter.alpha / adapter.rank for path, adapter in _adapters(model) if not adapter.merged}
+
+
 def merge_lora(model: Transformer) -> None:
     """Fold every adapter into its weight. The weight as it was is kept, so that `unmerge_lora` is exact to the bit (a
     subtraction would leave rounding errors); that costs one more copy of the adapted weights until then."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ponder.kernels.training import TrainingStack, add_product_, cross_entropy_, training_obstacle
+from ponder.model.lora import lora_scales
 from ponder.model.transformer import Transformer, count_positions
 
 
@@ -30,8 +31,9 @@ class Backend(StrEnum):
 def kernel_obstacle(model: Transformer) -> str:
     """Why `Backend.KERNELS` cannot train the model here; "" if it can."""
     weights = dict(model.named_parameters())
-    if type(model) is not Transformer or weights.keys() != model.config.parameter_shapes().keys():
-        return "the model is not a plain transformer; it carries an adapter or is of another class"
+    plain = {name for name in weights if not name.endswith((".lora_A", ".lora_B"))}
+    if type(model) is not Transformer or plain != model.config.parameter_shapes().keys():
+        return "the model is not a plain transformer"
     return training_obstacle(model.config, weights, model.compute_dtype)
 
 
@@ -43,7 +45,7 @@ def training_stack(model: Transformer) -> TrainingStack:
     obstacle = kernel_obstacle(model)
     if obstacle:
         raise RuntimeError(f"the training kernels cannot run ({obstacle}): choose another backend")
-    return TrainingStack(model.config, dict(model.named_parameters()))
+    return TrainingStack(model.config, dict(model.named_parameters()), lora_scales(model))
 
 
 def next_token_loss(

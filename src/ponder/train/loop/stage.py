@@ -16,10 +16,11 @@ import torch
 from ponder.dialogue import control
 from ponder.gguf.reading import is_gguf
 from ponder.kernels.machine import product_dtype
+from ponder.kernels.training import lay_together
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
 from ponder.model.config import ModelConfig
 from ponder.model.lora import add_lora, has_lora, merge_lora, reread_base, save_lora
-from ponder.model.transformer import Linear, Transformer
+from ponder.model.transformer import Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.loop.changes import refuse_changes
@@ -207,9 +208,7 @@ def round_frozen(model: Transformer, dtype: torch.dtype) -> None:
     """Hold the frozen projections in what they are multiplied in: in 16 bits that is half the memory.
 
     Embeddings and norms stay: the stream between the blocks is in their dtype."""
-    for module in model.model.modules():
-        if isinstance(module, Linear) and not module.weight.requires_grad:
-            module.weight.data = module.weight.data.to(dtype)
+    lay_together(dict(model.model.named_parameters()), dtype)
 
 
 def padding(model: Transformer) -> int:
