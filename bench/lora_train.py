@@ -1,6 +1,6 @@
 """LoRA training: tokens per second and peak memory, beside PEFT with transformers, in one interleaved run.
 
-Each contender is a process of its own over the same model folder, with the same batches and adapters: rank 16 beside
+Each contender is a separate process over the same model folder, with the same batches and adapters: rank 16 beside
 every projection, AdamW, bfloat16 products. Rounds are interleaved, so that a machine that is shared slows all alike;
 ratios are of tokens per CPU-second, which depends least on neighbours. Memory is the largest resident set of the
 process after the first step, its imports included.

@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a LoRA adapter, served as a separate model: its folder, and the name or folder of the model under it "
-        "(default: what the adapter says, or the only one); costs a copy of that model",
+        "(default: what the adapter says, or the only one). All adapters of a model share its weights and its batch",
     )
     parser.add_argument(
         "--reward",
@@ -113,6 +113,8 @@ def load_models(texts: Sequence[str], loras: Sequence[str], *local: str | None) 
     A model with a strategy shares the sampler of the model under it, which it names by its place or its served name.
     local: what `load_reasoner` takes for local models after the model, in its order.
     """
+    from ponder.sampler.adapters import AdapterSampler
+    from ponder.sampler.local import LocalSampler
     from ponder.serve import Served
 
     asked = [_parse(text) for text in texts]
@@ -140,8 +142,11 @@ def load_models(texts: Sequence[str], loras: Sequence[str], *local: str | None) 
     places = {name: place for name, place in zip(served, plain, strict=True) if not ENDPOINT.fullmatch(place)}
     for text in loras:
         name, folder, base = _adapter(text, places)
-        sampler = load_reasoner(places.get(base, base), *local, adapter=folder).sampler
-        add(Served(name=name, sampler=sampler, parent=base if base in places else Path(base).name))
+        local_model = other(base)
+        if not isinstance(local_model, LocalSampler):
+            raise InvalidRequest(f"--lora {text}: {base} is on another server: name a model that runs here")
+        shown = base if base in places else Path(base).name
+        add(Served(name=name, sampler=AdapterSampler(local_model, name, folder), parent=shown, engine=local_model))
     for name, place, strategy in asked:
         if strategy:
             from ponder.think.registry import parse_strategy

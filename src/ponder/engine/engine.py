@@ -32,6 +32,7 @@ from ponder.engine.speculation import Speculate, Speculation
 from ponder.kernels.fused import KernelChoice, Quantize, choose_integers
 from ponder.kernels.machine import machine
 from ponder.kernels.sampling import NotFinite, Pick
+from ponder.model.lora import Adapter, lora_scales
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest, Phase, PhaseTokens, PonderError, SamplingParams, StopReason
 
@@ -100,6 +101,7 @@ class Engine:
         self._kernel: Kernel = kernel
         self.quantize: Quantize | None = quantize
         self._speculate: Speculate = speculate
+        self._adapters: dict[str, Adapter] = {}
         self._sequences: dict[int, Sequence] = {}
         self._next_number = 0
         self._num_deadlines = 0
@@ -189,7 +191,8 @@ class Engine:
         start: THINK when the prompt ends inside thinking.
         constraint: governs the answer and its calls.
         deadline: on the clock of `time.monotonic()`.
-        tenant, adapter: cached keys and values are shared only among equal ones.
+        tenant: cached keys and values are shared only among equal ones.
+        adapter: the name of one that was added; "" for the model as it is. Cached keys and values are its own.
         Raises InvalidRequest naming field, value and allowed range; WindowExceeded for a prompt that is too long;
         Overloaded when too much is waiting already.
         """
@@ -197,6 +200,7 @@ class Engine:
         vocab_size = self.model.config.vocab_size
         check_prompt(prompt_ids, vocab_size, self.window)
         check_params(params, vocab_size)
+        self._check_adapter(adapter)
         if deadline is not None:
             check_deadline(deadline)
         self._check_load(len(prompt_ids))
@@ -307,6 +311,7 @@ class Engine:
         They run through the model beside other work, in chunks, sharing every page that is cached. Returns a number.
         """
         self._check_open()
+        self._check_adapter(adapter)
         self._check_next_turn(len(ids), ids)
         number = self._number()
         key = CacheKey(self.weights_version, adapter, tenant)
@@ -343,6 +348,30 @@ class Engine:
             spent, following = list(spent_ids), list(next_ids)
             keep = common_prefix(spent, following, len(spent))
             return self._blocks.forget(CacheKey(self.weights_version, adapter, tenant), spent, keep)
+
+    # Adapters ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """The names that requests may give."""
+        return frozenset(self._adapters)
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Requests may name it from now on. It costs its own weights and no others.
+
+        Raises InvalidRequest for a name that is taken, or where the model carries an adapter itself.
+        """
+        if not name or name in self._adapters:
+            raise InvalidRequest(f"the name of an adapter must be new and not empty (got {name!r}): choose another")
+        if lora_scales(self.model):
+            raise InvalidRequest("the model carries a LoRA adapter itself: merge or remove it first")
+        self._adapters[name] = adapter
+
+    def _check_adapter(self, name: str) -> None:
+        if name and name not in self._adapters:
+            raise InvalidRequest(
+                f"there is no adapter {name!r} (there are: {', '.join(self._adapters) or 'none'}): add it first"
+            )
 
     # Weights ----------------------------------------------------------------------------------------------------------
 
@@ -459,6 +488,7 @@ class Engine:
             deterministic=exact,
             quantize=self.quantize,
             before=before,
+            adapters=self._adapters,
         )
         self._scheduler = Scheduler(self._blocks, self._runner.pages, self._counters, max_batch, step_tokens, share)
         tokens = self._phases.tokens

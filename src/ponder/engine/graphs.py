@@ -9,7 +9,9 @@ Axes: B rows, one token of a context each, padded to a size that was recorded; P
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from ponder.engine.pages import PagedKV
 from ponder.engine.runner import Runner
 from ponder.engine.scheduler import Step
 from ponder.kernels.fused import KernelChoice
+from ponder.model.lora import Adapter
 from ponder.model.transformer import Transformer
 
 MOST_PAGES = 1 << 14  # of a pass, padding included; with more to read, it is not the launches that take the time
@@ -32,9 +35,18 @@ class GraphRunner(Runner):
     pages: their last page is not the scheduler's: padding is written there.
     """
 
-    def __init__(self, model: Transformer, pages: PagedKV, choice: KernelChoice, *, capture: bool = True) -> None:
-        """capture False: the same passes, launched kernel by kernel (where there is no GPU)."""
-        super().__init__(model, pages, choice, deterministic=False)
+    def __init__(
+        self,
+        model: Transformer,
+        pages: PagedKV,
+        choice: KernelChoice,
+        *,
+        capture: bool = True,
+        adapters: Mapping[str, Adapter] = MappingProxyType({}),
+    ) -> None:
+        """capture False: the same passes, launched kernel by kernel (where there is no GPU). A step with adapters runs
+        as `Runner` runs it."""
+        super().__init__(model, pages, choice, deterministic=False, adapters=adapters)
         self._capture = capture
         self._spare = pages.keys[0].shape[0] - 1
         self._passes: dict[tuple[int, int], _Pass] = {}
@@ -59,6 +71,8 @@ class GraphRunner(Runner):
         size = (round_up(len(step.chunks)), round_up(longest))
         # In a pass every context is padded to the longest.
         if size[0] * size[1] > MOST_PAGES or any(chunk.length > 1 for chunk in step.chunks):
+            return super().logits(step)
+        if any(context.key.adapter for context in step.contexts):
             return super().logits(step)
         known = self._passes.get(size)
         if known is None:

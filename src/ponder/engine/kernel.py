@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -13,9 +15,11 @@ from ponder.engine.graphs import GraphRunner
 from ponder.engine.pages import PagedKV, Pages
 from ponder.engine.runner import Runner, in_product_dtype
 from ponder.engine.scheduler import Step
+from ponder.kernels.adapters import PackedAdapter
 from ponder.kernels.fused import PAGE_SIZE, FusedStep, KernelChoice, Quantize, choose_kernel
 from ponder.model.checkpoint import load_model
 from ponder.model.gguf import load_blocks
+from ponder.model.lora import Adapter, carried_adapter, lora_scales
 from ponder.model.transformer import Transformer
 from ponder.types import InvalidRequest
 
@@ -68,9 +72,14 @@ class FusedRunner:
         *,
         deterministic: bool,
         quantize: Quantize | None,
+        adapters: Mapping[str, Adapter],
     ) -> None:
         self.choice = choice
         self._kept = torch.empty(0)
+        self._model, self._adapters = model, adapters
+        self._packed: dict[str, PackedAdapter] = {}
+        self._carries = bool(lora_scales(model))
+        self._carried: PackedAdapter | None = None  # what it carries, as it trains
         self.pages = FusedStep(
             model.config,
             _weights(model),
@@ -88,15 +97,37 @@ class FusedRunner:
         """Whether `forget` is enough to run `model` as it is now."""
         return choice == self.choice and self.pages.fits(model.config, _weights(model))
 
+    def forget(self, model: Transformer) -> None:
+        self._model, self._carries, self._carried = model, bool(lora_scales(model)), None
+        self.pages.forget(_weights(model))
+
+    def _adapt(self, step: Step) -> None:
+        """What the next step of the pages runs has its adapters."""
+        if self._carries:
+            if self._carried is None:
+                adapter = carried_adapter(self._model)
+                assert adapter is not None
+                self._carried = PackedAdapter(self._model.config.num_layers, adapter.pairs)
+            self.pages.adapt([self._carried] * len(step.contexts))
+        elif any(context.key.adapter for context in step.contexts):
+            self.pages.adapt([self._named(context.key.adapter) for context in step.contexts])
+
+    def _named(self, name: str) -> PackedAdapter | None:
+        if name and name not in self._packed:
+            self._packed[name] = PackedAdapter(self._model.config.num_layers, self._adapters[name].pairs)
+        return self._packed[name] if name else None
+
     def run(self, step: Step) -> None:
         picks = [sequence.pick for sequence in step.ready]
         if step.ran:
             self.pages.pick_kept(step.rows, picks)
         else:
+            self._adapt(step)
             self.pages.pick(step.ids(), step.chunks, step.rows, picks)
 
     def logits(self, step: Step) -> Tensor:
         if not step.ran:
+            self._adapt(step)
             self._kept = self.pages.run(step.ids(), step.chunks, step.rows)
             return self._kept[: len(step.ready)]
         return self._kept[step.rows]
@@ -111,11 +142,13 @@ def open_runner(
     deterministic: bool,
     quantize: Quantize | None = None,
     before: StepRunner | None = None,
+    adapters: Mapping[str, Adapter] = MappingProxyType({}),
 ) -> StepRunner:
     """A runner with an empty cache, for the weights as they are.
 
     before: the one that ran until now; what it holds is used again where it can be; it was opened with the same
         options.
+    adapters: by the name in the key of the contexts that have one; more may come.
 
     Raises InvalidRequest for kernel "fused", or rounded weights, where the fused step cannot run, with the reason.
     """
@@ -130,16 +163,16 @@ def open_runner(
         _log.info("kernel: %s%s", choice.kernel, f" ({choice.reason})" if choice.reason else "")
     if choice.kernel == "torch":
         pages = _paged(model, num_pages, page_size)
-        return Runner(in_product_dtype(model), pages, choice, deterministic=deterministic)
+        return Runner(in_product_dtype(model), pages, choice, deterministic=deterministic, adapters=adapters)
     if choice.kernel == GRAPHS:
         if isinstance(before, GraphRunner) and before.fits(model, choice):
             before.forget()
             return before
-        return GraphRunner(model, _paged(model, num_pages + 1, page_size), choice)
+        return GraphRunner(model, _paged(model, num_pages + 1, page_size), choice, adapters=adapters)
     if isinstance(before, FusedRunner) and before.fits(model, choice):
-        before.pages.forget(_weights(model))
+        before.forget(model)
         return before
-    return FusedRunner(model, num_pages, choice, deterministic=deterministic, quantize=quantize)
+    return FusedRunner(model, num_pages, choice, deterministic=deterministic, quantize=quantize, adapters=adapters)
 
 
 def _choose(model: Transformer, page_size: int, kernel: Kernel, deterministic: bool) -> KernelChoice:
@@ -171,8 +204,6 @@ def covered(model: Transformer, page_size: int = PAGE_SIZE) -> KernelChoice:
     """The path of the fused step that runs this model here, or torch and why."""
     if type(model) is not Transformer:
         return KernelChoice("torch", f"the model is a {type(model).__name__}, which may compute something else")
-    if any(getattr(module, "adapter_pending", False) for module in model.modules()):
-        return KernelChoice("torch", "a LoRA adapter is not merged into the weights")
     assert page_size == PAGE_SIZE
     return choose_kernel(model.config, _weights(model), model.compute_dtype)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import groupby
 from math import log
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from ponder.engine.pages import Chunk, PagedKV
 from ponder.engine.sampling import pick_with_torch
 from ponder.engine.scheduler import Step
 from ponder.kernels.fused import KernelChoice
+from ponder.model.lora import AdaptedRows, Adapter, adapted_model
 from ponder.model.transformer import Attend, Transformer
 from ponder.types import TopLogprobs
 
@@ -29,12 +33,23 @@ class Runner:
     itself. Slower, and bit for bit the same for any batch, any chunking, prefill or decode.
     """
 
-    def __init__(self, model: Transformer, pages: PagedKV, choice: KernelChoice, *, deterministic: bool) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        pages: PagedKV,
+        choice: KernelChoice,
+        *,
+        deterministic: bool,
+        adapters: Mapping[str, Adapter] = MappingProxyType({}),
+    ) -> None:
+        """adapters: by the name that a context's key has."""
         self.choice = choice
         self.pages = pages
         self._model = model
         self._deterministic = deterministic
         self._kept = torch.empty(0)  # logits of the last pass that ran more rows than were picked from
+        self._adapters = adapters
+        self._adapted_rows = AdaptedRows(exact=deterministic)
 
     @torch.inference_mode()
     def run(self, step: Step) -> None:
@@ -55,26 +70,46 @@ class Runner:
         """logits_RV of the rows that are wanted."""
         ids = step.ids()
         positions = [position for chunk in step.chunks for position in range(chunk.start, chunk.end)]
+        names = [
+            name
+            for chunk, context in zip(step.chunks, step.contexts, strict=True)
+            for name in [context.key.adapter] * chunk.length
+        ]
         if self._deterministic:
-            return self._run_in_tiles(step.chunks, ids, positions, step.rows)
-        h_ND = self._hidden(ids, positions, self.pages.attend(step.chunks))
+            return self._run_in_tiles(step.chunks, ids, positions, names, step.rows)
+        h_ND = self._hidden(ids, positions, names, self.pages.attend(step.chunks))
         return self._model.unembed(h_ND if step.rows == list(range(len(ids))) else h_ND[step.rows])
 
-    def _hidden(self, ids: list[int], positions: list[int], attend: Attend) -> Tensor:
-        device = self.pages.device
-        return self._model.hidden(
+    @cached_property
+    def _adapted_model(self) -> Transformer:
+        return adapted_model(self._model, self._adapted_rows)
+
+    def _hidden(self, ids: list[int], positions: list[int], names: list[str], attend: Attend) -> Tensor:
+        """names: of each row's adapter, "" without one."""
+        device, model = self.pages.device, self._model
+        if any(names):
+            model, first = self._adapted_model, 0
+            self._adapted_rows.parts.clear()
+            for name, group in groupby(names):
+                end = first + len(list(group))
+                if name:
+                    self._adapted_rows.parts.append((self._adapters[name], slice(first, end)))
+                first = end
+        return model.hidden(
             torch.tensor([ids], device=device),
             positions_BT=torch.tensor([positions], device=device),
             attend=attend,
         )[0]
 
-    def _run_in_tiles(self, chunks: list[Chunk], ids: list[int], positions: list[int], rows: list[int]) -> Tensor:
+    def _run_in_tiles(
+        self, chunks: list[Chunk], ids: list[int], positions: list[int], names: list[str], rows: list[int]
+    ) -> Tensor:
         hidden, begin = [], 0
         for tile in _tiles(chunks):
             count = sum(chunk.length for chunk in tile)
             padding, end = [0] * (_TILE - count), begin + count
             attend = _Padded(self.pages.attend(tile, exact=True), count)
-            h_ND = self._hidden(ids[begin:end] + padding, positions[begin:end] + padding, attend)
+            h_ND = self._hidden(ids[begin:end] + padding, positions[begin:end] + padding, names[begin:end], attend)
             hidden.append(h_ND[:count])
             begin = end
         h_SD = torch.cat(hidden)[rows]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ponder.gguf.layout import TensorType
+from ponder.kernels.adapters import PackedAdapter
 from ponder.kernels.build import BuildError, library
 from ponder.kernels.machine import PRODUCTS, machine
 from ponder.kernels.sampling import NotFinite, Pick
@@ -146,6 +147,8 @@ def _uncovered(shape: StepShape, weights: Weights, compute_dtype: torch.dtype) -
     """Why the fused step cannot run this model; "" if it can."""
     tensors = list(weights.values())
     dtypes = {tensor.dtype for tensor in tensors} - {torch.uint8}  # blocks
+    if weights["model.embed_tokens.weight"].dtype == torch.float32:
+        dtypes -= {torch.bfloat16}  # frozen projections of a model that trains by LoRA
     if any(tensor.device.type != "cpu" for tensor in tensors):
         return "the model is not on the CPU"
     if compute_dtype != torch.bfloat16:
@@ -235,6 +238,11 @@ class FusedStep:
         self._library.ponder_clear(self._handle)
         self._weights, self._packed = weights, None
 
+    def adapt(self, adapters: Sequence[PackedAdapter | None]) -> None:
+        """The runs of the next step have these adapters, one for each run; later ones have none again."""
+        table = (ctypes.c_void_p * len(adapters))(*(None if each is None else each.address for each in adapters))
+        self._library.ponder_adapt(self._handle, len(adapters), table, max(each.width for each in adapters if each))
+
     def run(self, ids: Sequence[int], runs: Sequence[Run], rows: Sequence[int]) -> Tensor:
         """ids: tokens of all runs, one after the other. float32 logits_SV of the rows asked for, in their order."""
         logits = torch.empty(_padded(len(rows)), self._width)
@@ -313,12 +321,13 @@ class FusedStep:
     def _pack(self) -> None:
         names = [f"model.layers.{layer}.{name}" for layer in range(self._shape.num_layers) for name in _LAYER]
         names += ["model.embed_tokens.weight", "model.norm.weight", _head(self._weights)]
-        tensors = [None if (found := self._weights.get(name)) is None else found.contiguous() for name in names]
+        own = _dtype(self._weights)
+        tensors = [None if (found := self._weights.get(name)) is None else _packed_from(found, own) for name in names]
         addresses = (ctypes.c_void_p * len(tensors))(*(None if t is None else t.data_ptr() for t in tensors))
         types = array("i", map(self._type, names))
         at, threads = types.buffer_info()[0], torch.get_num_threads()
         self._library.ponder_pack(self._handle, addresses, at, threads, self._mapped)
-        self._packed = tensors  # the embedding is read in place
+        self._packed = tensors[-3:-2]  # the embedding is read in place
 
 
 def packed_bytes(type: TensorType) -> float:
@@ -366,7 +375,13 @@ def _failure(code: int) -> Exception:
 
 
 def _dtype(weights: Weights) -> torch.dtype:
-    return next(tensor.dtype for tensor in weights.values() if tensor.dtype != torch.uint8)
+    """Of the weights that are not blocks. bfloat16 among float32 becomes float32 while it is packed."""
+    dtypes = {tensor.dtype for tensor in weights.values() if tensor.dtype != torch.uint8}
+    return torch.float32 if torch.float32 in dtypes else torch.bfloat16
+
+
+def _packed_from(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    return (weight if weight.dtype == torch.uint8 else weight.to(dtype)).contiguous()
 
 
 def _head(weights: Weights) -> str:
@@ -403,6 +418,7 @@ def _open_library(target: str | None) -> ctypes.CDLL:
         lib.ponder_open.argtypes, lib.ponder_open.restype = (pointer, pointer, ctypes.c_long), pointer
         lib.ponder_close.argtypes = lib.ponder_clear.argtypes = (pointer,)
         lib.ponder_copy.argtypes = (pointer, integer, integer)
+        lib.ponder_adapt.argtypes, lib.ponder_adapt.restype = (pointer, integer, pointer, ctypes.c_long), None
         lib.ponder_pack.argtypes = (pointer, pointer, pointer, integer, integer)
         lib.ponder_run.argtypes = (
             *(pointer, integer, integer, integer, integer, pointer, integer, pointer, pointer, pointer, integer),

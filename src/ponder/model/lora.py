@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +230,96 @@ def load_lora(model: Transformer, folder: str | Path) -> None:
     with _open_adapter(model, Path(folder), rank, targets) as tensors:
         add_lora(model, rank, alpha, targets)
         _fill(model, tensors)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """An adapter apart from any model, for an engine that runs many beside one base.
+
+    pairs: A (rank, in) and B (out, rank) times alpha / rank, by the name of the projection.
+    """
+
+    pairs: Mapping[str, tuple[Tensor, Tensor]]
+
+
+def read_adapter(model: Transformer, folder: str | Path) -> Adapter:
+    """A saved adapter in the dtype that the model computes in; the model stays as it is.
+
+    Raises CheckpointError as `load_lora`.
+    """
+    folder = Path(folder)
+    rank, alpha, targets = _read_adapter_config(folder / ADAPTER_CONFIG)
+    dtype, device = model.compute_dtype, model.model.embed_tokens.weight.device
+    pairs = {}
+    with _open_adapter(model, folder, rank, targets) as tensors:
+        for name in _projection_shapes(model, targets):
+            a_RI, b_OR = (tensors[f"{_PREFIX}{name}.lora_{letter}.weight"].read().float() for letter in "AB")
+            pairs[name] = a_RI.to(device, dtype), (b_OR * (alpha / rank)).to(device, dtype)
+    return Adapter(pairs)
+
+
+def check_adapter(model: Transformer, folder: str | Path) -> None:
+    """Raises CheckpointError where `read_adapter` would, without reading the weights."""
+    rank, _, targets = _read_adapter_config(Path(folder) / ADAPTER_CONFIG)
+    with _open_adapter(model, Path(folder), rank, targets):
+        pass
+
+
+@torch.no_grad()
+def carried_adapter(model: Transformer) -> Adapter | None:
+    """A copy of the adapter that stands beside the model's weights now. None: it has none, or it is merged."""
+    scales = lora_scales(model)
+    dtype = model.compute_dtype
+    pairs = {
+        path: (each.lora_A.detach().to(dtype), (each.lora_B.detach() * scales[path]).to(dtype))
+        for path, each in _adapters(model)
+        if path in scales
+    }
+    return Adapter(pairs) if pairs else None
+
+
+@dataclass(slots=True, eq=False)
+class AdaptedRows:
+    """Which rows of a pass have which adapter; set before the pass.
+
+    parts: an adapter, and the places of its rows in the pass.
+    exact: products run over all rows of the pass, so that what a row gets does not depend on the others.
+    """
+
+    parts: list[tuple[Adapter, slice]] = field(default_factory=list)
+    exact: bool = False
+
+
+class _AdaptedLinear(Linear):
+    """A projection of the base, and beside it what each row's own adapter adds."""
+
+    def __init__(self, base: Linear, path: str, rows: AdaptedRows) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.compute_dtype, self.weight, self.bias = base.compute_dtype, base.weight, base.bias
+        self._path, self._rows = path, rows
+
+    def forward(self, x_1ND: Tensor) -> Tensor:
+        y_1NO = super().forward(x_1ND)
+        dtype = self.compute_dtype or self.weight.dtype
+        for adapter, own in self._rows.parts:
+            if self._path in adapter.pairs:
+                a_RI, b_OR = adapter.pairs[self._path]
+                low = project(x_1ND if self._rows.exact else x_1ND[:, own], a_RI, None, dtype)
+                added = project(low, b_OR, None, dtype)
+                y_1NO[:, own] += added[:, own] if self._rows.exact else added
+        return y_1NO
+
+
+def adapted_model(model: Transformer, rows: AdaptedRows) -> Transformer:
+    """A second model over the same weights, whose projections add to each row of a pass what `rows` says."""
+    memo: dict[int, Any] = {id(each): each for each in model.parameters()}
+    copied = copy.deepcopy(model, memo)
+    for path, module in list(copied.named_modules()):
+        if isinstance(module, Linear) and path.rpartition(".")[2] in TARGETS:
+            parent, _, name = path.rpartition(".")
+            setattr(copied.get_submodule(parent), name, _AdaptedLinear(module, path, rows))
+    return copied
 
 
 def adapter_base(folder: str | Path) -> str | None:

@@ -24,7 +24,7 @@ from ponder.engine.runner import prompt_certainty, prompt_logprobs
 from ponder.engine.scheduler import EngineStats
 from ponder.engine.speculation import Speculate
 from ponder.model.checkpoint import load_model
-from ponder.model.lora import load_lora, merge_lora, remove_lora
+from ponder.model.lora import load_lora, merge_lora, read_adapter, remove_lora
 from ponder.model.transformer import Transformer
 from ponder.sampler.calling import compile_calling, without_calls
 from ponder.sampler.delivery import joined
@@ -166,6 +166,21 @@ class LocalSampler:
                 for item in joined(batch) if delivery.gather and len(batch) > 1 else batch:
                     yield item
 
+    async def use_adapter(self, name: str, folder: str | Path) -> None:
+        """Requests may name the LoRA adapter of this folder. It is read beside what runs, if it is not there.
+
+        Raises CheckpointError.
+        """
+        if name in self.engine.adapters:
+            return
+        adapter = await asyncio.to_thread(read_adapter, self.engine.model, folder)
+
+        def add() -> None:
+            if name not in self.engine.adapters:  # another request may have read it too
+                self.engine.add_adapter(name, adapter)
+
+        await asyncio.wrap_future(self._driver.call(add))
+
     async def score(self, ids: Sequence[int], top: int = 0) -> tuple[list[float], list[TopLogprobs]]:
         """The log-probability of each id but the first after those before it, and the `top` likeliest there. Runs
         between two steps. Raises InvalidRequest naming what is out of bounds, WindowExceeded for too many ids."""
@@ -215,7 +230,9 @@ class LocalSampler:
         return sum(map(len, self.tokenizer.encode_batch(texts)))
 
     async def close(self) -> None:
-        """Abort what runs and accept nothing more."""
+        """Abort what runs and accept nothing more. A second call does nothing."""
+        if self._closed:
+            return
         await asyncio.wrap_future(self._driver.call(self._shut))
         self._driver.close()
         self._renderers.shutdown(wait=False, cancel_futures=True)
@@ -373,6 +390,7 @@ class LocalSampler:
             start=submission.start,
             constraint=constraint.fork() if constraint is not None and index else constraint,
             tenant=request.tenant,
+            adapter=request.adapter,
             deadline=submission.deadline,
         )
         generation = Generation(self.tokenizer, self.format, self._deliveries, submission, index, number)

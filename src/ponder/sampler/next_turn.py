@@ -110,7 +110,9 @@ class NextTurnPrefill:
             ids = self._before_user(message)
             check_prompt(ids, self._engine.model.config.vocab_size, self._engine.window)
             if self._number is None:
-                self._number = self._engine.open_next_turn(ids, tenant=self._request.tenant)
+                self._number = self._engine.open_next_turn(
+                    ids, tenant=self._request.tenant, adapter=self._request.adapter
+                )
             self._engine.close_next_turn(self._number, ids)
             self._number, self._over = None, True
         except PonderError:
@@ -118,7 +120,9 @@ class NextTurnPrefill:
             self._counts.skipped += 1
             return
         last = event.segment
-        self._engine.end_turn((*last.prompt_ids, *last.ids), ids, tenant=self._request.tenant)
+        self._engine.end_turn(
+            (*last.prompt_ids, *last.ids), ids, tenant=self._request.tenant, adapter=self._request.adapter
+        )
         self._counts.kept += 1
 
     def give_up(self) -> None:

@@ -99,6 +99,7 @@ class Request:
     logprobs: a stream's pieces of the answer come with their tokens.
     seconds: wall time from submission; what is there when it is up is given back, with StopReason.DEADLINE.
     tenant: whose prefixes may be shared: cached keys and values of one tenant are never served to another.
+    adapter: one that the local engine has, by name; "" for the model as it is.
     unsaid: fields of `params` that hold a default of ours: an endpoint is not sent them, so that its own defaults hold,
         and a default `answer_room` shrinks for a long prompt.
     """
@@ -119,6 +120,7 @@ class Request:
     seconds: float | None = None
     next_turn: NextTurn = NextTurn.NONE
     tenant: str = ""
+    adapter: str = ""
     unsaid: frozenset[str] = frozenset()
 
 

@@ -26,6 +26,7 @@ class Served:
     strategy: how this name answers; None: as a request says, or directly.
     created: seconds since 1970.
     parent: the model under an adapter.
+    engine: the sampler whose engine it shares, and its queue; None: its own.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Served:
     created: int = field(default_factory=lambda: int(time.time()))
     owned_by: str = "ponder"
     parent: str | None = None
+    engine: Sampler | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -64,7 +66,7 @@ class Models:
             if one.name in self._served:
                 raise InvalidRequest(f"two models are called {one.name!r}: give each its own name (NAME=MODEL)")
             self._served[one.name] = one
-            self._queues[one.name] = first.setdefault(id(one.sampler), one.name)
+            self._queues[one.name] = first.setdefault(id(one.engine or one.sampler), one.name)
         self.admissions = {
             name: Admission(
                 running=self._served[name].capabilities.max_sequences or REMOTE_RUNNING,

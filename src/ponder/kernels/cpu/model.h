@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "adapters.h"
 #include "attention.h"
 #include "blocks.h"
 #include "integers.h"
@@ -74,6 +75,10 @@ struct Model {
   float *x, *qkv, *states;
   bf16 *normed, *queries, *attended, *gated;
   long ld_x, ld_qkv, ld_normed, ld_attended, ld_gated;  // no powers of two: rows would meet in one line of the cache
+  // Of the next step: an adapter for each run, or nothing; the ranks that one product has at most. Then its room.
+  std::vector<const LowRank*> adapters;
+  long widest_low = 0;
+  std::vector<float> low, wide;
   std::vector<Bench*> benches;
   std::vector<Chooser> choosers;
   Team team;

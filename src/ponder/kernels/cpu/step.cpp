@@ -3,6 +3,7 @@
 // A row is a token at a position of a context whose pages a table names; decoding, chunks of prompts and mixes of both
 // are the same. Stages of a layer, with a barrier behind each: norm | q, k, v | attention | o | norm | gate, up | down.
 #include <atomic>
+#include <initializer_list>
 #include <new>
 
 #include "packing.h"
@@ -32,6 +33,7 @@ struct Step {
   const int* out_rows;
   const float* rope;
   float* logits;
+  std::vector<Adapted> adapted;  // rows with adapters, a few at a time
   Pick* const* picks;  // of the rows whose logits are wanted; null: the logits are all that is
   Schedule schedule;
   std::vector<std::atomic<int>> next;  // per layer and level, the item to be taken
@@ -322,18 +324,80 @@ struct Worker {
     wait();
   }
 
+  // What adapters make of the rows `x`, for `count` projections from `first` on.
+  void make_lows(int layer, int first, int count, const bf16* x, long ldx, long K) {
+    const int pieces = (int)step.adapted.size();
+    for (int i = share(pieces, thread); i < share(pieces, thread + 1); i++) {
+      const Adapted& piece = step.adapted[i];
+      float* low = m.low.data() + piece.first * m.widest_low;
+      for (int part = first; part < first + count; part++) {
+        const LowRank& p = piece.adapter[layer * PROJECTIONS + part];
+        make_low(p, x + piece.first * ldx, ldx, K, piece.count, low, m.widest_low);
+        low += p.rank;
+      }
+    }
+  }
+
+  // Panel i of projection first + part gets its share at out + column(part, i), once `make_lows` is done.
+  template <class Column>
+  void add_lows(int layer, int first, int part, int begin, int end, float* out, long ldo, Column column) {
+    for (const Adapted& piece : step.adapted) {
+      const LowRank* all = piece.adapter + layer * PROJECTIONS + first;
+      if (!all[part].rank) continue;
+      const float* low = m.low.data() + piece.first * m.widest_low;
+      for (int before = 0; before < part; before++) low += all[before].rank;
+      for (int panel = begin; panel < end; panel++)
+        for (int row = 0; row < piece.count; row++)
+          add_low(all[part], panel, low + row * m.widest_low, out + (piece.first + row) * ldo + column(panel));
+    }
+  }
+
+  // `project`, and what adapters add to its parts: `widths` of them in `out`, one after the other.
+  void project_adapted(const bf16* a, long lda, const Matrix& w, Into into, const float* bias, float* out, long ldo,
+                       int layer, int first, std::initializer_list<int> widths) {
+    if (!step.adapted.empty()) make_lows(layer, first, (int)widths.size(), a, lda, w.K);
+    project(a, lda, w, into, bias, out, ldo);
+    if (step.adapted.empty()) return;
+    int part = 0, left = 0;
+    for (int width : widths) {
+      const int panels = (width + LANES - 1) / LANES;
+      add_lows(layer, first, part++, share(panels, thread), share(panels, thread + 1), out + left, ldo,
+               [](int panel) { return panel * LANES; });
+      left += width;
+    }
+    wait();
+  }
+
+  // Gates and values, with what adapters add to both before they meet.
+  void project_gated(const Layer& layer, int at) {
+    if (step.adapted.empty()) return project(m.normed, m.ld_normed, layer.gate_up, Into::GATED, nullptr, nullptr, 0);
+    const long ld = 2 * m.F + LANES;
+    float* wide = m.wide.data();
+    make_lows(at, GATE_PROJ, 2, m.normed, m.ld_normed, layer.gate_up.K);
+    project(m.normed, m.ld_normed, layer.gate_up, Into::STORE, nullptr, wide, ld);
+    const int panels = (m.s.mlp + LANES - 1) / LANES, begin = share(panels, thread), end = share(panels, thread + 1);
+    for (int part = 0; part < 2; part++)
+      add_lows(at, GATE_PROJ, part, begin, end, wide + part * LANES, ld, [](int panel) { return panel * PANEL; });
+    const Product gates{nullptr, 0, Form::BFLOAT16, nullptr, nullptr, 0, 0, Into::GATED, nullptr, nullptr, 0, m.gated, m.ld_gated};
+    const int all = (int)(m.F / LANES), last = thread + 1 == threads ? all : end;  // of padding there are zeros
+    for (int row = 0; row < step.rows; row++)
+      for (int panel = begin; panel < last; panel++) finish(gates, row, panel, wide + row * ld + panel * PANEL);
+    wait();
+  }
+
   void run() {
     embed();
     wait();
     for (int at = 0; at < m.s.layers; at++) {
       const Layer& layer = m.layers[at];
       norm(layer.norm1);
-      project(m.normed, m.ld_normed, layer.qkv, Into::STORE, layer.qkv_bias, m.qkv, m.ld_qkv);
+      project_adapted(m.normed, m.ld_normed, layer.qkv, Into::STORE, layer.qkv_bias, m.qkv, m.ld_qkv, at, Q_PROJ,
+                      {m.s.heads * m.s.head_dim, m.s.kv_heads * m.s.head_dim, m.s.kv_heads * m.s.head_dim});
       attention(at);
-      project(m.attended, m.ld_attended, layer.o, Into::ADD, layer.o_bias, m.x, m.ld_x);
+      project_adapted(m.attended, m.ld_attended, layer.o, Into::ADD, layer.o_bias, m.x, m.ld_x, at, O_PROJ, {m.s.hidden});
       norm(layer.norm2);
-      project(m.normed, m.ld_normed, layer.gate_up, Into::GATED, nullptr, nullptr, 0);
-      project(m.gated, m.ld_gated, layer.down, Into::ADD, nullptr, m.x, m.ld_x);
+      project_gated(layer, at);
+      project_adapted(m.gated, m.ld_gated, layer.down, Into::ADD, nullptr, m.x, m.ld_x, at, DOWN_PROJ, {m.s.hidden});
     }
     for (int i = share(step.outs, thread); i < share(step.outs, thread + 1); i++)
       norm_row(m.x + step.out_rows[i] * m.ld_x, m.norm, m.normed + i * m.ld_normed);
@@ -419,6 +483,12 @@ void ponder_pack(Model* m, const void* const* from, const int* types, int thread
   m->mapped = mapped;
 }
 
+// `of`: the adapter of each run of the next step, PROJECTIONS for each layer, or null. `width`: the ranks, together, that
+// one product has at most. They may go when the step is over.
+void ponder_adapt(Model* m, int runs, const LowRank* const* of, long width) {
+  m->adapters.assign(of, of + runs), m->widest_low = width;
+}
+
 // `flags`: EXACT, a row's logits depend on its own context alone; ALONE, shared pages are read for each context anew;
 // INTEGERS, weights of fewer bits meet integers.
 // `rows` tokens in `chunks` runs: run i is lengths[i] tokens from position starts[i] on, in the pages of tables[i].
@@ -429,6 +499,8 @@ void ponder_pack(Model* m, const void* const* from, const int* types, int thread
 int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* ids, int chunks,
                const int* const* tables, const int* starts, const int* lengths, int outs, const int* out_rows,
                const float* rope, float* logits, Pick* const* picks) try {
+  const std::vector<const LowRank*> adapters = std::move(m->adapters);
+  m->adapters.clear();
   if (!m->make_room(rows, threads)) return 1;
   while (picks && (int)m->choosers.size() < threads) m->choosers.emplace_back(m->s.vocab);
   for (int row = 0; row < rows; row++)
@@ -438,6 +510,11 @@ int ponder_run(Model* m, int threads, int path, int flags, int rows, const int* 
   choose_kernels(step, path, exact, flags & INTEGERS);
   step.ids = ids, step.rows = rows, step.outs = outs, step.out_rows = out_rows, step.rope = rope, step.logits = logits;
   step.picks = picks;
+  if (!adapters.empty()) {
+    step.adapted = adapted_rows(adapters.data(), lengths, chunks);
+    m->low.resize(std::max(m->low.size(), (size_t)rows * m->widest_low));
+    m->wide.resize(std::max(m->wide.size(), (size_t)padded(rows) * (2 * m->F + LANES)));
+  }
   m->team.run(threads, [&](int thread) {
     Worker worker{step, *m, *m->benches[thread], thread, threads};
     worker.run();
