@@ -7,12 +7,13 @@ NODE_FILES := tests/clients/package.json tests/clients/package-lock.json tests/c
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all test-peers test-openai test-clients web browser test-web lint format tree picture docs bench release clean
+.PHONY: help demo test test-all test-cluster test-peers test-openai test-clients web browser test-web lint format tree picture docs bench release clean
 
 help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  every test this machine can run"
+	@echo "make test-cluster  several workers that train one model (five minutes)"
 	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
 	@echo "make test-clients  unmodified clients of others against a server; writes the table of docs/serving.md (2.5 GB of clients in build/clients, once)"
 	@echo "make test-openai   those of openai alone"
@@ -35,10 +36,14 @@ demo: $(VENV)/.demo
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
 
 test: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not cuda and not browser"
+	$(PYTEST) -m "not slow and not cuda and not browser and not cluster"
 
 test-all: $(VENV)/.dev
 	$(PYTEST) -m "not browser"
+
+# Each test starts processes of its own, so one runs at a time.
+test-cluster: $(VENV)/.dev
+	$(BIN)/pytest -m cluster
 
 test-peers: $(VENV)/.peers
 	$(BIN)/pytest tests/export/test_llama_cpp.py tests/sampler/test_llama_cpp.py tests/model/test_smollm2.py tests/serve/test_smollm2.py tests/train/test_trl_losses.py tests/model/test_lora_peft.py tests/serve/test_lm_eval.py

@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ponder.types import PonderError
+
 NAME = "train"
 HELP = "run a recipe: tokenizer, pre-training, chain-of-thought tuning, reinforcement learning"
 
@@ -26,11 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ponder.train.loop.fit import Outcome
+    from ponder.train.loop.world import joined_world
     from ponder.train.pipeline import run as train
 
     folder = [f"run.folder={json.dumps(str(args.out), ensure_ascii=False)}"] if args.out else []
-    result = train(args.recipe, [*args.overrides, *folder], resume=args.resume)
-    if result.outcome is Outcome.INTERRUPTED:
-        raise KeyboardInterrupt(f"saved in {result.folder}; continue with --resume")
-    print(f"run: {result.folder}" + (f"\nmodel: {result.model}" if result.model else ""))
-    return 0
+    with joined_world() as here:
+        try:
+            result = train(args.recipe, [*args.overrides, *folder], resume=args.resume)
+        except (PonderError, OSError):
+            if here.first:
+                raise
+            return 1  # the first worker says what it was
+        interrupted = result.outcome is Outcome.INTERRUPTED
+        if interrupted and here.first:
+            raise KeyboardInterrupt(f"saved in {result.folder}; continue with --resume")
+        print(f"run: {result.folder}" + (f"\nmodel: {result.model}" if result.model else ""))
+        return 130 if interrupted else 0

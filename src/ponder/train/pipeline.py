@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ponder.train.algorithms import ALGORITHMS
 from ponder.train.algorithms.rejection import RejectionRecipe
 from ponder.train.loop.fit import Outcome, StageResult, Watch, pick_device
 from ponder.train.loop.folder import RunFolder, sweep
+from ponder.train.loop.world import joined_world, world
 from ponder.train.recipe.sections import Recipe, resolve
 from ponder.train.recipe.toml import dump_recipe, read_recipe
 from ponder.types import RecipeError
@@ -42,32 +44,41 @@ def run(
     overrides: `section.key=value`.
     resume: continue from what the run folder holds; without it, a stage that has begun is an error.
     watch: called during tuning and reinforcement learning instead of their default watchers (see `loop.fit.Job`).
+    Under `torchrun` every worker calls it: see `loop.world`.
     Raises RecipeError and DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder,
     RunInUse where another process trains in it.
     """
     recipe = load_recipe(recipe_path, overrides)
     pick_device(recipe.run.device)
     folder = RunFolder(Path(recipe.run.folder))
-    with folder.locked():
-        _check_folder(recipe, folder, resume=resume)
+    with joined_world(), ExitStack() as held:
+        with world().together():
+            if world().first:
+                held.enter_context(folder.locked())
+                _check_folder(recipe, folder, resume=resume)
         return _run_stages(recipe, folder, watch)
 
 
 def _run_stages(recipe: Recipe, folder: RunFolder, watch: Watch | None) -> RunResult:
     chosen = [algorithm for name, algorithm in ALGORITHMS.items() if name in recipe.run.stages]
-    for algorithm in chosen:
-        if not algorithm.complete(folder):
-            recipe.section(algorithm.section).check_data()
+    with world().together():
+        for algorithm in chosen:
+            if not algorithm.complete(folder):
+                recipe.section(algorithm.section).check_data()
+        if world().first:
+            sweep(folder.path)
     if recipe.run.threads:
         torch.set_num_threads(recipe.run.threads)
-    sweep(folder.path)
     results: dict[str, StageResult] = {}
     outcome = Outcome.COMPLETE
     for algorithm in chosen:
-        if algorithm.complete(folder):
+        if world().agree(algorithm.complete(folder)):
             print(f"{algorithm.name}: complete already, in {folder.stage(algorithm.name)}")
             continue
-        with folder.starting(algorithm.name, dump_recipe(recipe)):
+        with ExitStack() as held:
+            with world().together():
+                if world().first:
+                    held.enter_context(folder.starting(algorithm.name, dump_recipe(recipe)))
             result = algorithm.run(recipe, folder, watch)
         if result is None:
             continue

@@ -39,6 +39,7 @@ from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import write_atomically
 from ponder.train.loop.learner import Beside, StepReport
 from ponder.train.loop.stage import StageStart, Training, padding
+from ponder.train.loop.world import world
 from ponder.train.policy.direct import Preference, implicit_rewards, kto_baseline, kto_loss, pair_loss
 from ponder.train.policy.gradient import FrozenModel, learned_rows, through_head
 from ponder.train.recipe.ranges import Positive, Range
@@ -197,7 +198,7 @@ class DirectLearner:
         stack = training_stack(model) if backend is Backend.KERNELS else None
         baseline = self._baseline(model, backend, stack)
         total = sum(float(each.weights_G.sum()) for each in batches)
-        for each in batches:
+        for each in world().own(batches):
             rows = learned_rows(model, each.batch, backend, stack)
             x_ND, _, targets_N, _ = rows
             new_N, _ = linear_logprobs(x_ND.detach(), head_weight(model).detach(), targets_N)
@@ -263,7 +264,7 @@ class DirectLearner:
 
     def report(self) -> StepReport:
         read, self._read = self._read, 0
-        return StepReport(metrics=_means(self._sums), inference=read)
+        return StepReport(metrics=_means(world().sums(self._sums)), inference=int(world().sums({"read": read})["read"]))
 
     def state(self) -> Mapping[str, Any]:
         return {}

@@ -301,6 +301,7 @@ class PpoLearner(RolloutLearner):
         super().restore(state)
         own = state["ppo"]
         self.coefficient, self.alone, self.ready = own["coefficient"], own["alone"], own["ready"]
+        self.both.policy_learns = self.ready
 
 
 def _tokens(trajectory: Trajectory) -> tuple[Tensor, Tensor]:

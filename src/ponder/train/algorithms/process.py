@@ -36,6 +36,7 @@ from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import RunFolder
 from ponder.train.loop.learner import Beside, StepReport, on
 from ponder.train.loop.stage import StageStart, Training, padding
+from ponder.train.loop.world import world
 from ponder.train.recipe.sections import Rate
 from ponder.types import DataError, FormatError
 
@@ -214,7 +215,7 @@ class ProcessLearner:
         total = max(1.0, sum(float(each.batch.weights_BT.sum()) for each in batches))
         stack = training_stack(model) if backend is Backend.KERNELS else None
         self._right = self._count = torch.zeros(())
-        for each in batches:
+        for each in world().own(batches):
             device = next(model.parameters()).device
             ids, _, weights, documents, positions = on(device, each.batch)
             x_ND = last_hidden(model, ids, documents, positions, backend=backend, stack=stack)
@@ -229,7 +230,8 @@ class ProcessLearner:
 
     def report(self) -> StepReport:
         """accuracy: the share of the step's labelled steps that are scored on the right side."""
-        accuracy = float(self._right) / max(1.0, float(self._count))
+        sums = world().sums({"right": float(self._right), "count": float(self._count)})
+        accuracy = sums["right"] / max(1.0, sums["count"])
         return StepReport(metrics={"accuracy": accuracy}, headline=f"right {100 * accuracy:3.0f}%")
 
     def state(self) -> Mapping[str, Any]:

@@ -40,6 +40,7 @@ from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import RunFolder
 from ponder.train.loop.learner import Beside, StepReport, on
 from ponder.train.loop.stage import StageStart, Training, padding
+from ponder.train.loop.world import world
 from ponder.train.policy.preference import centring_loss, ranking_loss
 from ponder.train.recipe.ranges import Count, Range
 from ponder.train.recipe.sections import Rate
@@ -135,7 +136,7 @@ class RewardLearner:
         total = sum(float(each.weights_G.sum()) for each in batches)
         stack = training_stack(model) if backend is Backend.KERNELS else None
         self._sums = {}
-        for each in batches:
+        for each in world().own(batches):
             scores_M = end_scores(model, self.head, each, backend, stack)
             groups_M, ranks_M, margins_G, weights_G = (
                 torch.from_numpy(array).to(scores_M.device)
@@ -151,9 +152,8 @@ class RewardLearner:
 
     def report(self) -> StepReport:
         """accuracy: the share of the step's pairs whose better answer has the higher score."""
-        pairs = float(self._sums["pairs"])
-        accuracy = float(self._sums["right"]) / pairs
-        ranked = float(self._sums["ranking_loss"]) / pairs
+        sums = world().sums({name: float(total) for name, total in self._sums.items()})
+        accuracy, ranked = (sums[name] / sums["pairs"] for name in ("right", "ranking_loss"))
         headline = f"right {100 * accuracy:3.0f}%  loss {ranked:6.4f}"
         return StepReport(metrics={"accuracy": accuracy, "ranking_loss": ranked}, headline=headline)
 

@@ -14,6 +14,7 @@ from ponder.train.data.sources import documents
 from ponder.train.examples import mix_texts
 from ponder.train.loop.fit import Watch
 from ponder.train.loop.stage import Algorithm, RunFolder
+from ponder.train.loop.world import world
 from ponder.train.recipe.ranges import CountOrZero, Width
 from ponder.train.recipe.sections import ModelRecipe, Recipe, Section, TextRecipe, no_data, text_problems
 from ponder.types import RecipeError
@@ -49,6 +50,11 @@ class BytePairs(Algorithm[TokenizerRecipe]):
     done = TOKENIZER_FILE
 
     def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> None:
+        with world().together():
+            if world().first:
+                self._learn(recipe, folder)
+
+    def _learn(self, recipe: Recipe, folder: RunFolder) -> None:
         section, taught = recipe.section(TokenizerRecipe), recipe.section(SftRecipe)
         if section.samples and not taught.mix:
             raise RecipeError(

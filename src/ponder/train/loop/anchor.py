@@ -21,6 +21,7 @@ from ponder.tokenizer import Tokenizer
 from ponder.train.data.packing import Batch, Example, fill
 from ponder.train.examples import Examples, check_mix
 from ponder.train.loop.learner import NextToken, StepReport, on
+from ponder.train.loop.world import world
 from ponder.train.recipe.ranges import Count, Range
 from ponder.train.recipe.sections import MixRecipe
 
@@ -86,7 +87,8 @@ class Anchored(NextToken):
         yield from super().losses(model, batches, backend)
         penalty = self.penalty(model)
         self._penalty = float(penalty.detach())
-        yield penalty
+        if world().first:  # it counts once
+            yield penalty
 
     def penalty(self, model: Transformer) -> Tensor:
         named = dict(model.named_parameters())

@@ -26,6 +26,7 @@ from ponder.train.loop import state
 from ponder.train.loop.display import Display, MetricsLog, duration
 from ponder.train.loop.learner import Learner, NextToken, StepReport
 from ponder.train.loop.optim import Optim, lr_scale
+from ponder.train.loop.world import world
 from ponder.train.recipe.sections import Precision, RunRecipe, StageRecipe
 from ponder.types import PonderError, RecipeError
 
@@ -117,14 +118,15 @@ class _Loop:
     """The state of one call of `fit`."""
 
     def __init__(self, model: Transformer, job: Job) -> None:
-        self.model, self.job = model, job
+        self.model, self.job, self.world = model, job, world()
         self.device = next(model.parameters()).device
         self.optim = Optim(model, job.stage.optim, job.learner.beside)
-        self.backend, reason = choose_backend(model, job)
+        self.backend, reason = _common_backend(*choose_backend(model, job))
         self.environment = state.environment(self.device, backend=self.backend)
-        self.display = Display(job.name, job.steps)
+        self.display = Display(job.name, job.steps, self.world.stderr)
+        beside = f"; {self.world.size} workers" if self.world.size > 1 else ""
         self.display.say(
-            f"{job.name}: {self.device.type}, {self.backend}{reason and f' ({reason})'}{_other_products(model)}"
+            f"{job.name}: {self.device.type}, {self.backend}{reason and f' ({reason})'}{_other_products(model)}{beside}"
         )
         self.progress = _take_up(job, model, self.optim, self.environment, self.display)
         self.metrics = MetricsLog(job.folder / "metrics.jsonl", step=self.progress.step)
@@ -148,11 +150,14 @@ class _Loop:
 
     def _steps(self, batches: Iterator[Any], interrupted: threading.Event) -> None:
         saved_at = time.monotonic()
-        while not self._complete() and not interrupted.is_set():
+        stopped = any(self.world.gather(interrupted.is_set()))
+        while not self._complete() and not stopped:
             begin = time.monotonic()
             scale = lr_scale(self.progress.step, self.job.steps, self.job.stage.optim)
-            loss, norm, tokens = self._step(next(batches), scale)
-            seconds = time.monotonic() - begin
+            with self.world.together():
+                drawn = next(batches)
+            loss, norm, tokens = self._step(drawn, scale)
+            seconds = self.world.agree(time.monotonic() - begin)
             report = self.job.learner.report()
             self.progress = state.Progress(
                 step=self.progress.step + 1,
@@ -160,8 +165,13 @@ class _Loop:
                 compute=self.progress.compute + report.inference + 3 * tokens,  # forward and backward: 3 forwards
                 seconds=self.progress.seconds + seconds,
             )
-            self._report(report, loss, norm, scale, tokens, seconds)
-            if interrupted.is_set() or time.monotonic() - saved_at >= self.job.run.checkpoint_minutes * 60:
+            self._smooth(loss)
+            with self.world.together():
+                if self.world.first:
+                    self._report(report, loss, norm, scale, tokens, seconds)
+            stopped = any(self.world.gather(interrupted.is_set()))
+            due = self.world.agree(time.monotonic() - saved_at >= self.job.run.checkpoint_minutes * 60)
+            if stopped or due:
                 self._save()
                 saved_at = time.monotonic()
 
@@ -181,11 +191,13 @@ class _Loop:
     def _update(self, batches: Sequence[Any], scale: float) -> tuple[float, float]:
         """One update over accumulated micro-batches: (loss, gradient norm before clipping)."""
         losses: list[Tensor] = []
-        for loss in self.job.learner.losses(self.model, batches, self.backend):
-            loss.backward()
-            losses.append(loss.detach())
+        with self.world.together():
+            for loss in self.job.learner.losses(self.model, batches, self.backend):
+                loss.backward()
+                losses.append(loss.detach())
+        self.world.add_gradients(self.optim.parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(self.optim.parameters, self.job.stage.optim.clip or math.inf))
-        value = float(torch.stack(losses).sum())
+        value = self.world.sums({"loss": float(torch.stack(losses).sum()) if losses else 0.0})["loss"]
         if not math.isfinite(value + norm):  # either would make every weight NaN
             raise TrainingDiverged(
                 f"{self.job.name}: the loss is {value}, its gradient {norm}, at step {self.progress.step}; start again "
@@ -201,7 +213,6 @@ class _Loop:
         progress, job = self.progress, self.job
         assert job.stage.optim.lr is not None
         lr = job.stage.optim.lr * scale
-        self._smooth(loss)
         rate, pace = self.display.rate(tokens, seconds)
         left = (job.steps - progress.step) * pace
         if job.stage.minutes:
@@ -226,20 +237,26 @@ class _Loop:
         self.smooth_loss = loss if math.isnan(self.smooth_loss) else 0.95 * self.smooth_loss + 0.05 * loss
 
     def _save(self) -> None:
-        if self.job.on_save:
-            self.job.on_save()
         folder = self.job.folder / "checkpoints"
         learner, keep = self.job.learner, self.job.run.keep
-        state.save(folder, self.model, self.optim, learner, self.progress, self.environment, keep=keep)
+        with self.world.together():
+            if self.world.first:
+                if self.job.on_save:
+                    self.job.on_save()
+                state.save(folder, self.model, self.optim, learner, self.progress, self.environment, keep=keep)
 
 
 def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str], display: Display) -> state.Progress:
     """Restore the latest checkpoint, and say where the rest cannot be exact."""
-    found = state.checkpoints(job.folder / "checkpoints")
+    found = world().agree([str(each) for each in state.checkpoints(job.folder / "checkpoints")])
     if not found:
         return state.Progress()
-    progress, before = state.restore(found[-1], model, optim, job.learner)
-    changed = [f"{key} was {before.get(key)}, is {value}" for key, value in setting.items() if before.get(key) != value]
+    with world().together():
+        progress, before = state.restore(Path(found[-1]), model, optim, job.learner)
+    keys = dict.fromkeys([*setting, *before])
+    changed = [
+        f"{key} was {before.get(key)}, is {setting.get(key)}" for key in keys if before.get(key) != setting.get(key)
+    ]
     exact = f"not bit for bit, because {'; '.join(changed)}" if changed else "exactly"
     display.say(f"{job.name}: resumed {exact} at step {progress.step:,}")
     return progress
@@ -265,6 +282,14 @@ def choose_backend(model: Transformer, job: Job) -> tuple[Backend, str]:
     on_cuda = next(model.parameters()).device.type == "cuda"
     pays = job.stage.tokens >= _COMPILE_PAYS and (on_cuda or shutil.which("g++") is not None)
     return (Backend.COMPILED if pays else Backend.TORCH), obstacle
+
+
+def _common_backend(backend: Backend, reason: str) -> tuple[Backend, str]:
+    """What all workers can run on: their losses are shares of one, so they compute them alike."""
+    found = world().gather(backend)
+    if len(set(found)) == 1:
+        return backend, reason
+    return Backend.TORCH, f"the workers' machines would choose {', '.join(sorted(set(found)))}"
 
 
 def _other_products(model: Transformer) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ponder.model.loss import Backend, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
 from ponder.train.data.packing import Batch
+from ponder.train.loop.world import world
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,10 @@ class Learner(Protocol):
         ...
 
     def losses(self, model: Transformer, batches: Sequence[Any], backend: Backend) -> Iterator[Tensor]:
-        """The loss of each micro-batch of one update. They add up; each is differentiated before the next is made."""
+        """The loss of each micro-batch of one update. They add up; each is differentiated before the next is made.
+
+        Every worker is given all of the update, to know what its losses are shares of. It yields its own alone.
+        """
         ...
 
     def updating(self) -> AbstractContextManager[None]:
@@ -87,7 +91,7 @@ class NextToken:
         total = max(1.0, sum(float(batch.weights_BT.sum()) for batch in batches))
         stack = training_stack(model) if backend is Backend.KERNELS else None
         device = next(model.parameters()).device
-        for batch in batches:
+        for batch in world().own_rows(batches):
             yield next_token_loss(model, *on(device, batch), total_weight=total, backend=backend, stack=stack)
 
     def updating(self) -> AbstractContextManager[None]:

@@ -27,6 +27,7 @@ from ponder.train.loop.changes import refuse_changes
 from ponder.train.loop.display import plot_metrics
 from ponder.train.loop.fit import Job, Outcome, StageResult, Watch, fit, pick_device
 from ponder.train.loop.folder import DATA, DONE, RunFolder, write_atomically
+from ponder.train.loop.world import world
 from ponder.train.recipe.sections import RANDOM, ModelRecipe, Precision, Recipe, Section, StageRecipe
 from ponder.types import MissingExtra, RecipeError
 
@@ -98,23 +99,27 @@ class Training(Algorithm[T]):
 
     def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> StageResult:
         stage = recipe.section(self.section)
-        learned_from = {**stage.data_files(), **_start_files(recipe, stage, folder)}
-        refuse_changes(folder.stage(self.name) / DATA, learned_from, self.name)
-        model, tokenizer, tokenizer_folder = begin(recipe, stage, folder)
-        start = StageStart(
-            recipe=recipe,
-            stage=stage,
-            folder=folder.stage(self.name),
-            model=model,
-            tokenizer=tokenizer,
-            tokenizer_folder=tokenizer_folder,
-            watch=watch,
-        )
-        job = self.open(start)
+        with world().together():
+            if world().first:
+                learned_from = {**stage.data_files(), **_start_files(recipe, stage, folder)}
+                refuse_changes(folder.stage(self.name) / DATA, learned_from, self.name)
+        with world().together():
+            model, tokenizer, tokenizer_folder = begin(recipe, stage, folder)
+            start = StageStart(
+                recipe=recipe,
+                stage=stage,
+                folder=world().notes(folder.stage(self.name)),
+                model=model,
+                tokenizer=tokenizer,
+                tokenizer_folder=tokenizer_folder,
+                watch=watch,
+            )
+            job = self.open(start)
         result = fit(model, job)
-        if result.outcome is Outcome.COMPLETE:
-            leave = partial(self.leave, start, job, folder, final_dtype(recipe, stage, model))
-            finish(result, model, start.folder, leave, job.on_complete)
+        with world().together():
+            if result.outcome is Outcome.COMPLETE and world().first:
+                leave = partial(self.leave, start, job, folder, final_dtype(recipe, stage, model))
+                finish(result, model, start.folder, leave, job.on_complete)
         return result
 
     def leave(self, start: StageStart[T], job: Job, folder: RunFolder, dtype: torch.dtype) -> None:

@@ -25,6 +25,7 @@ from ponder.model.lora import has_lora, restore_lora, write_lora
 from ponder.model.transformer import Transformer
 from ponder.train.loop.learner import Learner
 from ponder.train.loop.optim import Optim
+from ponder.train.loop.world import world
 from ponder.types import CheckpointError
 
 _NAME = re.compile(r"step_(\d{8})")
@@ -57,6 +58,7 @@ def environment(device: torch.device, *, backend: str) -> dict[str, str]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "threads": str(torch.get_num_threads()),
         "backend": str(backend),
+        **world().setting(),
     }
 
 

@@ -22,6 +22,7 @@ from ponder.model.loss import (
 from ponder.model.transformer import Transformer
 from ponder.train.data.packing import Batch
 from ponder.train.loop.learner import on
+from ponder.train.loop.world import world
 from ponder.train.policy.lessons import Experience
 
 
@@ -151,7 +152,7 @@ class PolicyGradient:
     def losses(self, model: Transformer, batches: Sequence[Experience], backend: Backend) -> Iterator[Tensor]:
         """As `Learner.losses`."""
         stack = training_stack(model) if backend is Backend.KERNELS else None
-        for each in batches:
+        for each in world().own(batches):
             yield self._loss(model, each, backend, stack)
         self._updates += 1
 
@@ -162,11 +163,11 @@ class PolicyGradient:
         engine_difference: the largest difference of a token's log-probability between the engine that sampled it and
         the weights before the step's first update: what is left is rounding.
         """
-        weight = float(self._sums.pop("weight", 1.0))
-        means = {name: float(total) / weight for name, total in self._sums.items()}
-        if self._difference is not None:
-            means["engine_difference"] = float(self._difference)
-        return means
+        sums = world().sums({name: float(total) for name, total in self._sums.items()})
+        weight = sums.pop("weight", 1.0)
+        means = {name: total / weight for name, total in sums.items()}
+        difference = world().largest(None if self._difference is None else float(self._difference))
+        return means if difference is None else {**means, "engine_difference": difference}
 
     def _loss(self, model: Transformer, each: Experience, backend: Backend, stack: TrainingStack | None) -> Tensor:
         """The loss of a micro-batch. Its gradient comes from `linear_cross_entropy`, whose weights are the loss's

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +41,37 @@ class Experience:
     @property
     def num_positions(self) -> int:
         return self.batch.num_positions
+
+
+def pack_updates(updates: Sequence[Sequence[Experience]], said: Mapping[str, Any]) -> bytes:
+    """The micro-batches of a step's updates for another process, with what is said beside them, as JSON."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for update, batches in enumerate(updates):
+        for number, each in enumerate(batches):
+            parts = {**asdict(each.batch), **{f.name: getattr(each, f.name) for f in fields(each) if f.name != "batch"}}
+            arrays |= {f"{update}/{number}/{name}": array for name, array in parts.items()}
+    told = json.dumps({**said, "counts": [len(each) for each in updates]}).encode()
+    stream = io.BytesIO()
+    np.savez(stream, json=np.frombuffer(told, np.uint8), **arrays)  # type: ignore[arg-type]  # numpy types **kwds as bool
+    return stream.getvalue()
+
+
+def unpack_updates(payload: bytes) -> tuple[list[list[Experience]], dict[str, Any]]:
+    """What `pack_updates` was given."""
+    own = [field.name for field in fields(Experience) if field.name != "batch"]
+    with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+        said: dict[str, Any] = json.loads(arrays["json"].tobytes())
+        updates = [
+            [
+                Experience(
+                    batch=Batch(**{field.name: arrays[f"{update}/{number}/{field.name}"] for field in fields(Batch)}),
+                    **{name: arrays[f"{update}/{number}/{name}"] for name in own},
+                )
+                for number in range(count)
+            ]
+            for update, count in enumerate(said.pop("counts"))
+        ]
+    return updates, said
 
 
 @dataclass(frozen=True, slots=True)

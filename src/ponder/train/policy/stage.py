@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,11 @@ from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import GRADES, QUESTIONS, add_questions
 from ponder.train.loop.learner import Beside, StepReport
 from ponder.train.loop.stage import StageStart, Training, padding
+from ponder.train.loop.world import world
 from ponder.train.policy.curriculum import Curriculum, Levels
 from ponder.train.policy.gradient import PolicyGradient
 from ponder.train.policy.journal import Journal, write_samples
-from ponder.train.policy.lessons import Experience, Lesson, lay_out
+from ponder.train.policy.lessons import Experience, Lesson, lay_out, pack_updates, unpack_updates
 from ponder.train.policy.losses import flat, overlong_penalty
 from ponder.train.policy.measure import Alarms, Drawn, Group, Rollout, rollout_metrics
 from ponder.train.policy.rollout import roll_out, solved
@@ -205,7 +206,27 @@ class RolloutLearner:
     # A step ---------------------------------------------------------------------------------------------------------
 
     def batches(self, step: int) -> Generator[list[list[Experience]], None, None]:
-        """From `step` on. Raises GraderError once nothing could be graded for `recipe.patience` steps."""
+        """From `step` on, as the first worker samples them.
+
+        Raises GraderError once nothing could be graded for `recipe.patience` steps.
+        """
+        with closing(self._sampled(step)) as sampled:
+            for updates in world().from_first(sampled, self._pack, self._unpack):
+                self.gradient.begin_step()
+                yield updates
+
+    def _pack(self, updates: Sequence[Sequence[Experience]]) -> bytes:
+        return pack_updates(updates, {"state": self.state(), "metrics": self._metrics, "warnings": self._warnings})
+
+    def _unpack(self, payload: bytes) -> list[list[Experience]]:
+        """What the first worker has sampled, and what it knows of it."""
+        updates, said = unpack_updates(payload)
+        self.restore(said["state"])
+        self._metrics, self._warnings = said["metrics"], said["warnings"]
+        self._rolled_out = time.monotonic()
+        return updates
+
+    def _sampled(self, step: int) -> Generator[list[list[Experience]], None, None]:
         journal = Journal(self.folder / GRADES, step=step)
         self._sampler = self._open()
         try:
@@ -220,7 +241,6 @@ class RolloutLearner:
                 self._learn_levels(rollout)
                 self._rolled_out = time.monotonic()
                 self._metrics["rollout_seconds"] = self._rolled_out - began
-                self.gradient.begin_step()
                 yield [self._lay_out(lessons) for lessons in updates if lessons]
                 step += 1
         finally:
@@ -302,7 +322,9 @@ class RolloutLearner:
 
     @contextmanager
     def updating(self) -> Iterator[None]:
-        assert self._sampler is not None
+        if self._sampler is None:  # the first worker alone samples
+            yield
+            return
         with self._sampler.engine.update_weights():
             yield
 
@@ -313,7 +335,8 @@ class RolloutLearner:
         seconds = time.monotonic() - self._rolled_out
         metrics = {**self._metrics, **self.gradient.metrics(), "update_seconds": seconds, **self.alarms.metrics()}
         headline = f"solved {100 * metrics['solved']:3.0f}%  reward {metrics['reward']:6.3f}"
-        inference = int(metrics["generated"] + metrics["prefilled"]) + self.gradient.reference_positions
+        read = world().sums({"read": self.gradient.reference_positions})["read"]
+        inference = int(metrics["generated"] + metrics["prefilled"] + read)
         return StepReport(metrics=metrics, inference=inference, headline=headline, alarms=self._warnings)
 
     def keep(self) -> None:

@@ -1,0 +1,145 @@
+"""What the tests of several workers run: `python several.py FOLDER CASE…`, alone or under torchrun.
+
+Each case trains into FOLDER/CASE, from FOLDER/start. A case that has been interrupted goes on. What a worker raised is
+written down at FOLDER/CASE.RANK.txt.
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ponder.model.checkpoint import write_model
+from ponder.testing.tiny import ByteTokenizer, tiny_model
+from ponder.train.loop.learner import NextToken
+from ponder.train.loop.world import joined_world, world
+from ponder.train.pipeline import run
+from ponder.types import DataError
+
+HERE = Path(__file__).parent
+START = """
+[run]
+folder = "{folder}/{case}"
+stages = ["{stage}"]
+threads = 1
+device = "cpu"
+compile = false
+precision = "fp32"
+checkpoint_minutes = 60.0
+[model]
+size = 32
+layers = 2
+"""
+TEXT = 'text = [{{ source = "{here}/../../recipes/smoke/text/clock.md" }}]'
+DRAWN = """
+start = "{folder}/start"
+steps = 3
+sequence = 64
+prompts = 3
+samples = 4
+max_tokens = 10
+thinking = 0
+batch = 2
+optim = {{ lr = 0.003, weight_decay = 0.0 }}
+mix = [{{ task = "{here}/even.py:Even" }}]
+"""
+JUDGED = """
+start = "{folder}/start"
+preferences = "{folder}/judged.jsonl"
+sequence = 64
+batch = 2
+rankings = 6
+held_out = 0.2
+optim = {{ lr = 0.003 }}
+"""
+# Sizes that neither 2 nor 3 workers divide evenly.
+PRETRAIN = f"""
+[pretrain]
+sequence = 32
+batch = 5
+accumulate = 2
+optim = {{{{ lr = 0.001 }}}}
+tokens = 16_000
+held_out = 0.1
+eval_every = 20
+neighbours = 2
+{TEXT}
+"""
+CASES = {
+    "pretrain": PRETRAIN,
+    "muon": PRETRAIN.replace("tokens = 16_000", "tokens = 320").replace("lr =", 'name = "muon", lr ='),
+    "sft": """
+[sft]
+start = "random"
+sequence = 160
+batch = 5
+tokens = 2_400
+chunk_steps = 3
+mix = [{{ task = "products", max_level = 0.0 }}]
+""",
+    "reward": f"[reward]\n{JUDGED}",
+    "dpo": f"[dpo]\n{JUDGED}",
+    "grpo": f"[grpo]\n{DRAWN}",
+    "ppo": f"[ppo]\ncritic_alone = 1\n{DRAWN}",
+}
+CASES["stopped"] = CASES["broken"] = CASES["short"] = PRETRAIN.replace("16_000", "3_200")
+STAGES = dict.fromkeys(("muon", "stopped", "broken", "short"), "pretrain")
+
+
+class Disturbed(NextToken):
+    """In the third step, the last worker is told to stop, or finds its data broken."""
+
+    case = ""
+    steps = 0
+    ordinary = NextToken.losses
+
+    def losses(self, *arguments: Any) -> Iterator[Any]:
+        Disturbed.steps += 1
+        if Disturbed.steps == 3 and 0 < world().rank == world().size - 1:
+            if Disturbed.case == "broken":
+                raise DataError("the data of this worker is broken")
+            signal.raise_signal(signal.SIGTERM)
+        return Disturbed.ordinary(self, *arguments)
+
+
+def prepare(folder: Path) -> None:
+    """The start model, its tokenizer, and judgements."""
+    start = folder / "start"
+    start.mkdir(parents=True)
+    write_model(tiny_model(), start)
+    ByteTokenizer().save(start)
+    lines = [{"prompt": f"{n}?", "chosen": f"{n} 2468"[: 3 + n % 5], "rejected": f"{n} 1357"} for n in range(24)]
+    (folder / "judged.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+
+
+def train(folder: Path, case: str) -> Path:
+    """Run the case into its folder; gives the folder of its stage."""
+    stage, own, recipe = STAGES.get(case, case), folder / case, folder / f"{case}.toml"
+    with world().together():
+        resume = own.exists()
+        disturbed = case in ("stopped", "broken") and not resume
+        Disturbed.case, Disturbed.steps = case, 0
+        NextToken.losses = Disturbed.losses if disturbed else Disturbed.ordinary  # type: ignore[method-assign]
+        if world().first:
+            recipe.write_text((START + CASES[case]).format(folder=folder, case=case, stage=stage, here=HERE))
+    with world().together():
+        if world().first and not resume:
+            ByteTokenizer().save(own / "tokenizer")
+    run(recipe, resume=resume)
+    return own / stage
+
+
+def main() -> None:
+    folder, *cases = sys.argv[1:]
+    with joined_world():
+        for case in cases:
+            try:
+                train(Path(folder), case)
+            except Exception as error:
+                (Path(folder) / f"{case}.{world().rank}.txt").write_text(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()
