@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
     overrides = [f"reinforce.start={find_model('mini')}", *parser.parse_args().set]
     recipe = resolve(read_recipe(RECIPE, [ReinforceRecipe], overrides))
-    Reinforce().run(recipe, RunFolder(Path(recipe.run.folder)), watch=None)
+    Reinforce().run(recipe, RunFolder(Path(recipe.run.folder)))
 
 
 if __name__ == "__main__":

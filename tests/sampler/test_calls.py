@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from contextlib import aclosing
 
 import pytest
@@ -240,6 +241,8 @@ def test_the_next_turn_is_warm_with_its_tools(name):
     sampler = speaker(name, answer, end, request=request)
     (completion,) = run(sampler, request)
     assert completion.text == answer
+    while sampler._driver.call(lambda: sampler.engine.has_work).result():
+        time.sleep(0.001)  # the next turn's prefix is computed after the answer is delivered
     following = asked(prompt=(*QUESTION, Message.assistant(answer), Message.user("And 7 x 8?")))
     (second,) = asyncio.run(sampler.sample(following))
     known = FORMATS[name].render((*QUESTION, Message.assistant(answer)), tools=TOOLS).ids

@@ -12,7 +12,7 @@ import torch
 
 from ponder.train.algorithms import ALGORITHMS
 from ponder.train.algorithms.rejection import RejectionRecipe
-from ponder.train.loop.fit import Outcome, StageResult, Watch, pick_device
+from ponder.train.loop.fit import Outcome, StageResult, pick_device
 from ponder.train.loop.folder import RunFolder, sweep
 from ponder.train.loop.world import joined_world, world
 from ponder.train.recipe.sections import Recipe, resolve
@@ -36,14 +36,11 @@ class RunResult:
     stages: Mapping[str, StageResult] = field(default_factory=dict)
 
 
-def run(
-    recipe_path: str | Path, overrides: Sequence[str] = (), resume: bool = False, *, watch: Watch | None = None
-) -> RunResult:
+def run(recipe_path: str | Path, overrides: Sequence[str] = (), resume: bool = False) -> RunResult:
     """Run the recipe at `recipe_path`.
 
     overrides: `section.key=value`.
     resume: continue from what the run folder holds; without it, a stage that has begun is an error.
-    watch: called during tuning and reinforcement learning instead of their default watchers (see `loop.fit.Job`).
     Under `torchrun` every worker calls it: see `loop.world`.
     Raises RecipeError and DataError for what is wrong with recipe or data, CheckpointError for a damaged run folder,
     RunInUse where another process trains in it.
@@ -56,10 +53,10 @@ def run(
             if world().first:
                 held.enter_context(folder.locked())
                 _check_folder(recipe, folder, resume=resume)
-        return _run_stages(recipe, folder, watch)
+        return _run_stages(recipe, folder)
 
 
-def _run_stages(recipe: Recipe, folder: RunFolder, watch: Watch | None) -> RunResult:
+def _run_stages(recipe: Recipe, folder: RunFolder) -> RunResult:
     chosen = [algorithm for name, algorithm in ALGORITHMS.items() if name in recipe.run.stages]
     with world().together():
         for algorithm in chosen:
@@ -79,7 +76,7 @@ def _run_stages(recipe: Recipe, folder: RunFolder, watch: Watch | None) -> RunRe
             with world().together():
                 if world().first:
                     held.enter_context(folder.starting(algorithm.name, dump_recipe(recipe)))
-            result = algorithm.run(recipe, folder, watch)
+            result = algorithm.run(recipe, folder)
         if result is None:
             continue
         results[algorithm.name], outcome = result, result.outcome

@@ -145,13 +145,9 @@ class Dpo(Training[DpoRecipe]):
         if comparisons.ties or comparisons.left_out:
             print(f"{self.name}: {comparisons.ties} ties, {len(comparisons.left_out)} judgements left out")
         learner = DirectLearner(start, comparisons)
-        return Job(
-            name=self.name,
-            folder=start.folder,
-            run=start.recipe.run,
-            stage=stage,
-            batches=learner.batches,
-            learner=learner,
+        return start.job(
+            learner.batches,
+            learner,
             num_steps=comparisons.steps(stage.rankings, stage.epochs),
             watch=learner.watch if comparisons.held_out else None,
         )

@@ -18,6 +18,7 @@ from ponder.train.data.packing import Batch
 from ponder.train.data.sources import source_files
 from ponder.train.loop.fit import Job, Watch
 from ponder.train.loop.folder import write_atomically
+from ponder.train.loop.learner import NextToken
 from ponder.train.loop.stage import StageStart, Training
 from ponder.train.recipe.ranges import CountOrZero, Range
 from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data, text_problems
@@ -74,12 +75,9 @@ class Pretrain(Training[PretrainRecipe]):
                 write_atomically(start.folder / "neighbours.txt", text.encode())
                 print(f"nearest neighbours of embeddings:\n{text}", end="")
 
-        return Job(
-            name=self.name,
-            folder=start.folder,
-            run=start.recipe.run,
-            stage=stage,
-            batches=batches,
+        return start.job(
+            batches,
+            NextToken(),
             watch=held_out_loss(held_out, stage, seed=seed),
             on_complete=write_neighbours,
         )

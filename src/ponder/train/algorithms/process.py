@@ -98,15 +98,11 @@ class ProcessTraining(Training[ProcessRecipe]):
         stage = start.stage
         train, held_out = load_steps(stage, load_format(start.tokenizer), start.tokenizer)
         learner = ProcessLearner(start, train, held_out)
-        return Job(
-            name=self.name,
-            folder=start.folder,
-            run=start.recipe.run,
-            stage=stage,
-            batches=learner.batches,
-            learner=learner,
+        return start.job(
+            learner.batches,
+            learner,
             num_steps=math.ceil(len(train) * stage.epochs / stage.rankings),
-            watch=start.watch or (learner.watch if held_out else None),
+            watch=learner.watch if held_out else None,
         )
 
     def leave(self, start: StageStart[ProcessRecipe], job: Job, folder: RunFolder, dtype: torch.dtype) -> None:

@@ -78,15 +78,11 @@ class RewardTraining(Training[RewardRecipe]):
                 "score before it: set pad_token_id in its config.json to another token"
             )
         learner = RewardLearner(start, data)
-        return Job(
-            name=self.name,
-            folder=start.folder,
-            run=start.recipe.run,
-            stage=stage,
-            batches=learner.batches,
-            learner=learner,
+        return start.job(
+            learner.batches,
+            learner,
             num_steps=data.steps(stage.rankings, stage.epochs),
-            watch=start.watch or (learner.watch if data.held_out else None),
+            watch=learner.watch if data.held_out else None,
         )
 
     def leave(self, start: StageStart[RewardRecipe], job: Job, folder: RunFolder, dtype: torch.dtype) -> None:

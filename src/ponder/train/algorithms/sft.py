@@ -86,7 +86,7 @@ class Sft(Training[SftRecipe]):
             hashes = feeds[-1].take_questions() if feeds else np.empty(0, np.uint64)
             add_questions(start.folder / QUESTIONS, hashes)
 
-        own_watch = solved(
+        watch = solved(
             stage.mix,
             start.tokenizer,
             problems=stage.watch_problems if stage.eval_every else 0,
@@ -96,16 +96,7 @@ class Sft(Training[SftRecipe]):
         learner = NextToken()
         if stage.anchor.weight:
             learner = Anchored.to(stage.anchor, model, start.tokenizer, sequence=stage.sequence, seed=start.seed)
-        return Job(
-            name=self.name,
-            folder=start.folder,
-            run=start.recipe.run,
-            stage=stage,
-            batches=batches,
-            learner=learner,
-            watch=start.watch or own_watch,
-            on_save=on_save,
-        )
+        return start.job(batches, learner, watch=watch, on_save=on_save)
 
     def leave(self, start: StageStart[SftRecipe], job: Job, folder: RunFolder, dtype: torch.dtype) -> None:
         if start.stage.average:

@@ -12,7 +12,6 @@ from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.algorithms.sft import SftRecipe
 from ponder.train.data.sources import documents
 from ponder.train.examples import mix_texts
-from ponder.train.loop.fit import Watch
 from ponder.train.loop.stage import Algorithm, RunFolder
 from ponder.train.loop.world import world
 from ponder.train.recipe.ranges import CountOrZero, Width
@@ -49,7 +48,7 @@ class BytePairs(Algorithm[TokenizerRecipe]):
     depends = ("run",)
     done = TOKENIZER_FILE
 
-    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> None:
+    def run(self, recipe: Recipe, folder: RunFolder) -> None:
         with world().together():
             if world().first:
                 self._learn(recipe, folder)

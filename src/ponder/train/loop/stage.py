@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -27,6 +27,7 @@ from ponder.train.loop.changes import refuse_changes
 from ponder.train.loop.display import plot_metrics
 from ponder.train.loop.fit import Job, Outcome, StageResult, Watch, fit, pick_device
 from ponder.train.loop.folder import DATA, DONE, RunFolder, write_atomically
+from ponder.train.loop.learner import Learner
 from ponder.train.loop.world import world
 from ponder.train.recipe.sections import RANDOM, ModelRecipe, Precision, Recipe, Section, StageRecipe
 from ponder.types import MissingExtra, RecipeError
@@ -58,11 +59,8 @@ class Algorithm(ABC, Generic[S]):
         return (folder.stage(self.name) / self.done).is_file()
 
     @abstractmethod
-    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> StageResult | None:
-        """Run the stage, or resume it.
-
-        watch: see `pipeline.run`. None: it cannot be interrupted, and is complete.
-        """
+    def run(self, recipe: Recipe, folder: RunFolder) -> StageResult | None:
+        """Run the stage, or resume it. None: it cannot be interrupted, and is complete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +71,6 @@ class StageStart(Generic[T]):
     folder: its own folder in the run.
     model: what trains, on its device.
     tokenizer_folder: where the tokenizer was loaded from.
-    watch: see `pipeline.run`.
     """
 
     recipe: Recipe
@@ -82,11 +79,34 @@ class StageStart(Generic[T]):
     model: Transformer
     tokenizer: Tokenizer
     tokenizer_folder: Path
-    watch: Watch | None = None
 
     @property
     def seed(self) -> int:
         return self.recipe.run.seed
+
+    def job(
+        self,
+        batches: Callable[[int], Generator[Any, None, None]],
+        learner: Learner,
+        *,
+        num_steps: int | None = None,
+        watch: Watch | None = None,
+        on_save: Callable[[], None] | None = None,
+        on_complete: Callable[[], None] | None = None,
+    ) -> Job:
+        """What the loop needs for this stage (see `Job`)."""
+        return Job(
+            name=self.stage.name,
+            folder=self.folder,
+            run=self.recipe.run,
+            stage=self.stage,
+            batches=batches,
+            learner=learner,
+            num_steps=num_steps,
+            watch=watch,
+            on_save=on_save,
+            on_complete=on_complete,
+        )
 
 
 class Training(Algorithm[T]):
@@ -97,7 +117,7 @@ class Training(Algorithm[T]):
     def open(self, start: StageStart[T]) -> Job:
         """The source of lessons, the learner, and what else the loop needs."""
 
-    def run(self, recipe: Recipe, folder: RunFolder, watch: Watch | None) -> StageResult:
+    def run(self, recipe: Recipe, folder: RunFolder) -> StageResult:
         stage = recipe.section(self.section)
         with world().together():
             if world().first:
@@ -112,7 +132,6 @@ class Training(Algorithm[T]):
                 model=model,
                 tokenizer=tokenizer,
                 tokenizer_folder=tokenizer_folder,
-                watch=watch,
             )
             job = self.open(start)
         result = fit(model, job)

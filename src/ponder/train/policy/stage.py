@@ -154,7 +154,7 @@ class RolloutTraining(Training[R]):
 
     def open(self, start: StageStart[R]) -> Job:
         stage, learner = start.stage, self.learner(start)
-        own_watch = solved(
+        watch = solved(
             stage.mix,
             start.tokenizer,
             problems=stage.watch_problems if stage.eval_every else 0,
@@ -163,15 +163,11 @@ class RolloutTraining(Training[R]):
             max_tokens=stage.max_tokens,
             thinking=stage.thinking,
         )
-        return Job(
-            name=self.name,
-            folder=start.folder,
-            run=start.recipe.run,
-            stage=stage,
-            batches=learner.batches,
-            learner=learner,
+        return start.job(
+            learner.batches,
+            learner,
             num_steps=stage.steps,
-            watch=start.watch or own_watch,
+            watch=watch,
             on_save=learner.keep,
         )
 
