@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import ssl
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is loaded, here and in every process that a test starts
+
+# Every client of HTTP reads all certificates of the world as it is made, which takes longer than most tests; none here
+# speaks TLS.
+ssl.create_default_context = cache(ssl.create_default_context)
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2 as httpx
 import pytest
@@ -28,6 +29,7 @@ from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import ByteTokenizer, tiny_config, tiny_sampler
 from ponder.types import SamplerError
 
+T = TypeVar("T")
 CANARY = "~^`@$%&"
 TOKENS = ByteTokenizer()
 ANSWER = "Four."
@@ -105,6 +107,12 @@ def _post(http: httpx.Client, path: str, body: Mapping[str, Any]) -> bytes:
     return answer.content
 
 
+def _at_once(holds: Callable[[T], None], cases: Iterable[T]) -> None:
+    """Every case, eight at a time, so that the engine computes them together."""
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(holds, cases))
+
+
 def _ways() -> Iterator[dict[str, Any]]:
     """What may cut thinking off, or show it by accident."""
     for room in (1, 2, 5, 9, 10, 14, 16, 40):
@@ -116,7 +124,6 @@ def _ways() -> Iterator[dict[str, Any]]:
     for stop in ("~", "`", "o", "Fo", [".", "@"]):
         yield {"max_completion_tokens": 60, "thinking_token_budget": 20, "stop": stop}
     yield {"max_completion_tokens": 60, "thinking_token_budget": 20, "stop_token_ids": TOKENS.encode("$o")}
-    yield {"max_completion_tokens": 400, "deadline": 0.02, "thinking_token_budget": 390}
     yield {"max_completion_tokens": 60, "thinking_token_budget": 20, "tools": [TOOL]}
     yield {"max_completion_tokens": 60, "thinking_token_budget": 20, "response_format": {"type": "json_object"}}
     for strategy in ("direct", "consensus(samples=3)"):
@@ -128,7 +135,8 @@ def _ways() -> Iterator[dict[str, Any]]:
 def test_thinking_is_in_no_byte_of_a_chat_completion(model: str, caplog: pytest.LogCaptureFixture) -> None:
     sampler = tiny_sampler(model=Chain(*MODELS[model]), max_positions=512)
     with serving([Served(name="m", sampler=sampler)]) as live, _watched(live, caplog) as http:
-        for more in _ways():
+
+        def holds(more: dict[str, Any]) -> None:
             body = {"model": "m", "messages": ASKED, "temperature": 0, **more}
             whole = json.loads(_post(http, "/v1/chat/completions", body))
             events = _post(http, "/v1/chat/completions", {**body, "stream": True})
@@ -137,6 +145,11 @@ def test_thinking_is_in_no_byte_of_a_chat_completion(model: str, caplog: pytest.
             for choice in whole["choices"] if "deadline" not in more else ():
                 streamed = "".join(text or "" for index, text in pieces if index == choice["index"])
                 assert streamed == (choice["message"]["content"] or "")
+
+        _at_once(holds, _ways())
+        holds(
+            {"max_completion_tokens": 400, "deadline": 0.02, "thinking_token_budget": 390}
+        )  # alone: it must not queue
 
 
 def test_the_canary_would_be_seen(caplog: pytest.LogCaptureFixture) -> None:
@@ -152,19 +165,21 @@ def test_thinking_is_in_no_log_probability(model: str, caplog: pytest.LogCapture
     """Nor among the likeliest tokens of a place where the answer stands, unless they are so there."""
     sampler = tiny_sampler(model=Chain(*MODELS[model]), max_positions=512)
     with serving([Served(name="m", sampler=sampler)]) as live, httpx.Client(base_url=live.root) as http:
-        for room in (4, 9, 11, 14, 40):
-            for cap in (2, 8, 30):
-                body = {"model": "m", "messages": ASKED, "temperature": 0, "logprobs": True, "top_logprobs": 1}
-                body |= {"max_completion_tokens": room, "thinking_token_budget": cap}
-                for stream in (False, True):
-                    told = http.post("/v1/chat/completions", json={**body, "stream": stream}).text
-                    lines = [line[6:] for line in told.splitlines() if line.startswith("data: {")] if stream else [told]
-                    for choice in (each for line in lines for each in json.loads(line)["choices"]):
-                        tokens = (choice["logprobs"] or {"content": []})["content"]
-                        for token in tokens:
-                            assert token["token"] in ANSWER
-                            assert not set(bytes(token["bytes"])) & set(CANARY.encode())
-                            assert not set(token["top_logprobs"][0]["token"]) & set(CANARY)
+
+        def holds(case: tuple[int, int, bool]) -> None:
+            room, cap, stream = case
+            body = {"model": "m", "messages": ASKED, "temperature": 0, "logprobs": True, "top_logprobs": 1}
+            body |= {"max_completion_tokens": room, "thinking_token_budget": cap, "stream": stream}
+            told = http.post("/v1/chat/completions", json=body).text
+            lines = [line[6:] for line in told.splitlines() if line.startswith("data: {")] if stream else [told]
+            for choice in (each for line in lines for each in json.loads(line)["choices"]):
+                tokens = (choice["logprobs"] or {"content": []})["content"]
+                for token in tokens:
+                    assert token["token"] in ANSWER
+                    assert not set(bytes(token["bytes"])) & set(CANARY.encode())
+                    assert not set(token["top_logprobs"][0]["token"]) & set(CANARY)
+
+        _at_once(holds, product((4, 9, 11, 14, 40), (2, 8, 30), (False, True)))
 
 
 def test_thinking_of_a_sampler_without_ids_is_hidden_at_every_place_where_it_may_be_cut(
@@ -191,21 +206,26 @@ def test_thinking_is_in_no_byte_of_a_response_nor_of_what_is_kept_for_the_wire(
     with serving([Served(name="m", sampler=sampler)], settings) as live, _watched(live, caplog) as http:
         conversation = http.post("/v1/conversations", json={}).json()["id"]
         ids = []
-        for more in (
-            *({"max_output_tokens": room} for room in (4, 9, 12, 40)),
-            {"max_output_tokens": 40, "thinking_token_budget": 3},
-            {"max_output_tokens": 40, "thinking_token_budget": 20, "background": True},
-            {"max_output_tokens": 40, "thinking_token_budget": 20, "store": False},
-            {"max_output_tokens": 40, "thinking_token_budget": 20, "include": ["reasoning.encrypted_content"]},
-            {"max_output_tokens": 40, "thinking_token_budget": 20, "conversation": conversation},
-            {"max_output_tokens": 40, "thinking_token_budget": 20, "reasoning": {"mode": "pro", "summary": "auto"}},
-            {"max_output_tokens": 400, "deadline": 0.02, "thinking_token_budget": 390},
-        ):
+
+        def holds(more: dict[str, Any]) -> None:
             for stream in (False, True):
                 body = {"model": "m", "input": "q", "temperature": 0, "stream": stream, **more}
                 told = _post(http, "/v1/responses", body).decode()
                 if not stream and more.get("store") is not False:
                     ids.append(json.loads(told)["id"])
+
+        thinking = {"max_output_tokens": 40, "thinking_token_budget": 20}
+        cases: list[dict[str, Any]] = [
+            *({"max_output_tokens": room} for room in (4, 9, 12, 40)),
+            {**thinking, "thinking_token_budget": 3},
+            {**thinking, "background": True},
+            {**thinking, "store": False},
+            {**thinking, "include": ["reasoning.encrypted_content"]},
+            {**thinking, "conversation": conversation},
+            {**thinking, "reasoning": {"mode": "pro", "summary": "auto"}},
+        ]
+        _at_once(holds, cases)
+        holds({"max_output_tokens": 400, "deadline": 0.02, "thinking_token_budget": 390})  # alone: it must not queue
         for id in ids:
             for path in ("", "/input_items", "?include=reasoning.encrypted_content"):
                 _assert_clean(http.get(f"/v1/responses/{id}{path}").content, path)
