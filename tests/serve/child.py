@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import ponder
+from forks import forked
+
 from ponder.model.checkpoint import atomic_folder, write_model
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 
@@ -34,37 +33,35 @@ def save_tiny(path: Path, max_positions: int = 4096) -> Path:
 class Child:
     """A running server, and its port."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: ForkServerProcess, port: int) -> None:
         self.process = process
         self.port = port
 
     def signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
 
-    def wait(self) -> int:
+    def wait(self) -> int | None:
         """Its exit code."""
-        return self.process.wait(LIVENESS)
+        self.process.join(LIVENESS)
+        return self.process.exitcode
 
 
 @contextmanager
 def serving_child(model: Path, *flags: object) -> Iterator[Child]:
     """A server of `tiny`. Killed in the end, where it still runs."""
     port = free_port()
-    source = Path(ponder.__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(source)}
-    command = [sys.executable, "-m", "ponder.cli", "serve", f"tiny={model}", "--port", str(port), *map(str, flags)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = forked("forks:ponder", ["serve", f"tiny={model}", "--port", str(port), *map(str, flags)])
     try:
         began = time.monotonic()
         while not _is_up(port):
-            assert process.poll() is None, f"the server ended with {process.returncode}"
+            assert process.is_alive(), f"the server ended with {process.exitcode}"
             assert time.monotonic() - began < LIVENESS
             time.sleep(0.02)
         yield Child(process, port)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        process.wait()
+        process.kill()
+        process.join()
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@ that kill it again and again."""
 
 from __future__ import annotations
 
-import multiprocessing
 import socket
 import time
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forks import forked
+
 LIVENESS = 120.0
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["ponder.serve.http.server", "ponder.serve.app", "ponder.testing.scripted"])
 
 
 def serve(port: int, store: str) -> None:
@@ -26,10 +25,9 @@ def serve(port: int, store: str) -> None:
 
 
 @contextmanager
-def forked(port: int, store: Path) -> Iterator[Any]:
+def forked_server(port: int, store: Path) -> Iterator[Any]:
     """The process of a server of the model `said`. Ends by `kill -9`, if it is not dead by then."""
-    process = FORKS.Process(target=serve, args=(port, str(store)))
-    process.start()
+    process = forked("scripted_server:serve", port, str(store))
     try:
         began = time.monotonic()
         while not _listens(port):

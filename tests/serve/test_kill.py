@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from child import free_port
-from scripted_server import forked
+from scripted_server import forked_server
 from talk import ask
 
 pytestmark = pytest.mark.fault
@@ -82,11 +82,11 @@ def kill(path: Path, times: int) -> None:
     store = path / "store.db"
     for _ in range(times):
         port, before = free_port(), ledger.ids
-        with forked(port, store) as process:
+        with forked_server(port, store) as process:
             asyncio.run(live(process, port, ledger, fresh, rng))
         fresh = ledger.ids - before
     port = free_port()
-    with forked(port, store):
+    with forked_server(port, store):
         asyncio.run(check(port, ledger, ledger.ids))
     with closing(sqlite3.connect(store)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

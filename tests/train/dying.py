@@ -1,30 +1,29 @@
-"""Runs that are killed in the middle, in a separate process."""
+"""Runs that are killed in the middle, in a process of their own."""
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from even import Even, train
+from forks import exit_code
 
-def killed_in_the_third_update(module: str, setting: str, learner: str) -> None:
-    """Train the recipe that the Python expression `setting` makes, and die when the losses are asked for a third time.
+from ponder.train.policy import rollout, stage
+from ponder.train.recipe.sections import Recipe
 
-    module: of the tests, which the expression may use.
+
+def killed_in_the_third_update(recipe: Recipe, learner: str) -> None:
+    """Train, and die when the losses are asked for a third time.
+
     learner: the class whose `losses` are asked for.
     """
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; "
-    code += f"import dying, even, {module}; dying.die_in({learner!r}); even.train({setting})"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert exit_code("dying:train_and_die", recipe, learner) == -signal.SIGKILL
 
 
-def die_in(learner: str) -> None:
-    import torch
-
-    torch.set_num_threads(1)
+def train_and_die(recipe: Recipe, learner: str) -> None:
+    for module in (stage, rollout):
+        module.load_task = lambda spec: Even()  # type: ignore[attr-defined]
     kind: Any = resolve_name(learner)
     losses: Callable[..., Any] = kind.losses
     asked: list[int] = []
@@ -36,3 +35,4 @@ def die_in(learner: str) -> None:
         return losses(*arguments)
 
     kind.losses = counted
+    train(recipe)

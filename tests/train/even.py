@@ -53,7 +53,7 @@ def recipe(
 
 def train(whole: Recipe) -> None:
     (name,) = whole.run.stages
-    ALGORITHMS[name].run(whole, RunFolder(Path(whole.run.folder)), None)
+    ALGORITHMS[name].run(whole, RunFolder(Path(whole.run.folder)))
 
 
 def trained(

@@ -3,8 +3,6 @@
 import math
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forks import exit_code
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -99,7 +98,6 @@ def killed(folder: str, optimizer: str) -> None:
         if step == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    torch.set_num_threads(1)
     model = tiny_model()
     fit(model, job(Path(folder), WithCritic(model), replace(OPTIM, name=Optimizer(optimizer)), before=die))
 
@@ -113,9 +111,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, opt
     fit(model, job(tmp_path / "whole", whole, optim))
     assert not any(map(torch.equal, before, copies(whole.critic)))
 
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import {Path(__file__).stem} as test; "
-    code += f"test.killed({str(tmp_path / 'parts')!r}, {optimizer.value!r})"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert exit_code("test_beside:killed", str(tmp_path / "parts"), optimizer.value) == -signal.SIGKILL
     assert newest(tmp_path / "parts").name == "step_00000005"
     again = tiny_model(seed=9)
     resumed = WithCritic(again, seed=9)

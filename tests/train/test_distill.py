@@ -12,10 +12,8 @@ from ponder.dialogue import CONTROL_TOKENS
 from ponder.model.checkpoint import write_model
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train.algorithms.distill import DistillRecipe, TeacherLoss, refuse_other_vocabulary, taught
-from ponder.train.policy import rollout, stage
 from ponder.train.policy.divergence import Divergence, divergence
 from ponder.train.policy.gradient import SampledTokens
-from ponder.train.recipe.sections import Recipe
 from ponder.types import RecipeError
 
 
@@ -99,17 +97,11 @@ def test_a_teacher_that_is_not_there_or_too_short_is_refused(start: Path, even: 
         trained(start, tmp_path / "run", DistillRecipe, teacher=short)
 
 
-def dying(start: Path, folder: Path) -> Recipe:
-    for module in (stage, rollout):
-        module.load_task = lambda spec: Even()  # type: ignore[attr-defined]
-    return recipe(start, folder, DistillRecipe, minutes=0.0, teacher=str(folder.parent / "teacher"), steps=4, samples=2)
-
-
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(start: Path, even: Even, tmp_path: Path) -> None:
     other = teacher(tmp_path / "teacher")
     whole = trained(start, tmp_path / "whole", DistillRecipe, teacher=other, samples=2)
-    setting = f"test_distill.dying(Path({str(start)!r}), Path({str(tmp_path / 'parts')!r}))"
-    killed_in_the_third_update("test_distill", setting, "ponder.train.policy.stage.RolloutLearner")
+    parts = recipe(start, tmp_path / "parts", DistillRecipe, minutes=0.0, teacher=other, steps=4, samples=2)
+    killed_in_the_third_update(parts, "ponder.train.policy.stage.RolloutLearner")
     resumed = trained(start, tmp_path / "parts", DistillRecipe, teacher=other, samples=2)
     assert [each["loss"] for each in whole] == [each["loss"] for each in resumed]
     one, other_model = (load_file(tmp_path / n / "distill" / "model" / "model.safetensors") for n in ("whole", "parts"))

@@ -206,8 +206,8 @@ KILLED = {"epochs": 1, "minutes": 0.0, "lora": LoraRecipe(rank=2)}
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(start: Path, tmp_path: Path) -> None:
     whole = trained(start, tmp_path / "whole", **KILLED)
-    setting = f"test_dpo.recipe(Path({str(start)!r}), Path({str(tmp_path / 'parts')!r}), **test_dpo.KILLED)"
-    killed_in_the_third_update("test_dpo", setting, "ponder.train.algorithms.dpo.DirectLearner")
+    parts = recipe(start, tmp_path / "parts", **KILLED)
+    killed_in_the_third_update(parts, "ponder.train.algorithms.dpo.DirectLearner")
     stored = (tmp_path / "parts" / "dpo" / "reference.npz").read_bytes()
     resumed = trained(start, tmp_path / "parts", **KILLED)
     assert [each["loss"] for each in whole] == [each["loss"] for each in resumed]

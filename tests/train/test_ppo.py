@@ -17,12 +17,11 @@ from ponder.train.algorithms import ppo as module
 from ponder.train.algorithms.online_dpo import OnlineDpoRecipe, preferred
 from ponder.train.algorithms.ppo import Ppo, PpoLearner, PpoRecipe, critic_for
 from ponder.train.loop.stage import StageStart
-from ponder.train.policy import rollout, stage
 from ponder.train.policy.direct import Preference
 from ponder.train.policy.gradient import SampledTokens
 from ponder.train.policy.losses import policy_loss
 from ponder.train.policy.values import advantages_and_returns, token_rewards
-from ponder.train.recipe.sections import OptimRecipe, Recipe
+from ponder.train.recipe.sections import OptimRecipe
 from ponder.types import Origin, Phase, RecipeError, Segment, Trajectory
 
 ONE = torch.ones(1, dtype=torch.bool)
@@ -188,19 +187,13 @@ def test_the_better_of_own_answers_get_likelier(start: Path, even: Even, tmp_pat
     assert last > first + 0.03
 
 
-def dying(start: Path, folder: Path) -> Recipe:
-    for each in (stage, rollout):
-        each.load_task = lambda spec: Even()  # type: ignore[attr-defined]
-    return recipe(start, folder, PpoRecipe, minutes=0.0, **KEYS)
-
-
 KEYS = {"steps": 3, "samples": 2, "epochs": 1, "kl_target": 0.1, "critic_alone": 1}
 
 
 def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(start: Path, even: Even, tmp_path: Path) -> None:
     whole = trained(start, tmp_path / "whole", PpoRecipe, **KEYS)
-    setting = f"test_ppo.dying(Path({str(start)!r}), Path({str(tmp_path / 'parts')!r}))"
-    killed_in_the_third_update("test_ppo", setting, "ponder.train.policy.stage.RolloutLearner")
+    parts = recipe(start, tmp_path / "parts", PpoRecipe, minutes=0.0, **KEYS)
+    killed_in_the_third_update(parts, "ponder.train.policy.stage.RolloutLearner")
     resumed = trained(start, tmp_path / "parts", PpoRecipe, **KEYS)
     for name in ("loss", "kl_coefficient", "answer_kl", "value_loss"):
         assert [each[name] for each in whole] == [each[name] for each in resumed]

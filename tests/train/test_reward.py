@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from random import Random
 
 import pytest
 import torch
+from forks import exit_code
 
 from ponder.dialogue import Message, PonderFormat, control
 from ponder.evaluate.preferred import ScoredPair, agreement
@@ -294,9 +293,7 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> 
     judged(tmp_path / "judged.jsonl", 80)
     run(recipe(tmp_path, "whole"))
     parts = recipe(tmp_path, "parts", minutes=0.0)
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import {Path(__file__).stem} as test; "
-    code += f"test.killed({str(parts)!r})"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert exit_code("test_reward:killed", str(parts)) == -signal.SIGKILL
     assert [each["step"] for each in read_metrics(tmp_path / "parts" / "reward" / "metrics.jsonl")][-1] == 6
     run(parts, resume=True)
     for name in ("model.safetensors", "reward.json", "config.json"):
