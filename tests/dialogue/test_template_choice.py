@@ -86,7 +86,8 @@ def test_our_own_template_of_before_tools_is_still_ours() -> None:
     assert load_format(OWN, chat_template=older).name == "ponder"
 
 
-def test_a_template_that_does_not_end_is_an_error_and_no_choice() -> None:
+def test_a_template_that_does_not_end_is_an_error_and_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ponder.dialogue.jinja.RENDER_SECONDS", 0.25)
     endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(TemplateError, match="stopped"):
         load_format(LLAMA, chat_template=endless)

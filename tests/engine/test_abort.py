@@ -14,7 +14,7 @@ from ponder.types import Phase, SamplingParams, ThinkingLimits
 
 pytestmark = pytest.mark.fault
 
-CLIENTS, ROUNDS = 64, 20
+CLIENTS, ROUNDS = 64, 8
 BACK_SECONDS = 1.0
 
 

@@ -230,9 +230,9 @@ class Ledger(RuleBasedStateMachine):
             assert self.cache.num_matching(key, [id for page in path for id in page]) == len(path) * SIZE
 
 
-def test_pages_are_accounted_for_in_ten_thousand_steps():
+def test_pages_are_accounted_for_in_thousands_of_steps():
     Ledger.steps, Ledger.seen = 0, Counter()
-    chosen = settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+    chosen = settings(max_examples=20, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
     situations = (
         "matched",
         "full",
@@ -244,7 +244,7 @@ def test_pages_are_accounted_for_in_ten_thousand_steps():
         "forgotten at release",
     )
     seeds = count()
-    while Ledger.steps < 10_000 or min(Ledger.seen[situation] for situation in situations) < 10:
+    while Ledger.steps < 4_000 or min(Ledger.seen[situation] for situation in situations) < 10:
         # Each round has a seed: without one Hypothesis repeats the same round for ever where it runs derandomized (CI).
         run_state_machine_as_test(seed(next(seeds))(Ledger), settings=chosen)
         assert Ledger.steps < 100_000, f"some of these hardly ever occur: {Ledger.seen}"
@@ -394,7 +394,7 @@ def test_an_engine_writes_only_pages_that_are_one_sequences_own(options, monkeyp
         watched.step: 30,
         watched.rest: 0.7,
     }
-    for act in watched.random.choices([*acts], acts.values(), k=1500):
+    for act in watched.random.choices([*acts], acts.values(), k=800):
         if act != watched.submit or watched.engine.num_waiting < 6:
             act()
     while watched.next_turns:
@@ -404,14 +404,14 @@ def test_an_engine_writes_only_pages_that_are_one_sequences_own(options, monkeyp
     watched.check_pages()
     assert watched.engine.stats.pages_used == 0
     counters = watched.engine.stats.counters
-    assert watched.checked >= 800
+    assert watched.checked >= 400
     assert min(counters.preemptions, counters.folds, counters.next_turns_finished) > 5, counters
     assert counters.next_turns_dropped
     assert min(watched.seen[situation] for situation in ("copies", "forks", "shared pages")) > 5, watched.seen
     if options.get("step_tokens") == 8:
         assert watched.seen["forks in prefill"]
     monkeypatch.undo()
-    for request, finish in [*watched.expected.items()][:40]:
+    for request, finish in [*watched.expected.items()][:20]:
         prompt, params, start = watched.prompts[request]
         alone = Engine(MODEL, TOKENS, window=128).generate([prompt], params, start=start)[0]
         assert (finish.ids, finish.stop_reason) == (alone.ids, alone.stop_reason)

@@ -405,7 +405,7 @@ def test_samples_that_fold_at_different_times_share_the_prompts_pages(babbling, 
 # Constant memory ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("thought", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("thought", [2_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_thinking_far_beyond_a_window_of_a_thousand_tokens_needs_constant_memory(thought):
     page = bytes_per_page(tiny_config(vocab_size=32, num_layers=1), PAGE, torch.float32)
     engine = Engine(Scripted({960: STATE, 980: FOLD}), TOKENS, window=1000, memory=-(-1000 // PAGE) * page)

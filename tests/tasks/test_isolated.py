@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -234,6 +235,7 @@ class Odd:
 def test_odd_bytes_of_a_grader_cost_one_answer(tmp_path, answer):
     (tmp_path / "odd.py").write_text(ODD)
     task = load_task(f"{tmp_path}/odd.py:Odd")
+    task.limits = replace(task.limits, seconds=2.0)  # a frame without an end is waited for
     grades = [task.submit("grade_answer", problem(), answer=each) for each in ("1", answer, "1")]
     before, odd, after = (as_grade(grade.result()) for grade in grades)
     assert before.solved

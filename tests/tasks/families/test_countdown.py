@@ -67,7 +67,7 @@ def check_steps(text: str) -> int:
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_step_and_every_verdict_is_true(seed: int, level: float):
     problem, demonstration = demonstrated(seed, level)
     numbers, target = sorted(problem.metadata["numbers"], reverse=True), problem.metadata["target"]
@@ -111,7 +111,7 @@ def test_every_step_and_every_verdict_is_true(seed: int, level: float):
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_heads_come_in_the_one_order_that_a_state_relies_on(seed: int, level: float):
     problem, demonstration = demonstrated(seed, level)
     order = [h.expression for h in Search(problem.metadata["numbers"], problem.metadata["target"]).heads()]
@@ -121,7 +121,7 @@ def test_heads_come_in_the_one_order_that_a_state_relies_on(seed: int, level: fl
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_tries_of_a_demonstration(seed: int, level: float):
     problem, demonstration = demonstrated(seed, level)
     tries = FAMILY.tries(problem, demonstration.text)

@@ -73,7 +73,7 @@ def check_product(lines: list[str]) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 @given(seed=seeds, level=levels)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_demonstrations_end_in_an_answer_that_their_own_grader_accepts(name: str, seed: int, level: float):
     family, problem, demonstration = drawn(name, seed, level)
     assert isinstance(family, DemonstratedTask)
@@ -85,7 +85,7 @@ def test_demonstrations_end_in_an_answer_that_their_own_grader_accepts(name: str
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=66, deadline=None)
 def test_every_row_of_a_product_is_right(seed: int, level: float):
     _, problem, demonstration = drawn("products", seed, level / 2)  # larger ones: test_products.py
     a, b = map(int, re.findall(r"\d+", problem.question))
@@ -96,7 +96,7 @@ def test_every_row_of_a_product_is_right(seed: int, level: float):
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=66, deadline=None)
 def test_every_column_of_a_sum_is_right(seed: int, level: float):
     _, problem, demonstration = drawn("chain_sum", seed, level)
     chain = re.search(r"\d+( [+-] \d+)+", problem.question)
@@ -114,7 +114,7 @@ def test_every_column_of_a_sum_is_right(seed: int, level: float):
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=66, deadline=None)
 def test_every_word_is_spelled_and_every_hit_numbered(seed: int, level: float):
     _, problem, demonstration = drawn("letter_counting", seed, level)
     thoughts = [fold.thought for fold in demonstration.folds] + [demonstration.reasoning]
@@ -137,7 +137,7 @@ def test_every_word_is_spelled_and_every_hit_numbered(seed: int, level: float):
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_words_are_spelled_forward_then_backward(seed: int, level: float):
     _, problem, demonstration = drawn("spell_backward", seed, level)
     forward, backward = (line.split(": ")[1].split() for line in demonstration.reasoning.split("\n"))
@@ -176,7 +176,7 @@ def check_division(lines: list[str]) -> None:
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=66, deadline=None)
 def test_every_rewriting_of_an_expression_keeps_its_value(seed: int, level: float):
     _, problem, demonstration = drawn("basic_arithmetic", seed, level)
     value, expression = int(problem.answer), str(problem.metadata["expression"])

@@ -28,7 +28,7 @@ def gym_entry(config: dict[str, int], index: int):
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_every_line_adds_the_legs_of_the_next_animals(seed: int, level: float):
     rng = Random(seed)
     family = LegCounting()

@@ -50,7 +50,7 @@ def test_a_level_has_its_own_sizes_and_all_answers(name: str) -> None:
 
 @pytest.mark.property
 @given(st.sampled_from([*NAMES]), st.sampled_from([*NAMES]), st.sampled_from("+-"), seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_sentences_are_read_as_the_formulas_that_they_were_written_from(a: str, b: str, sign: str, seed: int) -> None:
     if a == b:
         return
@@ -91,7 +91,7 @@ def test_the_one_contradiction_is_the_one_that_z3_finds(seed: int, level: float)
 
 @pytest.mark.property
 @given(seeds, levels)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_clash_is_traced_back_statement_by_statement(seed: int, level: float) -> None:
     problem, demonstration = drawn("contradictions", seed, level)
     text = re.sub(r"[+-] no ([+-])", r"\1", without_marks(demonstration.reasoning))
@@ -135,7 +135,7 @@ def test_the_verdicts_are_z3s(seed: int, level: float) -> None:
 
 @pytest.mark.property
 @given(seeds, levels)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_every_line_of_what_follows_is_a_step_of_one_statement(seed: int, level: float) -> None:
     problem, demonstration = drawn("follows", seed, level)
     text = without_marks(demonstration.reasoning)

@@ -19,7 +19,7 @@ levels = st.floats(min_value=0, max_value=1)
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_number_is_compared_and_decided_rightly(seed: int, level: float):
     problem, demonstration = drawn("number_filtering", seed, level)
     numbers, bound = problem.metadata["numbers"], problem.metadata["bound"]

@@ -33,7 +33,7 @@ def check_insertions(lines: list[str], values: dict[str, float], order: list[str
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_comparison_and_every_order_is_right(seed: int, level: float):
     problem, demonstration = drawn("number_sorting", seed, level)
     table = (demonstration.folds[0].thought if demonstration.folds else demonstration.reasoning).split("\n")

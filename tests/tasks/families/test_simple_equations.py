@@ -43,7 +43,7 @@ def check_steps(line: str) -> None:
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_line_keeps_the_value(seed: int, level: float):
     rng = Random(seed)
     family = SimpleEquations()

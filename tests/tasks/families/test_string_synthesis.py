@@ -20,7 +20,7 @@ levels = st.floats(min_value=0, max_value=1)
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_line_of_the_working_is_right(seed: int, level: float):
     problem, demonstration = drawn("string_synthesis", seed, level)
     head, *lines, last = demonstration.reasoning.split("\n")

@@ -42,7 +42,7 @@ def mended(text: str) -> str:
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_the_working_restates_the_question_and_stops_at_the_first_no(seed: int, level: float):
     rng = Random(seed)
     family = Syllogism()

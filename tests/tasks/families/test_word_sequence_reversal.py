@@ -17,7 +17,7 @@ levels = st.floats(min_value=0, max_value=1)
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_words_are_numbered_up_and_written_down(seed: int, level: float):
     problem, demonstration = drawn("word_sequence_reversal", seed, level)
     up, down = (line.split(";") for line in demonstration.reasoning.split("\n"))

@@ -19,7 +19,7 @@ levels = st.floats(min_value=0, max_value=1)
 
 
 @given(seed=seeds, level=levels)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_word_is_spelled_and_every_order_is_right(seed: int, level: float):
     problem, demonstration = drawn("word_sorting", seed, level)
     words = problem.metadata["words"]
@@ -46,7 +46,7 @@ def test_every_word_is_spelled_and_every_order_is_right(seed: int, level: float)
 
 
 @given(seed=seeds)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_every_verdict_compares_the_letters_before_it(seed: int):
     _, demonstration = drawn("word_sorting", seed, 0.6)
     steps = re.findall(r"\d[b-e]? (\S) (\S) (\S)\d[b-e]? (\S) (\S) (\S)((?: [<=>])+)", demonstration.reasoning)

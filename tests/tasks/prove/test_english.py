@@ -129,7 +129,7 @@ def test_plurals_find_the_singular_that_the_text_has() -> None:
 
 @pytest.mark.property
 @given(st.lists(st.sampled_from([*READ, *REFUSED]), min_size=1, max_size=8), st.sampled_from(["\n", " ", "\n\n  "]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_every_sentence_keeps_its_own_words_and_place(sentences: list[str], between: str) -> None:
     text = between.join(each if each[-1] in ".?" else f"{each}." for each in sentences)
     document, error = outcome(text)
@@ -143,7 +143,7 @@ def test_every_sentence_keeps_its_own_words_and_place(sentences: list[str], betw
 
 @pytest.mark.property
 @given(st.lists(st.sampled_from(WORDS.split()), max_size=12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=66, deadline=None)
 def test_any_words_are_read_or_refused_by_name(words: list[str]) -> None:
     document, error = outcome(" ".join(words))
     if document is None:

@@ -64,7 +64,7 @@ FORMULAS = st.recursive(
 
 @pytest.mark.property
 @given(FORMULAS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_what_is_written_is_read_as_the_same_formula(formula: Formula) -> None:
     text = formula_text(formula)
     again = parse_formula(text)
@@ -74,7 +74,7 @@ def test_what_is_written_is_read_as_the_same_formula(formula: Formula) -> None:
 
 @pytest.mark.property
 @given(FORMULAS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_formula_reads_alike_in_the_signs_of_logicians(formula: Formula) -> None:
     text = formula_text(formula)
     if "at " in text or "exactly" in text:
@@ -87,7 +87,7 @@ def test_a_formula_reads_alike_in_the_signs_of_logicians(formula: Formula) -> No
 
 @pytest.mark.property
 @given(st.text(alphabet="pxA1()~&|-><=.,:+* \n∀∃", max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=33, deadline=None)
 def test_any_text_is_a_formula_or_a_named_error(text: str) -> None:
     caught = None
     try:
