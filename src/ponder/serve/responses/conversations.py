@@ -12,15 +12,17 @@ from starlette.responses import JSONResponse, Response
 
 from ponder.serve.http.exchange import owner_of, state_of
 from ponder.serve.responses.convert import given_item
-from ponder.serve.responses.objects import listed
-from ponder.serve.responses.wire import (
+from ponder.serve.responses.items import (
     AnyItem,
-    ConversationDeleted,
-    ConversationObject,
-    ConversationRequest,
     GivenItem,
     Id,
     ItemPage,
+)
+from ponder.serve.responses.objects import listed
+from ponder.serve.responses.wire import (
+    ConversationDeleted,
+    ConversationObject,
+    ConversationRequest,
     ItemsRequest,
     MetadataRequest,
     answers,

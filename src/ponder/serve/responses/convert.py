@@ -41,19 +41,21 @@ from ponder.serve.common.convert import (
 from ponder.serve.common.wire import TokenLogprob
 from ponder.serve.errors import BadRequest, Unsupported
 from ponder.serve.models import Served
-from ponder.serve.responses.seal import Foreign, Sealer
-from ponder.serve.responses.wire import (
+from ponder.serve.responses.items import (
     AnyItem,
     CallItem,
     CallOutputItem,
-    ConversationName,
     GivenItem,
     InputText,
     ItemReference,
-    NamedResponseTool,
     OutputText,
     ReasoningItem,
     RefusalPart,
+)
+from ponder.serve.responses.seal import Foreign, Sealer
+from ponder.serve.responses.wire import (
+    ConversationName,
+    NamedResponseTool,
     RemovedReasoning,
     ResponseRequest,
     ResponseSchemaFormat,

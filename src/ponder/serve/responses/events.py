@@ -22,8 +22,15 @@ from ponder.serve.common.convert import token_logprob
 from ponder.serve.common.order import TextOrCall, WholeCalls, key_of
 from ponder.serve.common.wire import TokenLogprob
 from ponder.serve.responses.convert import item_id, output_text, refusal_part
+from ponder.serve.responses.items import (
+    CallItem,
+    MessageItem,
+    OutputItem,
+    OutputText,
+    ReasoningItem,
+    RefusalPart,
+)
 from ponder.serve.responses.objects import View, call_id, reasoning_text, write_parts
-from ponder.serve.responses.wire import CallItem, MessageItem, OutputItem, OutputText, ReasoningItem, RefusalPart
 from ponder.serve.store import StoredEvent, StoredItem
 from ponder.types import Phase
 

@@ -17,7 +17,10 @@ from ponder.serve.models import Models
 from ponder.serve.responses.events import EventWriter
 from ponder.serve.responses.objects import failed, failure, response_error
 from ponder.serve.responses.turn import EndedTurn, ResponseTurn
-from ponder.serve.responses.wire import ResponseError, ResponseRequest
+from ponder.serve.responses.wire import (
+    ResponseError,
+    ResponseRequest,
+)
 from ponder.serve.settings import Settings
 from ponder.serve.store import ResponseStatus, RunMode, Store, StoredEvent, StoredResponse
 from ponder.serve.store.database import Transaction

@@ -23,14 +23,16 @@ from ponder.serve.responses.convert import (
     refusal_part,
     vocabulary_of,
 )
+from ponder.serve.responses.items import (
+    ItemPage,
+    ItemStatus,
+    OutputItem,
+    ReasoningText,
+)
 from ponder.serve.responses.seal import Sealer
 from ponder.serve.responses.wire import (
     IncompleteDetails,
-    ItemPage,
-    ItemStatus,
     NamedResponseTool,
-    OutputItem,
-    ReasoningText,
     ResponseError,
     ResponseObject,
     ResponseRequest,

@@ -13,11 +13,13 @@ from starlette.responses import JSONResponse, Response
 from ponder.serve.errors import BadRequest
 from ponder.serve.http.exchange import Events, EventStreamResponse, answered, owner_of, state_of, tally_of
 from ponder.serve.responses.events import frame
+from ponder.serve.responses.items import (
+    Id,
+    ItemPage,
+)
 from ponder.serve.responses.service import Batches
 from ponder.serve.responses.wire import (
-    Id,
     Include,
-    ItemPage,
     ResponseDeleted,
     ResponseObject,
     ResponseRequest,

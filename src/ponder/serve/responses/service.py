@@ -33,11 +33,17 @@ from ponder.serve.responses.convert import (
     response_of,
 )
 from ponder.serve.responses.events import EventWriter
+from ponder.serve.responses.items import (
+    ItemPage,
+)
 from ponder.serve.responses.jobs import BackgroundJobs, Release, ResponseWatch
 from ponder.serve.responses.objects import View, failed, failure, page_of, response_error
 from ponder.serve.responses.seal import Sealer
 from ponder.serve.responses.turn import ResponseTurn
-from ponder.serve.responses.wire import ItemPage, ResponseObject, ResponseRequest
+from ponder.serve.responses.wire import (
+    ResponseObject,
+    ResponseRequest,
+)
 from ponder.serve.settings import Settings
 from ponder.serve.store import (
     ResponseStatus,

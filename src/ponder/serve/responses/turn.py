@@ -14,9 +14,16 @@ from ponder.serve.common.wire import TokenLogprob
 from ponder.serve.models import Served
 from ponder.serve.responses.convert import LOGPROBS, conversation_of, is_stored
 from ponder.serve.responses.events import EventWriter
+from ponder.serve.responses.items import (
+    OutputItem,
+)
 from ponder.serve.responses.objects import View, ending, output_items, response_object, response_usage
 from ponder.serve.responses.seal import Sealer
-from ponder.serve.responses.wire import OutputItem, RemovedReasoning, ResponseObject, ResponseRequest
+from ponder.serve.responses.wire import (
+    RemovedReasoning,
+    ResponseObject,
+    ResponseRequest,
+)
 from ponder.serve.store import ResponseStatus, RunMode, StoredEvent, StoredItem, StoredResponse
 from ponder.tokenizer import Tokenizer
 
