@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from ponder.cli.main import main
-from ponder.dialogue import CONTROL_TOKENS, ponder_template
+from ponder.dialogue import CONTROL_TOKENS, PonderFormat, load_format, ponder_template
 from ponder.export import export_gguf
 from ponder.export.vocabulary import pre_tokenizer_name
 from ponder.gguf.layout import TensorType
 from ponder.gguf.writing import GgufTensor, quantize_q8_0, write_gguf
-from ponder.model.checkpoint import atomic_folder, load_config, load_model, write_model
+from ponder.model.checkpoint import atomic_folder, load_config, load_model, open_model, write_model
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, YarnScaling
 from ponder.model.lora import add_lora, save_lora
 from ponder.model.transformer import Transformer, rotary_frequencies
@@ -348,6 +348,20 @@ def test_our_vocabulary_reads_back(tmp_path: Path) -> None:
     template = tokenizer.chat_template
     assert template is not None
     assert fields["tokenizer.chat_template"] == template.replace("<|call|>", "<|tool_call|>")
+
+
+def test_the_bundled_model_comes_back_with_its_format_and_its_thinking(tmp_path: Path) -> None:
+    folder, file = find_model("mini"), tmp_path / "mini.gguf"
+    export_gguf(folder, file)
+    tokenizer, before = Tokenizer.load(file), load_config(folder)
+    assert isinstance(load_format(tokenizer), PonderFormat)
+    assert {name: id for name, id in tokenizer.control.items() if name in CONTROL_TOKENS} == {
+        name: id for name, id in Tokenizer.load(folder).control.items() if name in CONTROL_TOKENS
+    }
+    assert tokenizer.chat_template == Tokenizer.load(folder).chat_template
+    with open_model(file) as (config, _):
+        assert before.thinking_tokens
+        assert (config.thinking_tokens, config.repeats) == (before.thinking_tokens, before.repeats)
 
 
 def test_a_folder_without_a_template_gets_ours(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from ponder.dialogue import Format, PonderFormat, load_format, ponder_template
 from ponder.dialogue.template import LLAMA_CPP_NAMES, llama_cpp_template
 from ponder.export.vocabulary import llama_cpp_vocabulary
 from ponder.export.weights import gguf_tensors, hyperparameters, stored_type
-from ponder.gguf.layout import TensorType
+from ponder.gguf.layout import FILE_NAMES, OWN_NAMES, PONDER_KEY, TensorType
 from ponder.gguf.writing import Value, write_gguf
 from ponder.model.checkpoint import atomic_file, open_model
 from ponder.model.config import ModelConfig
@@ -57,11 +57,17 @@ def export_gguf(
         type = type or stored_type(stored)
         fields, notes = tokenizer_fields(tokenizer, load_format(tokenizer), config)
         named: dict[str, Value] = {"general.name": name or folder.resolve().name}
-        fields = hyperparameters(config, type) | named | fields
+        fields = hyperparameters(config, type) | named | fields | own_fields(config)
         tensors = gguf_tensors(config, stored, type)
         with atomic_file(file, replace=force) as stream:
             write_gguf(stream, fields, tensors)
     return Exported(config.num_parameters, file.stat().st_size, type, tuple(notes))
+
+
+def own_fields(config: ModelConfig) -> dict[str, Value]:
+    """What llama.cpp has no word for, under keys of Ponder's own: other programs pass them over."""
+    values = {"thinking_tokens": config.thinking_tokens, "repeats": config.repeats}
+    return {PONDER_KEY + key: value for key, value in values.items() if value}
 
 
 def tokenizer_fields(tokenizer: Tokenizer, form: Format, config: ModelConfig) -> tuple[dict[str, Value], list[str]]:
@@ -97,6 +103,8 @@ def tokenizer_fields(tokenizer: Tokenizer, form: Format, config: ModelConfig) ->
     for key, id in (("padding_token_id", pad), ("bos_token_id", bos)):
         if id is not None:
             fields[f"tokenizer.ggml.{key}"] = id
+    if own:
+        fields[FILE_NAMES], fields[OWN_NAMES] = list(LLAMA_CPP_NAMES.values()), list(LLAMA_CPP_NAMES)
     template = tokenizer.chat_template or (ponder_template() if own else None)
     if template:
         fields["tokenizer.chat_template"] = llama_cpp_template(template) if own else template

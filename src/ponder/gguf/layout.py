@@ -9,6 +9,9 @@ from enum import Enum, IntEnum
 MAGIC, VERSION, ALIGNMENT = b"GGUF", 3, 32
 BLOCK = 32  # values that share a scale in Q8_0 and its relatives
 SUPERBLOCK = 256  # values of a block of the K types
+# Keys of Ponder's own, which other programs pass over: what its models have and the format has no word for.
+PONDER_KEY = "ponder."
+FILE_NAMES, OWN_NAMES = "ponder.tokens.in_file", "ponder.tokens.own"  # control tokens that were renamed for llama.cpp
 
 
 class FieldType(IntEnum):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ponder.gguf.blocks import dequantize
-from ponder.gguf.layout import TensorType
+from ponder.gguf.layout import PONDER_KEY, TensorType
 from ponder.gguf.reading import GgufFile, StoredBlocks, declared_ends, is_gguf
 from ponder.kernels.fused import joined_matrices, packable
 from ponder.model.config import Family, Llama3Scaling, ModelConfig, RopeScaling, YarnScaling
@@ -193,6 +193,7 @@ class _GgufSizes:
         if embedding is None:
             raise self.file.fail("tensor 'token_embd.weight': missing")
         vocab_size = self.integer("vocab_size", embedding.shape[0])
+        thinking = PONDER_KEY + "thinking_tokens"
         sizes: dict[str, Any] = {
             "family": self.family,
             "vocab_size": vocab_size,
@@ -211,6 +212,8 @@ class _GgufSizes:
             "bos_token_id": self.token_id("bos_token_id"),
             "eos_token_ids": declared_ends(self.file),
             "pad_token_id": self.token_id("padding_token_id"),
+            "thinking_tokens": self.file.integer(thinking) if thinking in self.file.fields else None,
+            "repeats": self.file.integer(PONDER_KEY + "repeats", 0),
         }
         try:
             plain = ModelConfig(**sizes)

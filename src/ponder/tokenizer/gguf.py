@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ponder.gguf.layout import FILE_NAMES, OWN_NAMES
 from ponder.gguf.reading import GgufFile
 from ponder.tokenizer.files import TokenizerError
 from ponder.tokenizer.sentencepiece import merges_by_score, sentencepiece_spec
@@ -35,7 +36,8 @@ def read_vocabulary(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of `tokenizer.json` and `tokenizer_config.json`. Raises TokenizerError naming the file and what is
     wrong in it or not supported."""
     model = file.text(_KEY + "model")
-    tokens = file.texts(_KEY + "tokens")
+    renamed = _own_names(file)
+    tokens = [renamed.get(token, token) for token in file.texts(_KEY + "tokens")]
     ids = {token: id for id, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         twice = next(token for id, token in enumerate(tokens) if ids[token] != id)
@@ -45,7 +47,7 @@ def read_vocabulary(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
         raise TokenizerError(f"{file.path}: key '{_KEY}model': {model!r:.80} is not supported; supported: {known}")
     usual = _SPECIAL_IDS[model]
     named = {key: _named(file, f"{name}_token_id", tokens, usual.get(name)) for key, name in _NAMED.items()}
-    config: dict[str, Any] = {key: name for key, name in named.items() if name is not None} | _templates(file)
+    config: dict[str, Any] = {key: name for key, name in named.items() if name is not None} | _templates(file, renamed)
     added = list(_added(file, tokens, [ids[name] for name in named.values() if name is not None]))
     rule = _rule(file) if model == "gpt2" else None
     config["add_bos_token"] = file.boolean(_KEY + "add_bos_token", rule is None or rule.adds_bos)
@@ -55,6 +57,14 @@ def read_vocabulary(file: GgufFile) -> tuple[dict[str, Any], dict[str, Any]]:
     merges = merges_by_score(_scored(file, tokens, added), ids)
     prefix = file.boolean(_KEY + "add_space_prefix", True)
     return sentencepiece_spec(ids, merges, added, begin, prefix=prefix), config
+
+
+def _own_names(file: GgufFile) -> dict[str, str]:
+    """The tokens that the export renamed for llama.cpp, each with the name that it has in its own format."""
+    names, own = file.texts(FILE_NAMES), file.texts(OWN_NAMES)
+    if len(names) != len(own):
+        raise TokenizerError(f"{file.path}: key '{OWN_NAMES}': has {len(own)} entries for {len(names)} names")
+    return dict(zip(names, own, strict=True))
 
 
 def _scored(file: GgufFile, tokens: Sequence[str], added: Sequence[Mapping[str, object]]) -> dict[str, float]:
@@ -157,10 +167,17 @@ def _begins_with(bos: str | None, ids: Mapping[str, int]) -> dict[str, Any] | No
     }
 
 
-def _templates(file: GgufFile) -> dict[str, Any]:
+def _templates(file: GgufFile, renamed: Mapping[str, str]) -> dict[str, Any]:
     """The chat templates, as `tokenizer_config.json` holds them: the usual one, and others by their names."""
-    named = {name: file.text(f"{_TEMPLATE}.{name}") for name in file.texts(_TEMPLATES)}
-    usual = file.text(_TEMPLATE, "")
+
+    def template(key: str, default: str | None = None) -> str:
+        text = file.text(key, default)
+        for name, own in renamed.items():
+            text = text.replace(name, own)
+        return text
+
+    named = {name: template(f"{_TEMPLATE}.{name}") for name in file.texts(_TEMPLATES)}
+    usual = template(_TEMPLATE, "")
     if not named:
         return {"chat_template": usual} if usual else {}
     named = ({"default": usual} if usual else {}) | named
