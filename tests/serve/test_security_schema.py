@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from live import Live, serving
+from pydantic import TypeAdapter, ValidationError
 from walk import Found, walk
 
 from ponder.serve import Served, Settings, create_app
+from ponder.serve.common.wire import No
 from ponder.serve.http.auth import Keys
 from ponder.testing.scripted import Say, ScriptedSampler
 from ponder.testing.tiny import tiny_sampler
@@ -84,6 +86,13 @@ def test_many_requests_that_can_be_answered(live: Live) -> None:
     found = walk(document, live.root, KEY, examples=200, phases=("coverage", "fuzzing"), mode="positive")
     _assert_sound(found)
     assert found.answered[CHAT, 200] >= 100
+
+
+@pytest.mark.parametrize("wrong", [0, 0.0, None, ""])
+def test_zero_is_not_false(wrong: object) -> None:
+    assert TypeAdapter(No).validate_python(False) is False
+    with pytest.raises(ValidationError):
+        TypeAdapter(No).validate_python(wrong)
 
 
 # The document's own bounds --------------------------------------------------------------------------------------------

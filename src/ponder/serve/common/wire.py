@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator, with_config
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
 from ponder.think.ask import FRACTIONS
@@ -75,6 +75,13 @@ def check_tree(tree: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def check_boolean(value: Any) -> Any:
+    """Raises ValueError for a number: pydantic takes 0 for False where a field allows no other value."""
+    if not isinstance(value, bool):
+        raise ValueError("must be a boolean")
+    return value
+
+
 Name = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(check_text)]
 LongText = Annotated[str, Field(max_length=LONGEST_TEXT), AfterValidator(check_text)]
 MetadataKey = Annotated[str, Field(max_length=64), AfterValidator(check_text)]
@@ -83,6 +90,7 @@ Tree = Annotated[dict[str, Any], Field(max_length=MOST_NAMES), AfterValidator(ch
 Efforts = Literal["none", "minimal", "low", "medium", "high"]
 assert set(Efforts.__args__) == {effort.value for effort in FRACTIONS}  # type: ignore[attr-defined]
 FinishReason = str  # "stop", "length", "tool_calls", "content_filter", or the word of the server that answered
+No = Annotated[Literal[False], BeforeValidator(check_boolean)]
 NoItems = Annotated[list[Name], Field(max_length=0, fail_fast=True)]
 Unserved: TypeAlias = None  # the type of a field that is known and not served: null is accepted
 Tier = Literal["auto", "default", "flex", "scale", "priority"]  # a hint: there is one tier here

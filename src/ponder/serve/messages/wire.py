@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from ponder.serve.common.wire import (
     LongText,
     Name,
+    No,
     Strict,
     Tree,
     Unserved,
@@ -97,7 +98,7 @@ class DeclaredTool(Strict):
     input_schema: Tree
     strict: bool | None = None
     eager_input_streaming: bool | None = None
-    defer_loading: Literal[False] | None = None
+    defer_loading: No | None = None
     allowed_callers: Annotated[list[Literal["direct"]], Field(max_length=1)] | None = None
     cache_control: CacheControl | None = None
 

@@ -12,6 +12,7 @@ from ponder.serve.common.wire import (
     MOST_VALUES,
     LongText,
     Name,
+    No,
     NoItems,
     TokenLogprob,
     Tree,
@@ -95,7 +96,7 @@ class DirectCaller(TypedDict):
 
 
 # A field that is a keyword of the language: the SDK dumps it by either name.
-AsyncName = TypedDict("AsyncName", {"async": NotRequired[Literal[False] | None]})
+AsyncName = TypedDict("AsyncName", {"async": NotRequired[No | None]})
 
 
 @strict
@@ -146,7 +147,7 @@ class GivenReasoning(TypedDict):
 class GivenCall(CallFields, GivenNames, AsyncName):
     namespace: NotRequired[None]
     caller: NotRequired[DirectCaller | None]
-    async_: NotRequired[Literal[False] | None]
+    async_: NotRequired[No | None]
     parsed_arguments: NotRequired[Tree | None]
 
 

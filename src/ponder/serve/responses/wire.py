@@ -14,6 +14,7 @@ from ponder.serve.common.wire import (
     LongText,
     Metadata,
     Name,
+    No,
     NoItems,
     ObjectFormat,
     OtherTool,
@@ -69,7 +70,7 @@ class ResponseTool(Strict):
     parameters: Tree | None = None
     strict: bool | None = None
     cache_control: Tree | None = None
-    defer_loading: Literal[False] | None = None
+    defer_loading: No | None = None
 
 
 class NamedResponseTool(Strict):
