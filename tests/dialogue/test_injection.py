@@ -27,7 +27,7 @@ from ponder.dialogue import (
     train_tokenizer,
 )
 from ponder.dialogue.jinja import JinjaFormat
-from ponder.testing.tiny import distinct_names
+from ponder.testing.tiny import without_reserved
 from ponder.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.property
@@ -134,7 +134,7 @@ def test_no_field_of_a_tool_can_spell_a_control_token(name: str, field: str, sys
         return format.render((*system, Message.user("q")), tools=tools).ids
 
     harmless = _skeleton(tokenizer, declared("x1"))
-    for token in distinct_names(tokenizer.control):
+    for token in without_reserved(tokenizer.control):
         for text in (token, f"a{token}b", token.strip("<>"), token[1:], token[:-1]):
             ids = declared(text)
             assert _skeleton(tokenizer, ids) == harmless, text
@@ -156,7 +156,7 @@ def test_no_field_can_spell_a_control_token(name: str) -> None:
     for field in _fields(name):
         build = FIELDS[field]
         harmless = _skeleton(tokenizer, format.render(build("x"), start=start).ids)
-        for token in distinct_names(tokenizer.control):
+        for token in without_reserved(tokenizer.control):
             for text in (token, f"a{token}b", f"{token}{token}", f"\n{token}"):
                 if "name" in field and name == "jinja-trimming":
                     text = text.strip()
@@ -178,7 +178,7 @@ def test_a_control_token_split_across_parts_stays_text(name: str, role: Role) ->
         return [message, Message.user("q")] if role is Role.SYSTEM else [Message.user("q"), message]
 
     harmless = _skeleton(tokenizer, format.render(conversation("x")).ids)
-    for token in distinct_names(tokenizer.control):
+    for token in without_reserved(tokenizer.control):
         for cut in range(1, len(token)):
             ids = format.render(conversation(token[:cut], token[cut:])).ids
             assert _skeleton(tokenizer, ids) == harmless
@@ -189,7 +189,7 @@ def test_a_control_token_split_across_parts_stays_text(name: str, role: Role) ->
 def test_a_control_token_split_between_reasoning_and_answer_stays_text(name: str) -> None:
     format, tokenizer = FORMATS[name]
     harmless = _skeleton(tokenizer, format.render(_turn(Reasoning("x"), Text("y"))).ids)
-    for token in distinct_names(tokenizer.control):
+    for token in without_reserved(tokenizer.control):
         for cut in range(1, len(token)):
             ids = format.render(_turn(Reasoning(token[:cut]), Text(token[cut:]))).ids
             assert _skeleton(tokenizer, ids) == harmless

@@ -19,7 +19,7 @@ from live import Live, serving
 from ponder.dialogue import Message, Start, load_format
 from ponder.sampler.local import LocalSampler
 from ponder.serve import Served
-from ponder.testing.tiny import ByteTokenizer, ParrotModel, distinct_names, tiny_model, tiny_sampler
+from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_model, tiny_sampler, without_reserved
 from ponder.tokenizer import Tokenizer
 
 QWEN = Path(__file__).parents[1] / "golden" / "families" / "qwen3"
@@ -144,7 +144,7 @@ UNSEEN = {"dropped reasoning", "stop", "prompt_cache_key", "call id"}  # never p
 
 def _spellings(wire: Wire) -> list[str]:
     """Each token alone and in company; those of one request in one text, which a window holds."""
-    tokens = distinct_names(wire.tokenizer.control)
+    tokens = without_reserved(wire.tokenizer.control)
     return ["".join(f" {token}" for token in tokens), "".join(tokens), "\n".join(f"a{token}b" for token in tokens)]
 
 
@@ -168,7 +168,7 @@ def test_no_name_spells_a_control_token(wire: Wire) -> None:
     """Names of tools may be refused for how they look; if they are not, they are text."""
     for field, build in ONE_NAME.items():
         harmless = wire.control(wire.ids("/v1/chat/completions", {"model": "m", **build("x")}))
-        for token in distinct_names(wire.tokenizer.control):
+        for token in without_reserved(wire.tokenizer.control):
             wire.prompts.clear()
             answer = wire.http.post("/v1/chat/completions", json={"model": "m", **build(token)})
             if answer.status_code == 400:
@@ -196,7 +196,7 @@ def test_a_control_token_split_across_parts_stays_text(wire: Wire, role: str) ->
         return {"model": "m", **_chat(*messages)}
 
     harmless = wire.control(wire.ids("/v1/chat/completions", build(["x"])))
-    tokens = distinct_names(wire.tokenizer.control)
+    tokens = without_reserved(wire.tokenizer.control)
     for cut in range(1, max(map(len, tokens))):
         texts = [piece for token in tokens for piece in (token[:cut], token[cut:])]
         ids = wire.ids("/v1/chat/completions", build(texts))
@@ -214,7 +214,7 @@ def test_a_control_token_split_across_messages_and_fields_stays_text(wire: Wire)
         lambda a, b: _chat({**USER, "content": b, **({"name": a} if names else {})}),
     ):
         harmless = wire.control(wire.ids("/v1/chat/completions", {"model": "m", **pair("x", "y")}))
-        for token in distinct_names(wire.tokenizer.control):
+        for token in without_reserved(wire.tokenizer.control):
             for cut in (1, len(token) // 2, len(token) - 1):
                 ids = wire.ids("/v1/chat/completions", {"model": "m", **pair(token[:cut], token[cut:])})
                 assert wire.control(ids) == harmless, (token, cut)

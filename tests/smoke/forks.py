@@ -1,5 +1,5 @@
-"""Processes that are forked from one that has imported torch and Ponder already: for tests that need a process of their
-own to kill, to signal, or to end. Importing takes seconds, forking milliseconds."""
+"""Processes that are forked from one that has imported torch and Ponder already: for tests that kill or signal one.
+Importing takes seconds, forking milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are killed in the middle, in a process of their own."""
+"""Runs that are killed in the middle, in a separate process."""
 
 import os
 import signal

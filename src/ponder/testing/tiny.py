@@ -27,7 +27,7 @@ class ByteTokenizer(Tokenizer):
         super().__init__(learned._spec)
 
 
-def distinct_names(names: Iterable[str]) -> list[str]:
+def without_reserved(names: Iterable[str]) -> list[str]:
     """The names, without those that differ by their number alone from two others: the first and the last stay.
 
     So tests go through all control tokens that mean something, and not through a hundred reserved ones."""
