@@ -7,7 +7,7 @@ NODE_FILES := tests/clients/package.json tests/clients/package-lock.json tests/c
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 INSTALL := $(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test test-all test-cluster test-peers test-openai test-clients web browser test-web lint format tree picture docs bench release clean
+.PHONY: help demo test test-all test-cluster test-peers test-openai test-clients web browser test-web pictures lint format tree picture docs bench release clean
 
 help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
@@ -20,6 +20,7 @@ help:
 	@echo "make web       build the application of web/ into src/ponder/serve/web, after its types and tests (needs Node 20.19)"
 	@echo "make browser   what the tests of the application need: chromium by apt-get where there is none, and playwright"
 	@echo "make test-web  the application in a browser"
+	@echo "make pictures  draw the pictures of docs/web.md: the bundled model works, and chromium looks"
 	@echo "make lint      ruff (lint and format), mypy, and the words of pages, package and tests"
 	@echo "make format    let ruff format the code and sort its imports"
 	@echo "make tree      write the annotated tree of docs/architecture.md from the modules' docstrings"
@@ -61,8 +62,11 @@ web: web/node_modules/.package-lock.json
 browser: $(VENV)/.web
 	@command -v chromium >/dev/null || { $(ROOT) apt-get update -qq && $(ROOT) apt-get install -qq -y --no-install-recommends chromium; }
 
-test-web: browser
+test-web: browser web/node_modules/.package-lock.json
 	$(BIN)/pytest -m browser tests/web
+
+pictures: browser
+	$(BIN)/python tools/pictures.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

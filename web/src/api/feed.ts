@@ -19,11 +19,14 @@ export const connection = signal<Connection>("connecting");
 const HIDDEN_SECONDS = 60; // after which a hidden tab stops reading
 const SHARED = "ponder.feed.";
 const PULSE = 20_000; // milliseconds between two signs of life of the tab that reads
+const SILENCE = 45_000; // milliseconds without a byte, after which a stream is dead: the server says something every 15 s
+const RECENT = 500; // events that the tab that reads keeps for one that has just opened
 
 interface Message {
   event?: FeedEvent;
   state?: Connection;
-  last?: number;
+  /** A tab has read its lists up to this event, and wants those after it again. */
+  since?: number;
 }
 
 /** Starts reading after event `last`. Returns what ends it. */
@@ -35,6 +38,9 @@ export function startFeed(last: number, take: (event: FeedEvent) => void): () =>
   let hiddenAt = 0;
   let reading: AbortController | undefined;
   let asked = false;
+  let leading = false;
+  let recent: FeedEvent[] = [];
+  let attempt = new AbortController();
 
   const note = (event: FeedEvent) => {
     if ("id" in event) heard = Math.max(heard, event.id);
@@ -47,21 +53,36 @@ export function startFeed(last: number, take: (event: FeedEvent) => void): () =>
   channel?.addEventListener("message", ({ data }: MessageEvent<Message>) => {
     if (data.event) note(data.event);
     if (data.state) connection.value = data.state;
+    if (data.since !== undefined && leading)
+      for (const event of recent)
+        if ("id" in event && event.id > data.since) channel.postMessage({ event } satisfies Message);
   });
+  channel?.postMessage({ since: last } satisfies Message);
 
   async function lead(signal: AbortSignal) {
     let wait = 500;
-    const pulse = setInterval(() => channel?.postMessage({ state: connection.value } satisfies Message), PULSE);
+    let lastByte = 0;
+    leading = true;
+    const pulse = setInterval(() => {
+      channel?.postMessage({ state: connection.value } satisfies Message);
+      if (connection.value === "live" && Date.now() - lastByte > SILENCE) attempt.abort();
+    }, PULSE);
+    const cut = () => attempt.abort();
+    signal.addEventListener("abort", cut);
+    addEventListener("offline", cut); // the browser may keep a stream open that nothing comes through
     try {
       while (!signal.aborted) {
+        attempt = new AbortController();
         try {
-          const response = await request("GET", `jobs/events?after=${heard}`, { signal });
+          const response = await request("GET", `jobs/events?after=${heard}`, { signal: attempt.signal });
+          lastByte = Date.now();
           show("live");
-          for await (const each of readEvents(response.body!)) {
+          for await (const each of readEvents(response.body!, () => (lastByte = Date.now()))) {
             wait = 500;
             const event = understood(each.name, each.data, each.id);
             if (!event) continue;
             note(event);
+            if ("id" in event) recent = [...recent.slice(1 - RECENT), event];
             channel?.postMessage({ event } satisfies Message);
           }
         } catch (error) {
@@ -76,7 +97,9 @@ export function startFeed(last: number, take: (event: FeedEvent) => void): () =>
         wait = Math.min(10_000, wait * 2);
       }
     } finally {
+      leading = false;
       clearInterval(pulse);
+      removeEventListener("offline", cut);
     }
   }
 

@@ -7,14 +7,19 @@ export interface ServerEvent {
   id: string;
 }
 
-/** The events of a stream of bytes, as the HTML standard reads them, without `retry`. A last, unfinished one is dropped. */
-export async function* readEvents(stream: ReadableStream<Uint8Array>): AsyncGenerator<ServerEvent> {
+/** The events of a stream of bytes, as the HTML standard reads them, without `retry`. A last, unfinished one is dropped.
+ * alive: called whenever bytes come, comments included. */
+export async function* readEvents(
+  stream: ReadableStream<Uint8Array>,
+  alive: () => void = () => {},
+): AsyncGenerator<ServerEvent> {
   const reader = stream.pipeThrough(new TextDecoderStream() as TransformStream<Uint8Array, string>).getReader();
   const parser = new EventParser();
   try {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
+      alive();
       yield* parser.push(value);
     }
   } finally {

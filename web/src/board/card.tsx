@@ -118,7 +118,7 @@ export function Figures({ job }: { job: Job }) {
           {moving && (
             <span class="tabular">
               {short(moving.used)}
-              {moving.budget ? ` / ${short(moving.budget)}` : ""} tokens
+              {moving.budget ? ` of ${short(moving.budget)}` : " tokens"}
             </span>
           )}
           {moving?.rate != null && moving.phase !== "prefill" && <Rate moving={moving} />}

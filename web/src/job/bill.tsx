@@ -56,7 +56,7 @@ export function Bill({ job }: { job: WholeJob }) {
 export function Context({ job, chosen }: { job: WholeJob; chosen: SampleRow | undefined }) {
   const window = job.window;
   const last = job.attempts.at(-1);
-  const usage = chosen?.usage ?? (last?.usage && job.bill.length <= 1 ? last.usage : undefined);
+  const usage = chosen?.usage ?? (last?.usage && (job.strategy ?? "direct") === "direct" ? last.usage : undefined);
   const asked = last?.usage?.input_tokens ?? 0;
   if (!window || !usage)
     return <p class="soft">{job.usage ? "The question and the answer; the reasoning is discarded." : "Known when it has answered."}</p>;

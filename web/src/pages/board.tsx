@@ -34,6 +34,8 @@ const OVER = 2; // cards drawn above and below those in view
 
 /** Where the keyboard is: a column and a card. */
 const place: { column: ColumnName; id: string } = { column: "queued", id: "" };
+/** What each column shows: a column that is held shows less than there is. */
+const showing: Record<ColumnName, string[]> = { queued: [], thinking: [], needs: [], done: [], failed: [] };
 
 export function Board() {
   const params = route.value.params;
@@ -192,7 +194,7 @@ function Window({ column, ids, scroller }: WindowProps) {
   const height = HEIGHTS[column.name];
   const first = useSignal(0);
   const fitting = useSignal(8);
-  const list = ids.value.filter((id) => jobs.has(id));
+  const list = (showing[column.name] = ids.value.filter((id) => jobs.has(id)));
   const focused = useSignal("");
 
   const look = () => {
@@ -320,54 +322,54 @@ function onFocused(action: "cancel" | "retry") {
     });
 }
 
-function focusCard(id: string, list: HTMLElement | null, height: number, at: number) {
-  if (list && !list.querySelector(`[data-id="${CSS.escape(id)}"]`)) list.scrollTop = Math.max(0, (at - 1) * height);
-  requestAnimationFrame(() =>
-    requestAnimationFrame(() => {
-      const link = document.querySelector<HTMLElement>(`[data-id="${CSS.escape(id)}"] .title a`);
-      link?.focus({ preventScroll: true });
-      link?.closest("li, tr")?.scrollIntoView({ block: "nearest" });
-    }),
-  );
+function focusCard(column: ColumnName, at: number) {
+  const id = showing[column][at];
+  const scroller = document.querySelector<HTMLElement>(`.scroller[data-column=${column}]`);
+  if (!id || !scroller) return;
+  place.column = column;
+  place.id = id;
+  const link = () => scroller.querySelector<HTMLElement>(`[data-id="${CSS.escape(id)}"] .title a`);
+  const focus = () => {
+    link()?.focus({ preventScroll: true });
+    link()?.closest("li")?.scrollIntoView({ block: "nearest" });
+  };
+  if (link()) focus();
+  else {
+    scroller.scrollTop = Math.max(0, (at - 1) * HEIGHTS[column]); // it is drawn once it is in view
+    requestAnimationFrame(() => requestAnimationFrame(focus));
+  }
 }
 
 function move(by: number) {
   const rows = document.querySelector<HTMLElement>(".rows");
   if (rows) {
-    const all = [...rows.querySelectorAll<HTMLElement>("[data-id] .title a")];
+    const all = [...rows.querySelectorAll<HTMLElement>("[data-id] .title a, [data-id].title a")];
     const at = all.findIndex((link) => link.closest("[data-id]") === document.activeElement?.closest("[data-id]"));
     const next = all[at < 0 ? 0 : at + by];
     next?.focus({ preventScroll: true });
     next?.closest("tr")?.scrollIntoView({ block: "nearest" });
-    return;
+  } else if (document.activeElement?.closest(".column")) {
+    const ids = showing[place.column];
+    focusCard(place.column, Math.max(0, Math.min(ids.length - 1, ids.indexOf(place.id) + by)));
+  } else {
+    const known = showing[place.column].indexOf(place.id);
+    const first = COLUMNS.find((each) => showing[each.name].length && visible(each.name));
+    if (known >= 0 && visible(place.column)) focusCard(place.column, known);
+    else if (first) focusCard(first.name, 0);
   }
-  const inside = document.activeElement?.closest(".column");
-  if (!inside) {
-    const column = columns[place.column].ids.value.includes(place.id)
-      ? place.column
-      : (COLUMNS.find((each) => columns[each.name].ids.value.length)?.name ?? "queued");
-    enterColumn(column, place.id);
-    return;
-  }
-  const ids = columns[place.column].ids.value;
-  const at = Math.max(0, Math.min(ids.length - 1, ids.indexOf(place.id) + by));
-  if (ids[at]) focusCard(ids[at], scrollerOf(place.column), HEIGHTS[place.column], at);
 }
 
 function cross(by: number) {
-  if (document.querySelector(".rows")) return;
   const names = COLUMNS.map((column) => column.name);
-  for (let at = names.indexOf(place.column) + by; at >= 0 && at < names.length; at += by)
-    if (columns[names[at]!].ids.value.length) return enterColumn(names[at]!, "");
+  for (let at = names.indexOf(place.column) + by; at >= 0 && at < names.length; at += by) {
+    const name = names[at]!;
+    const scroller = document.querySelector<HTMLElement>(`.scroller[data-column=${name}]`);
+    if (!scroller || !showing[name].length || !visible(name)) continue;
+    focusCard(name, Math.min(showing[name].length - 1, Math.round(scroller.scrollTop / HEIGHTS[name])));
+    return;
+  }
 }
 
-function enterColumn(column: ColumnName, id: string) {
-  const ids = columns[column].ids.value;
-  const scroller = scrollerOf(column);
-  const inView = Math.round((scroller?.scrollTop ?? 0) / HEIGHTS[column]);
-  const at = Math.max(0, id ? ids.indexOf(id) : Math.min(inView, ids.length - 1));
-  place.column = column;
-  if (ids[at]) focusCard(ids[at], scroller, HEIGHTS[column], at);
-}
-
-const scrollerOf = (column: ColumnName) => document.querySelector<HTMLElement>(`.scroller[data-column=${column}]`);
+/** On a narrow screen one column is shown. */
+const visible = (name: ColumnName) =>
+  Boolean(document.querySelector<HTMLElement>(`.scroller[data-column=${name}]`)?.offsetParent);

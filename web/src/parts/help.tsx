@@ -18,6 +18,15 @@ const NAMES: Record<string, string> = {
 export function HelpDialog() {
   return (
     <Dialog open={open} title="Keys">
+      <KeyList />
+    </Dialog>
+  );
+}
+
+/** Drawn when the dialog opens: the keys of the page that is shown then. */
+function KeyList() {
+  return (
+    <>
       <label class="switch">
         <input type="checkbox" checked={keysOn.value} onChange={(event) => switchKeys(event.currentTarget.checked)} />
         Single keys act on this page
@@ -35,6 +44,6 @@ export function HelpDialog() {
         ))}
       </dl>
       <p class="soft">No key acts while you write in a field.</p>
-    </Dialog>
+    </>
   );
 }
