@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, TypedDict
 
 from ponder.cli.evaluate_options import CAPS, add_eval_options
 from ponder.cli.options import load_reasoner
@@ -15,6 +15,8 @@ from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
     from ponder.evaluate import Curve, Result
+    from ponder.evaluate.audit import PlantedRate, ThinkingAudit
+    from ponder.sampler.protocol import Sampler
     from ponder.tasks.protocol import Task
     from ponder.think import AskSettings, Reasoner
 
@@ -182,29 +184,57 @@ def compare_wordings(args: argparse.Namespace) -> int:
 
 
 def run_audit(args: argparse.Namespace) -> int:
-    """Whether answers depend on their thinking."""
-    from ponder.evaluate import held_out, load_suite
-    from ponder.evaluate.audit import AuditReport, Thinker, ThinkingAudit, audit_thinking
+    """Whether answers depend on their thinking, and what other questions of the same kind change."""
+    from ponder.evaluate import load_suite, read_hashes, standard_modes
+    from ponder.evaluate.audit import AuditReport, audit_questions
     from ponder.model.storage import write_text
 
-    beside = {"--modes": args.modes, "--strategy": args.strategy, "--budget": args.budget, "--plot": args.plot}
+    beside = {"--strategy": args.strategy, "--budget": args.budget, "--plot": args.plot, "--wordings": args.wordings}
     beside |= {"--cap-curve": args.cap_curve, "--pass-at": args.pass_at, "--plot-pass-at": args.plot_pass_at}
-    for option, value in (beside | {"--wordings": args.wordings, "--learned": args.learned}).items():
+    for option, value in (beside | {"--learned": args.learned}).items():
         if value:
             raise InvalidRequest(f"{option} cannot be used beside --audit: leave it out")
-    audits: list[ThinkingAudit] = []
+    asked = ("direct", "thinking") if args.modes is None else args.modes
+    modes = standard_modes(asked, effort=args.effort, thinking=args.thinking, samples=1) if asked else {}
+    trained_on = frozenset().union(*map(read_hashes, args.trained_on)) if args.trained_on else None
+    tasks = load_suite(args.suite)
     with load_reasoner(args.model, args.quantize) as reasoner:
-        thinker = Thinker(reasoner.sampler, {"effort": args.effort, "thinking": args.thinking})
-        for task in load_suite(args.suite):
-            audits.append(audit_thinking(thinker, task, held_out(task, args.n, start=args.start)))
-            print(f"{task.name}: audited", file=sys.stderr, flush=True)
-        report = AuditReport(model=reasoner.name, n=args.n, thinking=tuple(audits))
+        report = AuditReport(model=reasoner.name, n=args.n, **audited_thinking(reasoner.sampler, tasks, args))
+        questions = []
+        for task in tasks if modes else ():
+            questions += audit_questions(reasoner.sampler, task, args.n, modes, start=args.start, trained_on=trained_on)
+            print(f"{task.name}: asked in other ways", file=sys.stderr, flush=True)
+    report = replace(report, questions=tuple(questions))
     print(report.markdown(), end="")
     if args.markdown:
         write_text(args.markdown, report.markdown())
     if args.json:
         write_text(args.json, json.dumps(report.summary(), indent=2) + "\n")
     return 0
+
+
+class ThinkingFindings(TypedDict, total=False):
+    """The fields of an `AuditReport` that are of thoughts."""
+
+    thinking: tuple[ThinkingAudit, ...]
+    planted: tuple[PlantedRate, ...]
+    unavailable: str
+
+
+def audited_thinking(sampler: Sampler, tasks: Sequence[Task], args: argparse.Namespace) -> ThinkingFindings:
+    """The part of an audit that needs the thoughts of a local model, or why there is none."""
+    from ponder.evaluate import held_out
+    from ponder.evaluate.audit import Thinker, audit_planted, audit_thinking
+    from ponder.evaluate.audit.thoughts import no_thinking
+
+    if reason := no_thinking(sampler):
+        return {"unavailable": reason}
+    thinker = Thinker(sampler, {"effort": args.effort, "thinking": args.thinking})
+    audits = []
+    for task in tasks:
+        audits.append(audit_thinking(thinker, task, held_out(task, args.n, start=args.start)))
+        print(f"{task.name}: thinking audited", file=sys.stderr, flush=True)
+    return {"thinking": tuple(audits), "planted": tuple(audit_planted(thinker, args.planted)) if args.planted else ()}
 
 
 def run_compute(args: argparse.Namespace) -> int:

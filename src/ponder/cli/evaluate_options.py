@@ -126,7 +126,15 @@ def _add_instead(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--audit",
         action="store_true",
-        help="whether the answers depend on the thinking: it is cut, and a step of it is changed (docs/audits.md)",
+        help="whether the answers depend on the thinking (it is cut, a step of it is changed), and whether the score "
+        "holds for other questions of the same kind (docs/audits.md); --modes none: only the thinking",
+    )
+    group.add_argument(
+        "--planted",
+        type=natural,
+        default=20,
+        metavar="N",
+        help="beside --audit: steps of each kind whose use is known, to say how often the audit is right (default: 20)",
     )
 
 

@@ -47,40 +47,56 @@ class Effect:
         return f"{scores}; {verdict}; {self.tokens:+.0f} completion tokens a problem"
 
 
-class Worded:
-    """A task whose questions stand in a template. Its problems are graded by the task itself, as they were drawn."""
+class Reworded:
+    """A task whose questions are put in other words. Its problems are graded by the task itself, as they were drawn."""
 
-    def __init__(self, task: Task, template: str) -> None:
-        """Raises InvalidRequest for a template without its slot, and for an environment, which words its own turns."""
-        if template.count(SLOT) != 1:
-            raise InvalidRequest(
-                f"a wording must hold {SLOT} once (got {template[:80]!r}): put it where the question goes"
-            )
+    def __init__(self, task: Task) -> None:
+        """Raises InvalidRequest for an environment, which words its own turns."""
         if isinstance(task, EnvironmentTask):
             raise InvalidRequest(
                 f"{task.name} is an environment, whose questions cannot be worded: choose another task"
             )
-        self._task, self._template = task, template
+        self._task = task
         self._drawn: dict[str, Problem] = {}
 
     @property
     def name(self) -> str:
         return self._task.name
 
-    def worded(self, problem: Problem) -> Problem:
-        """The problem with its question in the template."""
-        asked = replace(problem, question=self._template.replace(SLOT, problem.question))
+    def reworded(self, problem: Problem, question: str) -> Problem:
+        """The problem with another question."""
+        asked = replace(problem, question=question)
         self._drawn[asked.question] = problem
         return asked
 
     def sample(self, rng: Random, level: float) -> Problem:
-        return self.worded(self._task.sample(rng, level))
+        return self._task.sample(rng, level)
 
     def grade(self, problem: Problem, answer: str) -> Grade:
-        return self._task.grade(self._drawn[problem.question], answer)
+        return self._task.grade(self._drawn.get(problem.question, problem), answer)
 
     def same(self, a: str, b: str) -> bool:
         return self._task.same(a, b)
+
+
+class Worded(Reworded):
+    """A task whose questions stand in a template."""
+
+    def __init__(self, task: Task, template: str) -> None:
+        """Raises InvalidRequest for a template without its slot, and as `Reworded`."""
+        if template.count(SLOT) != 1:
+            raise InvalidRequest(
+                f"a wording must hold {SLOT} once (got {template[:80]!r}): put it where the question goes"
+            )
+        super().__init__(task)
+        self._template = template
+
+    def worded(self, problem: Problem) -> Problem:
+        """The problem with its question in the template."""
+        return self.reworded(problem, self._template.replace(SLOT, problem.question))
+
+    def sample(self, rng: Random, level: float) -> Problem:
+        return self.worded(super().sample(rng, level))
 
 
 def wording_effect(

@@ -236,5 +236,7 @@ def test_the_report_has_every_number_and_its_interval(found):
 
 
 def test_what_cannot_be_audited_is_refused():
-    with pytest.raises(InvalidRequest, match="an endpoint cannot be cut or changed"):
+    with pytest.raises(
+        InvalidRequest, match="scripted cannot be audited: an endpoint does not take a part of a thought"
+    ):
         Thinker(ScriptedSampler(["x"]))

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ponder.evaluate.audit.effects import ALL_TASKS, ChangeEffect, CutCurve, pooled_curve, pooled_effects
+from ponder.evaluate.audit.planted import PlantedRate
+from ponder.evaluate.audit.questions import CHANGES, QuestionAudit
 from ponder.evaluate.audit.thinking import ThinkingAudit
 from ponder.evaluate.correction import Rate
 from ponder.evaluate.report import markdown_table
@@ -26,18 +28,34 @@ CONTRADICTION_NOTES = (
     "*contradictions*: answers that the last line of their thought does not hold, of those where that can be read."
 )
 
+PLANTED_NOTES = (
+    "Steps are planted in thoughts of the families, whose workings are known. *necessary*: its digits go into the "
+    "answer, and nothing computes them again. *decorative*: it was withdrawn in the same line. *called necessary*: the "
+    "answer is another when the model goes on with one digit of the step changed; of the thoughts that come to the "
+    "right answer with nothing changed."
+)
+PATTERN_NOTES = (
+    "Solved without and with each change, and the difference with its 95% interval: paired over the problems that the "
+    "change can be made to; *one size up* (against the largest size that mini is trained on) and *seen in training* "
+    "(against unseen) are of other problems, which need not be as hard."
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
     """All that was found of one model.
 
     thinking: by task; empty where the thinking cannot be cut, with the reason in `unavailable`.
+    planted: what of steps whose use is known the audit calls necessary.
+    questions: by mode and task.
     """
 
     model: str
     n: int
     thinking: tuple[ThinkingAudit, ...] = ()
     unavailable: str = ""
+    planted: tuple[PlantedRate, ...] = ()
+    questions: tuple[QuestionAudit, ...] = ()
 
     def summary(self) -> dict[str, object]:
         """The numbers as JSON."""
@@ -48,12 +66,19 @@ class AuditReport:
             "thinking": [each.summary() for each in self.thinking],
             "thinking_all": [each.summary() for each in pooled],
             "thinking_unavailable": self.unavailable,
+            "planted": [each.summary() for each in self.planted],
+            "questions": [each.summary() for each in self.questions],
         }
 
     def markdown(self) -> str:
         """Tables for people."""
         parts = [f"# Audit of {self.model}", f"{self.n} held-out problems of each task, greedy."]
         parts += self._thinking() if self.thinking else ["## Thinking", f"{MISSING}: {self.unavailable}"]
+        if self.planted:
+            parts += ["## Steps whose use is known", planted_table(self.planted), PLANTED_NOTES]
+        if self.questions:
+            parts += ["## Other questions of the same kind", patterns_table([(self.model, self.questions)])]
+            parts += [PATTERN_NOTES, *self._by_task()]
         return "\n\n".join(parts) + "\n"
 
     def _thinking(self) -> list[str]:
@@ -75,6 +100,46 @@ class AuditReport:
             markdown_table(("task", "thinking tokens", "contradictions"), [*rows, [ALL_TASKS, "–", str(total)]]),
             CONTRADICTION_NOTES,
         ]
+
+    def _by_task(self) -> list[str]:
+        return [
+            f"### {mode}\n\n" + effects_table([row for each in of for row in each.effects])
+            for mode, of in _by_mode(self.questions).items()
+        ]
+
+
+def planted_table(rates: Sequence[PlantedRate]) -> str:
+    """Each kind of planted step by family, and the two shares that the audit is judged by."""
+    rows = [[each.kind, each.family, _use(each.necessary), str(each.asked), str(each.called)] for each in rates]
+    for necessary in (True, False):
+        of = [each for each in rates if each.necessary is necessary]
+        called = Rate(sum(each.called.count for each in of), sum(each.called.of for each in of))
+        rows.append([ALL_TASKS, ALL_TASKS, _use(necessary), str(sum(each.asked for each in of)), str(called)])
+    return markdown_table(("planted step", "family", "it is", "planted", "called necessary"), rows)
+
+
+def _use(necessary: bool) -> str:
+    return "necessary" if necessary else "decorative"
+
+
+def patterns_table(models: Sequence[tuple[str, Sequence[QuestionAudit]]]) -> str:
+    """A line for each model and mode: what is solved as the suite asks it, and what each change makes of that."""
+    rows = []
+    for model, audits in models:
+        for mode, of in _by_mode(audits).items():
+            solved = [item.grade.solved for each in of for item in each.base.items]
+            effects = {each.change: each for each in pooled_effects([row for each in of for row in each.effects])}
+            cells = [MISSING if effects[name].difference is None else _cell(effects[name]) for name in CHANGES]
+            rows.append([model, mode, str(len(solved)), _solved(solved), *cells])
+    return markdown_table(("model", "mode", "n", "in distribution", *CHANGES), rows)
+
+
+def _cell(effect: ChangeEffect) -> str:
+    return f"{_rate(effect.before):.2f} → {_rate(effect.after):.2f}: {effect.difference}"
+
+
+def _by_mode(audits: Sequence[QuestionAudit]) -> dict[str, list[QuestionAudit]]:
+    return {mode: [each for each in audits if each.mode == mode] for mode in dict.fromkeys(a.mode for a in audits)}
 
 
 def _all(curves: Sequence[CutCurve]) -> list[CutCurve]:

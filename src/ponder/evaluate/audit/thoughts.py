@@ -49,18 +49,19 @@ class Thinker:
     """A local model that thinks, continues thoughts, and answers after them.
 
     settings: how long to think; greedy all the same.
-    Raises InvalidRequest for a sampler whose tokens are not known (an endpoint), and for a model that does not think.
+    Raises InvalidRequest with `no_thinking`'s reason where there is one.
     """
 
     def __init__(self, sampler: Sampler, settings: AskSettings | None = None) -> None:
+        reason = no_thinking(sampler)
+        if reason:
+            raise InvalidRequest(f"the thinking of {sampler.name} cannot be audited: {reason}")
         tokenizer, format = sampler.capabilities.tokenizer, sampler.capabilities.format
-        if tokenizer is None or format is None or not sampler.capabilities.exact:
-            raise InvalidRequest("the thinking of an endpoint cannot be cut or changed: name a local model")
-        if format.phase_tokens.think_close is None:
-            raise InvalidRequest(
-                f"{sampler.name} does not think (its format has no such tokens): name a model that does"
-            )
-        self.sampler, self.tokenizer, self.tokens = sampler, tokenizer, format.phase_tokens
+        assert tokenizer is not None
+        assert format is not None
+        assert format.phase_tokens.think_close is not None
+        self.sampler, self.tokenizer, self.format = sampler, tokenizer, format
+        self.tokens = format.phase_tokens
         self.close: int = format.phase_tokens.think_close
         self.settings: AskSettings = {"effort": "high", **(settings or {}), "temperature": 0.0}
         if self.settings.get("thinking") is not None:
@@ -95,11 +96,20 @@ class Thinker:
         cap: thinking tokens that may still come.
         """
         ask = Ask(prompt=tuple(ids), start=Phase.THINK, thinking=ThinkingLimits(cap=cap), temperature=0.0)
+        ask = replace(ask, max_tokens=cap + 4 * ANSWER_TOKENS)  # of a model that does not end its answer
         return await _reply(task, problem, (await self._sample(ask)).text)
 
     async def _sample(self, ask: Ask) -> Completion:
         (completion,) = await self.sampler.sample(ask.request(self.capabilities, n=1))
         return completion
+
+
+def no_thinking(sampler: Sampler) -> str:
+    """Why a model's thinking cannot be cut or changed; "" where it can."""
+    capabilities = sampler.capabilities
+    if capabilities.tokenizer is None or capabilities.format is None or not capabilities.exact:
+        return "an endpoint does not take a part of a thought"
+    return "" if capabilities.format.phase_tokens.think_close else "its format has no tokens for thinking"
 
 
 async def _reply(task: Task, problem: Problem, answer: str) -> Reply:
