@@ -124,15 +124,17 @@ def test_a_model_in_training_samples_with_the_adapter_that_it_carries(kernel, tm
             parameter.data = parameter.data.bfloat16()
     engine = kernel.engine(model, PhaseTokens())
     assert engine.kernel.kernel != "torch"
-    said = []
+    said, packed = [], []
     for _ in range(2):
         (event,) = finished(engine, [""])
         assert_logprobs_are_those_of_training(model, event.segment)
         said.append(event.ids)
+        packed.append(engine._runner.pages._packed)
         with engine.update_weights(), torch.no_grad():
             for parameter in trained:
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
     assert said[0] != said[1]
+    assert packed[0] is packed[1]  # the frozen weights are not packed again
     adapter = carried_adapter(model)
     assert isinstance(adapter, Adapter)
     with pytest.raises(InvalidRequest, match="carries a LoRA adapter"):

@@ -80,6 +80,7 @@ class FusedRunner:
         self._packed: dict[str, PackedAdapter] = {}
         self._carries = bool(lora_scales(model))
         self._carried: PackedAdapter | None = None  # what it carries, as it trains
+        self._frozen = _frozen(model)
         self.pages = FusedStep(
             model.config,
             _weights(model),
@@ -98,8 +99,14 @@ class FusedRunner:
         return choice == self.choice and self.pages.fits(model.config, _weights(model))
 
     def forget(self, model: Transformer) -> None:
+        """Frozen weights under an adapter in training stay as they are packed."""
+        carried, known = self._carries, self._frozen
         self._model, self._carries, self._carried = model, bool(lora_scales(model)), None
-        self.pages.forget(_weights(model))
+        self._frozen = _frozen(model)
+        if carried and self._carries and known is not None and known == self._frozen:
+            self.pages.clear()
+        else:
+            self.pages.forget(_weights(model))
 
     def _adapt(self, step: Step) -> None:
         """What the next step of the pages runs has its adapters."""
@@ -211,6 +218,14 @@ def covered(model: Transformer, page_size: int = PAGE_SIZE) -> KernelChoice:
 def _weights(model: Transformer) -> dict[str, torch.Tensor]:
     """The weights that a step computes with, without those that a merged adapter keeps."""
     return {name: each for name, each in model.named_parameters() if name in model.config.parameter_shapes()}
+
+
+def _frozen(model: Transformer) -> tuple[tuple[int, int], ...] | None:
+    """Changes when one of the weights moves or is written; None where some of them train."""
+    weights = _weights(model).values()
+    if any(weight.requires_grad or weight.is_inference() for weight in weights):
+        return None
+    return tuple((weight.data_ptr(), weight._version) for weight in weights)
 
 
 def _on_gpu(model: Transformer) -> bool:

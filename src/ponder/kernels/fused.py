@@ -233,6 +233,10 @@ class FusedStep:
         """Whether `forget(weights)` is allowed."""
         return shape == self._shape and _dtype(weights) == _dtype(self._weights)
 
+    def clear(self) -> None:
+        """Every page is zero again; the weights stay packed."""
+        self._library.ponder_clear(self._handle)
+
     def forget(self, weights: Weights) -> None:
         """Every page is zero again, and `weights`, of the same shapes and dtype, are packed when they are needed."""
         self._library.ponder_clear(self._handle)
