@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
 
-import httpx2 as httpx
 import pytest
+from job_client import KEYS, Jobs, cleared
 from live import Live, serving
 
 from ponder.serve import Served, Settings
-from ponder.serve.http.auth import Keys
 from ponder.testing.scripted import Say, ScriptedSampler
-
-KEYS = Keys({name: hashlib.sha256(f"key-{name}".encode()).digest() for name in "ab"})
 
 
 def script(conversation, index):
@@ -37,60 +31,10 @@ def live() -> Iterator[Live]:
         yield running
 
 
-class Jobs:
-    """A client of `/v1/jobs`."""
-
-    def __init__(self, root: str, owner: str) -> None:
-        headers = {"authorization": f"Bearer key-{owner}"} if owner else {}
-        self.http = httpx.Client(base_url=root, headers=headers, timeout=60)
-
-    def get(self, path: str = "", **query: Any) -> dict:
-        answer = self.http.get(f"/v1/jobs{path}", params=query)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def post(self, path: str = "", body: dict | None = None, status: int = 200) -> dict:
-        answer = self.http.post(f"/v1/jobs{path}", json=body or {})
-        assert answer.status_code == status, answer.text
-        return answer.json()
-
-    def hand_over(self, *texts: str, **more: Any) -> list[dict]:
-        defaults = {"model": "said", **more.pop("defaults", {})}
-        return self.post(body={"defaults": defaults, "jobs": [{"input": each} for each in texts], **more})["data"]
-
-    def until(self, id: str, *states: str) -> dict:
-        """The job, when it is in one of these states."""
-        for _ in range(600):
-            job = self.get(f"/{id}")
-            if job["state"] in states:
-                return job
-            time.sleep(0.02)
-        raise AssertionError(f"the job stayed {job['state']}: {job}")
-
-    def events(self, after: int | None = None) -> Iterator[dict]:
-        """The events of the feed, each with its `event` and `id`."""
-        query = {} if after is None else {"after": after}
-        with self.http.stream("GET", "/v1/jobs/events", params=query) as answer:
-            event: dict[str, Any] = {}
-            for line in answer.iter_lines():
-                if line.startswith(":"):
-                    continue
-                if not line:
-                    yield event
-                    event = {}
-                    continue
-                name, _, value = line.partition(": ")
-                event[name] = json.loads(value) if name == "data" else value
-
-
 @pytest.fixture
 def jobs(live: Live) -> Iterator[Jobs]:
-    client = Jobs(live.root, "a")
-    with client.http:
+    with cleared(live.root) as client:
         yield client
-        gone = [job["id"] for job in client.get(limit=200)["data"]]
-        for id in gone:
-            assert client.http.delete(f"/v1/jobs/{id}").status_code == 200
 
 
 def test_a_job_is_answered_and_billed(jobs: Jobs) -> None:
@@ -277,3 +221,13 @@ def test_many_jobs_run_a_few_at_a_time_and_none_is_lost(jobs: Jobs) -> None:
         time.sleep(0.02)
     answers = {job["id"]: job["answer"] for job in jobs.get(limit=200)["data"]}
     assert all(answers[job["id"]] == f"answer to {job['title']}" for job in made if job["id"] in answers)
+
+
+def test_the_same_request_again_gives_the_same_jobs(jobs: Jobs) -> None:
+    body = {"defaults": {"model": "said"}, "jobs": [{"input": "a"}, {"in": "b"}, {"input": "c"}], "on_error": "skip"}
+    first, again = (jobs.http.post("/v1/jobs", json=body, headers={"idempotency-key": "k"}).json() for _ in range(2))
+    assert [job["id"] for job in again["data"]] == [job["id"] for job in first["data"]]
+    assert again["errors"] == first["errors"]
+    assert jobs.get("/counts")["total"] == 2
+    other = jobs.http.post("/v1/jobs", json={**body, "batch": "x"}, headers={"idempotency-key": "k"})
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")

@@ -175,7 +175,9 @@ async def _watched(events: AsyncGenerator[Event, None], demand: Demand, watch: W
     try:
         while (event := await came.get()) is not None:
             yield event
-        await reading
+        await asyncio.wait([reading])
+        if not (reading.cancelled() and watch.keeps):  # ended early, before there was anything to keep
+            await reading
     finally:
         reading.cancel()
         await asyncio.wait([reading])

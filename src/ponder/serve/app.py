@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ponder.serve import health, memories, pages, rankings, runs, score, tokenize
+from ponder.serve.batches import routes as batch_routes
+from ponder.serve.batches.service import BatchService
 from ponder.serve.chat import routes as chat
 from ponder.serve.completions import routes as completions
 from ponder.serve.http.auth import OPEN_PATHS, Auth, Keys
@@ -67,12 +69,14 @@ def create_app(
     metrics = ServerMetrics(models)
     service = ResponseService(models, settings, metrics)
     jobs = JobService(models, service)
+    batches = BatchService(service, jobs)
     state = ServerState(
         settings=settings,
         models=models,
         metrics=metrics,
         responses=service,
         jobs=jobs,
+        batches=batches,
         rankings=RankingFiles(Path(settings.rankings) if settings.rankings else None),
         rewards=rewards or {},
     )
@@ -118,6 +122,7 @@ def create_app(
         responses,
         conversations,
         job_routes,
+        batch_routes,
     ):
         app.include_router(part.router)
     add_error_handlers(app)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ponder.serve.answering import Tally
+from ponder.serve.batches.service import BatchService
 from ponder.serve.errors import ServeError, ShuttingDown, logged
 from ponder.serve.http.errors import MESSAGES, ErrorResponse, error_object
 from ponder.serve.jobs.service import JobService
@@ -48,6 +49,7 @@ class ServerState:
     metrics: ServerMetrics
     responses: ResponseService
     jobs: JobService
+    batches: BatchService
     rankings: RankingFiles
     rewards: Mapping[str, RewardModel] = field(default_factory=dict)
     memory: Memory | None = None

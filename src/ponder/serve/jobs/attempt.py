@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections import Counter, deque
@@ -10,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ponder.sampler.protocol import CallDelta, Delta, Done
+from ponder.serve.jobs.needs import Step, finished, need_of, steered
 from ponder.serve.jobs.trace import added, entry_of, job_usage
 from ponder.serve.jobs.wire import JobProgress, JobUsage
 from ponder.serve.responses.turn import EndedTurn
@@ -17,7 +19,6 @@ from ponder.serve.responses.wire import ResponseError
 from ponder.serve.store import ResponseStatus
 from ponder.serve.store.database import Transaction
 from ponder.serve.store.jobs import (
-    AttemptKind,
     JobAttempt,
     JobState,
     StoredJob,
@@ -41,9 +42,10 @@ VOTE_LENGTH = 80  # characters of an answer in the figures
 class AttemptWatch:
     """Follows the response of an attempt. See `ponder.serve.responses.jobs.ResponseWatch`.
 
-    moved, gone: called when the job has changed in the store, and when nothing of the attempt runs any more.
+    moved: called when the job has changed in the store.
     over: whether its end is in the store.
     stopping: whether an action ends it, and writes that.
+    left: set when nothing of it runs any more.
     begun_at: when it had a place; None: it waits for one.
     steering: a note that the attempt is stopped for.
     """
@@ -53,8 +55,9 @@ class AttemptWatch:
     def __init__(self, job: StoredJob, notify: Callable[[], None], gone: Callable[[], None]) -> None:
         self.job, self.number = job, job.attempt
         self.budget = None if job.budget is None else Budget(tokens=job.budget)
-        self.moved, self.gone = notify, gone
+        self.moved, self._gone = notify, gone
         self.over = self.stopping = False
+        self.left = asyncio.Event()
         self.begun_at: float | None = None
         self.keeps = False
         self.steering: str | None = None
@@ -146,15 +149,19 @@ class AttemptWatch:
 
         return work
 
+    def gone(self) -> None:
+        self.left.set()
+        self._gone()
+
     # Its turns --------------------------------------------------------------------------------------------------------
 
     def begun(self) -> Transaction[object]:
         self.begun_at = time.monotonic()
         now = time.time()
 
-        def change(job: StoredJob, attempt: JobAttempt) -> tuple[StoredJob, JobAttempt]:
-            job = replace(job, state=JobState.IN_PROGRESS, started_at=now, seen=False)
-            return job, replace(attempt, status="in_progress")
+        def change(job: StoredJob, attempt: JobAttempt) -> Step:
+            job = replace(job, state=JobState.IN_PROGRESS, started_at=now)
+            return job, [replace(attempt, status="in_progress")]
 
         return self._change(change)
 
@@ -162,24 +169,13 @@ class AttemptWatch:
         return self._change(lambda job, attempt: self._settled(job, attempt, ended))
 
     def failed(self, error: ResponseError) -> Transaction[object]:
-        def change(job: StoredJob, attempt: JobAttempt) -> tuple[StoredJob, JobAttempt]:
-            return replace(job, state=JobState.FAILED, error=dict(error)), replace(attempt, status="failed")
-
-        return self._change(change, over=True)
+        return self._change(lambda job, attempt: self._over(replace(job, error=dict(error)), attempt, JobState.FAILED))
 
     def cancelled(self) -> Transaction[object]:
-        def change(job: StoredJob, attempt: JobAttempt) -> tuple[StoredJob, JobAttempt]:
-            return replace(job, state=JobState.CANCELLED), replace(attempt, status="cancelled")
+        return self._change(lambda job, attempt: self._over(job, attempt, JobState.CANCELLED))
 
-        return self._change(change, over=True)
-
-    def _change(
-        self, change: Callable[[StoredJob, JobAttempt], tuple[StoredJob, JobAttempt]], *, over: bool = False
-    ) -> Transaction[object]:
-        """The job and its attempt, changed; nothing where the job is gone, or this attempt is not its latest.
-
-        over: the attempt has ended.
-        """
+    def _change(self, change: Callable[[StoredJob, JobAttempt], Step]) -> Transaction[object]:
+        """The job and its attempts, changed; nothing where the job is gone, or this attempt is not its latest."""
 
         def work(connection: sqlite3.Connection) -> None:
             job = find_job(connection, self.job.owner, self.job.id)
@@ -188,22 +184,36 @@ class AttemptWatch:
             attempt = _attempt(connection, job.id, self.number)
             assert attempt is not None
             add_trace(connection, job.id, self._taken())
-            job, attempt = change(job, attempt)
-            if over:
-                job, attempt = self._closed(job, attempt)
-            put_attempt(connection, job.id, attempt)
+            job, attempts = change(job, attempt)
+            for each in attempts:
+                put_attempt(connection, job.id, each)
             put_job(connection, job)
 
         return work
 
-    def _settled(self, job: StoredJob, attempt: JobAttempt, ended: EndedTurn) -> tuple[StoredJob, JobAttempt]:
-        dropped = ended.stored.get("dropped_turns", 0)
+    def _over(self, job: StoredJob, attempt: JobAttempt, state: JobState) -> Step:
+        job, attempt = self._closed(job, replace(attempt, status=state.value))
+        return replace(job, state=state), [attempt]
+
+    def _settled(self, job: StoredJob, attempt: JobAttempt, ended: EndedTurn) -> Step:
+        """What the end of the response makes of the job."""
+        dropped, output = ended.stored.get("dropped_turns", 0), ended.stored["output"]
         attempt = replace(attempt, status=ended.status.value, dropped_turns=dropped)
         text = self.answer.text if self.answer is not None else ""
-        job = replace(job, answer=text or job.answer, votes=_votes(self.answer))
-        job, attempt = self._closed(job, attempt)
+        job, attempt = self._closed(replace(job, votes=_votes(self.answer)), attempt)
+        now = time.time()
+        if self.steering is not None:
+            job, attempts = steered(job, attempt, self.steering, now, thought=bool(output))
+            return job, [attempt, *attempts]
+        job = replace(job, answer=text or job.answer)
         done = ended.status is ResponseStatus.COMPLETED or (self.keeps and bool(text.strip()))
-        return replace(job, state=JobState.COMPLETED if done else JobState.INCOMPLETE), attempt
+        why = ended.stored["incomplete_details"]
+        asks = done or (why is not None and why["reason"] == "max_output_tokens")
+        need = need_of(job, self.answer, output, done=done) if asks else None
+        if need is not None:
+            return replace(job, state=JobState.NEEDS_INPUT, need=need, ended_at=None), [attempt]
+        job, attempts = finished(job, JobState.COMPLETED if done else JobState.INCOMPLETE, now)
+        return job, [attempt, *attempts]
 
     def _closed(self, job: StoredJob, attempt: JobAttempt) -> tuple[StoredJob, JobAttempt]:
         """Both with the end's time and the bill."""
@@ -231,19 +241,3 @@ def _votes(answer: Answer | None) -> dict[str, Any] | None:
 
 def _attempt(connection: sqlite3.Connection, id: str, number: int) -> JobAttempt | None:
     return next((each for each in attempts_of(connection, id) if each.number == number), None)
-
-
-def next_attempt(job: StoredJob, kind: AttemptKind, now: float, **fields: Any) -> tuple[StoredJob, JobAttempt]:
-    """The job as it waits for a new attempt, and that."""
-    number = job.attempt + 1
-    job = replace(
-        job,
-        state=JobState.QUEUED,
-        attempt=number,
-        response_id=None,
-        need=None,
-        error=None,
-        started_at=None,
-        ended_at=None,
-    )
-    return job, JobAttempt(number=number, kind=kind, created_at=now, **fields)

@@ -12,7 +12,8 @@ from dataclasses import replace
 from functools import partial
 
 from ponder.serve.errors import NotFound, ServeError, ShuttingDown, log
-from ponder.serve.jobs.attempt import AttemptWatch, next_attempt
+from ponder.serve.jobs.attempt import AttemptWatch
+from ponder.serve.jobs.needs import next_attempt
 from ponder.serve.jobs.trace import added
 from ponder.serve.models import Models
 from ponder.serve.responses.objects import failure, response_error
@@ -39,6 +40,8 @@ from ponder.types import PonderError
 LOOK = 0.25  # seconds until a model without room is looked at again
 FLUSH = 1.0  # seconds between two writes of what runs
 MOST_RESTARTS = 3
+BATCH_SECONDS = 24 * 3600  # that a batch may take
+EXPIRED: ResponseError = {"code": "batch_expired", "message": "the batch took longer than 24 hours: send it again"}
 RESTARTED: ResponseError = {
     "code": "server_restarted",
     "message": f"the server stopped {MOST_RESTARTS + 1} times while this job ran: retry it",
@@ -131,8 +134,14 @@ class Dispatcher:
         return admission.room > pending
 
     async def _begin(self, job: StoredJob) -> None:
+        if job.batch is not None and job.batch.startswith("batch_") and time.time() > job.created_at + BATCH_SECONDS:
+            await self._store.write(AttemptWatch(job, lambda: None, lambda: None).failed(EXPIRED))
+            self._changed(job.owner)
+            return
         attempt = (await self._store.read(lambda connection: attempts_of(connection, job.id)))[-1]
-        asked = ResponseRequest.model_validate({**job.request, **attempt.asked})
+        reasoning = {**job.request.get("reasoning", {}), **attempt.asked.get("reasoning", {})}
+        said = {**job.request, **attempt.asked, **({"reasoning": reasoning} if reasoning else {})}
+        asked = ResponseRequest.model_validate(said)
         watch = AttemptWatch(job, lambda: self._changed(job.owner), lambda: self._gone(job))
         self.live[job.id] = watch
         try:
@@ -206,7 +215,7 @@ def _put_back(connection: sqlite3.Connection, job: StoredJob) -> None:
     if sum(each.kind is AttemptKind.RESTART for each in attempts) >= MOST_RESTARTS:
         put_job(connection, replace(job, state=JobState.FAILED, error=dict(RESTARTED), ended_at=now, seen=False))
         return
-    job, attempt = next_attempt(job, AttemptKind.RESTART, now, asked=last.asked, text=last.text)
+    job, (attempt,) = next_attempt(job, AttemptKind.RESTART, now, asked=last.asked, text=last.text)
     put_attempt(connection, job.id, attempt)
     put_job(connection, job)
     used = (last.usage or {}).get("output_tokens", 0)

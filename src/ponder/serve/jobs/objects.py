@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from ponder.serve.jobs.needs import shown_need
 from ponder.serve.jobs.wire import AttemptObject, JobObject
 from ponder.serve.store.jobs import JobAttempt, StoredJob
 
@@ -33,7 +34,7 @@ def job_object(job: StoredJob) -> JobObject:
             "title": job.title,
             "answer": None if answer is None else answer[:PREVIEW],
             "answer_length": len(answer or ""),
-            "need": job.need,
+            "need": shown_need(job.need),
             "error": job.error,
             "votes": job.votes,
             "seen": job.seen,

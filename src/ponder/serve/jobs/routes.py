@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import hashlib
+from collections.abc import Awaitable
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import ValidationError
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ponder.serve.common.wire import Name, event_schema
 from ponder.serve.errors import BadRequest
 from ponder.serve.http.errors import invalid
 from ponder.serve.http.exchange import EventStreamResponse, owner_of, state_of
+from ponder.serve.jobs.actions import JobActions
+from ponder.serve.jobs.export import csv_lines, json_lines
 from ponder.serve.jobs.objects import job_object
+from ponder.serve.jobs.service import RequestKey
+from ponder.serve.jobs.trace import shown_entry
 from ponder.serve.jobs.wire import (
     ActionRequest,
+    BulkRequest,
+    BulkResult,
+    ExtendRequest,
     JobCounts,
     JobDeleted,
     JobId,
@@ -24,7 +33,11 @@ from ponder.serve.jobs.wire import (
     JobsPage,
     JobsRequest,
     Label,
+    ReplyRequest,
+    RetryRequest,
     StateName,
+    SteerRequest,
+    TracePage,
     WholeJob,
 )
 from ponder.serve.responses.wire import Include, answers
@@ -52,24 +65,36 @@ def filter_of(
 
 
 @router.post("", response_model=None, responses=answers(JobList), operation_id="create_jobs")
-async def create_jobs(asked: JobsRequest, http: HttpRequest) -> Response:
+async def create_jobs(
+    asked: JobsRequest,
+    http: HttpRequest,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> Response:
     """Hand over jobs. They wait in the store until a model has room."""
     jobs = state_of(http).jobs
+    if asked.batch is not None and asked.batch.startswith("batch_"):
+        raise BadRequest("batch must not begin with 'batch_': the batches of /v1/batches are called so", param="batch")
     kept, bad = await jobs.hand_over(
         owner_of(http),
         [given if isinstance(given, JobRequest) else refused(given) for given in asked.jobs],
         asked.defaults,
         batch=asked.batch,
         skip=asked.on_error == "skip",
+        key=None if idempotency_key is None else await _request_key(idempotency_key, http),
     )
-    errors = [
-        {"index": each.index, "param": each.error.param, "code": each.error.code, "message": each.error.message}
-        for each in bad
-    ]
     last = kept[-1].changed if kept else await jobs.last_change(owner_of(http))
     return JSONResponse(
-        {"object": "job.list", "data": [job_object(job) for job in kept], "errors": errors, "last_event": last}
+        {
+            "object": "job.list",
+            "data": [job_object(job) for job in kept],
+            "errors": [*map(dict, bad)],
+            "last_event": last,
+        }
     )
+
+
+async def _request_key(key: str, http: HttpRequest) -> RequestKey:
+    return RequestKey(key, hashlib.sha256(await http.body()).hexdigest())
 
 
 def refused(given: dict[str, Any]) -> BadRequest:
@@ -167,6 +192,35 @@ async def follow_jobs(
     return EventStreamResponse(state_of(http).jobs.feed.follow(owner_of(http), after))
 
 
+EXPORT: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file",
+        "content": {
+            "application/jsonl": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.get("/export", response_model=None, responses=EXPORT, operation_id="export_jobs")
+async def export_jobs(
+    http: HttpRequest,
+    state: States = [],  # noqa: B006
+    model: Names = [],  # noqa: B006
+    label: Labels = [],  # noqa: B006
+    batch: Annotated[Name | None, Query()] = None,
+    q: Search = "",
+    unseen: bool = False,
+    format: Literal["jsonl", "csv"] = "jsonl",
+) -> Response:
+    """The jobs of a filter as a file, in the order of handing over."""
+    rows = state_of(http).jobs.whole_rows(owner_of(http), filter_of(state, model, label, batch, q, unseen))
+    body, kind = (csv_lines(rows), "text/csv") if format == "csv" else (json_lines(rows), "application/jsonl")
+    headers = {"content-disposition": f'attachment; filename="jobs.{format}"', "x-content-type-options": "nosniff"}
+    return StreamingResponse(body, media_type=kind, headers=headers)
+
+
 @router.get("/{job_id}", response_model=None, responses=answers(WholeJob), operation_id="get_job")
 async def get_job(
     job_id: Id,
@@ -182,21 +236,93 @@ async def delete_job(job_id: Id, http: HttpRequest) -> Response:
     """Delete a job with its attempts, responses and trace."""
     jobs, owner = state_of(http).jobs, owner_of(http)
     await jobs.job(owner, job_id)
-    await jobs.delete(owner, [job_id])
+    await jobs.actions.delete(owner, [job_id])
     return JSONResponse({"id": job_id, "object": "job", "deleted": True})
+
+
+@router.get("/{job_id}/trace", response_model=None, responses=answers(TracePage), operation_id="get_trace")
+async def get_trace(
+    job_id: Id,
+    http: HttpRequest,
+    after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+    include: Includes = [],  # noqa: B006
+) -> Response:
+    """What its strategy did, and what was done to it."""
+    entries = await state_of(http).jobs.trace(owner_of(http), job_id, after, limit)
+    shown = [
+        {
+            "n": each.n,
+            "at": each.at,
+            "attempt": each.attempt,
+            **shown_entry(each.data, reasoning="reasoning.content" in include),
+        }
+        for each in entries[:limit]
+    ]
+    last = shown[-1]["n"] if shown else after
+    return JSONResponse({"object": "list", "data": shown, "has_more": len(entries) > limit, "next": last})
+
+
+# Actions --------------------------------------------------------------------------------------------------------------
+
+
+@router.post("/actions", response_model=None, responses=answers(BulkResult), operation_id="act_on_jobs")
+async def act_on_jobs(asked: BulkRequest, http: HttpRequest) -> Response:
+    """One action on many jobs."""
+    jobs, owner = state_of(http).jobs, owner_of(http)
+    changed, refused = await jobs.actions.on_many(owner, asked)
+    failed = [{"id": id, "code": error.code, "message": error.message} for id, error in refused]
+    last = await jobs.last_change(owner)
+    return JSONResponse({"object": "job.actions", "changed": changed, "failed": failed, "last_event": last})
 
 
 @router.post("/{job_id}/cancel", response_model=None, responses=answers(WholeJob), operation_id="cancel_job")
 async def cancel_job(job_id: Id, asked: ActionRequest, http: HttpRequest) -> Response:
     """End a job that has not ended."""
-    jobs, owner = state_of(http).jobs, owner_of(http)
-    await jobs.cancel(owner, job_id, asked.revision)
-    return JSONResponse(await jobs.whole(owner, job_id))
+    return await _done(http, job_id, actions_of(http).cancel(owner_of(http), job_id, asked.revision))
+
+
+@router.post("/{job_id}/finish", response_model=None, responses=answers(WholeJob), operation_id="finish_job")
+async def finish_job(job_id: Id, asked: ActionRequest, http: HttpRequest) -> Response:
+    """Answer now, with the best there is."""
+    return await _done(http, job_id, actions_of(http).finish(owner_of(http), job_id, asked.revision))
+
+
+@router.post("/{job_id}/steer", response_model=None, responses=answers(WholeJob), operation_id="steer_job")
+async def steer_job(job_id: Id, asked: SteerRequest, http: HttpRequest) -> Response:
+    """A note for the model, at the next token or after the end."""
+    return await _done(http, job_id, actions_of(http).steer(owner_of(http), job_id, asked))
+
+
+@router.post("/{job_id}/answer", response_model=None, responses=answers(WholeJob), operation_id="answer_job")
+async def answer_job(job_id: Id, asked: ReplyRequest, http: HttpRequest) -> Response:
+    """Answer what a job waits for."""
+    return await _done(http, job_id, actions_of(http).reply(owner_of(http), job_id, asked))
+
+
+@router.post("/{job_id}/extend", response_model=None, responses=answers(WholeJob), operation_id="extend_job")
+async def extend_job(job_id: Id, asked: ExtendRequest, http: HttpRequest) -> Response:
+    """Again, with more tokens."""
+    return await _done(http, job_id, actions_of(http).extend(owner_of(http), job_id, asked.tokens, asked.revision))
+
+
+@router.post("/{job_id}/retry", response_model=None, responses=answers(WholeJob), operation_id="retry_job")
+async def retry_job(job_id: Id, asked: RetryRequest, http: HttpRequest) -> Response:
+    """Again, with other settings."""
+    return await _done(http, job_id, actions_of(http).retry(owner_of(http), job_id, asked))
 
 
 @router.post("/{job_id}/seen", response_model=None, responses=answers(WholeJob), operation_id="see_job")
 async def see_job(job_id: Id, asked: ActionRequest, http: HttpRequest) -> Response:
     """Note that its end was looked at."""
-    jobs, owner = state_of(http).jobs, owner_of(http)
-    await jobs.seen(owner, job_id, asked.revision)
-    return JSONResponse(await jobs.whole(owner, job_id))
+    return await _done(http, job_id, actions_of(http).seen(owner_of(http), job_id, asked.revision))
+
+
+def actions_of(http: HttpRequest) -> JobActions:
+    return state_of(http).jobs.actions
+
+
+async def _done(http: HttpRequest, id: str, acting: Awaitable[None]) -> Response:
+    """The job after an action."""
+    await acting
+    return JSONResponse(await state_of(http).jobs.whole(owner_of(http), id))

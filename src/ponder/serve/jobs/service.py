@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ponder.serve.errors import BadRequest, Conflict, NotFound, ServeError
+from ponder.serve.jobs.actions import JobActions
 from ponder.serve.jobs.dispatch import Dispatcher
 from ponder.serve.jobs.feed import JobFeed
 from ponder.serve.jobs.objects import attempt_object, job_object, title_of
@@ -20,28 +23,32 @@ from ponder.serve.responses.convert import input_items
 from ponder.serve.responses.objects import View
 from ponder.serve.responses.service import ResponseService, kept_items
 from ponder.serve.responses.wire import Include, ResponseRequest
-from ponder.serve.store.database import After
 from ponder.serve.store.jobs import (
+    HandOver,
     JobFilter,
     JobPage,
     JobSort,
     JobState,
     StoredJob,
+    TraceEntry,
     attempts_of,
     batches_of,
     count_jobs,
+    find_hand_over,
     insert_jobs,
+    jobs_between,
+    keep_hand_over,
     last_change,
     page_of_jobs,
-    put_attempt,
-    put_job,
-    remove_jobs,
     the_job,
     trace_of,
 )
+from ponder.serve.store.records import Json
 
 NEEDS = ("budget", "tie", "tool")  # for which a job stops, unless it says otherwise
 SHOWN_BATCHES = 50
+EXPORTED_AT_ONCE = 200
+CHECKED_AT_ONCE = 50
 SAMPLING = ("seed", "temperature", "max_output_tokens", "thinking_token_budget")
 RESPONSE_FIELDS = ("model", "input", "instructions", "strategy", *SAMPLING, "tools", "text")
 RENAMED_FIELDS = {"reasoning.effort": "effort"}  # fields of a response that a job calls otherwise
@@ -49,27 +56,25 @@ ALL_ENTRIES = 100_000  # of a trace that a bill is made from
 
 
 @dataclass(frozen=True, slots=True)
-class BadJob:
-    """A job that was left out.
+class RequestKey:
+    """The name of a request that may be sent again. digest: of its body."""
 
-    index: its place in the request.
-    """
-
-    index: int
-    error: ServeError
+    key: str
+    digest: str
 
 
 class JobService:
     """The jobs of one server. Its methods raise NotFound for what does not exist or belongs to another owner, Conflict
     for what does not fit the job as it is now.
 
-    feed: tells of changes.
+    feed: tells of changes. actions: make them.
     """
 
     def __init__(self, models: Models, responses: ResponseService) -> None:
         self._models, self._responses = models, responses
         self._dispatcher = Dispatcher(models, responses, self._changed)
         self.feed = JobFeed(responses, self._dispatcher.live)
+        self.actions = JobActions(responses, self._dispatcher.live, self._changed)
 
     async def recover(self) -> None:
         await self._dispatcher.recover()
@@ -100,14 +105,19 @@ class JobService:
         *,
         batch: str | None = None,
         skip: bool = False,
-    ) -> tuple[list[StoredJob], list[BadJob]]:
-        """Keep jobs. Returns them, and what was left out of them.
+        key: RequestKey | None = None,
+    ) -> tuple[list[StoredJob], list[Json]]:
+        """Keep jobs. Returns them, and why others were left out.
 
         given: a refusal stands for what was not a job at all.
         skip: whether bad ones are left out; otherwise the first of them is raised, named by its place.
+        key: under which the same request again gives the same jobs. Raises Conflict where another one had it.
         """
+        store = self._responses.store
+        if key is not None and (made := await store.read(lambda c: _again(c, owner, key))) is not None:
+            return made
         jobs: list[StoredJob] = []
-        bad: list[BadJob] = []
+        bad: list[Json] = []
         now = time.time()
         for index, each in enumerate(given):
             try:
@@ -118,11 +128,78 @@ class JobService:
                 named = _placed(error, index)
                 if not skip:
                     raise named from None
-                bad.append(BadJob(index, named))
-        expires_at = self._responses.store.expiry()
-        kept = await self._responses.store.write(lambda connection: insert_jobs(connection, jobs, expires_at))
+                bad.append({"index": index, "param": named.param, "code": named.code, "message": named.message})
+        expires_at = store.expiry()
+
+        def work(connection: sqlite3.Connection) -> tuple[list[StoredJob], list[Json]]:
+            if key is not None and (made := _again(connection, owner, key)) is not None:
+                return made
+            kept = insert_jobs(connection, jobs, expires_at)
+            if key is not None:
+                numbers = (kept[0].number, kept[-1].number) if kept else (0, 0)
+                keep_hand_over(connection, owner, key.key, HandOver(key.digest, *numbers, bad), expires_at)
+            return kept, bad
+
+        made = await store.write(work)
         self._changed(owner)
-        return kept, bad
+        return made
+
+    async def hand_over_lines(
+        self,
+        owner: str,
+        asked: Sequence[tuple[str, Mapping[str, Any] | ServeError]],
+        *,
+        batch: str,
+        also: Callable[[sqlite3.Connection], None],
+    ) -> None:
+        """Keep the jobs of a batch, which wait for no person.
+
+        asked: for each its own name, and the request; an error: why there is none, and then the job has failed.
+        also: what is written in the same transaction.
+        """
+        jobs: list[StoredJob] = []
+        now = time.time()
+        for number, (custom_id, request) in enumerate(asked):
+            if number % CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # others are answered meanwhile
+            jobs.append(await self._line(owner, custom_id, request, batch, now))
+        expires_at = self._responses.store.expiry()
+
+        def work(connection: sqlite3.Connection) -> None:
+            also(connection)
+            insert_jobs(connection, jobs, expires_at)
+
+        await self._responses.store.write(work)
+        self._changed(owner)
+
+    async def _line(
+        self, owner: str, custom_id: str, request: Mapping[str, Any] | ServeError, batch: str, now: float
+    ) -> StoredJob:
+        refused = request if isinstance(request, ServeError) else None
+        said: Mapping[str, Any] = {} if isinstance(request, ServeError) else request
+        if refused is None:
+            try:
+                await self._responses.check(ResponseRequest.model_validate(said), owner)
+            except ServeError as error:
+                refused = error
+        job = StoredJob(
+            id=f"job_{secrets.token_hex(16)}",
+            owner=owner,
+            state=JobState.QUEUED,
+            model=said.get("model", ""),
+            title=title_of(said.get("input", "")),
+            created_at=now,
+            request=said,
+            effort=said.get("reasoning", {}).get("effort"),
+            strategy=said.get("strategy"),
+            batch=batch,
+            custom_id=custom_id,
+        )
+        if refused is None:
+            return job
+        why = {"code": refused.code or "invalid_value", "message": refused.message}
+        empty = {"model": job.model or "none", "input": said.get("input", ""), "background": True}
+        return replace(job, state=JobState.FAILED, error=why, ended_at=now, seen=False, request=empty)
 
     async def _made(
         self, owner: str, given: JobRequest, defaults: JobSettings | None, batch: str | None, now: float
@@ -206,82 +283,50 @@ class JobService:
         view = View(kept.owner, kept.model, "reasoning.content" in included)
         return [view.item(item) for item in kept_items(kept)]
 
-    # Changing ---------------------------------------------------------------------------------------------------------
-
-    async def change(
-        self, owner: str, id: str, change: Callable[[StoredJob], StoredJob], revision: int | None = None
-    ) -> StoredJob:
-        """The job, changed in one transaction by a function that raises where it does not fit."""
-
-        def work(connection: sqlite3.Connection) -> StoredJob:
-            job = the_job(connection, owner, id)
-            check_revision(job, revision)
-            return put_job(connection, change(job))
-
-        changed = await self._responses.store.write(work)
-        self._changed(owner)
-        return changed
-
     async def job(self, owner: str, id: str) -> StoredJob:
         return await self._responses.store.read(lambda c: the_job(c, owner, id))
 
-    async def cancel(self, owner: str, id: str, revision: int | None = None) -> None:
-        """End a job that has not ended. What it has cost by then is billed."""
-        fits = (JobState.QUEUED, JobState.IN_PROGRESS, JobState.NEEDS_INPUT)
+    async def trace(self, owner: str, id: str, after: int, most: int) -> list[TraceEntry]:
+        """Entries past number `after`; one more than `most` where there are more."""
+        watch = self._dispatcher.live.get(id)
+        flush = watch.flush() if watch is not None and watch.job.owner == owner else None
+        if flush is not None:
+            await self._responses.store.write(flush)
+        return await self._responses.store.read(lambda c: (the_job(c, owner, id), trace_of(c, id, after, most + 1))[1])
 
-        def work(connection: sqlite3.Connection) -> bool:
-            """False: it was handed to a model meanwhile."""
-            job = the_job(connection, owner, id)
-            check_revision(job, revision)
-            check_state(job, "cancel", *fits)
-            if job.response_id is not None and job.state is not JobState.NEEDS_INPUT:
-                return False
-            now = time.time()
-            last = attempts_of(connection, id)[-1]
-            if last.ended_at is None:
-                put_attempt(connection, id, replace(last, status="cancelled", ended_at=now))
-            put_job(connection, replace(job, state=JobState.CANCELLED, need=None, ended_at=now))
-            return True
-
-        if not await self._responses.store.write(work):
-            job = await self.job(owner, id)
-            watch = self._dispatcher.live.get(id)
-            if watch is not None and job.response_id is not None:
-                watch.stopping = True
-                response = await self._responses.store.response(owner, job.response_id)
-                await self._responses.jobs.cancel(owner, response, watch.cancelled)
-        self._changed(owner)
-
-    async def seen(self, owner: str, id: str, revision: int | None = None) -> None:
-        await self.change(owner, id, lambda job: replace(job, seen=True), revision)
-
-    async def delete(self, owner: str, ids: Sequence[str]) -> list[str]:
-        """End the work on jobs, and delete them with all that belongs to them. Returns those that were there."""
-        for id in ids:
-            watch = self._dispatcher.live.get(id)
-            if watch is not None and watch.job.owner == owner:
-                watch.stopping = True
-                job = await self.job(owner, id)
-                if job.response_id is not None:
-                    await self._responses.jobs.stop(job.response_id)
-        gone = await self._responses.store.write(lambda c: remove_jobs(c, owner, ids), After.ERASED)
-        self._changed(owner)
-        return gone
+    async def whole_rows(self, owner: str, wanted: JobFilter) -> AsyncGenerator[StoredJob, None]:
+        """All jobs of a filter, in the order of handing over, whole."""
+        after = 0
+        while True:
+            page = await self._responses.store.read(
+                partial(
+                    page_of_jobs,
+                    owner=owner,
+                    wanted=wanted,
+                    sort=JobSort.CREATED,
+                    after=after,
+                    most=EXPORTED_AT_ONCE,
+                    whole=True,
+                )
+            )
+            for job in page.jobs:
+                yield job
+                after = job.number
+            if not page.more:
+                return
 
 
-def check_revision(job: StoredJob, revision: int | None) -> None:
-    if revision is not None and revision != job.revision:
+def _again(connection: sqlite3.Connection, owner: str, key: RequestKey) -> tuple[list[StoredJob], list[Json]] | None:
+    """What a request with this key was answered, as its jobs are now; None: there was none."""
+    made = find_hand_over(connection, owner, key.key)
+    if made is None:
+        return None
+    if made.digest != key.digest:
         raise Conflict(
-            f"the job is at revision {job.revision} (got {revision}): look at it again", code="revision_conflict"
+            f"another request was sent with the Idempotency-Key {key.key[:100]!r}: take a new key",
+            code="idempotency_conflict",
         )
-
-
-def check_state(job: StoredJob, action: str, *states: JobState) -> None:
-    if job.state not in states:
-        raise Conflict(
-            f"{action} does not fit a job that is {job.state} (it fits {', '.join(states)}): look at it again",
-            code="wrong_state",
-        )
+    return jobs_between(connection, owner, made.first, made.last), [*made.errors]
 
 
 def _placed(error: ServeError, index: int) -> ServeError:

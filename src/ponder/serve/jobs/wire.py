@@ -81,6 +81,63 @@ class ActionRequest(Strict):
     revision: Revision | None = None
 
 
+class SteerRequest(ActionRequest):
+    """when: at the next token, or after the end of the attempt."""
+
+    text: Note
+    when: Literal["now", "after"] = "now"
+
+
+class ReplyRequest(ActionRequest):
+    """An answer to a need: one of its choices, or a text; neither: its default."""
+
+    need: JobId
+    choice: Annotated[str, Field(max_length=100_000), AfterValidator(check_text)] | None = None
+    text: Annotated[str, Field(max_length=100_000), AfterValidator(check_text)] | None = None
+
+
+class ExtendRequest(ActionRequest):
+    tokens: Tokens
+
+
+class RetryRequest(ActionRequest):
+    """Settings that are others this time."""
+
+    model: Name | None = None
+    effort: Efforts | None = None
+    strategy: Name | None = None
+    budget: Tokens | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+
+
+class FilterRequest(Strict):
+    """Which jobs: the filters of lists."""
+
+    state: Annotated[list[StateName], Field(max_length=16, fail_fast=True)] | None = None
+    model: Annotated[list[Name], Field(max_length=64, fail_fast=True)] | None = None
+    label: Annotated[list[Label], Field(max_length=16, fail_fast=True)] | None = None
+    batch: Name | None = None
+    q: Annotated[str, Field(max_length=200), AfterValidator(check_text)] | None = None
+    unseen: bool | None = None
+
+
+class BulkRequest(Strict):
+    """One action on many jobs, with the fields of the action. expected_count: how many jobs the caller means."""
+
+    action: Literal["cancel", "finish", "steer", "extend", "retry", "seen", "delete"]
+    ids: Annotated[list[JobId], Field(min_length=1, max_length=10_000, fail_fast=True)] | None = None
+    filter: FilterRequest | None = None
+    expected_count: Annotated[int, Field(ge=0, le=2**53)]
+    text: Note | None = None
+    when: Literal["now", "after"] | None = None
+    tokens: Tokens | None = None
+    model: Name | None = None
+    effort: Efforts | None = None
+    strategy: Name | None = None
+    budget: Tokens | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+
+
 # Answers --------------------------------------------------------------------------------------------------------------
 
 
@@ -99,8 +156,19 @@ class NeedChoice(TypedDict):
 
 
 @closed
+class NeededCall(TypedDict):
+    call_id: str
+    name: str
+    arguments: str
+
+
+@closed
 class NeedObject(TypedDict):
-    """What a job waits for. default: the id of a choice."""
+    """What a job waits for.
+
+    default: the id of a choice.
+    call: of a tool, whose result is asked for.
+    """
 
     id: str
     reason: NeedReason
@@ -108,6 +176,7 @@ class NeedObject(TypedDict):
     choices: list[NeedChoice]
     default: str
     takes_text: bool
+    call: NotRequired[NeededCall]
 
 
 @closed
@@ -261,7 +330,6 @@ class JobDeleted(TypedDict):
     deleted: bool
 
 
-@closed
 class TraceObject(TypedDict):
     """An entry of a trace. The other fields are those of its type."""
 
@@ -269,4 +337,26 @@ class TraceObject(TypedDict):
     at: float
     attempt: int
     type: str
-    sample: NotRequired[int]
+
+
+@closed
+class TracePage(TypedDict):
+    object: Literal["list"]
+    data: list[TraceObject]
+    has_more: bool
+    next: int
+
+
+@closed
+class RefusedAction(TypedDict):
+    id: str
+    code: str | None
+    message: str
+
+
+@closed
+class BulkResult(TypedDict):
+    object: Literal["job.actions"]
+    changed: int
+    failed: list[RefusedAction]
+    last_event: int

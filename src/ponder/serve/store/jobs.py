@@ -81,6 +81,16 @@ SCHEMA = (
         data TEXT NOT NULL,
         PRIMARY KEY (job, n)
     ) STRICT, WITHOUT ROWID""",
+    """CREATE TABLE job_keys (
+        owner TEXT NOT NULL,
+        key TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        first INTEGER NOT NULL,
+        last INTEGER NOT NULL,
+        errors TEXT NOT NULL,
+        expires_at INTEGER,
+        PRIMARY KEY (owner, key)
+    ) STRICT, WITHOUT ROWID""",
     """CREATE TABLE deleted_jobs (
         owner TEXT NOT NULL,
         changed INTEGER NOT NULL,
@@ -283,9 +293,47 @@ def insert_jobs(connection: sqlite3.Connection, jobs: Sequence[StoredJob], expir
     )
     connection.executemany(
         "INSERT INTO job_attempts (job, number, kind, asked, status, created_at) VALUES (?, 1, 'first', '{}', ?, ?)",
-        [(job.id, "queued", job.created_at) for job in numbered],
+        [(job.id, "failed" if job.state is JobState.FAILED else "queued", job.created_at) for job in numbered],
     )
     return numbered
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """A request that was carried out under a key: its jobs are those with numbers from `first` to `last`.
+
+    digest: of its body.
+    errors: of the jobs that were left out.
+    """
+
+    digest: str
+    first: int
+    last: int
+    errors: Sequence[Json]
+
+
+def find_hand_over(connection: sqlite3.Connection, owner: str, key: str) -> HandOver | None:
+    row = connection.execute(
+        "SELECT digest, first, last, errors FROM job_keys WHERE owner = ? AND key = ?", (owner, key)
+    ).fetchone()
+    return None if row is None else HandOver(row["digest"], row["first"], row["last"], json.loads(row["errors"]))
+
+
+def keep_hand_over(
+    connection: sqlite3.Connection, owner: str, key: str, made: HandOver, expires_at: int | None
+) -> None:
+    connection.execute(
+        "INSERT INTO job_keys (owner, key, digest, first, last, errors, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (owner, key, made.digest, made.first, made.last, _dumped(made.errors), expires_at),
+    )
+
+
+def jobs_between(connection: sqlite3.Connection, owner: str, first: int, last: int) -> list[StoredJob]:
+    rows = connection.execute(
+        f"SELECT {', '.join(SLIM)} FROM jobs WHERE owner = ? AND number BETWEEN ? AND ? ORDER BY number",
+        (owner, first, last),
+    )
+    return [_read(row) for row in rows]
 
 
 def put_job(connection: sqlite3.Connection, job: StoredJob) -> StoredJob:
@@ -365,6 +413,7 @@ def _forget_old_deletions(connection: sqlite3.Connection, owner: str) -> None:
 
 
 def prune_jobs(connection: sqlite3.Connection, now: int, most: int) -> int:
+    connection.execute("DELETE FROM job_keys WHERE expires_at <= ?", (now,))
     doomed = connection.execute("SELECT owner, id FROM jobs WHERE expires_at <= ? LIMIT ?", (now, most)).fetchall()
     for row in doomed:
         remove_jobs(connection, row["owner"], [row["id"]])

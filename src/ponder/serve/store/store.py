@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ponder.serve.errors import NotFound
 from ponder.serve.settings import Settings
-from ponder.serve.store import conversations, jobs, responses
+from ponder.serve.store import batches, conversations, jobs, responses
 from ponder.serve.store.database import After, Database, Transaction
 from ponder.serve.store.records import (
     Json,
@@ -31,7 +31,7 @@ from ponder.serve.store.records import (
 from ponder.types import InvalidRequest
 
 # What brings a file from version k to version k + 1. A new version is one more entry; no entry is ever changed.
-VERSIONS = ((*responses.SCHEMA, *conversations.SCHEMA), jobs.SCHEMA)
+VERSIONS = ((*responses.SCHEMA, *conversations.SCHEMA), (*jobs.SCHEMA, *batches.SCHEMA))
 DAYS_KEPT = 30
 MOST_PRUNED = 200  # of a table, in one transaction: others wait for it
 
@@ -72,6 +72,7 @@ class Store:
         def work(connection: sqlite3.Connection) -> int:
             return (
                 jobs.prune_jobs(connection, now, MOST_PRUNED)
+                + batches.prune_batches(connection, now, MOST_PRUNED)
                 + responses.prune_responses(connection, now, MOST_PRUNED)
                 + conversations.prune_conversations(connection, now, MOST_PRUNED)
             )
