@@ -1,12 +1,12 @@
 """Speculation: one stream with and without guesses, on the same prompts, and how many guesses were right.
 
 The bundled model thinks about held-out problems of each family, greedily and sampled; a GGUF model (`--gguf`) rewrites
-texts and answers from them. Each prompt runs without and with guesses in turn, in one process and on one thread; the
-times are the process's own (CPU seconds), since a machine may have other work. "again" is a second sample of the same
-prompt right after the first, which has that to look into. A cell slower than without is printed like any other.
+texts. Each prompt runs without and with guesses in turn, in one process and on one thread. Times are CPU seconds of the
+process from the first token on, since a machine may have other work. "again" is a second sample of the same prompt
+right after the first, which has that to look into. A cell slower than without is printed like any other.
 
     python bench/speculation.py
-    python bench/speculation.py --families countdown,gcd -n 2 --rounds 1
+    python bench/speculation.py --families countdown,gcd -n 2 --kinds greedy,sampled,again
     python bench/speculation.py --gguf SmolLM2-135M-Instruct.Q4_1.gguf
 """
 
@@ -82,9 +82,14 @@ class Cell:
 def run(
     sampler: LocalSampler, prompt: Sequence[int], params: SamplingParams, start: Phase
 ) -> tuple[FinishEvent, float]:
-    began = time.process_time()
-    finish = sampler.engine.generate([prompt], params, start=start)[0]
-    return finish, time.process_time() - began
+    """The result, and the CPU seconds from its first token on."""
+    engine, began = sampler.engine, 0.0
+    engine.submit(prompt, params, start=start)
+    while True:
+        events = engine.step()
+        began = began or (time.process_time() if events else 0.0)
+        if events and isinstance(events[-1], FinishEvent):
+            return events[-1], time.process_time() - began
 
 
 def measure(
@@ -171,8 +176,8 @@ def report(found: dict[str, dict[str, Any]], args: argparse.Namespace) -> str:
     middle = statistics.median(cell["speedup"] for cell in found.values())
     return (
         f"One stream, one thread, {args.n} prompts a cell, {args.rounds} rounds, at most {args.new} tokens each, "
-        f"{'deterministic' if args.deterministic else 'default'} mode; CPU seconds of the process, prompts included, "
-        f"without and with guesses in turn. Median speedup {middle:.2f}.\n\n{table([*head, 'same ids'], rows)}"
+        f"{'deterministic' if args.deterministic else 'default'} mode. CPU seconds of the process from the first token "
+        f"on, without and with guesses in turn. Median speedup {middle:.2f}.\n\n{table([*head, 'same ids'], rows)}"
     )
 
 
@@ -187,7 +192,7 @@ def main() -> None:
     args = parse(parser)
     torch.set_num_threads(args.threads or 1)
     found = rewriting(args) if args.gguf else thoughts(args)
-    name = "speculation_rewriting" if args.gguf else "speculation"
+    name = "speculation_rewriting" if args.gguf else f"speculation_{args.kinds.replace(',', '_')}"
     save(
         name,
         {"arguments": {k: str(v) for k, v in vars(args).items()}, **environment(), "cells": found},

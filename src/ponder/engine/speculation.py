@@ -38,7 +38,8 @@ DRAFTED = 4
 """Guesses that a small model is asked for: each of them takes a pass."""
 LONGEST_MATCH = 8
 """Tokens that a match is looked at for."""
-_LOOKED_AT = 16  # places at which the last two tokens stood before
+_LOOKED_AT = 8  # places at which the last two tokens stood before
+_RESTS_AFTER, _RESTS = 16, 4  # looks in vain after which only every fourth token is looked at ("auto")
 _WEIGHT = 0.15  # of the latest result in the mean
 _AT_FIRST = 0.5, 1.0  # the mean before there is any, of matches up to 3 tokens and of longer ones
 _AT_LEAST = 3  # guesses of a match, and two more for each that was right in the mean
@@ -195,6 +196,7 @@ class _Reader:
     texts: of all samples of its prompt that are looked into, its own among them.
     right: by the length of the match, how many guesses were right in the mean; 0: of those of the small model.
     declined: times that the small model was not asked in a row.
+    vain: times in a row that nothing was found that was worth a pass.
     open: (length of the match, place in the text, guesses) whose result is not known yet, run or not.
     """
 
@@ -204,6 +206,7 @@ class _Reader:
     right: dict[int, float] = field(default_factory=dict)
     open: tuple[int, int, list[int]] | None = None
     declined: int = 0
+    vain: int = 0
 
 
 class Guesser:
@@ -229,7 +232,10 @@ class Guesser:
 
     def guess(self, sequence: Sequence, most: int) -> list[int]:
         """At most `most` ids that may come next; none where they have not been worth a pass."""
-        reader = self._read(sequence)
+        reader = self._readers.get(sequence.request) or self._new_reader(sequence)
+        if reader.vain >= _RESTS_AFTER and sequence.num_generated % _RESTS and not (self._always or self._draft):
+            return []
+        self._read(sequence, reader)
         text = reader.text
         if len(text.ids) < 2:
             return []
@@ -251,7 +257,11 @@ class Guesser:
                 guesses, length, mean, reader.open = drafted, 0, float(DRAFTED), None
         if reader.open is None and guesses:
             reader.open = (length, len(text.ids), guesses)
-        return guesses if self._always or mean >= WORTH else []
+        if self._always or mean >= WORTH:
+            reader.vain = 0
+            return guesses
+        reader.vain += 1
+        return []
 
     def _drafted(self, draft: Drafts, sequence: Sequence, reader: _Reader, most: int) -> list[int]:
         """What the small model would say next; nothing where that is seldom right."""
@@ -266,18 +276,17 @@ class Guesser:
         if reader.open is None:
             return
         length, place, guesses = reader.open
-        came = reader.text.ids[place : place + len(guesses)].tolist()
-        right = next((at for at, (id, guess) in enumerate(zip(came, guesses, strict=False)) if id != guess), len(came))
-        if right < len(came) or len(came) == len(guesses):
+        ids, right = reader.text.ids, 0
+        came = min(len(guesses), len(ids) - place)
+        while right < came and ids[place + right] == guesses[right]:
+            right += 1
+        if right < came or came == len(guesses):
             mean = reader.right.get(length, _AT_FIRST[length > 3])
             reader.right[length] = mean + _WEIGHT * (right - mean)
             reader.open = None
 
-    def _read(self, sequence: Sequence) -> _Reader:
+    def _read(self, sequence: Sequence, reader: _Reader) -> None:
         """What the sequence has said since it was looked at."""
-        reader = self._readers.get(sequence.request)
-        if reader is None:
-            reader = self._readers[sequence.request] = self._new_reader(sequence)
         new = sequence.num_generated - reader.num_read
         context = len(sequence.tokens) - sequence.num_prompt
         if new > context:  # it was folded meanwhile, or is a fork
@@ -286,7 +295,6 @@ class Guesser:
         elif new:
             reader.text.extend(sequence.tokens[-new:])
         reader.num_read = sequence.num_generated
-        return reader
 
     def _new_reader(self, sequence: Sequence) -> _Reader:
         question = (sequence.key, sequence.prompt_ids)
@@ -296,6 +304,6 @@ class Guesser:
             self._questions.popitem(last=False)
         text = _Text()
         text.extend(sequence.prompt_ids)
-        reader = _Reader(text, texts)
+        reader = self._readers[sequence.request] = _Reader(text, texts)
         texts.appendleft(text)
         return reader
