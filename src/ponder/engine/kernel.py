@@ -133,11 +133,11 @@ class FusedRunner:
             self.pages.pick(step.ids(), step.chunks, step.rows, picks)
 
     def logits(self, step: Step) -> Tensor:
-        if not step.ran:
-            self._adapt(step)
-            self._kept = self.pages.run(step.ids(), step.chunks, step.rows)
-            return self._kept[: len(step.ready)]
-        return self._kept[step.rows]
+        if step.ran:
+            return self._kept[step.rows]
+        self._adapt(step)
+        self._kept = self.pages.run(step.ids(), step.chunks, step.rows)
+        return self._kept[: len(step.ready)] if step.drafts else self._kept
 
 
 def open_runner(

@@ -62,8 +62,9 @@ class Runner:
         if step.ran:
             return self._kept[step.rows]
         logits_RV = self._pass(step)
-        if step.drafts:
-            self._kept = logits_RV
+        if not step.drafts:
+            return logits_RV
+        self._kept = logits_RV
         return logits_RV[: len(step.ready)]
 
     def _pass(self, step: Step) -> Tensor:
