@@ -8,6 +8,7 @@ import torch
 
 import ponder.engine.engine as engine_module
 from ponder.engine import Engine, FinishEvent
+from ponder.engine.blocks import CacheKey
 from ponder.engine.graphs import GraphRunner, round_up
 from ponder.engine.pages import Chunk, PagedKV, bytes_per_page
 from ponder.engine.runner import Runner
@@ -161,7 +162,7 @@ def test_a_step_with_nothing_ready_and_rows_of_one_token_that_are_no_decoding(op
 def test_rows_that_are_not_ready_may_stand_between_those_that_are():
     model = tiny_model()
     runner = Checked(model, 3)
-    contexts = [Context(key=None, tokens=[id], pages=array("i", [at])) for at, id in enumerate((5, 9, 30))]
+    contexts = [Context(key=CacheKey(), tokens=[id], pages=array("i", [at])) for at, id in enumerate((5, 9, 30))]
     step = Step([Chunk(context.pages, 0, 1) for context in contexts], contexts)
     for rows in ([], [1], [0, 2], [0, 1, 2]):
         step.rows = rows
