@@ -69,7 +69,9 @@ neighbours = 2
 """
 CASES = {
     "pretrain": PRETRAIN,
-    "muon": PRETRAIN.replace("tokens = 16_000", "tokens = 320").replace("lr =", 'name = "muon", lr ='),
+    "muon": PRETRAIN.replace("tokens = 16_000", "tokens = 320").replace(
+        "lr =", 'name = "muon", muon_precision = "fp32", lr ='
+    ),
     "sft": """
 [sft]
 start = "random"

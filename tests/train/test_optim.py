@@ -7,7 +7,7 @@ import torch
 
 from ponder.testing.tiny import tiny_model
 from ponder.train.loop.optim import Optim, lr_scale
-from ponder.train.recipe.sections import Optimizer, OptimRecipe, Schedule
+from ponder.train.recipe.sections import Optimizer, OptimRecipe, Precision, Schedule
 from ponder.types import CheckpointError
 
 
@@ -85,3 +85,29 @@ def test_the_state_of_another_model_is_refused_by_name() -> None:
     train(model, optim, 1)
     with pytest.raises(CheckpointError, match=r"stored: key 'model\.layers\.1\..*does not belong"):
         Optim(tiny_model(num_layers=1), recipe).load_state(optim.state(), "stored")
+
+
+def muon_step(precision: Precision, *, noise: float = 0.0) -> dict[str, torch.Tensor]:
+    """The change of the blocks' matrices in one step, with that much noise in the gradients."""
+    model = tiny_model()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    recipe = OptimRecipe(name=Optimizer.MUON, lr=1e-2, muon_lr=1e-2, muon_precision=precision)
+    optim = Optim(model, recipe)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape)
+        parameter.grad *= 1 + noise * torch.randn(parameter.shape)
+    optim.step(1.0)
+    return {n: p.detach() - before[n] for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n}
+
+
+def test_muon_in_float32_is_muon_and_does_not_magnify_last_bits() -> None:
+    rough, exact = muon_step(Precision.BF16), muon_step(Precision.FP32)
+    for name, change in exact.items():
+        assert (rough[name] - change).norm() < 0.03 * change.norm()
+    moved = {each: muon_step(each, noise=1e-5) for each in Precision}
+    jumps = {
+        precision: max(float((moved[precision][name] - whole[name]).abs().max()) for name in whole)
+        for precision, whole in ((Precision.BF16, rough), (Precision.FP32, exact))
+    }
+    assert 0 < 10 * jumps[Precision.FP32] < jumps[Precision.BF16]

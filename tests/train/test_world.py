@@ -61,7 +61,7 @@ def three(two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("three") / "runs"
     several.prepare(folder)
     (two / "stopped").rename(folder / "stopped")
-    launched(3, folder, "pretrain", "sft", "dpo", "stopped")
+    launched(3, folder, "pretrain", "muon", "sft", "dpo", "stopped")
     return folder
 
 
@@ -91,7 +91,13 @@ def test_fifty_steps_leave_the_weights_of_one_process(alone: Path, two: Path, th
     one, *others = (load_file(each / "pretrain/pretrain/model/model.safetensors") for each in (alone, two, three))
     assert len(records(alone, "pretrain")) == 50
     for other in others:
-        assert all(torch.allclose(one[name], other[name], atol=1e-4) for name in one)
+        assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+
+
+@pytest.mark.cluster
+def test_muon_in_float32_leaves_the_weights_of_one_process(alone: Path, three: Path) -> None:
+    one, other = (load_file(each / "muon/pretrain/model/model.safetensors") for each in (alone, three))
+    assert all(torch.allclose(one[name], other[name], atol=1e-6) for name in one)
 
 
 @pytest.mark.cluster
@@ -130,6 +136,15 @@ def test_rows_are_shared_out_evenly_and_each_once(sizes: tuple[int, ...], size: 
 
 def test_every_micro_batch_is_one_worker_s() -> None:
     assert sorted(each for rank in range(3) for each in World(rank, 3).own(range(7))) == list(range(7))
+
+
+def test_each_worker_has_a_gpu_of_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    cuda, cpu, named = (torch.device(name) for name in ("cuda", "cpu", "cuda:0"))
+    assert World(3, 4).device(cuda) == torch.device("cuda:1")
+    assert [World(3, 4).device(each) for each in (cpu, named)] == [cpu, named]
+    assert World().device(cuda) == cuda
 
 
 def test_a_process_that_nothing_launched_is_alone() -> None:

@@ -205,7 +205,7 @@ def begin(recipe: Recipe, stage: StageRecipe, folder: RunFolder) -> tuple[Transf
     `stage.lora` asks for them."""
     start, tokenizer_folder = start_folders(recipe, stage, folder)
     tokenizer = Tokenizer.load(tokenizer_folder)
-    device = pick_device(recipe.run.device)
+    device = world().device(pick_device(recipe.run.device))
     if stage.start == RANDOM:
         model = Transformer(model_config(recipe.model, tokenizer), seed=recipe.run.seed)
     else:

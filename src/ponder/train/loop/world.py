@@ -68,6 +68,12 @@ class World:
         """What a resumed run depends on beside the machine."""
         return {"workers": str(self.size)} if self.size > 1 else {}
 
+    def device(self, chosen: torch.device) -> torch.device:
+        """The GPU of this worker, where its machine has several and none was named."""
+        if self.size == 1 or chosen.type != "cuda" or chosen.index is not None:
+            return chosen
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
     # What is said ---------------------------------------------------------------------------------------------------
 
     def gather(self, value: Any) -> list[Any]:

@@ -166,6 +166,7 @@ class OptimRecipe:
 
     lr: AdamW's learning rate; None: derived from `model.size`.
     muon_lr: Muon's, for the matrices (its update has unit spectral norm scaled to AdamW's size); None: twice `lr`.
+    muon_precision: of Muon's iteration; fp32: its updates do not depend on the last bits of the gradients.
     warmup, decay: as shares of all steps.
     final: the last learning rate over `lr`.
     clip: the largest norm of the gradient; 0: no limit.
@@ -174,6 +175,7 @@ class OptimRecipe:
     name: Optimizer = Optimizer.ADAMW
     lr: Rate | None = None
     muon_lr: Rate | None = None
+    muon_precision: Precision = Precision.BF16
     schedule: Schedule = Schedule.WSD
     warmup: Share = 0.02
     decay: Share = 0.4
