@@ -33,8 +33,9 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/ponder demo
 
-# A process for each core, each with whole files: what a module sets up is set up once. Torch is on one thread in each.
-PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile
+# A process for each core, each with whole files, in the order of tests/conftest.py: what a module sets up is set up once.
+# Torch is on one thread in each.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow and not cuda and not browser and not cluster"

@@ -192,7 +192,7 @@ def test_a_query_and_a_head_are_bounded(http: httpx.Client, live: Live) -> None:
     many = "".join(f"x-{n}: y\r\n" for n in range(HEAD_BYTES // 8))
     for line in (f"GET /{'x' * HEAD_BYTES} HTTP/1.1", f"GET /ready HTTP/1.1\r\nx: {'y' * HEAD_BYTES}"):
         for more in ("", many):
-            said = _said(live, f"{line}\r\nHost: localhost\r\n{more}\r\n".encode())
+            said = _said(live, f"{line}\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n".encode())
             assert re.match(rb"HTTP/1.1 (400|431) ", said)
 
 

@@ -6,10 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-import schemathesis
-from schemathesis.config import SchemathesisConfig
-from schemathesis.engine import events, from_schema
-
 PHASES = ("examples", "coverage", "fuzzing", "stateful")
 
 REFUSALS = (400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429)
@@ -29,6 +25,10 @@ def walk(
     document: dict[str, Any], url: str, key: str, *, examples: int, phases: tuple[str, ...], mode: str = "all"
 ) -> Found:
     """Ask every operation so often in every phase. mode: "positive", "negative" or "all" data."""
+    import schemathesis  # here, because it takes seconds, and every process imports every test
+    from schemathesis.config import SchemathesisConfig
+    from schemathesis.engine import events, from_schema
+
     config = SchemathesisConfig.from_dict(
         {
             "seed": 1,
@@ -62,7 +62,7 @@ def walk(
     return found
 
 
-def _gather(event: events.ScenarioFinished, found: Found) -> None:
+def _gather(event: Any, found: Found) -> None:
     for id, interaction in event.recorder.interactions.items():
         case = event.recorder.cases[id].value
         label = case.operation.label

@@ -7,6 +7,7 @@ import math
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
 
@@ -47,12 +48,18 @@ Positive = Annotated[float, Range(0, 1e12, above=True)]  # far from what float32
 Duration = Annotated[float, Range(0)]
 
 
+@lru_cache(maxsize=256)
+def _ranged_types(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
+
+
 def out_of_range(table: Any, name: str) -> Iterator[str]:
     """An error text for every number of the dataclass `table`, or of a dataclass in it, that its range does not hold.
 
     name: of the table, which the keys are named by.
     """
-    hints = typing.get_type_hints(type(table), include_extras=True)
+    kind: type = type(table)
+    hints = _ranged_types(kind)
     for field in dataclasses.fields(table):
         key, value = f"{name}.{field.name}", getattr(table, field.name)
         if dataclasses.is_dataclass(value):

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass, make_dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,9 +61,15 @@ def read_recipe(
     return Recipe(run=built.run, model=built.model, sections=tuple(getattr(built, kind.name) for kind in sections))
 
 
+@lru_cache(maxsize=256)
+def _types(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields. Evaluating their texts takes longer than all else that reads a recipe."""
+    return typing.get_type_hints(cls)
+
+
 def build(cls: type, table: Mapping[str, Any], where: str, prefix: str = "") -> Any:
     """An instance of the dataclass `cls` from a TOML table. `RecipeError` on unknown, missing or ill-typed keys."""
-    hints = typing.get_type_hints(cls)
+    hints = _types(cls)
     known = {field.name: field for field in fields(cls)}
     for key in table:
         if key not in known:
