@@ -39,7 +39,7 @@ DRAFTED = 4
 LONGEST_MATCH = 8
 """Tokens that a match is looked at for."""
 _LOOKED_AT = 8  # places at which the last two tokens stood before
-_RESTS_AFTER, _RESTS = 16, 4  # looks in vain after which only every fourth token is looked at ("auto")
+_RESTS = 7  # tokens between two looks after many in vain: a look costs a few hundredths of a small model's pass
 _WEIGHT = 0.15  # of the latest result in the mean
 _AT_FIRST = 0.5, 1.0  # the mean before there is any, of matches up to 3 tokens and of longer ones
 _AT_LEAST = 3  # guesses of a match, and two more for each that was right in the mean
@@ -94,23 +94,29 @@ class Speculation:
             return step
         self._guesser.keep_only(step.ready)
         most = max(ROWS // len(step.ready), FEW_STREAMS) - 1
+        drafts = [self._guesses(sequence, most) for sequence in step.ready]
+        if any(drafts):
+            self._add(step, drafts)
+        return step
+
+    def _add(self, step: Step, drafts: list[list[int]]) -> None:
+        """The chunks of a step that decodes run their guesses too. Logits after guesses come last."""
         rows: list[int] = []
         guessed: list[int] = []
-        guesses: list[int] = []
-        for chunk, sequence in zip(step.chunks, step.ready, strict=True):
-            row = rows[-1] + 1 + len(guesses) if rows else 0
+        for chunk, sequence, guesses in zip(step.chunks, step.ready, drafts, strict=True):
+            row = len(rows) + len(guessed)
             rows.append(row)
-            guesses = self._guesses(sequence, most)
             if guesses:
                 step.drafts[sequence] = guesses
                 chunk.length += len(guesses)
                 self._ahead.append(_Ahead(sequence, deque(guesses), len(step.ready) + len(guessed) - 1))
                 guessed += range(row + 1, row + 1 + len(guesses))
         step.rows, step.num_rows = rows + guessed, len(rows) + len(guessed)
-        return step
 
     def _guesses(self, sequence: Sequence, most: int) -> list[int]:
         guesses = self._guesser.guess(sequence, most)
+        if not guesses:
+            return guesses
         # The last token that may come is picked from the logits of the one before it.
         left = min(sequence.limit - sequence.num_generated, self._window - len(sequence.tokens)) - 1
         end = next((at for at, id in enumerate(guesses) if id in self._last), len(guesses))
@@ -233,7 +239,8 @@ class Guesser:
     def guess(self, sequence: Sequence, most: int) -> list[int]:
         """At most `most` ids that may come next; none where they have not been worth a pass."""
         reader = self._readers.get(sequence.request) or self._new_reader(sequence)
-        if reader.vain >= _RESTS_AFTER and sequence.num_generated % _RESTS and not (self._always or self._draft):
+        rests = 0 if self._always or self._draft else min(reader.vain // 2, _RESTS)
+        if sequence.num_generated % (1 + rests):
             return []
         self._read(sequence, reader)
         text = reader.text
