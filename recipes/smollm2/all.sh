@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a file on disk to a model that thinks, measured and exported, in ./runs: recipes/smollm2/all.sh MODEL.gguf
 # Start it again after an interruption: each part goes on where it was. What SFT, GRPO and MEASURE hold is added to the
-# commands of that part, for a short try: SFT="--set sft.tokens=30000" GRPO="--set grpo.steps=2" MEASURE="-n 10".
+# commands of that part, for a short try: SFT="--set sft.tokens=30000" GRPO="--set grpo.steps=2" MEASURE="-n 10 --choose 2 --requests 2".
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd) model=$1 out=runs/smollm2
 

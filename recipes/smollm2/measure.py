@@ -100,9 +100,12 @@ def graded(
     return right, tokens / asked
 
 
-def abilities(model: Reasoner) -> dict[str, tuple[int, int]]:
-    """Kept abilities, answered directly."""
-    rules = instructions()
+def abilities(model: Reasoner, most: int) -> dict[str, tuple[int, int]]:
+    """Kept abilities, answered directly. most: requests of each kind."""
+    by_kind: dict[str, list[dict[str, Any]]] = {}
+    for rule in instructions():
+        by_kind.setdefault(rule["kind"], []).append(rule)
+    rules = [rule for each in by_kind.values() for rule in each[:most]]
     answers = model.ask_many([rule["prompt"] for rule in rules], thinking=0, max_tokens=96, temperature=0.0)
     kept: dict[str, tuple[int, int]] = {}
     for rule, answer in zip(rules, answers, strict=True):
@@ -118,6 +121,7 @@ def main() -> None:
     parser.add_argument("--direct", help="the control that learned bare answers")
     parser.add_argument("-n", type=int, default=500, help="held-out word problems, three in five of gsm_symbolic")
     parser.add_argument("--choose", type=int, default=100, help="problems of training templates that choose a prompt")
+    parser.add_argument("--requests", type=int, default=30, help="of each kind of kept ability")
     parser.add_argument("--max-tokens", type=int, default=288)
     args = parser.parse_args()
     known = tasks()
@@ -130,7 +134,7 @@ def main() -> None:
     columns = ["gsm", "stories", *dict.fromkeys(rule["kind"] for rule in instructions())]
     arms: list[Arm] = []
     with load(args.untouched) as model:
-        kept = abilities(model)
+        kept = abilities(model, args.requests)
         tried = {
             name: graded(model, chosen_on, text, thinking=0, **greedy)[0]["choice"][0] for name, text in PROMPTS.items()
         }
@@ -139,14 +143,14 @@ def main() -> None:
             right, tokens = graded(model, suites, PROMPTS[name], thinking=0, **greedy)
             arms.append(Arm(f"untouched, {name}", {**right, **kept}, tokens))
     with load(args.thinks) as model:
-        kept = abilities(model)
+        kept = abilities(model, args.requests)
         right, spent = graded(model, suites, "{}", thinking=args.max_tokens - 32, **greedy)
         arms.append(Arm("trained, thinking", {**right, **kept}, spent))
         right, tokens = graded(model, suites, "{}", thinking=0, **greedy)
         arms.append(Arm("trained, thinking off", {**right, **kept}, tokens))
     if args.direct:
         with load(args.direct) as model:
-            kept = abilities(model)
+            kept = abilities(model, args.requests)
             right, tokens = graded(model, suites, "{}", thinking=0, **greedy)
             arms.append(Arm("trained on bare answers", {**right, **kept}, tokens))
             votes = max(2, round(spent / max(1.0, tokens)))

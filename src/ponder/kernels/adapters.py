@@ -12,7 +12,7 @@ _PROJECTIONS = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
 )
-_TOGETHER = (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7))  # projections of one product
+_TOGETHER = ((0, 1, 2), (3,), (4, 5), (6,))  # projections of one product
 _LANES = 16
 
 
@@ -23,36 +23,45 @@ class LowRank(ctypes.Structure):
 
 
 class PackedAdapter:
-    """One adapter in bfloat16.
+    """One adapter in bfloat16, in one piece of memory in the order in which a step reads it.
 
     width: the ranks, together, of the projections of one product, at most.
     """
 
     def __init__(self, num_layers: int, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """pairs: A (rank, in) and B (out, rank) times alpha / rank, by the name of the projection with its layer's."""
-        self._kept: list[Tensor] = []
         self._table = (LowRank * (num_layers * len(_PROJECTIONS)))()
         self.width = 0
+        placed: list[tuple[int, str, Tensor]] = []
         for layer in range(num_layers):
-            ranks = []
-            for at, name in enumerate(_PROJECTIONS):
-                pair = pairs.get(f"model.layers.{layer}.{name}")
-                ranks.append(0 if pair is None else len(pair[0]))
-                if pair is not None:
-                    self._table[layer * len(_PROJECTIONS) + at] = self._pack(*pair)
-            self.width = max(self.width, *(sum(ranks[part]) for part in _TOGETHER))
+            for part in _TOGETHER:
+                known = [(at, pairs.get(f"model.layers.{layer}.{_PROJECTIONS[at]}")) for at in part]
+                found = [(layer * len(_PROJECTIONS) + at, *pair) for at, pair in known if pair is not None]
+                placed += [(at, "down", _padded_inputs(a_RI)) for at, a_RI, _ in found]
+                placed += [(at, "up", _in_panels(b_OR)) for at, _, b_OR in found]
+                self.width = max(self.width, sum(len(a_RI) for _, a_RI, _ in found))
+        self._memory = torch.cat([each.flatten() for _, _, each in placed]) if placed else torch.empty(0)
+        address = self._memory.data_ptr()
+        for at, name, each in placed:
+            setattr(self._table[at], name, address)
+            self._table[at].rank = each.shape[-2] if name == "up" else len(each)
+            address += each.numel() * each.itemsize
 
     @property
     def address(self) -> int:
         return ctypes.addressof(self._table)
 
-    def _pack(self, a_RI: Tensor, b_OR: Tensor) -> LowRank:
-        rank, inputs = a_RI.shape
-        down = torch.zeros(rank, -(-inputs // 32) * 32, dtype=torch.bfloat16)
-        down[:, :inputs] = a_RI
-        panels = -(-len(b_OR) // _LANES)
-        padded = torch.zeros(panels * _LANES, rank, dtype=torch.bfloat16)
-        padded[: len(b_OR)] = b_OR
-        up = padded.view(panels, _LANES, rank).transpose(1, 2).contiguous()
-        self._kept += [down, up]
-        return LowRank(rank, down.data_ptr(), up.data_ptr())
+
+def _padded_inputs(a_RI: Tensor) -> Tensor:
+    rank, inputs = a_RI.shape
+    down = torch.zeros(rank, -(-inputs // 32) * 32, dtype=torch.bfloat16)
+    down[:, :inputs] = a_RI
+    return down
+
+
+def _in_panels(b_OR: Tensor) -> Tensor:
+    """(outputs / 16, rank, 16)"""
+    panels = -(-len(b_OR) // _LANES)
+    padded = torch.zeros(panels * _LANES, b_OR.shape[1], dtype=torch.bfloat16)
+    padded[: len(b_OR)] = b_OR
+    return padded.view(panels, _LANES, -1).transpose(1, 2)

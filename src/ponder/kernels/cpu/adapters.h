@@ -7,6 +7,16 @@
 
 #include "vectors.h"
 
+// An adapter lies in one piece in the order in which it is read, and mostly comes from memory.
+static inline void announce_adapter(const bf16* at) { __builtin_prefetch((const char*)at, 0, 3); }
+
+static inline float lanes_added(vf v) {
+#if defined(__AVX512F__)
+  if constexpr (W == 16) return _mm512_reduce_add_ps((__m512)v);
+#endif
+  return sum(v);
+}
+
 // kernels/adapters.py: the same fields in the same order. Of one projection; rank 0: the adapter leaves it alone.
 extern "C" struct LowRank {
   long rank;
@@ -51,9 +61,12 @@ template <int R> static inline void narrow_product(const bf16* down, const bf16*
   vf sums[R] = {};
   for (long k = 0; k < inputs; k += 2 * W) {
     const vu pairs = load<vu>(x + k);
-    for (int r = 0; r < R; r++) sums[r] = Dot::dot(sums[r], pairs, load<vu>(down + r * inputs + k));
+    for (int r = 0; r < R; r++) {
+      announce_adapter(down + (r + R) * inputs + k);
+      sums[r] = Dot::dot(sums[r], pairs, load<vu>(down + r * inputs + k));
+    }
   }
-  for (int r = 0; r < R; r++) low[r] = sum(sums[r]);
+  for (int r = 0; r < R; r++) low[r] = lanes_added(sums[r]);
 }
 
 // x A^T of one projection for `count` rows.
@@ -69,8 +82,14 @@ static inline void make_low(const LowRank& p, const bf16* x, long ldx, long inpu
 static inline void add_low(const LowRank& p, long panel, const float* low, float* out) {
   const bf16* up = p.up + panel * p.rank * LANES;
   for (int i = 0; i < LANES; i += W) {
-    vf sum = {};
-    for (long r = 0; r < p.rank; r++) sum += splat(low[r]) * widened(up + r * LANES + i);
-    store(out + i, load<vf>(out + i) + sum);
+    vf sums[4] = {};
+    long r = 0;
+    for (; r + 4 <= p.rank; r += 4)
+      for (int c = 0; c < 4; c++) {
+        if (c % 2 == 0) announce_adapter(up + 4 * p.rank * LANES + (r + c) * LANES);
+        sums[c] += splat(low[r + c]) * widened(up + (r + c) * LANES + i);
+      }
+    for (; r < p.rank; r++) sums[0] += splat(low[r]) * widened(up + r * LANES + i);
+    store(out + i, load<vf>(out + i) + ((sums[0] + sums[1]) + (sums[2] + sums[3])));
   }
 }
