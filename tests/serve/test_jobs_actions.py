@@ -163,6 +163,17 @@ def test_a_vote_is_ended_with_the_best_so_far(jobs: Jobs) -> None:
     assert jobs.post(f"/{job['id']}/answer", {"need": done["need"]["id"]})["answer"] == "41"
 
 
+def test_a_thought_is_ended_with_an_answer(jobs: Jobs) -> None:
+    (job,) = jobs.hand_over("slow one", defaults={"strategy": "direct", "effort": "high"})
+    while (jobs.until(job["id"], "in_progress")["progress"] or {"phase": "prefill"})["phase"] != "think":
+        time.sleep(0.02)
+    jobs.post(f"/{job['id']}/finish")
+    done = jobs.until(job["id"], "completed")
+    assert [each["kind"] for each in done["attempts"]] == ["first", "finish"]
+    assert done["answer"] == "Answer now. after 2", "question, thought"
+    assert done["attempts"][1]["usage"]["reasoning_tokens"] == 0
+
+
 def test_a_retry_changes_what_it_names(jobs: Jobs) -> None:
     (job,) = jobs.hand_over("one")
     jobs.until(job["id"], "completed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import sqlite3
 import time
 from contextlib import closing
@@ -14,7 +13,7 @@ import pytest
 from child import free_port
 from job_client import Jobs
 from live import serving
-from scripted_server import forked
+from scripted_server import forked_server
 
 from ponder.serve import Served, Settings
 from ponder.serve.store import Store
@@ -38,15 +37,14 @@ def hand_over(jobs: Jobs, number: int, at_once: int) -> bool:
 
 
 def kill(path: Path, number: int, times: int) -> None:
-    rng = random.Random(5)
     for life in range(times + 1):
         port = free_port()
-        with forked(port, path / "store.db") as process:
+        with forked_server(port, path / "store.db") as process:
             jobs = Jobs(f"http://127.0.0.1:{port}", "")
             with jobs.http:
                 whole = hand_over(jobs, number, 50)
                 if life < times:
-                    time.sleep(rng.uniform(0.05, 0.4))
+                    _until_done(jobs, number * (life + 1) // (times + 2))
                     process.kill()
                     continue
                 assert whole
@@ -56,6 +54,11 @@ def kill(path: Path, number: int, times: int) -> None:
     with closing(sqlite3.connect(path / "store.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert database.execute("PRAGMA foreign_key_check").fetchall() == []
+
+
+def _until_done(jobs: Jobs, number: int) -> None:
+    while jobs.get("/counts")["states"]["completed"] < number:
+        time.sleep(0.01)
 
 
 def _at_rest(jobs: Jobs) -> dict[str, int]:

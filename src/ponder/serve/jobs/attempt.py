@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ponder.sampler.protocol import CallDelta, Delta, Done
-from ponder.serve.jobs.needs import Step, finished, need_of, steered
+from ponder.serve.jobs.needs import Step, answering_now, finished, need_of, steered
 from ponder.serve.jobs.trace import added, entry_of, job_usage
 from ponder.serve.jobs.wire import JobProgress, JobUsage
 from ponder.serve.responses.turn import EndedTurn
@@ -204,6 +204,9 @@ class AttemptWatch:
         now = time.time()
         if self.steering is not None:
             job, attempts = steered(job, attempt, self.steering, now, thought=bool(output))
+            return job, [attempt, *attempts]
+        if self.keeps and not text.strip() and any(item["type"] == "reasoning" for item in output):
+            job, attempts = answering_now(job, now)
             return job, [attempt, *attempts]
         job = replace(job, answer=text or job.answer)
         done = ended.status is ResponseStatus.COMPLETED or (self.keeps and bool(text.strip()))

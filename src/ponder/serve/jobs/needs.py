@@ -10,6 +10,7 @@ from ponder.serve.errors import BadRequest, Conflict
 from ponder.serve.store.jobs import AttemptKind, JobAttempt, JobState, StoredJob
 from ponder.think.events import Answer
 
+ANSWER_NOW = "Answer now."
 DECLINED = "The call was declined."
 Step = tuple[StoredJob, list[JobAttempt]]
 """The job as it goes on, and its new attempts."""
@@ -43,6 +44,12 @@ def steered(job: StoredJob, attempt: JobAttempt, text: str, now: float, *, thoug
         return going_on(job, AttemptKind.STEER, text, now, reasoning={"context": "all_turns"})
     asked = {**attempt.asked, "input": with_note(attempt.asked.get("input", job.request["input"]), text)}
     return next_attempt(job, AttemptKind.STEER, now, text=text, asked=asked)
+
+
+def answering_now(job: StoredJob, now: float) -> Step:
+    """A thought that was ended early: its answer, without more thinking."""
+    said = {"strategy": None, "thinking_token_budget": None, "reasoning": {"effort": "none", "context": "all_turns"}}
+    return going_on(job, AttemptKind.FINISH, ANSWER_NOW, now, **said)
 
 
 def with_note(given: str | Sequence[Any], text: str) -> str | list[Any]:

@@ -227,7 +227,7 @@ class JobObject(TypedDict):
 @closed
 class AttemptObject(TypedDict):
     attempt: int
-    kind: Literal["first", "restart", "retry", "extend", "steer", "follow_up", "answer"]
+    kind: Literal["first", "restart", "retry", "extend", "steer", "follow_up", "answer", "finish"]
     text: str | None
     response_id: str | None
     status: str

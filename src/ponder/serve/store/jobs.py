@@ -128,6 +128,7 @@ class AttemptKind(StrEnum):
     STEER = "steer"
     FOLLOW_UP = "follow_up"
     ANSWER = "answer"
+    FINISH = "finish"
 
 
 class JobSort(StrEnum):
