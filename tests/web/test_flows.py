@@ -51,7 +51,7 @@ def test_by_mouse(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("slow one")
     page.get_by_role("button", name="Cancel").click()
     page.locator(".jobpage[data-state=cancelled]").wait_for()
-    page.get_by_role("link", name="Board").last.click()
+    page.locator("a.back").click()
     counted(page, "Failed", 1)
 
     card(page, "slow two").get_by_role("link").click()
@@ -59,7 +59,7 @@ def test_by_mouse(page: Page) -> None:
     page.get_by_role("button", name="Steer now").click()
     page.locator(".jobpage[data-state=completed]").wait_for()
     expect(page.get_by_label("Answer", exact=True)).to_contain_text("Answer to be brief")
-    page.get_by_role("link", name="Board").last.click()
+    page.locator("a.back").click()
 
     card(page, "tie of two").get_by_role("button", name="42").click()
     counted(page, "Needs you", 0)
@@ -76,7 +76,7 @@ def test_by_mouse(page: Page) -> None:
     page.reload()
     page.locator("[data-ready=job]").wait_for()
     expect(page.get_by_label("Answer", exact=True)).to_contain_text("42")
-    page.get_by_role("link", name="Board").last.click()
+    page.locator("a.back").click()
     counted(page, "Done", 19)
     counted(page, "Failed", 1)
 

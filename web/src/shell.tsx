@@ -48,7 +48,7 @@ export function Shell() {
         Skip to the page
       </a>
       <header class="bar">
-        <a class="brand" href={href("/")}>
+        <a class="brand" href={href("/")} aria-label="Ponder: the board">
           <Mark />
           <span>Ponder</span>
         </a>

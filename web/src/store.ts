@@ -76,15 +76,19 @@ export function load(): Promise<void> {
       batch(() => {
         counts.value = found;
         failure.value = "";
+        // The pages are read one beside the other: a job that moved meanwhile stands in two, and its newer state counts.
+        for (const page of [unseen, ...pages]) page.data.forEach(put);
         COLUMNS.forEach((column, at) => {
           const page = pages[at]!;
           const extra = column.name === "needs" ? unseen.data : [];
-          const own = [...page.data, ...extra].map(put).filter((job) => columnOf(job) === column.name);
+          const read = [...page.data, ...extra].map((job) => jobs.get(job.id)!.value);
+          const own = read.filter((job) => columnOf(job) === column.name);
           columns[column.name].ids.value = ordered(own, column).map((job) => job.id);
           columns[column.name].next.value = page.has_more ? page.next : null;
         });
         loading.value = false;
       });
+      if (pages.some((page) => page.last_event !== found.last_event)) recountSoon();
       stopFeed?.();
       stopFeed = startFeed(found.last_event, take);
     } catch (error) {
@@ -224,10 +228,8 @@ function enter(column: ColumnName, id: string) {
 
 function recount(before: Job | undefined, after: Job | undefined, shown: boolean) {
   if (!counts.value || !shown) return;
-  if (!before && after && after.revision > 1) {
-    recountSoon(); // its state before is not known here
-    return;
-  }
+  recountSoon(); // what follows is at once; what was not seen here is put right
+  if (!before && after && after.revision > 1) return; // its state before is not known here
   const states = { ...counts.value.states };
   let { total, unseen_incomplete } = counts.value;
   if (before) states[before.state] -= 1;
@@ -240,6 +242,7 @@ function recount(before: Job | undefined, after: Job | undefined, shown: boolean
 }
 
 let recounting = false;
+const RECOUNT = 2000; // milliseconds
 
 function recountSoon() {
   if (recounting) return;
@@ -249,7 +252,7 @@ function recountSoon() {
     const mine = generation;
     const found = await countJobs(filters.value).catch(() => undefined);
     if (found && mine === generation) counts.value = found;
-  }, 1000);
+  }, RECOUNT);
 }
 
 function tell(job: Job, from: ColumnName | undefined, to: ColumnName | undefined) {

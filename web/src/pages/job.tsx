@@ -17,7 +17,7 @@ import { Icon } from "../parts/icon";
 import { StatePill } from "../parts/state";
 import { later, toast } from "../parts/toast";
 import { go, href, route } from "../router";
-import { columnOf, columns, jobs, now, onChange, put, type ColumnName } from "../store";
+import { columnOf, columns, jobs, now, onChange, takeNow, type ColumnName } from "../store";
 import { ago, clock, count, plural } from "../text/format";
 import { Markdown } from "../text/markdown";
 
@@ -39,8 +39,8 @@ export default function JobPage({ rest: id }: PageProps) {
       try {
         const whole = await getJob(id);
         if (gone) return;
-        put(whole);
         found.value = whole;
+        takeNow(whole);
         await readTrace();
       } catch (error) {
         if (!gone) failed.value = error instanceof ApiError && error.status === 404 ? "There is no such job." : wordsOf(error);
