@@ -51,6 +51,7 @@ def run(engine: Engine, names: list[str], prompts: list[list[int]], tokens: int)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
+    parser.add_argument("--name", default="adapters", help="of the result in bench/results")
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64, help="of each stream")
@@ -86,7 +87,7 @@ def main() -> None:
         "kernel": engine.computes,
         "rates": columns,
     }
-    save("adapters", result, f"{engine.computes}\n\n{text}")
+    save(args.name, result, f"{engine.computes}\n\n{text}")
 
 
 if __name__ == "__main__":
