@@ -13,7 +13,7 @@ const ENTRIES = [
   entry("started", 2, { sample: 1, strategy: VOTE, role: "sample" }),
   entry("done", 3, { sample: 1, stop_reason: "end", text: "41" }),
   entry("graded", 4, { sample: 1, strategy: VOTE, score: 0, status: "graded", why: "too small" }),
-  entry("done", 5, { sample: 0, stop_reason: "end", text: "42" }),
+  entry("done", 5, { sample: 0, stop_reason: "end", text: "42", usage: { prompt_tokens: 9, completion_tokens: 30 } }),
   entry("voted", 6, { strategy: VOTE, votes: [{ answer: "42", samples: [0], weight: null }], margin: 0 }),
   entry("steered", 7, { text: "be brief", used: 1200 }),
   entry("started", 8, { sample: 0, attempt: 2 }),
@@ -38,6 +38,7 @@ test("samples stand under their strategy, in the order in which they began, with
 test("the chosen sample says what the answer says, and the span covers all", () => {
   const rows = rowsOf(ENTRIES, 1);
   expect(chosenSample(rows, "42")?.sample).toBe(0);
+  expect(chosenSample(rows, "42")?.usage).toMatchObject({ input_tokens: 9, output_tokens: 30, reasoning_tokens: 0 });
   expect(chosenSample(rows, "43")).toBeUndefined();
   expect(spanOf(rows, 99)).toEqual({ from: 1, to: 7 });
   expect(spanOf(rowsOf(ENTRIES, 2), 99)).toEqual({ from: 8, to: 99 });

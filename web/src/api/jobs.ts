@@ -104,6 +104,14 @@ export interface WholeJob extends Job {
   progress: Progress | null;
 }
 
+/** What an event cost, as the engine counts; what is 0 may be left out. */
+export interface EventUsage {
+  prompt_tokens?: number;
+  completion_tokens?: number;
+  reasoning_tokens?: number;
+  cached_tokens?: number;
+}
+
 export interface Entry {
   n: number;
   at: number;
@@ -117,7 +125,7 @@ export interface Entry {
   stop_reason?: string;
   text?: string;
   reasoning?: string;
-  usage?: Usage | null;
+  usage?: EventUsage | null;
   score?: number | null;
   status?: string;
   why?: string;
