@@ -146,3 +146,13 @@ def test_a_page_that_cannot_fit_is_refused_with_its_size(model: Transformer) -> 
         InvalidRequest, match=r"the page of 120 tokens takes 0\.\d MB without any attention, more than 0.02"
     ):
         drawn(model, said("q" * 60, "t" * 60), largest=20_000)
+
+
+def test_a_folded_thought_of_30000_tokens_fits(model: Transformer) -> None:
+    """Seconds, because it is that long."""
+    thoughts = [said("sum?[s]", "three and four are seven. " * 38 + "x" * 12) for _ in range(29)]
+    page = drawn(model, *thoughts, said("sum?[s]", "three and four are seven. " * 38, "7" * 12))
+    assert len(page.encode()) <= 8_000_000
+    data = data_of(page)
+    assert sum(context["length"] for context in data["contexts"]) >= 30_000
+    assert "The attention of the answer and of the last 256 thinking tokens is kept" in data["notes"][1]

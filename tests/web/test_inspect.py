@@ -1,0 +1,99 @@
+"""The page of `ponder inspect` in a browser: opened from disk, nothing fetched, by axe's rules, and with a thought of
+30,000 tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from browsing import READY
+from test_screens import WAYS, serious
+
+from ponder.lens.draw import LARGEST, draw
+from ponder.testing.tiny import ByteTokenizer, tiny_model
+from ponder.types import Origin, Phase, Segment
+
+pytestmark = pytest.mark.browser
+
+TOKENIZER = ByteTokenizer()
+LETTERS = TOKENIZER.encode("abcdefghijklmnopqrstuvwxyz     \n")
+
+
+def folded(contexts: int, length: int) -> list[Segment]:
+    """A thought of that many contexts of that many tokens, the last 20 of which are the answer."""
+    rng, answer = Random(0), 20
+    return [
+        Segment(
+            prompt_ids=tuple(TOKENIZER.encode("How many?" + ("[state]" if number else ""))),
+            ids=tuple(rng.choices(LETTERS, k=length)),
+            logprobs=(-1.0,) * length,
+            phases=(Phase.THINK,) * (length - answer * last) + (Phase.ANSWER,) * (answer * last),
+            origins=(Origin.SAMPLED,) * length,
+            weights_version=0,
+        )
+        for number in range(contexts)
+        for last in [number == contexts - 1]
+    ]
+
+
+def write(folder: Path, segments: list[Segment]) -> Path:
+    model = tiny_model(vocab_size=TOKENIZER.vocab_size, max_positions=1200)
+    file = folder / "page.html"
+    command = "ponder inspect 'How many?' --branch {place}={id}"
+    text = draw(model, TOKENIZER, segments, title="How many?", name="tiny", branch=command)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("inspect"), folded(2, 80))
+
+
+@pytest.fixture
+def opened(chromium: Any) -> Iterator[Any]:
+    """Opens a file. Whatever else is asked for, and what its policy had to stop, fails the test."""
+    wrong: list[str] = []
+    contexts: list[Any] = []
+
+    def open_file(file: Path, **way: Any) -> Any:
+        context = chromium.new_context(**way)
+        contexts.append(context)
+        context.set_default_timeout(READY)
+        page = context.new_page()
+        page.on("request", lambda asked: wrong.append(asked.url) if asked.url != file.as_uri() else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.goto(file.as_uri())
+        page.locator("body[data-ready]").wait_for()
+        return page
+
+    yield open_file
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_axe_finds_nothing_serious(opened: Any, file: Path, way: str) -> None:
+    page = opened(file, reduced_motion="reduce", **WAYS[way])
+    for measure in ("surprise", "attention", "phase"):
+        page.locator(f"[data-measure={measure}]").click()
+        serious(page, f"inspect, {measure}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_thought_of_30000_tokens_opens(opened: Any, tmp_path: Path) -> None:
+    file = write(tmp_path, folded(30, 1000))
+    assert file.stat().st_size <= LARGEST
+    page = opened(file)
+    assert "30" in page.locator("header").inner_text()
+    assert page.locator("header").get_by_text("tokens", exact=False).first.is_visible()
+    assert "attention" in page.locator("header").inner_text().lower(), "what was left out is said"
+    panel = page.get_by_label("The chosen token")
+    before = panel.inner_text()
+    page.locator(".text").first.locator("span").nth(3).click()
+    assert panel.inner_text() != before
