@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { defineConfig, type Plugin } from "vite";
 
-const BUNDLED = ["preact", "@preact/signals", "@preact/signals-core", "marked"];
+const BUNDLED = ["preact", "@preact/signals", "@preact/signals-core", "marked", "uplot"];
 
 /** The licences of what is bundled, in one file that ships with it. */
 const licenses: Plugin = {

@@ -8,6 +8,9 @@ import "./styles/base.css";
 import "./styles/shell.css";
 import "./styles/board.css";
 import "./styles/job.css";
+import "./styles/playground.css";
+import "./styles/rank.css";
+import "./styles/runs.css";
 
 readKeyFromAddress();
 startRouter();

@@ -21,6 +21,8 @@ export interface PageEntry {
 export const PAGES: PageEntry[] = [
   { name: "", title: "Board", listed: true, page: Board, lazy: false },
   { name: "playground", title: "Playground", listed: true, page: () => import("./pages/playground"), lazy: true },
+  { name: "rank", title: "Rank", listed: true, page: () => import("./pages/rank"), lazy: true },
+  { name: "runs", title: "Runs", listed: true, page: () => import("./pages/runs"), lazy: true },
   { name: "jobs", title: "Job", listed: false, page: () => import("./pages/job"), lazy: true },
   { name: "compare", title: "Compare", listed: false, page: () => import("./pages/compare"), lazy: true },
 ];

@@ -141,6 +141,8 @@ class Dispatcher:
         attempt = (await self._store.read(lambda connection: attempts_of(connection, job.id)))[-1]
         reasoning = {**job.request.get("reasoning", {}), **attempt.asked.get("reasoning", {})}
         said = {**job.request, **attempt.asked, **({"reasoning": reasoning} if reasoning else {})}
+        if not (job.batch or "").startswith("batch_"):  # whose lines are as the batch API writes them
+            said["include"] = ["reasoning.content"]  # a person who watches the job sees it think
         asked = ResponseRequest.model_validate(said)
         watch = AttemptWatch(job, lambda: self._changed(job.owner), lambda: self._gone(job))
         self.live[job.id] = watch
