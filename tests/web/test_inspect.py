@@ -1,8 +1,9 @@
-"""The page of `ponder inspect` in a browser: opened from disk, nothing fetched, by axe's rules, and with a thought of
-30,000 tokens."""
+"""The page of `ponder inspect` in a browser: opened from disk, nothing fetched, by keyboard, by axe's rules, and with a
+thought of 30,000 tokens."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -84,6 +85,32 @@ def test_axe_finds_nothing_serious(opened: Any, file: Path, way: str) -> None:
         page.locator(f"[data-measure={measure}]").click()
         serious(page, f"inspect, {measure}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_everything_can_be_done_by_keyboard(opened: Any, file: Path) -> None:
+    page = opened(file)
+    for _ in range(60):  # by Tab alone to a token of the text
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('.text') !== null"):
+            break
+    else:
+        pytest.fail("Tab does not reach the text")
+    panel = page.get_by_label("The chosen token")
+    for key, token in (("End", 88), ("ArrowLeft", 87), ("Home", 0), ("ArrowRight", 1), ("ArrowLeft", 0)):
+        page.keyboard.press(key)
+        panel.get_by_text(re.compile(f"^Token {token}: ")).wait_for()
+    for number, measure in enumerate(("surprise", "entropy", "attention", "phase"), 1):
+        page.keyboard.press(str(number))
+        assert page.locator("[data-measure][aria-pressed=true]").inner_text() == measure
+    pressed = page.locator(".heads [aria-pressed=true]")
+    pressed.first.wait_for()
+    old = pressed.get_attribute("aria-label")
+    page.keyboard.press("]" if old.startswith("layer 1") else "[")
+    page.locator(f".heads [aria-pressed=true]:not([aria-label='{old}'])").wait_for()
+    page.keyboard.press("Control+1")
+    assert page.locator("[data-measure][aria-pressed=true]").inner_text() == "phase", (
+        "a browser's own keys are left alone"
+    )
 
 
 def test_a_thought_of_30000_tokens_opens(opened: Any, tmp_path: Path) -> None:
