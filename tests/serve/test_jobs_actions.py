@@ -56,6 +56,12 @@ def waiting(jobs: Jobs, text: str, **defaults: object) -> tuple[str, dict]:
     return job["id"], jobs.until(job["id"], "needs_input")["need"]
 
 
+def thinking(jobs: Jobs, id: str) -> None:
+    """Waits until something is thought: a note that comes before that goes into the question."""
+    while not (jobs.until(id, "in_progress")["progress"] or {"used": 0})["used"]:
+        time.sleep(0.02)
+
+
 def test_a_spent_budget_asks_and_more_is_given(jobs: Jobs) -> None:
     id, need = waiting(jobs, "one two three four five", budget=8)
     assert (need["reason"], need["default"]) == ("budget", "accept")
@@ -112,9 +118,7 @@ def test_an_answer_is_reviewed(jobs: Jobs) -> None:
 
 def test_a_thought_is_steered(jobs: Jobs) -> None:
     (job,) = jobs.hand_over("slow one")
-    jobs.until(job["id"], "in_progress")
-    while not jobs.get(f"/{job['id']}")["progress"]["used"]:
-        time.sleep(0.02)
+    thinking(jobs, job["id"])
     steered = jobs.post(f"/{job['id']}/steer", {"text": "the other way"})
     assert steered["attempt"] == 2
     done = jobs.until(job["id"], "completed")
@@ -141,7 +145,7 @@ def test_a_steered_thought_of_a_model_stands_in_the_next_prompt(jobs: Jobs) -> N
 
 def test_follow_ups_are_answered_in_turn(jobs: Jobs) -> None:
     (job,) = jobs.hand_over("slow one two")
-    jobs.until(job["id"], "in_progress")
+    thinking(jobs, job["id"])
     jobs.post(f"/{job['id']}/steer", {"text": "second", "when": "after"})
     waits = jobs.post(f"/{job['id']}/steer", {"text": "third", "when": "after"})
     assert waits["follow_ups"] == ["second", "third"]
