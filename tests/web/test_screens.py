@@ -41,7 +41,7 @@ def test_axe_finds_nothing_serious(chromium: Any, live: Live, way: str) -> None:
         context.set_default_timeout(READY)
         page = context.new_page()
         visit(page)
-        if way != "narrow":
+        if way in ("light", "dark"):  # else one column is shown, without its head
             page.locator(".column.done header .number", has_text="6").wait_for()
         serious(page, "board")
         visit(page, "/?view=list")
