@@ -371,12 +371,12 @@ def test_what_is_not_covered_runs_in_torch_and_says_why():
         "head_dim 24": Transformer(odd).to(torch.bfloat16),
         "bfloat16, torch.float32": mixed,
         "Other": Other(QWEN3).to(torch.bfloat16),
-        "LoRA": adapted,
     }
     for word, model in reasons.items():
         kernel, reason = chosen(model)
         assert kernel == "torch"
         assert word in reason
+    assert chosen(adapted).kernel == HERE[0][1]
     merge_lora(adapted)
     assert chosen(adapted).kernel == HERE[0][1]
 

@@ -158,7 +158,7 @@ def run_storm(clients: int, rounds: int, seconds: float) -> tuple[Counter[str], 
                 model="tiny", messages=[{"role": "user", "content": "2+2?"}], max_completion_tokens=5
             )
             assert answer.usage is not None
-            assert answer.usage.completion_tokens == 5, "and it still answers"
+            assert 1 <= answer.usage.completion_tokens <= 5, "and it still answers"
     return result
 
 

@@ -182,7 +182,7 @@ CONTENT: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/files/{file_id}/content", response_model=None, responses=CONTENT, operation_id="get_file_content")
+@router.get("/files/{file_id}/content", response_class=Response, responses=CONTENT, operation_id="get_file_content")
 async def get_file_content(file_id: Id, http: HttpRequest) -> Response:
     """A file that was uploaded, or the output or the errors of a batch, as far as it has come."""
     service, owner = batch_service(http), owner_of(http)

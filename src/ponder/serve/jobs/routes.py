@@ -178,7 +178,7 @@ FEED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/events", response_model=None, responses=FEED, operation_id="follow_jobs")
+@router.get("/events", response_class=Response, responses=FEED, operation_id="follow_jobs")
 async def follow_jobs(
     http: HttpRequest,
     after: Annotated[int | None, Query(ge=0, le=2**53)] = None,
@@ -203,7 +203,7 @@ EXPORT: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/export", response_model=None, responses=EXPORT, operation_id="export_jobs")
+@router.get("/export", response_class=Response, responses=EXPORT, operation_id="export_jobs")
 async def export_jobs(
     http: HttpRequest,
     state: States = [],  # noqa: B006

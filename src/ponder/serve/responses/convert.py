@@ -202,7 +202,8 @@ def references(request: ResponseRequest) -> list[str]:
 
 
 def is_reference(item: GivenItem | ItemReference) -> TypeGuard[ItemReference]:
-    return item.get("type") == "item_reference" or ("id" in item and not {"type", "role"} & item.keys())
+    bare = item.get("type") is None and item.get("role") is None
+    return item.get("type") == "item_reference" or ("id" in item and bare)
 
 
 def input_items(request: ResponseRequest, response_id: str, named: Mapping[str, StoredItem]) -> list[StoredItem]:
