@@ -125,7 +125,8 @@ $(VENV)/.web: $(VENV)/.dev
 	@touch $@
 
 web/node_modules/.package-lock.json: web/package.json web/package-lock.json
-	cd web && npm ci --no-audit --no-fund
+	@# Not `npm ci`: it fails where a registry lacks one of vite's optional packages for other systems.
+	cd web && npm install --no-save --ignore-scripts --no-audit --no-fund
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.torch pyproject.toml
