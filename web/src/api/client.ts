@@ -9,6 +9,8 @@ export class ApiError extends Error {
     readonly status: number,
     readonly code: string,
     message: string,
+    /** Where in the request it is, such as jobs[3].strategy. */
+    readonly param = "",
   ) {
     super(message);
   }
@@ -70,10 +72,17 @@ export const query = (parameters: Record<string, string | number | undefined>) =
   return text && `?${text}`;
 };
 
+interface Failure {
+  message: string;
+  code: string | null;
+  type: string;
+  param: string | null;
+}
+
 async function readError(response: Response): Promise<ApiError> {
   try {
-    const { error } = (await response.json()) as { error: { message: string; code: string | null; type: string } };
-    return new ApiError(response.status, error.code ?? error.type, error.message);
+    const { error } = (await response.json()) as { error: Failure };
+    return new ApiError(response.status, error.code ?? error.type, error.message, error.param ?? "");
   } catch {
     return new ApiError(response.status, "unreadable", `The server answered ${response.status}.`);
   }

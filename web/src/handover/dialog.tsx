@@ -101,7 +101,7 @@ function Form() {
       if (route.value.path !== "/" && sent > 1) go("/");
       void load();
     } catch (error) {
-      const at = error instanceof ApiError ? /^jobs\[(\d+)\]/.exec(error.message) : null;
+      const at = error instanceof ApiError ? /^jobs\[(\d+)\]/.exec(error.param) : null;
       problem.value = `${at ? `Line ${lines[Number(at[1])]}: ` : ""}${wordsOf(error)}`;
       if (sent) problem.value += ` (${plural(sent, "job")} before it were handed over.)`;
     } finally {
