@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Depends, Header, Path, Query
 from pydantic import ValidationError
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -64,6 +64,9 @@ def filter_of(
     return JobFilter(states=state, models=model, labels=label, batch=batch, q=q, unseen=unseen)
 
 
+Wanted = Annotated[JobFilter, Depends(filter_of)]
+
+
 @router.post("", response_model=None, responses=answers(JobList), operation_id="create_jobs")
 async def create_jobs(
     asked: JobsRequest,
@@ -110,18 +113,12 @@ def refused(given: dict[str, Any]) -> BadRequest:
 @router.get("", response_model=None, responses=answers(JobsPage), operation_id="list_jobs")
 async def list_jobs(
     http: HttpRequest,
-    state: States = [],  # noqa: B006
-    model: Names = [],  # noqa: B006
-    label: Labels = [],  # noqa: B006
-    batch: Annotated[Name | None, Query()] = None,
-    q: Search = "",
-    unseen: bool = False,
+    wanted: Wanted,
     sort: JobSort = JobSort.CREATED_DOWN,
     limit: Annotated[int, Query(ge=1, le=MOST_IN_PAGE)] = 100,
     after: Annotated[str | None, Query(max_length=64)] = None,
 ) -> Response:
     """A page of the owner's jobs."""
-    wanted = filter_of(state, model, label, batch, q, unseen)
     page = await state_of(http).jobs.page(owner_of(http), wanted, sort, read_cursor(sort, after), limit)
     last = page.jobs[-1] if page.jobs else None
     key = None if last is None else last.changed if sort.column == "changed" else last.number
@@ -151,15 +148,9 @@ def read_cursor(sort: JobSort, after: str | None) -> int | None:
 @router.get("/counts", response_model=None, responses=answers(JobCounts), operation_id="count_jobs")
 async def count_jobs_by_state(
     http: HttpRequest,
-    state: States = [],  # noqa: B006
-    model: Names = [],  # noqa: B006
-    label: Labels = [],  # noqa: B006
-    batch: Annotated[Name | None, Query()] = None,
-    q: Search = "",
-    unseen: bool = False,
+    wanted: Wanted,
 ) -> Response:
     """How many jobs are in each state."""
-    wanted = filter_of(state, model, label, batch, q, unseen)
     states, unseen_incomplete, batches, last = await state_of(http).jobs.counts(owner_of(http), wanted)
     return JSONResponse(
         {
@@ -206,16 +197,11 @@ EXPORT: dict[int | str, dict[str, Any]] = {
 @router.get("/export", response_class=Response, responses=EXPORT, operation_id="export_jobs")
 async def export_jobs(
     http: HttpRequest,
-    state: States = [],  # noqa: B006
-    model: Names = [],  # noqa: B006
-    label: Labels = [],  # noqa: B006
-    batch: Annotated[Name | None, Query()] = None,
-    q: Search = "",
-    unseen: bool = False,
+    wanted: Wanted,
     format: Literal["jsonl", "csv"] = "jsonl",
 ) -> Response:
     """The jobs of a filter as a file, in the order of handing over."""
-    rows = state_of(http).jobs.whole_rows(owner_of(http), filter_of(state, model, label, batch, q, unseen))
+    rows = state_of(http).jobs.whole_rows(owner_of(http), wanted)
     body, kind = (csv_lines(rows), "text/csv") if format == "csv" else (json_lines(rows), "application/jsonl")
     headers = {"content-disposition": f'attachment; filename="jobs.{format}"', "x-content-type-options": "nosniff"}
     return StreamingResponse(body, media_type=kind, headers=headers)
