@@ -21,18 +21,8 @@ from pathlib import Path
 
 from ponder.serve.store import Store
 from ponder.serve.store.database import After
-from ponder.serve.store.jobs import (
-    JobFilter,
-    JobSort,
-    JobState,
-    StoredJob,
-    changes_after,
-    count_jobs,
-    insert_jobs,
-    page_of_jobs,
-    put_job,
-    remove_jobs,
-)
+from ponder.serve.store.job_records import JobFilter, JobSort, JobState, StoredJob
+from ponder.serve.store.jobs import changes_after, count_jobs, insert_jobs, page_of_jobs, put_job, remove_jobs
 
 OWNER = "bench"
 AT_ONCE = 1000

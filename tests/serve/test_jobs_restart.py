@@ -17,7 +17,8 @@ from scripted_server import forked_server
 
 from ponder.serve import Served, Settings
 from ponder.serve.store import Store
-from ponder.serve.store.jobs import JobState, StoredJob, begun_jobs, insert_jobs, put_job, the_job
+from ponder.serve.store.job_records import JobState, StoredJob
+from ponder.serve.store.jobs import begun_jobs, insert_jobs, put_job, the_job
 from ponder.testing.scripted import Say, ScriptedSampler
 
 pytestmark = pytest.mark.fault

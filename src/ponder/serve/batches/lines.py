@@ -15,7 +15,7 @@ from ponder.serve.http.errors import invalid
 from ponder.serve.jobs.wire import Tokens
 from ponder.serve.responses.wire import ResponseRequest
 from ponder.serve.store import StoredResponse
-from ponder.serve.store.jobs import StoredJob
+from ponder.serve.store.job_records import StoredJob
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
 ENDPOINTS = (CHAT, RESPONSES)

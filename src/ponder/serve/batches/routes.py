@@ -19,7 +19,7 @@ from ponder.serve.http.exchange import owner_of, state_of
 from ponder.serve.jobs.wire import JobId
 from ponder.serve.responses.wire import answers
 from ponder.serve.store.batches import StoredFile
-from ponder.serve.store.jobs import JobState
+from ponder.serve.store.job_records import JobState
 
 router = APIRouter(prefix="/v1")
 Id = Annotated[JobId, Path()]

@@ -28,7 +28,8 @@ from ponder.serve.store.batches import (
     remove_file,
 )
 from ponder.serve.store.database import After
-from ponder.serve.store.jobs import JobFilter, JobState, StoredJob, ids_of
+from ponder.serve.store.job_records import JobFilter, JobState, StoredJob
+from ponder.serve.store.jobs import ids_of
 from ponder.serve.store.records import missing
 
 OUTPUT, ERRORS = "file-output_", "file-errors_"  # of files that are written from a batch's jobs

@@ -18,21 +18,8 @@ from ponder.serve.jobs.wire import BulkRequest, FilterRequest, ReplyRequest, Ret
 from ponder.serve.responses.service import ResponseService
 from ponder.serve.responses.wire import ResponseRequest
 from ponder.serve.store.database import After
-from ponder.serve.store.jobs import (
-    AttemptKind,
-    JobAttempt,
-    JobFilter,
-    JobState,
-    StoredJob,
-    TraceEntry,
-    add_trace,
-    attempts_of,
-    ids_of,
-    put_attempt,
-    put_job,
-    remove_jobs,
-    the_job,
-)
+from ponder.serve.store.job_records import AttemptKind, JobAttempt, JobFilter, JobState, StoredJob, TraceEntry
+from ponder.serve.store.jobs import add_trace, attempts_of, ids_of, put_attempt, put_job, remove_jobs, the_job
 
 MOST_FOLLOW_UPS = 20
 FINISHING = 10.0  # seconds that an action waits for the end of what it ends

@@ -18,17 +18,8 @@ from ponder.serve.responses.turn import EndedTurn
 from ponder.serve.responses.wire import ResponseError
 from ponder.serve.store import ResponseStatus
 from ponder.serve.store.database import Transaction
-from ponder.serve.store.jobs import (
-    JobAttempt,
-    JobState,
-    StoredJob,
-    TraceEntry,
-    add_trace,
-    attempts_of,
-    find_job,
-    put_attempt,
-    put_job,
-)
+from ponder.serve.store.job_records import JobAttempt, JobState, StoredJob, TraceEntry
+from ponder.serve.store.jobs import add_trace, attempts_of, find_job, put_attempt, put_job
 from ponder.think.events import Answer, Answered, Event, Graded, Started, bill
 from ponder.think.strategy import Demand
 from ponder.types import Budget, Phase, Usage

@@ -21,11 +21,8 @@ from ponder.serve.responses.service import ResponseService
 from ponder.serve.responses.wire import ResponseError, ResponseRequest
 from ponder.serve.store import Store
 from ponder.serve.store.database import Transaction
+from ponder.serve.store.job_records import AttemptKind, JobState, StoredJob, TraceEntry
 from ponder.serve.store.jobs import (
-    AttemptKind,
-    JobState,
-    StoredJob,
-    TraceEntry,
     add_trace,
     attempts_of,
     begun_jobs,

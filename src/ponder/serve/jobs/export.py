@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from ponder.serve.store.jobs import StoredJob
+from ponder.serve.store.job_records import StoredJob
 
 SPENT = ("input_tokens", "output_tokens", "reasoning_tokens")
 COLUMNS = (

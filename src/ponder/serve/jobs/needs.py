@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ponder.serve.errors import BadRequest, Conflict
-from ponder.serve.store.jobs import AttemptKind, JobAttempt, JobState, StoredJob
+from ponder.serve.store.job_records import AttemptKind, JobAttempt, JobState, StoredJob
 from ponder.think.events import Answer
 
 ANSWER_NOW = "Answer now."

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from ponder.serve.jobs.needs import shown_need
 from ponder.serve.jobs.wire import AttemptObject, JobObject
-from ponder.serve.store.jobs import JobAttempt, StoredJob
+from ponder.serve.store.job_records import JobAttempt, StoredJob
 
 PREVIEW = 500  # characters of an answer in lists
 TITLE = 200

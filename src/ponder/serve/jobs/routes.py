@@ -41,7 +41,7 @@ from ponder.serve.jobs.wire import (
     WholeJob,
 )
 from ponder.serve.responses.wire import Include, answers
-from ponder.serve.store.jobs import JobFilter, JobSort
+from ponder.serve.store.job_records import JobFilter, JobSort
 
 router = APIRouter(prefix="/v1/jobs")
 Id = Annotated[JobId, Path()]

@@ -23,14 +23,8 @@ from ponder.serve.responses.convert import input_items
 from ponder.serve.responses.objects import View
 from ponder.serve.responses.service import ResponseService, kept_items
 from ponder.serve.responses.wire import Include, ResponseRequest
+from ponder.serve.store.job_records import HandOver, JobFilter, JobPage, JobSort, JobState, StoredJob, TraceEntry
 from ponder.serve.store.jobs import (
-    HandOver,
-    JobFilter,
-    JobPage,
-    JobSort,
-    JobState,
-    StoredJob,
-    TraceEntry,
     attempts_of,
     batches_of,
     count_jobs,
