@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import httpx2 as httpx
 import openai
@@ -14,6 +16,7 @@ from job_client import KEYS, Jobs, cleared
 from live import Live, serving
 
 from ponder.serve import Served, Settings
+from ponder.serve.batches.service import BatchService
 from ponder.testing.scripted import Say, ScriptedSampler
 
 CHAT, RESPONSES = "/v1/chat/completions", "/v1/responses"
@@ -100,6 +103,29 @@ def test_a_batch_is_cancelled(client: openai.OpenAI) -> None:
     assert (batch.status, batch.request_counts.failed) == ("cancelled", 2)
     assert [each["error"]["code"] for each in lines_of(client, batch.error_file_id)] == ["batch_cancelled"] * 2
     assert client.batches.list(limit=1).data[0].id == made.id
+
+
+def test_a_job_that_begins_while_its_batch_is_cancelled_is_cancelled_too(
+    client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = client.batches.create(
+        input_file_id=upload(client, line("a", "slow"), line("b", "slow")), endpoint=CHAT, completion_window="24h"
+    )
+    look, looks = BatchService.batch, []
+
+    async def before_they_began(service: BatchService, owner: str, id: str):
+        batch, tally = await look(service, owner, id)
+        if looks:
+            return batch, tally
+        while "in_progress" not in tally.states:
+            await asyncio.sleep(0.01)
+            batch, tally = await look(service, owner, id)
+        looks.append(tally)
+        return batch, replace(tally, states={"queued": 2})
+
+    monkeypatch.setattr(BatchService, "batch", before_they_began)
+    batch = client.batches.cancel(made.id)
+    assert (batch.status, batch.request_counts.failed) == ("cancelled", 2)
 
 
 def test_files_are_listed_read_and_deleted_by_their_owner(live: Live, client: openai.OpenAI) -> None:

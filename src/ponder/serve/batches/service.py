@@ -158,13 +158,13 @@ class BatchService:
     async def cancel(self, owner: str, id: str) -> Seen:
         """End what has not ended. A batch that has ended stays as it is."""
         _, tally = await self.batch(owner, id)
-        live = [str(state) for state in JobState if not state.final and tally.states.get(state)]
-        if live:
+        unended = [str(state) for state in JobState if not state.final]
+        if any(tally.states.get(state) for state in unended):
             now = int(time.time())
 
             def work(connection: sqlite3.Connection) -> list[str]:
                 mark_cancelling(connection, owner, id, now)
-                return ids_of(connection, owner, JobFilter(batch=id, states=live))
+                return ids_of(connection, owner, JobFilter(batch=id, states=unended))  # some began since the tally
 
             for job_id in await self._responses.store.write(work):
                 try:
