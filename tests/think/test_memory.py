@@ -156,6 +156,17 @@ def test_a_file_of_another_program_is_refused(tmp_path):
         Memory(tmp_path / "no folder" / "x.db")
 
 
+def test_without_a_file_the_notes_end_with_the_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Memory() as memory:
+        memory.note("ann", "The dog is Rex.", source="x")
+        assert memory.recall("ann", "the dog?")[0].note.text == "The dog is Rex."
+        assert memory.forget("ann", 1) == [1]
+    with Memory() as memory:
+        assert memory.notes("ann") == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_file_is_its_owner_s_alone(memory):
     assert memory.path.stat().st_mode & 0o077 == 0
 

@@ -32,6 +32,7 @@ from ponder.think.samples import Samples
 from ponder.think.strategies.approaches import approaches
 from ponder.think.strategies.best_of import best_of
 from ponder.think.strategies.consensus import consensus
+from ponder.think.strategies.council import council
 from ponder.think.strategies.delegate import delegate
 from ponder.think.strategies.direct import direct
 from ponder.think.strategies.refine import refine
@@ -57,6 +58,7 @@ __all__ = [
     "approaches",
     "best_of",
     "consensus",
+    "council",
     "delegate",
     "direct",
     "events_of",

@@ -53,7 +53,7 @@ class Remembering:
             self.user, question, most=self.most + len(self.without) * self.most, least=self.least
         )
         others = [each for each in found if each.note.source not in self.without][: self.most]
-        fitting = _fitting(others, sampler.capabilities)
+        fitting = fitting_notes(others, sampler.capabilities)
         if fitting:
             yield Recalled(fitting, self.name)
             block = quoted_block([each.note for each in fitting])
@@ -102,20 +102,21 @@ def _calls(event: Answered) -> bool:
     return any(isinstance(part, ToolCall) for part in event.answer.message.parts)
 
 
-def _fitting(found: list[Recollection], capabilities: Capabilities) -> tuple[Recollection, ...]:
+def fitting_notes(found: list[Recollection], capabilities: Capabilities) -> tuple[Recollection, ...]:
     """Those, the best first, that stay within their share of the window."""
     if capabilities.window is None:
         return tuple(found)
-    tokenizer = capabilities.tokenizer
-
-    def tokens(text: str) -> int:
-        return len(text.encode()) // BYTES_PER_TOKEN if tokenizer is None else len(tokenizer.encode(text))
-
-    room = capabilities.window // SHARE - tokens(HEAD)
+    room = capabilities.window // SHARE - text_tokens(HEAD, capabilities)
     fitting = []
     for each in found:
-        size = tokens(quoted_note(each.note)) + 1
+        size = text_tokens(quoted_note(each.note), capabilities) + 1
         if size <= room:
             room -= size
             fitting.append(each)
     return tuple(fitting)
+
+
+def text_tokens(text: str, capabilities: Capabilities) -> int:
+    """The tokens of a text; an estimate where the tokenizer is not here."""
+    tokenizer = capabilities.tokenizer
+    return len(text.encode()) // BYTES_PER_TOKEN if tokenizer is None else len(tokenizer.encode(text))

@@ -49,21 +49,23 @@ class Remembers(Protocol):
 
 
 class Memory:
-    """Notes in the file at `path`, made where it does not exist, readable by its owner alone.
+    """Notes in the file at `path`, made where it does not exist, readable by its owner alone. None: notes that only
+    this object has, and that end with it.
 
     What a call returned is on the disk: neither a crash nor a kill undoes it. Calls may come from any thread. What they
     raise is said at the functions of `ponder.think.memory.notes` that they are named after; besides, WriteError where
     the disk or the file takes nothing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path | None = None) -> None:
         """Raises InvalidRequest for a file of another program, or one that cannot be opened."""
-        self.path = Path(path)
+        self.path = None if path is None else Path(path)
         self._lock = threading.Lock()
         try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            if self.path is not None:
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self._connection = connection = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS
+                self.path or ":memory:", isolation_level=None, check_same_thread=False, timeout=WAIT_SECONDS
             )
             connection.row_factory = sqlite3.Row
             for setting in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "foreign_keys = ON"):
