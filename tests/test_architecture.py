@@ -16,19 +16,20 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "ponder"
 
-TEXT = {"types", "gguf", "sandbox", "tokenizer", "dialogue"}
-TENSORS = {"types", "gguf", "kernels", "model", "engine"}
+TEXT = {"types", "voices", "gguf", "sandbox", "tokenizer", "dialogue"}
+TENSORS = {"types", "voices", "gguf", "kernels", "model", "engine"}
 LINE = ("sampler", "tasks", "think", "evaluate", "train", "lens")
 
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
+    "voices": {"types"},
     "gguf": {"types"},
     "sandbox": {"types"},
     "tokenizer": {"types", "gguf", "sandbox"},
-    "dialogue": {"types", "sandbox", "tokenizer"},
+    "dialogue": {"types", "voices", "sandbox", "tokenizer"},
     "kernels": {"types", "gguf"},
     "model": {"types", "gguf", "kernels"},
-    "engine": {"types", "kernels", "model"},
+    "engine": {"types", "voices", "kernels", "model"},
 }
 for position, name in enumerate(LINE):
     MAY_IMPORT[name] = TEXT | TENSORS | set(LINE[:position])

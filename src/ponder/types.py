@@ -138,6 +138,26 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CouncilTokens:
+    """The ids by which several voices think in one context (`ponder.voices` says in which order they stand).
+
+    spawn: opens a council; the number of its voices follows.
+    numbers: the ids that say 1 voice, 2 voices and so on.
+    address: opens each lane.
+    leave: ends one lane; the other voices go on.
+    join: ends the council with this step.
+    closing: ids that end a council wherever they stand: they close the thinking or the turn.
+    """
+
+    spawn: int
+    numbers: tuple[int, ...]
+    address: int
+    leave: int
+    join: int
+    closing: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseTokens:
     """The control ids by which an engine follows the phases of one dialogue format. None: the format has no such token.
 
@@ -145,6 +165,7 @@ class PhaseTokens:
     continuation: ids put in when the floor suppresses a close ("Wait"); may be empty.
     lead: ids that the format writes between the close of thinking and the answer (a blank line, in some); put in where
         a grammar governs the answer, which then begins after them.
+    council: how several voices think in one context.
     end: ids that close the assistant's turn.
     """
 
@@ -156,6 +177,7 @@ class PhaseTokens:
     call_close: int | None = None
     continuation: tuple[int, ...] = ()
     lead: tuple[int, ...] = ()
+    council: CouncilTokens | None = None
     end: tuple[int, ...] = ()
 
 

@@ -16,6 +16,7 @@ from ponder.dialogue.interchange import from_dicts, read_written_thinking, to_di
 from ponder.dialogue.load import load_format, train_tokenizer
 from ponder.dialogue.messages import (
     Conversation,
+    LaneEnd,
     Message,
     Part,
     Reasoning,
@@ -25,6 +26,7 @@ from ponder.dialogue.messages import (
     Text,
     ToolCall,
     ToolResult,
+    Voice,
 )
 from ponder.dialogue.ponder import PonderFormat
 from ponder.dialogue.template import ponder_template
@@ -37,6 +39,7 @@ __all__ = [
     "DroppedReasoning",
     "Fitted",
     "Format",
+    "LaneEnd",
     "Message",
     "ParseStatus",
     "Parsed",
@@ -53,6 +56,7 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolResult",
+    "Voice",
     "fit_to_window",
     "from_dicts",
     "load_format",

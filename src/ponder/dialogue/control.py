@@ -22,12 +22,13 @@ ARGS = "<|args|>"
 END_CALL = "<|/call|>"
 RESULT = "<|result|>"
 END_RESULT = "<|/result|>"
-SPAWN = "<|spawn|>"  # reserved meaning: delegated and addressed work
-TO = "<|to|>"
-JOIN = "<|join|>"
+SPAWN = "<|spawn|>"  # within thinking: a council; the number of its voices follows
+TO = "<|to|>"  # opens the lane of each voice
+JOIN = "<|join|>"  # a voice ends the council
 
 NUM_RESERVED = 32
 RESERVED = tuple(f"<|reserved_{i}|>" for i in range(NUM_RESERVED))
+LEAVE = RESERVED[0]  # a voice leaves its council; vocabularies were fixed before it had a meaning
 
 ROLE_TOKENS = {
     Role.SYSTEM: SYSTEM,

@@ -9,7 +9,17 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from ponder.dialogue.calls import CallSyntax
-from ponder.dialogue.messages import INSTRUCTING, Conversation, Message, Reasoning, ReasoningPolicy, Role, Start, Text
+from ponder.dialogue.messages import (
+    INSTRUCTING,
+    Conversation,
+    Message,
+    Reasoning,
+    ReasoningPolicy,
+    Role,
+    Start,
+    Text,
+    Voice,
+)
 from ponder.dialogue.tools import Tool
 from ponder.tokenizer import Tokenizer
 from ponder.types import PhaseTokens, WindowExceeded
@@ -25,6 +35,7 @@ class SpanKind(StrEnum):
     OPEN = "open"  # the token that opens thinking
     REASONING = "reasoning"
     STATE = "state"  # a state of folded thinking, with the tokens that open and close it
+    COUNCIL = "council"  # thinking in several voices, with its control tokens
     CLOSE = "close"  # the token that closes thinking
     CALL = "call"
     RESULT = "result"
@@ -257,7 +268,7 @@ def _cuts(messages: Conversation, head: int) -> Iterator[int]:
 # For the formats ------------------------------------------------------------------------------------------------------
 
 
-def verbatim_ids(tokenizer: Tokenizer, part: Text | Reasoning) -> tuple[int, ...] | None:
+def verbatim_ids(tokenizer: Tokenizer, part: Text | Reasoning | Voice) -> tuple[int, ...] | None:
     """The ids a part was sampled as, when they may stand in a prompt as they are: ordinary ids that decode to its text.
 
     None otherwise: the text was edited, comes from another vocabulary, or a control token was sampled into it.

@@ -9,6 +9,7 @@ from typing import Any
 
 from ponder.dialogue.messages import (
     Conversation,
+    LaneEnd,
     Message,
     Part,
     Reasoning,
@@ -16,6 +17,8 @@ from ponder.dialogue.messages import (
     Text,
     ToolCall,
     ToolResult,
+    Voice,
+    is_council,
     is_state,
     think_blocks,
 )
@@ -33,8 +36,10 @@ _KNOWN = {"role", "content", "name", "reasoning_content", "reasoning", "tool_cal
 
 def to_dicts(messages: Conversation) -> list[dict[str, Any]]:
     """One dictionary per message, and one per tool result: `role`, `content`, and where present `name`,
-    `reasoning_content`, `tool_calls`, `tool_call_id`. A call's arguments stay JSON text. Folded thinking is a list of
-    thoughts (strings) and states (`{"state": text}`); FormatError where it is not one block before everything else."""
+    `reasoning_content`, `tool_calls`, `tool_call_id`. A call's arguments stay JSON text.
+
+    Thinking with states or councils is a list of thoughts (strings), `{"state": text}` and `{"voices": [{"text": text,
+    "end": "left"}, …]}`. Raises FormatError where it is not one block before everything else."""
     return [entry for index, message in enumerate(messages) for entry in _entries(index, message)]
 
 
@@ -101,16 +106,22 @@ def _entries(index: int, message: Message) -> list[dict[str, Any]]:
     return [entry]
 
 
-def _written_reasoning(index: int, message: Message) -> str | list[str | dict[str, str]]:
-    if not any(map(is_state, message.parts)):
+def _written_reasoning(index: int, message: Message) -> str | list[Any]:
+    if not any(is_state(part) or is_council(part) for part in message.parts):
         return message.reasoning
     if (blocks := think_blocks(message.parts))[1:] or blocks[0].start:
         raise FormatError(
-            f"message {index} ({message.role.value}): its folded thinking cannot be written as a "
+            f"message {index} ({message.role.value}): its thinking in parts cannot be written as a "
             "dictionary, because it is not one block before everything else: keep the Message"
         )
     thoughts = [part for part in message.parts if isinstance(part, Reasoning)]
-    return [{"state": part.text} if part.state else part.text for part in thoughts]
+    return [_thought_entry(part) for part in thoughts]
+
+
+def _thought_entry(part: Reasoning) -> Any:
+    if part.voices:
+        return {"voices": [{"text": voice.text, "end": voice.end.value} for voice in part.voices]}
+    return {"state": part.text} if part.state else part.text
 
 
 def _result_entry(result: ToolResult) -> dict[str, Any]:
@@ -159,7 +170,7 @@ def _message(index: int, entry: Mapping[str, Any], calls: dict[str, str]) -> Mes
 
 
 def _reasoning(index: int, written: Any, key: str) -> list[Reasoning]:
-    """A string, or thoughts and states as `to_dicts` writes them."""
+    """A string, or thoughts, states and councils as `to_dicts` writes them."""
     where = f"message {index}: {key!r}"
     if isinstance(written, str):
         return [Reasoning(written)]
@@ -167,14 +178,30 @@ def _reasoning(index: int, written: Any, key: str) -> list[Reasoning]:
         raise FormatError(f"{where} must be a string, or a list of thoughts and states (got {type(written).__name__})")
     parts: list[Reasoning] = []
     for number, part in enumerate(written):
-        state = isinstance(part, Mapping)
-        text = part["state"] if isinstance(part, Mapping) and set(part) == {"state"} else part
-        if not isinstance(text, str):
-            raise FormatError(f'{where}, part {number}: must be a string (a thought) or {{"state": a string}}')
-        parts.append(Reasoning(text, state=state))
+        match part:
+            case str():
+                parts.append(Reasoning(part))
+            case {"state": str(text), **others} if not others:
+                parts.append(Reasoning(text, state=True))
+            case {"voices": [*voices], **others} if voices and not others:
+                each = (_voice(f"{where}, part {number}, voice {at}", voice) for at, voice in enumerate(voices))
+                parts.append(Reasoning.council(tuple(each)))
+            case _:
+                raise FormatError(
+                    f'{where}, part {number}: must be a string (a thought), {{"state": a string}} or '
+                    '{"voices": a list}'
+                )
     if len(think_blocks(parts)) > 1:
         raise FormatError(f"{where}: two thoughts follow each other: join them, or put a state between them")
     return parts
+
+
+def _voice(where: str, written: Any) -> Voice:
+    match written:
+        case {"text": str(text), "end": str(end), **others} if not others and end in set(LaneEnd):
+            return Voice(text, LaneEnd(end))
+    ends = ", ".join(LaneEnd)
+    raise FormatError(f'{where}: must be an object with the strings "text" and "end" (one of {ends})')
 
 
 def _call(index: int, call: Any) -> ToolCall:

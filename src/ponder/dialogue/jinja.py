@@ -26,9 +26,10 @@ from ponder.dialogue.messages import (
     Start,
     Text,
     check_conversation,
-    check_no_states,
+    check_plain_thinking,
     check_result_names,
     first_kept_reasoning,
+    is_council,
     is_state,
 )
 from ponder.dialogue.placeholders import TOOL, Hidden, TemplateFields, shown_words
@@ -95,7 +96,7 @@ class JinjaFormat:
         if start is Start.THINK and self.phase_tokens.think_open is None:
             raise FormatError("this tokenizer has no tokens for thinking that Ponder knows: use Start.DIRECT")
         kept_from = first_kept_reasoning(messages, policy)
-        check_no_states("a foreign template", messages[kept_from:])
+        check_plain_thinking("a foreign template", messages[kept_from:])
         text, fields = self._drop_reasoning(messages, kept_from, start, tools)
         if any(message.role in INSTRUCTING for message in messages[1:]):
             _check_places(text, fields)
@@ -127,7 +128,10 @@ class JinjaFormat:
         leave a trace of it, or, where the template keeps it, before the template sees it."""
         bare = [*map(_without_reasoning, messages[:kept_from]), *messages[kept_from:]]
         if any(message.reasoning for message in messages[:kept_from]):
-            whole = [one if any(map(is_state, many.parts)) else many for one, many in zip(bare, messages, strict=True)]
+            whole = [
+                one if any(is_state(part) or is_council(part) for part in many.parts) else many
+                for one, many in zip(bare, messages, strict=True)
+            ]
             with suppress(FormatError):
                 text, fields = self._run(whole, start, tools)
                 written = (hidden for _, hidden, _ in fields.pieces(text) if hidden is not None)

@@ -54,16 +54,42 @@ class Text:
     refusal: bool = False
 
 
+class LaneEnd(StrEnum):
+    """How a voice of a council ended.
+
+    LEFT: it left, and the others went on. JOINED: it ended the council. CUT: another ended it, or it was cut off.
+    """
+
+    LEFT = "left"
+    JOINED = "joined"
+    CUT = "cut"
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """What one voice of a council said, without the tokens that open and end its lane. `ids` as in `Text`."""
+
+    text: str
+    end: LaneEnd
+    ids: tuple[int, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Reasoning:
     """Thinking, without its open and close tokens. `ids` as in `Text`.
 
     state: this is a state, in which the thinking before it was folded; `think_blocks` says which parts belong together.
+    voices: this is a council (`Reasoning.council`), and `text` is what its voices said, one below the other.
     """
 
     text: str
     ids: tuple[int, ...] | None = None
     state: bool = False
+    voices: tuple[Voice, ...] = ()
+
+    @classmethod
+    def council(cls, voices: Sequence[Voice]) -> Reasoning:
+        return cls("\n".join(voice.text for voice in voices), voices=tuple(voices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +126,24 @@ def is_state(part: Part) -> bool:
     return isinstance(part, Reasoning) and part.state
 
 
-def think_blocks(parts: Sequence[Part]) -> list[range]:
-    """The parts that make up each think block, in order: one `Reasoning`, or several that states tie together.
+def is_council(part: Part) -> bool:
+    """Whether `part` is thinking in several voices."""
+    return isinstance(part, Reasoning) and bool(part.voices)
 
-    A state continues the block of the `Reasoning` directly before it, and a `Reasoning` directly after a state
-    continues the state's block. Two thoughts in a row are two blocks.
+
+def think_blocks(parts: Sequence[Part]) -> list[range]:
+    """The parts that make up each think block, in order: one `Reasoning`, or several that states and councils tie
+    together.
+
+    A state or a council continues the block of the `Reasoning` directly before it, and a `Reasoning` directly after
+    one continues its block. Two thoughts in a row are two blocks.
     """
     blocks: list[range] = []
     for number, part in enumerate(parts):
         if not isinstance(part, Reasoning):
             continue
         before = parts[number - 1] if number else None
-        if isinstance(before, Reasoning) and (part.state or before.state):
+        if isinstance(before, Reasoning) and any(each.state or each.voices for each in (before, part)):
             blocks[-1] = range(blocks[-1].start, number + 1)
         else:
             blocks.append(range(number, number + 1))
@@ -210,6 +242,22 @@ def _check_message(index: int, message: Message, instructs_anywhere: bool) -> No
             raise FormatError(f"{where}, part {number}: a {type(part).__name__} cannot stand here; allowed: {allowed}")
         if isinstance(part, ToolCall | ToolResult) and not part.name:
             raise FormatError(f"{where}, part {number}: the tool's name is empty")
+        if isinstance(part, Reasoning) and part.voices:
+            _check_council(f"{where}, part {number}", part, message.parts[number + 1 : number + 2])
+
+
+def _check_council(where: str, part: Reasoning, following: Sequence[Part]) -> None:
+    if part.state or part.ids is not None or part != Reasoning.council(part.voices):
+        raise FormatError(
+            f"{where}: a council is what its voices said, and neither a state nor other text: use Reasoning.council"
+        )
+    ends = {voice.end for voice in part.voices}
+    ended = LaneEnd.JOINED in ends or ends == {LaneEnd.LEFT}
+    goes_on = following and isinstance(following[0], Reasoning) and following[0] != Reasoning("", following[0].ids)
+    if not ended and goes_on:
+        raise FormatError(
+            f"{where}: thinking goes on after a council that has not ended: let a voice join, or all of them leave"
+        )
 
 
 def _check_pairing(messages: Conversation) -> None:
@@ -231,14 +279,15 @@ def _check_pairing(messages: Conversation) -> None:
                 )
 
 
-def check_no_states(family: str, messages: Conversation) -> None:
-    """For formats without folding. Raises FormatError naming message and part."""
+def check_plain_thinking(family: str, messages: Conversation) -> None:
+    """For formats without folding and councils. Raises FormatError naming message and part."""
     for index, message in enumerate(messages):
         for number, part in enumerate(message.parts):
-            if is_state(part):
+            if is_state(part) or is_council(part):
+                kind = "a state of folded thinking" if is_state(part) else "a council"
                 raise FormatError(
-                    f"message {index} ({message.role.value}), part {number}: {family} cannot express a state of folded "
-                    "thinking; join the turn's thinking into one Reasoning, or use the ponder format"
+                    f"message {index} ({message.role.value}), part {number}: {family} cannot express {kind}; "
+                    "join the turn's thinking into one Reasoning, or use the ponder format"
                 )
 
 

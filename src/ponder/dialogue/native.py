@@ -20,7 +20,7 @@ from ponder.dialogue.messages import (
     ToolCall,
     ToolResult,
     check_conversation,
-    check_no_states,
+    check_plain_thinking,
     check_result_names,
     first_kept_reasoning,
 )
@@ -107,7 +107,7 @@ class NativeFormat:
             check_tools(tools)
         if tools and not self.declares_tools:
             raise FormatError(f"{self._refusal_of_tools()}: leave the tools out")
-        check_no_states(self.name, messages)
+        check_plain_thinking(self.name, messages)
         kept_from = self._first_kept(messages, policy)
         for index, message in enumerate(messages):
             self._refuse(index, message, reasoning_kept=index >= kept_from)

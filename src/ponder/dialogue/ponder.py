@@ -18,6 +18,7 @@ from ponder.dialogue.format import (
 from ponder.dialogue.messages import (
     INSTRUCTING,
     Conversation,
+    LaneEnd,
     Message,
     Part,
     Reasoning,
@@ -27,6 +28,7 @@ from ponder.dialogue.messages import (
     Text,
     ToolCall,
     ToolResult,
+    Voice,
     check_conversation,
     first_kept_reasoning,
     is_state,
@@ -35,7 +37,10 @@ from ponder.dialogue.messages import (
 from ponder.dialogue.tools import Tool, check_tools, declaration_line
 from ponder.dialogue.turn import parse_turn
 from ponder.tokenizer import Tokenizer
-from ponder.types import PhaseTokens
+from ponder.types import CouncilTokens, PhaseTokens
+from ponder.voices import spawned
+
+MOST_VOICES = 8
 
 
 class PonderFormat:
@@ -50,6 +55,15 @@ class PonderFormat:
         self._tokenizer = tokenizer
         ids = {name: tokenizer.control_id(name) for name in control.CONTROL_TOKENS}
         self.calls: CallSyntax = SeparatedCalls(tokenizer, ids[control.ARGS])
+        ends = tokenizer.end_ids((control.END, control.ENDOFTEXT))
+        self._council = CouncilTokens(
+            spawn=ids[control.SPAWN],
+            numbers=tuple(tokenizer.encode("".join(map(str, range(1, MOST_VOICES + 1))))),
+            address=ids[control.TO],
+            leave=ids[control.LEAVE],
+            join=ids[control.JOIN],
+            closing=(ids[control.END_THINK], *ends),
+        )
         self.phase_tokens = PhaseTokens(
             think_open=ids[control.THINK],
             think_close=ids[control.END_THINK],
@@ -58,7 +72,8 @@ class PonderFormat:
             call_open=ids[control.CALL],
             call_close=ids[control.END_CALL],
             continuation=tuple(tokenizer.encode(CONTINUATION)),
-            end=tokenizer.end_ids((control.END, control.ENDOFTEXT)),
+            council=self._council,
+            end=ends,
         )
 
     def render(
@@ -161,7 +176,9 @@ class PonderFormat:
             out.mark(index, None, SpanKind.END, sampled=own).control(control.END)
 
     def _length(self, part: Reasoning) -> int:
-        """How many ids a part of a think block takes, those that open and close a state included."""
+        """How many ids a part of a think block takes, those that open and close a state or a council included."""
+        if part.voices:
+            return len(spawned(self._lanes(part), self._council))
         ids = verbatim_ids(self._tokenizer, part)
         return len(self._tokenizer.encode(part.text) if ids is None else ids) + (2 if part.state else 0)
 
@@ -174,6 +191,11 @@ class PonderFormat:
                 out.mark(index, number, SpanKind.STATE, sampled=sampled).control(control.STATE)
                 self._verbatim_or_text(out, part)
                 out.control(control.FOLD)
+            case Reasoning() if part.voices:
+                ids, opening = tuple(spawned(self._lanes(part), self._council)), 2 + len(part.voices)
+                out.mark(index, number, SpanKind.COUNCIL, sampled=sampled).ids(ids[:2])
+                out.mark(index, number, SpanKind.COUNCIL).ids(ids[2:opening])  # put in, not sampled
+                out.mark(index, number, SpanKind.COUNCIL, sampled=sampled).ids(ids[opening:])
             case Reasoning():
                 out.mark(index, number, SpanKind.REASONING, sampled=sampled)
                 self._verbatim_or_text(out, part)
@@ -188,6 +210,17 @@ class PonderFormat:
             case ToolResult():
                 out.mark(index, number, SpanKind.RESULT).control(control.RESULT).text(part.name)
                 out.control(control.BODY).text(part.content).control(control.END_RESULT)
+
+    def _lanes(self, part: Reasoning) -> list[list[int]]:
+        """What each voice of a council says, with the tokens that open and end its lane."""
+        tokens = self._council
+        ends = {LaneEnd.LEFT: [tokens.leave], LaneEnd.JOINED: [tokens.join], LaneEnd.CUT: []}
+
+        def said(voice: Voice) -> Sequence[int]:
+            ids = verbatim_ids(self._tokenizer, voice)
+            return self._tokenizer.encode(voice.text) if ids is None else ids
+
+        return [[tokens.address, *said(voice), *ends[voice.end]] for voice in part.voices]
 
     def _verbatim_or_text(self, out: Builder, part: Text | Reasoning) -> None:
         ids = verbatim_ids(self._tokenizer, part)
