@@ -28,8 +28,8 @@ def _add_problems(parser: argparse.ArgumentParser) -> None:
         "--suite",
         required=True,
         metavar="S",
-        help='"mini", "families", "families-hard", "plain", "scope", "audit", or task names with commas between: '
-        '"gym:lcm@hard,mine.py:Task"',
+        help='"mini", "families", "families-hard", "plain", "further", "further-hard", "further-plain", "scope", '
+        '"audit", or task names with commas between: "gym:lcm@hard,mine.py:Task"',
     )
     parser.add_argument("-n", type=positive, default=100, help="problems of each task (default: 100)")
     parser.add_argument("--start", type=int, default=0, metavar="N", help="number of the first held-out problem")

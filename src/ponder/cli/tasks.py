@@ -55,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
 def families() -> str:
     """Every family with the first line of its file."""
     from ponder.tasks.families import FAMILIES
+    from ponder.tasks.families.further import FURTHER_FAMILIES
     from ponder.tasks.families.logic import LOGIC_FAMILIES
 
-    every = FAMILIES | LOGIC_FAMILIES
+    every = FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES
     abouts = {name: sys.modules[type(family).__module__].__doc__ or "" for name, family in every.items()}
     return "\n".join(f"{name:24}{about.splitlines()[0]}" for name, about in abouts.items())
 

@@ -9,6 +9,7 @@ from random import Random
 from typing import cast
 
 from ponder.tasks.families import FAMILIES
+from ponder.tasks.families.further import FURTHER_FAMILIES
 from ponder.tasks.gym import TRAIN_LIMIT, GymTask, question_hash
 from ponder.tasks.protocol import Problem, Task
 from ponder.tasks.registry import load_task
@@ -22,6 +23,12 @@ HARD = (
 )  # fmt: skip
 """The families whose levels reach, or pass, the sizes of the dataset's published hard config."""
 
+FURTHER_HARD = (
+    "ab", "count_primes", "palindrome_generation", "ransom_note", "self_reference", "simple_integration",
+    "string_insertion",
+)  # fmt: skip
+"""The same of the further families."""
+
 MINI = ("products", "chain_sum", "letter_counting", "spell_backward", "gcd", "basic_arithmetic", "countdown")
 AUDITED = ("products", "chain_sum", "letter_counting", "spell_backward", "gcd", "basic_arithmetic")
 SUITES: dict[str, tuple[str, ...]] = {
@@ -29,13 +36,17 @@ SUITES: dict[str, tuple[str, ...]] = {
     "families": tuple(f"gym:{name}" for name in FAMILIES),
     "families-hard": tuple(f"gym:{name}@hard" for name in HARD),
     "plain": tuple(f"plain:{name}{wording}" for name in FAMILIES for wording in ("", "@gym")),
+    "further": tuple(f"gym:{name}" for name in FURTHER_FAMILIES),
+    "further-hard": tuple(f"gym:{name}@hard" for name in FURTHER_HARD),
+    "further-plain": tuple(f"plain:{name}{wording}" for name in FURTHER_FAMILIES for wording in ("", "@gym")),
     "scope": ("scope", "scope:near", "scope:within"),
     "audit": tuple(f"plain:{name}@gym" for name in AUDITED),
 }
 """A quick look: seven datasets that the bundled model was trained for. Those of all families, under their default and
 their hard configs. The families' problems in plain words that training never saw, beside the same problems in
-reasoning-gym's words. What is out of scope (solved: declined), out of reach (declined or right), and plain questions
-that must not be declined. What an audit looks at, in reasoning-gym's words and default sizes."""
+reasoning-gym's words. The same three of the further families, which mini has not learned. What is out of scope
+(solved: declined), out of reach (declined or right), and plain questions that must not be declined. What an audit
+looks at, in reasoning-gym's words and default sizes."""
 
 
 def load_suite(spec: str) -> list[Task]:

@@ -19,8 +19,8 @@ from ponder.types import InvalidRequest
 def load_task(spec: str) -> Task:
     """The task that `spec` names.
 
-    "products": a family of `ponder.tasks.families` or of its `logic`. "plain:products": in plain words; "scope",
-    "scope:near", "scope:within", "chat": see `families.plain.scope`. "gym:NAME", "gym:NAME@hard" or
+    "products": a family of `ponder.tasks.families`, or of its `further` or `logic`. "plain:products": in plain words;
+    "scope", "scope:near", "scope:within", "chat": see `families.plain.scope`. "gym:NAME", "gym:NAME@hard" or
     'gym:NAME{"max_digits": 3}': a reasoning-gym dataset under its default config, the one its authors published as
     hard, or a config as JSON.
     "code:FILE.jsonl": programming problems with tests, see `ponder.tasks.code.CodeFile`.
@@ -31,9 +31,10 @@ def load_task(spec: str) -> Task:
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
     from ponder.tasks.families import FAMILIES
+    from ponder.tasks.families.further import FURTHER_FAMILIES
     from ponder.tasks.families.logic import LOGIC_FAMILIES
 
-    families = FAMILIES | LOGIC_FAMILIES
+    families = FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES
     if spec in families:
         return families[spec]
     if spec.startswith("gym:"):

@@ -13,8 +13,7 @@ from random import Random
 from ponder.dialogue.format import Format, Rendered, SpanKind
 from ponder.dialogue.messages import Message, Part, Reasoning, Role, Text
 from ponder.dialogue.tools import Tool
-from ponder.tasks.families import FAMILIES
-from ponder.tasks.families.plain.task import Plain
+from ponder.tasks.families.plain.task import WORDED, Plain
 from ponder.tasks.gym import question_hash
 from ponder.tasks.protocol import (
     DemonstratedEnvironment,
@@ -109,7 +108,7 @@ class _Task:
 
 
 def _plain(entry: MixRecipe) -> Plain | None:
-    return Plain(entry.task) if entry.plain and entry.task in FAMILIES else None
+    return Plain(entry.task) if entry.plain and entry.task in WORDED else None
 
 
 def _wording(task: DemonstratedTask, plain: Plain | None, entry: MixRecipe, rng: Random) -> DemonstratedTask:

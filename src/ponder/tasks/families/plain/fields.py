@@ -262,14 +262,14 @@ def word_sequence_reversal(problem: Problem, rng: Random) -> Fields:
     return {"words": problem.metadata["words"]}
 
 
-def _details(problem: Problem) -> dict[str, Any]:
+def gym_details(problem: Problem) -> dict[str, Any]:
     """The metadata that reasoning-gym gave with one of its items."""
     found: dict[str, Any] = unpack_json(problem.metadata["entry"]["metadata"])
     return found
 
 
 def calendar_arithmetic(problem: Problem, rng: Random) -> Fields:
-    details = _details(problem)
+    details = gym_details(problem)
     match details["task"]:
         case "weekday_offset":
             name = "after" if details["offset_days"] > 0 else "ago"
@@ -309,7 +309,7 @@ def _ordinal(day: int) -> str:
 
 
 def knights_knaves(problem: Problem, rng: Random) -> Fields:
-    details = _details(problem)
+    details = gym_details(problem)
     names, terms = details["names"], details["knight_knave_terms"]
     says = [rng.choice(SAYING)] * len(names) if rng.random() < 0.6 else rng.choices(SAYING, k=len(names))
     speeches = []

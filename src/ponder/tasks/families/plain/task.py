@@ -18,6 +18,7 @@ from ponder.tasks.families import FAMILIES
 from ponder.tasks.families.base_conversion import GYM as CONVERT
 from ponder.tasks.families.base_conversion import base_name, in_base
 from ponder.tasks.families.basic_arithmetic import exact_value, next_operation, unbracket, within_reach
+from ponder.tasks.families.further import FURTHER_FAMILIES
 from ponder.tasks.families.gcd import GYM as DIVISOR
 from ponder.tasks.families.lcm import GYM as MULTIPLE
 from ponder.tasks.families.leg_counting import GYM as LEGS
@@ -26,6 +27,7 @@ from ponder.tasks.families.letter_counting import GYM as COUNT
 from ponder.tasks.families.number_filtering import GYM as FILTER
 from ponder.tasks.families.number_sorting import GYM as ORDER
 from ponder.tasks.families.plain.fields import FIELDS
+from ponder.tasks.families.plain.further_fields import FURTHER_FIELDS
 from ponder.tasks.families.plain.wording import Half, word_plainly
 from ponder.tasks.families.prime_factorization import GYM as FACTOR
 from ponder.tasks.families.prime_factorization import prime_factors
@@ -36,11 +38,14 @@ from ponder.tasks.protocol import Demonstration, Grade, Problem
 from ponder.types import InvalidRequest
 
 PREFIX = "plain:"
+WORDED: dict[str, ProblemFamily] = FAMILIES | FURTHER_FAMILIES
+"""The families that have plain wordings."""
 SECTIONS = {"chain_sum": "sums", "decimal_chain_sum": "sums"}
 NUMBERS = frozenset(
     {
         *("basic_arithmetic", "chain_sum", "count_bits", "decimal_chain_sum", "gcd", "lcm", "leg_counting"),
         *("letter_counting", "power_function", "products", "simple_equations"),
+        *("binary_alternation", "coin_flip", "count_primes", "self_reference"),
     }
 )
 """The families whose every answer is a number."""
@@ -58,9 +63,9 @@ class Plain:
     """
 
     def __init__(self, family: str, half: Half = Half.TRAIN, *, gym: bool = False) -> None:
-        if family not in FAMILIES:
-            raise InvalidRequest(f"there is no family {family!r} to word plainly: there are {', '.join(FAMILIES)}")
-        self.family: ProblemFamily = type(FAMILIES[family])()
+        if family not in WORDED:
+            raise InvalidRequest(f"there is no family {family!r} to word plainly: there are {', '.join(WORDED)}")
+        self.family: ProblemFamily = type(WORDED[family])()
         self.family.gym_wording_share = 1.0
         self.half, self.gym = half, gym
 
@@ -80,7 +85,8 @@ class Plain:
         if self.gym:
             return replace(problem, task=self.name)
         kind = "number" if name in NUMBERS else "text"
-        question = word_plainly(SECTIONS.get(name, name), FIELDS[name](problem, rng), kind, rng, self.half)
+        fields = (FIELDS[name] if name in FIELDS else FURTHER_FIELDS[name])(problem, rng)
+        question = word_plainly(SECTIONS.get(name, name), fields, kind, rng, self.half)
         return Problem(
             task=self.name,
             question=question,

@@ -59,7 +59,13 @@ class FromGym(ProblemFamily):
         return GymTask(self.gym_name, self.configs[0], harder=self.configs[1:])
 
     def sample(self, rng: Random, level: float) -> Problem:
-        return replace(self.dataset.sample(rng, level), task=self.name)
+        while not self.teaches(problem := replace(self.dataset.sample(rng, level), task=self.name)):
+            pass
+        return problem
+
+    def teaches(self, problem: Problem) -> bool:
+        """Whether an item is one to learn from; another is drawn in its place otherwise."""
+        return True
 
     def details(self, problem: Problem) -> dict[str, Any]:
         """The metadata that the dataset gives with an item."""
@@ -73,6 +79,14 @@ class FromGym(ProblemFamily):
 
     def same(self, a: str, b: str) -> bool:
         return a.split() == b.split()
+
+
+class ScoredByGym(FromGym):
+    """A family whose problems have several right answers: those that the dataset's scorer accepts."""
+
+    def grade(self, problem: Problem, answer: str) -> Grade:
+        first = super().grade(problem, answer)
+        return first if first.solved or not answer.strip() else self.dataset.grade(problem, answer)
 
 
 def size_at(level: float, low: int, high: int) -> int:
