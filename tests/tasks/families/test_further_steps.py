@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -170,6 +171,167 @@ def check_string_insertion(problem: Problem, lines: Lines, facts: Any) -> None:
         count = count + 1 if follows else 1
         assert int(place) == count
         before = letter
+
+
+def check_named(lines: Lines, grid: Sequence[Sequence[object]]) -> None:
+    """Every cell of a grid under its name, row by row."""
+    for row, (line, values) in enumerate(zip(lines, grid, strict=True)):
+        assert line == " ".join(f"{'abcdefghij'[row]}{'ABCDEFGHIJ'[at]}{value}" for at, value in enumerate(values))
+
+
+def values_of(lines: Lines) -> list[list[str]]:
+    """The values after the names of cells."""
+    return [[each[2:] for each in line.split()] for line in lines]
+
+
+def looked_up(look: str, grid: Sequence[Sequence[object]]) -> bool:
+    """Whether a cell has the value that stands after its name."""
+    return str(grid["abcdefghij".index(look[0])]["ABCDEFGHIJ".index(look[1])]) == look[2]
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return [line.split() for line in text.split("\n")]
+
+
+def check_rotate_matrix(problem: Problem, lines: Lines, facts: Any) -> None:
+    side = len(facts["matrix"])
+    degrees, *rest = map(int, lines[0].split())
+    for taken, left in zip(rest[::2], rest[1::2], strict=True):
+        assert degrees + taken == left
+        degrees = left
+    assert degrees in (0, 90, 180, 270)
+    if degrees:
+        check_named(lines[1 : side + 1], facts["matrix"])
+        assert lines[side + 1] == str(degrees)
+        assert all(looked_up(each, facts["matrix"]) for line in lines[side + 2 :] for each in line.split())
+        assert values_of(lines[side + 2 :]) == rows_of(problem.answer)
+
+
+def check_spiral_matrix(problem: Problem, lines: Lines, facts: Any) -> None:
+    side = len(facts["matrix"])
+    check_named(lines[:side], facts["matrix"])
+    cells = [each for line in lines[side:] for each in line.split()[1:]]
+    assert all(looked_up(each, facts["matrix"]) for each in cells)
+    assert [each[2:] for each in cells] == problem.answer.split()
+    assert len(set(cells)) == side * side
+
+
+def check_pool_matrix(problem: Problem, lines: Lines, facts: Any) -> None:
+    if facts["pool_size"] == 1:
+        assert len(lines) == 1
+        return
+    height = len(facts["matrix"])
+    check_named(lines[1 : height + 1], facts["matrix"])
+    for line, results in zip(lines[height + 1 :], rows_of(problem.answer), strict=True):
+        for window, result in zip(line.split(", "), results, strict=True):
+            cells = re.findall(r"\w[A-Z]\d", window)
+            assert all(looked_up(each, facts["matrix"]) for each in cells)
+            values = [int(each[2]) for each in cells]
+            assert window.endswith(f" {result}")
+            if facts["pool_type"] == "max":
+                assert float(result) == max(values)
+            else:
+                assert [int(each) for each in re.findall(r" (\d+)(?= [a-z])", window)] == [
+                    sum(values[: n + 1]) for n in range(1, len(values))
+                ]
+                assert abs(float(result) - sum(values) / len(values)) < 0.0051
+
+
+def check_manipulate_matrix(problem: Problem, lines: Lines, facts: Any) -> None:
+    codes = lines[0].split(", ")
+    height = len(facts["matrix"])
+    check_named(lines[1 : height + 1], facts["matrix"])
+    matrix = [[str(value) for value in row] for row in facts["matrix"]]
+    rest = list(lines[height + 1 :])
+    for code in codes:
+        assert rest.pop(0) == code
+        size = next((at for at, line in enumerate(rest) if not re.match(r"[a-j][A-J]\d", line)), len(rest))
+        after, rest = rest[:size], rest[size:]
+        for look in (each for line in after for each in line.split()):
+            old = matrix["abcdefghij".index(look[0])]["ABCDEFGHIJ".index(look[1])]
+            match code.split():
+                case ["map", a, b]:
+                    assert look[2] == (b if old == a else old)
+                case ["zero", divisor]:
+                    assert look[2] == ("0" if int(old) % int(divisor) == 0 else old)
+                case _:
+                    assert look[2] == old
+        matrix = values_of(after)
+    assert matrix == rows_of(problem.answer)
+
+
+def check_binary_matrix(problem: Problem, lines: Lines, facts: Any) -> None:
+    side, wanted = len(facts["matrix"]), rows_of(problem.answer)
+    rounds = [lines[at : at + 11] for at in range(0, len(lines), 11)]
+    for number, shown in enumerate(rounds):
+        assert shown[0] == str(number)
+        for row, line in enumerate(shown[1:]):
+            known = [value if int(value) <= number else "x" for value in wanted[row]] if row < side else []
+            assert line == "abcdefghij"[row] + "".join(known).ljust(10, ".")
+    assert "x" not in "".join(rounds[-1])
+
+
+def check_game_of_life(problem: Problem, lines: Lines, facts: Any) -> None:
+    board = [[int(each) for each in line[1:]] for line in lines[1:11]]
+    assert all(f"[{','.join(map(str, row))}]" in problem.question for row in board)
+    assert (lines[0], lines[11]) == (lines[10], lines[1])
+    for row, shown in enumerate(zip(*[iter(lines[12:])] * 3, strict=True)):
+        three, nine, living = ([int(each) for each in line.split()[1]] for line in shown)
+        assert three == [sum(board[(row + d) % 10][c % 10] for d in (-1, 0, 1)) for c in range(-1, 11)]
+        for column in range(10):
+            around = [board[(row + a) % 10][(column + b) % 10] for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b]
+            assert nine[column] == sum(around) + board[row][column]
+            assert living[column] == (sum(around) == 3 or (sum(around) == 2 and board[row][column]))
+
+
+def check_looks(line: str, grid: Sequence[Sequence[object]]) -> None:
+    """`cE: cF1+2 dE0 cD0 -`: right, down, left and up."""
+    row, column = "abcdefghij".index(line[0]), "ABCDEFGHIJ".index(line[1])
+    around = ((row, column + 1), (row + 1, column), (row, column - 1), (row - 1, column))
+    for look, (r, c) in zip(line.split(": ")[1].split(), around, strict=False):
+        inside = 0 <= r < len(grid) and 0 <= c < len(grid[0])
+        assert look[:3] == (f"{'abcdefghij'[r]}{'ABCDEFGHIJ'[c]}{grid[r][c]}" if inside else "-")
+
+
+def check_largest_island(problem: Problem, lines: Lines, facts: Any) -> None:
+    height = len(facts["grid"])
+    check_named(lines[:height], facts["grid"])
+    met: set[str] = set()
+    most = 0
+    for line in lines[height:-1]:
+        if line.endswith(" seen"):
+            assert line[:2] in met
+        elif line.endswith(" new"):
+            assert line[:2] not in met
+            island = [line[:2]]
+        elif line.startswith("size"):
+            most = max(most, len(island))
+            assert line == f"size {len(island)} most {most}"
+            met |= set(island)
+        else:
+            check_looks(line, facts["grid"])
+            for look in re.findall(r"([a-j][A-J])1\+(\d+)", line):
+                island.append(look[0])
+                assert int(look[1]) == len(island) == len(set(island))
+    assert len(met) == sum(map(sum, facts["grid"]))
+    assert lines[-1] == str(most) == problem.answer
+
+
+def check_shortest_path(problem: Problem, lines: Lines, facts: Any) -> None:
+    height = len(facts["matrix"])
+    check_named(lines[:height], facts["matrix"])
+    reached: dict[str, str] = {}
+    searched = [line for line in lines[height:] if ":" in line]
+    for line in searched:
+        check_looks(line, facts["matrix"])
+        reached |= dict.fromkeys(re.findall(r"([a-j][A-J])[O#]\+", line), line[:2])
+    assert [line[:2] for line in searched[1:]] == [*reached][: len(searched) - 1]
+    if problem.answer == "infeasible":
+        assert lines[-1] == "none left"
+        return
+    back, forth = (line.split()[1:] for line in lines[-2:])
+    assert all(reached[a] == b for a, b in pairwise(back))
+    assert forth[::2] == back[::-1]
 
 
 CHECKS: dict[str, Callable[[Problem, Lines, Any], None]] = {

@@ -5,12 +5,20 @@ They are outside the bundled model's training mix, its gate and its tables; a re
 
 from ponder.tasks.families.further.ab import Ab
 from ponder.tasks.families.further.binary_alternation import BinaryAlternation
+from ponder.tasks.families.further.binary_matrix import BinaryMatrix
 from ponder.tasks.families.further.coin_flip import CoinFlip
 from ponder.tasks.families.further.count_primes import CountPrimes
+from ponder.tasks.families.further.game_of_life import GameOfLife
+from ponder.tasks.families.further.largest_island import LargestIsland
+from ponder.tasks.families.further.manipulate_matrix import ManipulateMatrix
 from ponder.tasks.families.further.palindrome_generation import PalindromeGeneration
+from ponder.tasks.families.further.pool_matrix import PoolMatrix
 from ponder.tasks.families.further.ransom_note import RansomNote
+from ponder.tasks.families.further.rotate_matrix import RotateMatrix
 from ponder.tasks.families.further.self_reference import SelfReference
+from ponder.tasks.families.further.shortest_path import ShortestPath
 from ponder.tasks.families.further.simple_integration import SimpleIntegration
+from ponder.tasks.families.further.spiral_matrix import SpiralMatrix
 from ponder.tasks.families.further.string_insertion import StringInsertion
 from ponder.tasks.families.working.family import ProblemFamily
 
@@ -19,12 +27,20 @@ FURTHER_FAMILIES: dict[str, ProblemFamily] = {
     for family in (
         Ab(),
         BinaryAlternation(),
+        BinaryMatrix(),
         CoinFlip(),
         CountPrimes(),
+        GameOfLife(),
+        LargestIsland(),
+        ManipulateMatrix(),
         PalindromeGeneration(),
+        PoolMatrix(),
         RansomNote(),
+        RotateMatrix(),
         SelfReference(),
+        ShortestPath(),
         SimpleIntegration(),
+        SpiralMatrix(),
         StringInsertion(),
     )
 }

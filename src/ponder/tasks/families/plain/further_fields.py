@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from ponder.tasks.families.further.ab import program
+from ponder.tasks.families.further.game_of_life import life_board
 from ponder.tasks.families.further.self_reference import bounds_of
 from ponder.tasks.families.plain.fields import Fields, gym_details
 from ponder.tasks.families.plain.wording import as_numeral, quoted
+from ponder.tasks.families.working.grids import printed_rows
 from ponder.tasks.protocol import Problem
 
 
@@ -35,15 +37,46 @@ def count_primes(problem: Problem, rng: Random) -> Fields:
     return fields | {"up_to": str(end)} if start <= 2 else fields
 
 
+def game_of_life(problem: Problem, rng: Random) -> Fields:
+    between, row = rng.choice((("", "{}"), (" ", "{}"), (",", "[{}]")))
+    lines = [row.format(between.join(map(str, line))) for line in life_board(problem.question)]
+    return {"grid": "\n".join(lines)}
+
+
+def manipulate_matrix(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    steps = [str(each["instruction"]).removeprefix("- ") for each in details["operations"]]
+    numbered_steps = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
+    small = ", then ".join(step[0].lower() + step[1:] for step in steps)
+    return {"grid": printed_rows(details["matrix"]), "steps": "\n".join(numbered_steps), "then": small}
+
+
+def matrix_alone(problem: Problem, rng: Random) -> Fields:
+    """Of questions that name nothing but a grid of numbers or of signs."""
+    details = gym_details(problem)
+    return {"grid": printed_rows(details["grid"] if "grid" in details else details["matrix"])}
+
+
 def palindrome_generation(problem: Problem, rng: Random) -> Fields:
     letters: Sequence[str] = gym_details(problem)["letters"]
     return {"letters": letters, "joined": "".join(letters)}
+
+
+def pool_matrix(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    kind = "largest" if details["pool_type"] == "max" else "average"
+    return {"grid": printed_rows(details["matrix"]), kind: str(details["pool_size"])}
 
 
 def ransom_note(problem: Problem, rng: Random) -> Fields:
     bare = rng.choice((0.0, 1.0))
     note, magazine = (quoted(problem.metadata[key], rng, bare=bare) for key in ("note", "magazine"))
     return {"note": note, "magazine": magazine}
+
+
+def rotate_matrix(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    return {"grid": printed_rows(details["matrix"]), "degrees": str(90 * details["num_rotations"])}
 
 
 def self_reference(problem: Problem, rng: Random) -> Fields:
@@ -63,11 +96,19 @@ def string_insertion(problem: Problem, rng: Random) -> Fields:
 FURTHER_FIELDS: dict[str, Callable[[Problem, Random], Fields]] = {
     "ab": ab,
     "binary_alternation": binary_alternation,
+    "binary_matrix": matrix_alone,
     "coin_flip": coin_flip,
     "count_primes": count_primes,
+    "game_of_life": game_of_life,
+    "largest_island": matrix_alone,
+    "manipulate_matrix": manipulate_matrix,
     "palindrome_generation": palindrome_generation,
+    "pool_matrix": pool_matrix,
     "ransom_note": ransom_note,
+    "rotate_matrix": rotate_matrix,
     "self_reference": self_reference,
+    "shortest_path": matrix_alone,
     "simple_integration": simple_integration,
+    "spiral_matrix": matrix_alone,
     "string_insertion": string_insertion,
 }

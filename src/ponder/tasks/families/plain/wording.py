@@ -20,7 +20,7 @@ CHOICE = re.compile(r"<([^<>]*\|[^<>]*)>")
 FRAME = "{}"
 BEFORE_SHARE, AFTER_SHARE = 0.2, 0.25
 LOWER_SHARE, NO_STOP_SHARE, TYPO_SHARE = 0.25, 0.3, 0.08
-LETTERED = ("ab", "string_insertion", "string_splitting", "string_synthesis")
+LETTERED = ("ab", "shortest_path", "string_insertion", "string_splitting", "string_synthesis")
 """The sections whose templates name things by capital letters."""
 SMALL = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
