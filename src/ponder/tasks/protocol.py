@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from ponder.types import Usage
 
 if TYPE_CHECKING:
-    from ponder.dialogue.messages import Message
+    from ponder.dialogue.messages import Message, Voice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,8 @@ class Demonstration:
 
     reasoning: the last thought, after the last of `folds`; without folds, the whole reasoning. It and the folds may
         hold mistakes (`mistake`).
+    opening, voices: a thought, and the council of several voices that it opens; `reasoning` is the thought after it.
+        Without voices there is no opening, and with them there are no folds and no mistakes.
     pieces: the answer cut into runs that are encoded one by one, where whole-word tokens would hide its letters;
         empty: the answer is encoded in one piece. Joined, the pieces are the answer.
     """
@@ -46,11 +48,14 @@ class Demonstration:
     answer: str
     pieces: tuple[str, ...] = ()
     folds: tuple[Fold, ...] = ()
+    opening: str = ""
+    voices: tuple[Voice, ...] = ()
 
     @property
     def text(self) -> str:
-        """All thoughts, to be read: line by line, states and marks left out."""
-        return without_marks("\n".join([*(fold.thought for fold in self.folds), self.reasoning]))
+        """All thoughts, to be read: line by line, states and marks left out, the voices one below the other."""
+        opened = [self.opening, *(voice.text for voice in self.voices)] if self.voices else []
+        return without_marks("\n".join([*opened, *(fold.thought for fold in self.folds), self.reasoning]))
 
 
 NOTHING_USED = Usage()
@@ -128,6 +133,17 @@ class DemonstratedTask(Task, Protocol):
     """A task that can show how: the data of chain-of-thought tuning."""
 
     def demonstrate(self, problem: Problem, rng: Random) -> Demonstration: ...
+
+
+@runtime_checkable
+class CouncilTask(DemonstratedTask, Protocol):
+    """A task whose problems fall into parts that several voices can think about beside each other.
+
+    demonstrate_council: the same working by `voices` voices, whose lanes are said a character a token; by one voice it
+        is one thought. Raises TaskError for a number that it cannot be shared among.
+    """
+
+    def demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration: ...
 
 
 @dataclass(frozen=True, slots=True)

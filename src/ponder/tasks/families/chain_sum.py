@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from ponder.tasks.families.working.columns import signed_sum
+from ponder.tasks.families.working.columns import lowest_first, signed_sum
 from ponder.tasks.families.working.family import ProblemFamily, beyond, number_of_digits, size_at
+from ponder.tasks.families.working.lanes import spoken, wait_for
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem
 
@@ -41,3 +42,25 @@ class ChainSum(ProblemFamily):
         num_steps = sum(len(str(abs(term))) for term in terms[1:])
         lines, total = signed_sum(terms, Slips(rng, SLIP_PROBABILITY, num_steps))
         return Demonstration(reasoning="\n".join([*lines, str(total)]), answer=str(total))
+
+    def demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration:
+        """Voice v sums terms v, v + V and so on, and ends with the sum, lowest digit first; the first voice waits for
+        the others, and sums their sums."""
+        terms: list[int] = problem.metadata["terms"]
+        none = Slips(rng, 0, 0)
+        if voices == 1:
+            lines, total = signed_sum(terms, none)
+            return Demonstration(reasoning="\n".join([*lines, str(total)]), answer=str(total))
+        lanes, sums, first = [], [], 0
+        for own in (terms[voice::voices] for voice in range(voices)):
+            lines, total = signed_sum(own, none, first=first)
+            lanes.append("\n".join([*lines, f"={_signed(total)}"]) if own else "")
+            sums += [total] if own else []
+            first += len(own)
+        lines, total = signed_sum(sums, none, first=first)
+        lanes[0] = "\n".join([wait_for(lanes[0], max(map(len, lanes[1:])) - 1), *lines])
+        return Demonstration(opening="", voices=spoken(lanes, [0]), reasoning=str(total), answer=str(total))
+
+
+def _signed(number: int) -> str:
+    return f"{'-' if number < 0 else '+'}{lowest_first(abs(number))}"

@@ -19,10 +19,13 @@ import operator
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from math import inf
 from random import Random
 
 from ponder.tasks.families.working.countdown_search import Head, Search, Signs, draw_chain, solve
 from ponder.tasks.families.working.family import ProblemFamily, size_at
+from ponder.tasks.families.working.lanes import spoken
+from ponder.tasks.families.working.lanes import spoken
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem, Try, without_marks
 
@@ -86,6 +89,19 @@ class Countdown(ProblemFamily):
             return telling.given_up()
         return telling.solved(head, signs, turn=True)
 
+    def demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration:
+        """Voice v tries the heads whose number in the search's order is v mod V; the first that hits joins."""
+        solution = solve(problem.metadata["chain"])
+        assert solution is not None, "only solved problems are drawn"
+        return council_search(*solution, rng, voices)
+
+    def demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration:
+        """Voice v tries heads whose number in the search's order is v mod V; the first that hits joins."""
+        solution = solve(problem.metadata["chain"])
+        assert solution is not None, "only solved problems are drawn"
+        search, head, _ = solution
+        return shared_search(search, head, rng, voices)
+
     def tries(self, problem: Problem, reasoning: str) -> list[Try]:
         """Every attempt that came to a verdict, checked by exact arithmetic on what it joined."""
         numbers, target = parse_question(problem.question)
@@ -118,9 +134,11 @@ class Countdown(ProblemFamily):
 class Telling:
     """A search as it is written down: lines, and the folds that they follow."""
 
-    def __init__(self, search: Search, rng: Random, *, letters: float = CONTEXT_LETTERS) -> None:
+    def __init__(
+        self, search: Search, rng: Random, *, letters: float = CONTEXT_LETTERS, slips: float = SLIP_PROBABILITY
+    ) -> None:
         self.search, self.rng, self.letters = search, rng, letters
-        self.slips = Slips(rng, SLIP_PROBABILITY, 20)
+        self.slips = Slips(rng, slips, 20)
         self.lines = [search.line]
         self.folds: list[Fold] = []
         self.attempts = 0
@@ -178,6 +196,36 @@ class Telling:
         return Demonstration(
             folds=tuple(self.folds), reasoning="\n".join(self.lines), answer=attempt_text(self.search, head, signs)
         )
+
+
+def shared_search(search: Search, solution: Head, rng: Random, voices: int) -> Demonstration:
+    """The search, its heads dealt out in their order. A voice goes on beyond the solution until another one joins; it
+    joins itself where that brings it to another solution first."""
+    order = list(search.heads())
+    numbers = {head.text: number for number, head in enumerate(order)}  # a nest comes after all of them
+    place = numbers.get(solution.text, len(order))
+    later = [head for head in order[place + 1 :] if not search.far(head)]
+    heads = [*wrong_heads(search, solution, rng), solution, *later]
+    lanes, answers, longest = [""] * voices, {}, inf
+    for voice in sorted(range(voices), key=lambda voice: (voice - place) % voices):  # whose the solution is, first
+        telling = Telling(search, rng, letters=inf, slips=0)
+        for head in heads:
+            if numbers.get(head.text, len(order)) % voices != voice:
+                continue
+            signs = search.solved_by(head)
+            if signs is not None:
+                answers[voice] = telling.solved(head, signs, turn=True).answer
+                break
+            telling.begin(head)
+            telling.attempt(head, search.towards(head), turn=True)
+            if len("\n".join(telling.lines[1:])) > longest:
+                break
+        lanes[voice] = "\n".join(telling.lines[1:])
+        longest = min(longest, len(lanes[voice])) if voice in answers else longest
+    answer = answers[min(answers, key=lambda voice: (len(lanes[voice]), voice))]
+    if voices == 1:
+        return Demonstration(reasoning=f"{search.line}\n{lanes[0]}", answer=answer)
+    return Demonstration(opening=search.line, voices=spoken(lanes, answers), reasoning="", answer=answer)
 
 
 def wrong_heads(search: Search, solution: Head, rng: Random) -> list[Head]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from math import prod
 from random import Random
 
-from ponder.tasks.families.working import long_multiplication
+from ponder.tasks.families.working import long_multiplication, partial_products
 from ponder.tasks.families.working.columns import multiply, multiply_steps
 from ponder.tasks.families.working.family import ProblemFamily, beyond, number_of_digits, size_at
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Problem, Try
+from ponder.types import TaskError
 
 GYM = ("Solve the following multiplication: {product}. Give only the result as your final answer.",)
 VARIED = (
@@ -65,6 +66,16 @@ class Products(ProblemFamily):
         a, b = factors
         lines, product = multiply(a, b, Slips(rng, SLIP_PROBABILITY, multiply_steps(a, b)))
         return Demonstration(reasoning="\n".join([*lines, str(product)]), answer=str(product))
+
+    def demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration:
+        """Each voice writes rows, and the first adds the columns as their digits appear."""
+        factors: list[int] = problem.metadata["factors"]
+        if len(factors) > 2 or max(factors) >= 10**partial_products.LONGEST:
+            raise TaskError(
+                f"voices share products of two numbers of at most {partial_products.LONGEST} digits (got "
+                f"{' * '.join(map(str, factors))}): set max_level to {self.default_level}"
+            )
+        return partial_products.demonstrate_voices(*factors, voices)
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]:
         """The checks of folded rows (`long_multiplication.tries`); the short working has none."""

@@ -98,13 +98,15 @@ def difference(a: str, b: str, slips: Slips) -> tuple[list[str], int]:
     return [line.split(" >")[0] + " less", subtract(b, a, slips)[0]], value
 
 
-def signed_sum(terms: Sequence[int], slips: Slips) -> tuple[list[str], int]:
+def signed_sum(terms: Sequence[int], slips: Slips, *, first: int = 0) -> tuple[list[str], int]:
     """The sum of signed terms: what to add and what to take away are summed apart, then the one from the other.
 
     Every term has a label in the first line, ` a+4321 b-8765`; the line that takes it in names it again.
+    first: the number of the first label.
     """
     named = [
-        (" " + LABELS[i] + ("-" if term < 0 else "+") + lowest_first(abs(term)), term) for i, term in enumerate(terms)
+        (" " + LABELS[first + i] + ("-" if term < 0 else "+") + lowest_first(abs(term)), term)
+        for i, term in enumerate(terms)
     ]
     lines = ["".join(name for name, _ in named)]
     sums = []
