@@ -16,6 +16,7 @@ from ponder.dialogue.tools import Tool
 from ponder.tasks.families.plain.task import WORDED, Plain
 from ponder.tasks.gym import question_hash
 from ponder.tasks.protocol import (
+    CouncilTask,
     DemonstratedEnvironment,
     DemonstratedTask,
     Demonstration,
@@ -26,11 +27,11 @@ from ponder.tasks.protocol import (
 )
 from ponder.tasks.registry import load_task, task_files
 from ponder.tokenizer import Tokenizer
-from ponder.train.data.contexts import after_prompt, learned_contexts
+from ponder.train.data.contexts import after_prompt, example_of, learned_contexts
 from ponder.train.data.dialogues import read_dialogues
 from ponder.train.data.packing import Example
 from ponder.train.data.records import RECORD_SUFFIXES, files_of
-from ponder.train.data.sources import written
+from ponder.train.data.sources import demonstrated, written
 from ponder.train.recipe.sections import MixRecipe
 from ponder.types import DataError, FormatError, RecipeError
 
@@ -76,9 +77,9 @@ class _Task:
         task = _wording(self.task, self.plain, self.entry, rng)
         problem = task.sample(rng, level)
         thinking = rng.random() >= (self.entry.direct or 0.0)
-        demonstration = task.demonstrate(problem, rng)
+        demonstration = demonstrated(task, problem, rng, voices=self.entry.voices)
         number = _draw_context(rng, len(demonstration.folds)) if thinking else 0
-        parts = _context(demonstration, number) if thinking else ()
+        parts = self._thinking(demonstration, number) if thinking else ()
         dialogue = [Message.user(problem.question), self._answer(demonstration, parts)]
         context = self._rendered(dialogue, number, thinking=thinking)
         if rng.random() < self.entry.earlier:
@@ -90,7 +91,7 @@ class _Task:
                 dialogue, context = longer, rendered
         learned = _learned(context, dialogue, len(dialogue) - 1, self.tokenizer)
         return (
-            Example(ids=context.ids, learned=learned),
+            example_of(context, learned, self.format),
             problem.question,
             f"task {self.entry.task} at level {level:.2f}",
         )
@@ -100,6 +101,16 @@ class _Task:
         shown = list(map(_without_marks, dialogue))
         context = self.format.contexts(shown)[min(number, 1)]  # the first of those that a state opens
         return context if thinking else after_prompt(context, shown, len(shown) - 1, self.format)
+
+    def _thinking(self, demonstration: Demonstration, number: int) -> tuple[Part, ...]:
+        """Context `number` of the thinking, or all of it where several voices think, a character a token."""
+        if not demonstration.voices:
+            return _context(demonstration, number)
+        voices = [
+            replace(voice, ids=tuple(id for letter in voice.text for id in self.tokenizer.encode(letter)))
+            for voice in demonstration.voices
+        ]
+        return (Reasoning(demonstration.opening), Reasoning.council(voices), Reasoning(demonstration.reasoning))
 
     def _answer(self, demonstration: Demonstration, thinking: tuple[Part, ...]) -> Message:
         """The assistant's turn. An answer in pieces is encoded piece by piece."""
@@ -136,7 +147,7 @@ class _Environment:
         context = contexts[_draw_context(rng, len(contexts) - 1)]
         learned = _learned(context, dialogue, first, self.tokenizer)
         return (
-            Example(ids=context.ids, learned=learned),
+            example_of(context, learned, self.format),
             problem.question,
             f"task {self.entry.task} at level {level:.2f}",
         )
@@ -253,7 +264,7 @@ def _texts(entry: MixRecipe) -> Callable[[Random], str]:
             problem = task.sample(rng, level)
             return "\n".join([problem.question, *_texts_of(task.show(problem, rng))])
         worded = _wording(task, plain, entry, rng)
-        return written(worded, worded.sample(rng, level), rng)
+        return written(worded, worded.sample(rng, level), rng, voices=entry.voices)
 
     return draw
 
@@ -276,7 +287,7 @@ def check_mix(mix: Sequence[MixRecipe]) -> None:
     """Raise now what drawing from the mix would raise later: unknown tasks, malformed files."""
     for entry in mix:
         if entry.task:
-            teachable(entry.task)
+            _check_voices(teachable(entry.task), entry)
         else:
             for _ in read_dialogues(Path(entry.messages)):
                 pass
@@ -291,6 +302,15 @@ def mix_files(mix: Sequence[MixRecipe]) -> dict[str, list[Path]]:
         else:
             found |= {str(file): [file] for file in files_of(Path(entry.messages), RECORD_SUFFIXES)}
     return found
+
+
+def _check_voices(task: object, entry: MixRecipe) -> None:
+    """Raises RecipeError for a task whose problems several voices cannot share."""
+    if entry.voices and not isinstance(task, CouncilTask):
+        raise RecipeError(
+            f"sft.mix: task {entry.task!r} cannot be shared among voices, because it has no demonstrate_council("
+            "problem, rng, voices): add that method, or leave voices out"
+        )
 
 
 def teachable(spec: str) -> DemonstratedTask | DemonstratedEnvironment:
@@ -313,7 +333,7 @@ def to_examples(
     taught: the numbers of the messages that are learned; None: all of the assistant's.
     """
     contexts = learned_contexts(messages, format, _answers(messages) if taught is None else taught, tools)
-    return [Example(ids=context.ids, learned=list(context.assistant_mask())) for context in contexts]
+    return [example_of(context, context.assistant_mask(), format) for context in contexts]
 
 
 def question_number(question: str) -> int:

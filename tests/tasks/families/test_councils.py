@@ -104,10 +104,10 @@ def test_each_step_of_a_shared_product_is_right_and_uses_what_was_heard(a, b, vo
                 assert int(step[4]) == carry
                 carry, units = divmod(int(step[2]) * int(by) + carry, 10)
                 assert (int(step[5]), int(step[7])) == (carry, units)
-                assert step[6] not in value and step[6] not in said
+                assert step[6] not in value | said
                 said[step[6]] = (voice, row.start(3) + step.end() - 1, units)
                 place += 1
-            assert place == width and int(top) == carry
+            assert (place, int(top)) == (width, carry)
             said[last] = (voice, row.end() - 1, carry)
             rows += 1
     assert rows == len(str(b))
@@ -136,7 +136,7 @@ def check_columns(lane, said, shown, product):
             result.append(lane[place : place + 2])
             total //= 10
             place += 2
-    assert read == set(said) and total == 0
+    assert (read, total) == (set(said), 0)
     assert int("".join(pair[1] for pair in reversed(result))) == product
     assert shown.reasoning.split("\n")[-1] == "".join(reversed(result))
 

@@ -25,7 +25,6 @@ from random import Random
 from ponder.tasks.families.working.countdown_search import Head, Search, Signs, draw_chain, solve
 from ponder.tasks.families.working.family import ProblemFamily, size_at
 from ponder.tasks.families.working.lanes import spoken
-from ponder.tasks.families.working.lanes import spoken
 from ponder.tasks.families.working.slips import SLIP_PROBABILITY, Slips
 from ponder.tasks.protocol import Demonstration, Fold, Grade, GradeStatus, Problem, Try, without_marks
 
@@ -88,12 +87,6 @@ class Countdown(ProblemFamily):
         if telling.attempts >= 6 and rng.random() < GIVE_UP:
             return telling.given_up()
         return telling.solved(head, signs, turn=True)
-
-    def demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration:
-        """Voice v tries the heads whose number in the search's order is v mod V; the first that hits joins."""
-        solution = solve(problem.metadata["chain"])
-        assert solution is not None, "only solved problems are drawn"
-        return council_search(*solution, rng, voices)
 
     def demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration:
         """Voice v tries heads whose number in the search's order is v mod V; the first that hits joins."""

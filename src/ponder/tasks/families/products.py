@@ -75,7 +75,8 @@ class Products(ProblemFamily):
                 f"voices share products of two numbers of at most {partial_products.LONGEST} digits (got "
                 f"{' * '.join(map(str, factors))}): set max_level to {self.default_level}"
             )
-        return partial_products.demonstrate_voices(*factors, voices)
+        a, b = factors
+        return partial_products.demonstrate_voices(a, b, voices)
 
     def tries(self, problem: Problem, reasoning: str) -> list[Try]:
         """The checks of folded rows (`long_multiplication.tries`); the short working has none."""

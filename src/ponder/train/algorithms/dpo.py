@@ -356,8 +356,12 @@ def unmatched(drawn: Sequence[Comparison], sequence: int) -> list[Comparison]:
         begin, end = (int(np.argmax(np.asarray(example.learned) > 0)) for example in (asked, said))
         ids = np.array([*asked.ids[:begin], *said.ids[end:]], np.int32)
         learned = np.array([*[0.0] * begin, *said.learned[end:]], np.float32)
+        targets = None
+        if said.targets is not None:
+            own_N = said.targets[end:]
+            targets = np.array([*range(1, begin + 1), *np.where(own_N < 0, -1, own_N + begin - end)], np.int32)
         if len(ids) <= sequence + 1:
-            made.append(replace(each, answers=((Example(ids=ids, learned=learned),),)))
+            made.append(replace(each, answers=((Example(ids=ids, learned=learned, targets=targets),),)))
     return made
 
 

@@ -23,9 +23,9 @@ from ponder.model.scoring import ScoringHead, load_scoring_model
 from ponder.model.transformer import Transformer
 from ponder.tasks.turns import Attempt
 from ponder.train.loop.learner import Beside, StepReport
-from ponder.train.loop.stage import StageStart, padding
+from ponder.train.loop.stage import StageStart
 from ponder.train.policy.gradient import FrozenModel, PolicyGradient, SampledTokens, learned_rows
-from ponder.train.policy.lessons import Experience, Lesson, lay_out, weigh
+from ponder.train.policy.lessons import Experience, Lesson, weigh
 from ponder.train.policy.losses import Weighting, policy_loss
 from ponder.train.policy.measure import Rollout
 from ponder.train.policy.stage import RolloutLearner, RolloutRecipe, RolloutTraining, Teach
@@ -271,7 +271,7 @@ class PpoLearner(RolloutLearner):
         ]
         found = np.zeros((2, int(begins[-1])), np.float32)
         done = 0
-        for each in lay_out(probes, rows=self.recipe.batch, sequence=self.recipe.sequence, pad=padding(self.model)):
+        for each in self._lay_out(probes):
             x_ND, at_N, _, _ = learned_rows(critic.model, each.batch, backend, stack)
             numbers, within = (a.reshape(-1)[at_N.cpu().numpy()] for a in (each.trajectories_BT, each.advantages_BT))
             into = begins[done + numbers] + within.astype(np.int64)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ponder.dialogue.format import Format
-from ponder.train.data.contexts import learned_contexts
+from ponder.train.data.contexts import example_of, learned_contexts
 from ponder.train.data.packing import Batch, Example, fill, gather
 from ponder.train.data.preferences import Ranking, fault_of, is_held_out, prompt_number, read_rankings
 from ponder.train.data.records import RECORD_SUFFIXES, files_of
@@ -99,7 +99,7 @@ def learned_answer(format: Format) -> Contexts:
         dialogue = (*ranking.prompt, *answer)
         taught = [first + at for at, message in enumerate(answer) if message.role == "assistant"]
         rendered = learned_contexts(dialogue, format, taught, ranking.tools)
-        return [Example(ids=each.ids, learned=list(each.assistant_mask())) for each in rendered]
+        return [example_of(each, each.assistant_mask(), format) for each in rendered]
 
     return contexts
 
@@ -244,7 +244,7 @@ def lay_out_comparisons(
     where they need more rows than that, it gets a separate micro-batch with more of them."""
     units = [
         [
-            _Numbered(ids=example.ids, learned=example.learned, group=group, answer=answer)
+            _Numbered(ids=example.ids, learned=example.learned, targets=example.targets, group=group, answer=answer)
             for answer, examples in enumerate(each.answers)
             for example in examples
         ]

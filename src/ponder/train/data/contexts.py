@@ -10,6 +10,7 @@ from functools import lru_cache
 from ponder.dialogue.format import Format, Rendered
 from ponder.dialogue.messages import Message, Reasoning, Role, Start, is_state
 from ponder.dialogue.tools import Tool
+from ponder.train.data.packing import Example, council_targets
 
 
 def learned_contexts(
@@ -108,3 +109,9 @@ def _begin(context: Rendered, number: int) -> int | None:
 def _with_loss_on(context: Rendered, numbers: Collection[int]) -> Rendered:
     spans = tuple(replace(span, sampled=span.sampled and span.message_index in numbers) for span in context.spans)
     return replace(context, spans=spans)
+
+
+def example_of(context: Rendered, learned: Sequence[bool], format: Format) -> Example:
+    """A context as an example. learned: for each of its ids, whether the model learns to produce it."""
+    targets = council_targets(context.ids, format.phase_tokens.council)
+    return Example(ids=context.ids, learned=list(learned), targets=targets)

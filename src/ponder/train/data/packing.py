@@ -9,18 +9,44 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ponder.types import CouncilTokens
+from ponder.voices import targets_of, voices_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One document: its ids, and for each whether the model learns to produce it (the first is never produced)."""
+    """One document: its ids, and for each whether the model learns to produce it (the first is never produced).
+
+    targets: for each id, the place of the one that is predicted from it; -1: there is none. None: the next one. See
+        `council_targets`.
+    """
 
     ids: Sequence[int] | NDArray[np.int32]
     learned: Sequence[bool] | NDArray[np.float32]
+    targets: NDArray[np.int32] | None = None
+
+    def predicted(self, values: Sequence[float] | NDArray[Any]) -> NDArray[Any]:
+        """What belongs to the id that each position predicts, of values that belong to the ids; 0 where it predicts
+        none. The last id is predicted and predicts nothing."""
+        values_N = np.asarray(values)
+        if self.targets is None:
+            return values_N[1:]
+        at = self.targets[:-1]
+        return np.where(at >= 0, values_N[at], np.zeros((), values_N.dtype))
+
+
+def council_targets(ids: Sequence[int], tokens: CouncilTokens | None) -> NDArray[np.int32] | None:
+    """`Example.targets` of ids in which several voices may speak. None: one does, as everywhere where a format has no
+    such tokens."""
+    if tokens is None or tokens.address not in ids:
+        return None
+    voices = voices_of(ids, tokens)
+    return np.array(targets_of(voices), np.int32) if any(voice is not None for voice in voices) else None
 
 
 E = TypeVar("E", bound=Example)
@@ -123,8 +149,8 @@ def fill(batch: Batch, row: int, contents: Sequence[Example]) -> None:
     for number, example in enumerate(contents):
         end = begin + len(example.ids) - 1
         batch.ids_BT[row, begin:end] = example.ids[:-1]
-        batch.targets_BT[row, begin:end] = example.ids[1:]
-        batch.weights_BT[row, begin:end] = example.learned[1:]
+        batch.targets_BT[row, begin:end] = example.predicted(example.ids)
+        batch.weights_BT[row, begin:end] = example.predicted(example.learned)
         batch.documents_BT[row, begin:end] = number
         batch.positions_BT[row, begin:end] = np.arange(end - begin)
         begin = end

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 
-from ponder.tasks.protocol import DemonstratedTask, Problem, Task
+from ponder.tasks.protocol import CouncilTask, DemonstratedTask, Demonstration, Problem, Task
 from ponder.tasks.registry import load_task, task_files
 from ponder.train.data.records import RECORD_SUFFIXES, files_of, read_records, read_text
 from ponder.train.recipe.sections import TextRecipe
@@ -166,10 +166,18 @@ def _from_task(spec: str, samples: int, seed: int) -> Iterator[str]:
         yield written(task, task.sample(rng, rng.random()), rng)
 
 
-def written(task: Task, problem: Problem, rng: Random) -> str:
+def demonstrated(task: DemonstratedTask, problem: Problem, rng: Random, *, voices: int = 0) -> Demonstration:
+    """A problem's demonstration; by that many voices where `voices` is not 0."""
+    if not voices:
+        return task.demonstrate(problem, rng)
+    assert isinstance(task, CouncilTask), "`check_mix` refuses others"
+    return task.demonstrate_council(problem, rng, voices)
+
+
+def written(task: Task, problem: Problem, rng: Random, *, voices: int = 0) -> str:
     """A problem, its demonstration where the task has one, and its answer, one below the other."""
     lines = [problem.question]
     if isinstance(task, DemonstratedTask):
-        demonstration = task.demonstrate(problem, rng)
+        demonstration = demonstrated(task, problem, rng, voices=voices)
         lines += [*(fold.state for fold in demonstration.folds), demonstration.text]
     return "\n".join([*lines, problem.answer])

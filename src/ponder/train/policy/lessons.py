@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ponder.train.data.packing import Batch, Example, fill, gather
+from ponder.train.data.packing import Batch, Example, council_targets, fill, gather
 from ponder.train.policy.losses import Weighting, token_weights
-from ponder.types import DataError, Origin, Trajectory
+from ponder.types import CouncilTokens, DataError, Origin, Trajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,14 +113,23 @@ def weigh(
     return list(map(Lesson, trajectories, advantages, token_weights(lengths_M, weighting, longest).tolist()))
 
 
-def lay_out(lessons: Sequence[Lesson], *, rows: int, sequence: int, pad: int, together: int = 1) -> list[Experience]:
+def lay_out(
+    lessons: Sequence[Lesson],
+    *,
+    rows: int,
+    sequence: int,
+    pad: int,
+    together: int = 1,
+    council: CouncilTokens | None = None,
+) -> list[Experience]:
     """Micro-batches of (rows, sequence), filled with the lessons in their order. A trajectory of more contexts than fit
     into that many rows gets a separate micro-batch, with more of them. Raises DataError for a context that is longer
     than a row, and ValueError for advantages that are neither one number nor one for each id.
 
     together: every that many lessons are in one micro-batch.
+    council: how several voices think in one context, where the format has a way.
     """
-    numbered = [_examples(lesson, number, sequence) for number, lesson in enumerate(lessons)]
+    numbered = [_examples(lesson, number, sequence, council) for number, lesson in enumerate(lessons)]
     units = ([*chain(*numbered[at : at + together])] for at in range(0, len(numbered), together))
     return [_fill(members, sequence, pad) for members in gather(units, rows, sequence)]
 
@@ -142,7 +151,7 @@ class _Example(Example):
     number: int
 
 
-def _examples(lesson: Lesson, number: int, sequence: int) -> list[_Example]:
+def _examples(lesson: Lesson, number: int, sequence: int, council: CouncilTokens | None) -> list[_Example]:
     made: list[_Example] = []
     count = sum(len(segment.ids) for segment in lesson.trajectory.segments)
     known = {"advantages": lesson.advantage, "values": lesson.values, "returns": lesson.returns}
@@ -162,7 +171,10 @@ def _examples(lesson: Lesson, number: int, sequence: int) -> list[_Example]:
             for name, value_N in whole.items()
         }
         done += len(segment.ids)
-        made.append(_Example(ids=ids, learned=learned, old=old, weight=lesson.weight, number=number, **own))
+        targets = council_targets((*segment.prompt_ids, *segment.ids), council)
+        made.append(
+            _Example(ids=ids, learned=learned, targets=targets, old=old, weight=lesson.weight, number=number, **own)
+        )
     return made
 
 
@@ -192,10 +204,10 @@ def _fill(members: Sequence[Sequence[_Example]], sequence: int, pad: int) -> Exp
         for example in contents:
             here = slice(begin, begin + len(example.ids) - 1)
             batch.weights_BT[row, here] *= example.weight
-            made.old_BT[row, here] = example.old[1:]
-            made.advantages_BT[row, here] = example.advantages[1:]
-            made.values_BT[row, here] = example.values[1:]
-            made.returns_BT[row, here] = example.returns[1:]
+            made.old_BT[row, here] = example.predicted(example.old)
+            made.advantages_BT[row, here] = example.predicted(example.advantages)
+            made.values_BT[row, here] = example.predicted(example.values)
+            made.returns_BT[row, here] = example.predicted(example.returns)
             made.trajectories_BT[row, here] = example.number - first
             begin = here.stop
     return made

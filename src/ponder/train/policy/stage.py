@@ -113,6 +113,9 @@ class RolloutRecipe(StageRecipe):
             problems[
                 f"{name}.mix[{index}]: direct and earlier do not apply; for direct answers set {name}.thinking = 0"
             ] = inapplicable
+            problems[f"{name}.mix[{index}]: voices do not apply, the model itself shares out what it thinks"] = bool(
+                mix.voices
+            )
         return problems | {
             (f"{name}.accumulate does not apply: leave it out, there are as many micro-batches as the answers fill"): (
                 self.accumulate != 1
@@ -180,6 +183,7 @@ class RolloutLearner:
     def __init__(self, start: StageStart[R], teach: Teach, gradient: PolicyGradient) -> None:
         recipe = start.stage
         self.recipe, self.model, self.tokenizer = recipe, start.model, start.tokenizer
+        self.format = load_format(start.tokenizer)
         self.folder, self.seed = start.folder, start.seed
         self.teach, self.gradient = teach, gradient
         self.tasks: list[Task] = [load_task(entry.task) for entry in recipe.mix]
@@ -237,7 +241,7 @@ class RolloutLearner:
                 self._learn_levels(rollout)
                 self._rolled_out = time.monotonic()
                 self._metrics["rollout_seconds"] = self._rolled_out - began
-                yield [self._lay_out(lessons) for lessons in updates if lessons]
+                yield [self._lay_out(each, together=self.gradient.together) for each in updates if each]
                 step += 1
         finally:
             journal.close()
@@ -250,7 +254,7 @@ class RolloutLearner:
         return LocalSampler(
             self.model,
             self.tokenizer,
-            load_format(self.tokenizer),
+            self.format,
             window=min(self.recipe.sequence + 1, self.model.config.max_positions),
             max_batch=min(_MAX_BATCH, self.recipe.prompts * self.recipe.samples),
             deterministic=any(isinstance(task, EnvironmentTask) for task in self.tasks),
@@ -306,9 +310,15 @@ class RolloutLearner:
         answers, rewards_PS = [each.attempts for each in rollout.kept], rollout.rewards_PS
         return [self.teach(answers[i::count], rewards_PS[i::count]) for i in range(count)]
 
-    def _lay_out(self, lessons: Sequence[Lesson]) -> list[Experience]:
-        sizes = {"rows": self.recipe.batch, "sequence": self.recipe.sequence, "pad": padding(self.model)}
-        return lay_out(lessons, **sizes, together=self.gradient.together)
+    def _lay_out(self, lessons: Sequence[Lesson], *, together: int = 1) -> list[Experience]:
+        return lay_out(
+            lessons,
+            rows=self.recipe.batch,
+            sequence=self.recipe.sequence,
+            pad=padding(self.model),
+            together=together,
+            council=self.format.phase_tokens.council,
+        )
 
     def updates(self, batches: Sequence[Sequence[Experience]]) -> Sequence[Sequence[Experience]]:
         return [*batches] * self.recipe.epochs

@@ -144,6 +144,8 @@ class MixRecipe:
     plain: share of a family's examples that are worded as people write (`tasks.families.plain`); None: the stage's.
     earlier: share of a task's examples that come as a second turn, after another of its problems and its bare answer.
     min_level, max_level: the range from which a task's level is drawn evenly.
+    voices: how many voices of a council share the working of a task's problems; 1: the same working in one thought; 0:
+        the task's usual demonstrations.
     """
 
     task: str = ""
@@ -154,6 +156,7 @@ class MixRecipe:
     earlier: Share = 0.0
     min_level: Share = 0.0
     max_level: Share = 1.0
+    voices: Annotated[int, Range(0, 8)] = 0
 
 
 Rate = Annotated[float, Range(0, 100, above=True)]
@@ -288,6 +291,9 @@ def mix_problems(stage: str, mixes: Sequence[MixRecipe]) -> dict[str, bool]:
         problems[f"{name} must have either a task or messages"] = bool(mix.task) == bool(mix.messages)
         levels = f"{mix.min_level} and {mix.max_level}"
         problems[f"{name}.min_level must be at most max_level (got {levels})"] = mix.min_level > mix.max_level
+        problems[f"{name}.plain does not apply with voices (got {mix.plain}): set it to 0"] = bool(
+            mix.voices and mix.plain
+        )
     return problems
 
 

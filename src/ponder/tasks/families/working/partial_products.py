@@ -38,7 +38,7 @@ class NamedDigit:
 
 
 def demonstrate_voices(a: int, b: int, voices: int) -> Demonstration:
-    """The product of two numbers of at most five digits, by so many voices; one voice has no lanes, and says the same
+    """The product of two numbers of at most five digits, by that many voices; one voice has no lanes, and says the same
     in one thought."""
     names = iter(ascii_letters)
     a_digits, b_digits = ([(next(names), int(digit)) for digit in lowest_first(factor)] for factor in (a, b))
