@@ -91,7 +91,7 @@ def test_everything_can_be_done_by_keyboard(opened: Any, file: Path) -> None:
     page = opened(file)
     for _ in range(60):  # by Tab alone to a token of the text
         page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.closest('.text') !== null"):
+        if page.evaluate("document.activeElement.closest('.tokens') !== null"):
             break
     else:
         pytest.fail("Tab does not reach the text")
@@ -117,10 +117,10 @@ def test_a_thought_of_30000_tokens_opens(opened: Any, tmp_path: Path) -> None:
     file = write(tmp_path, folded(30, 1000))
     assert file.stat().st_size <= LARGEST
     page = opened(file)
-    assert "30" in page.locator("header").inner_text()
-    assert page.locator("header").get_by_text("tokens", exact=False).first.is_visible()
-    assert "attention" in page.locator("header").inner_text().lower(), "what was left out is said"
+    assert "30" in page.locator(".head").inner_text()
+    assert page.locator(".head").get_by_text("tokens", exact=False).first.is_visible()
+    assert "attention" in page.locator(".head").inner_text().lower(), "what was left out is said"
     panel = page.get_by_label("The chosen token")
     before = panel.inner_text()
-    page.locator(".text").first.locator("span").nth(3).click()
+    page.locator(".tokens").first.locator("span").nth(3).click()
     assert panel.inner_text() != before

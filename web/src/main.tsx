@@ -11,6 +11,8 @@ import "./styles/job.css";
 import "./styles/playground.css";
 import "./styles/rank.css";
 import "./styles/runs.css";
+import "../../src/ponder/lens/view.css";
+import "./styles/lens.css";
 
 readKeyFromAddress();
 startRouter();

@@ -24,5 +24,6 @@ export const PAGES: PageEntry[] = [
   { name: "rank", title: "Rank", listed: true, page: () => import("./pages/rank"), lazy: true },
   { name: "runs", title: "Runs", listed: true, page: () => import("./pages/runs"), lazy: true },
   { name: "jobs", title: "Job", listed: false, page: () => import("./pages/job"), lazy: true },
+  { name: "lens", title: "Lens", listed: false, page: () => import("./pages/lens"), lazy: true },
   { name: "compare", title: "Compare", listed: false, page: () => import("./pages/compare"), lazy: true },
 ];

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ponder.cli.ask import read_question
 from ponder.cli.options import MODEL_HELP, add_thinking, load_reasoner, positive
 from ponder.sampler.opening import ENDPOINT, find_model
-from ponder.types import InvalidRequest, Origin, Phase, Segment
+from ponder.types import InvalidRequest, Origin, Segment
 
 if TYPE_CHECKING:
     from ponder.think import Reasoner
@@ -108,24 +108,16 @@ def _branched(
     """The contexts with another token at a place of the last, and what the model says after it."""
     place, id = branch
     last = segments[-1]
-    kept = place - len(last.prompt_ids)
     capabilities = reasoner.sampler.capabilities
     tokenizer, format = capabilities.tokenizer, capabilities.format
     assert tokenizer is not None
     assert format is not None
+    from ponder.lens.branch import branch_at
     from ponder.sampler.threads import run_sync
     from ponder.think import Ask
 
-    tokens = format.phase_tokens
-    if not 0 <= kept < len(last.ids):
-        first, end = len(last.prompt_ids), len(last.prompt_ids) + len(last.ids) - 1
-        raise InvalidRequest(
-            f"--branch {place}={id}: the model chose the tokens {first} to {end}: branch at one of those"
-        )
-    if not 0 <= id < tokenizer.vocab_size:
-        raise InvalidRequest(f"--branch {place}={id}: the vocabulary has the ids 0 to {tokenizer.vocab_size - 1}")
-    if id in (tokens.state_open, tokens.fold):
-        raise InvalidRequest(f"--branch {place}={id}: {tokenizer.decode([id])} folds the thought: take another token")
+    found = branch_at(segments, place, id, tokenizer, format.phase_tokens, f"--branch {place}={id}")
+    kept = found.kept
     before = replace(
         last,
         ids=(*last.ids[:kept], id),
@@ -134,12 +126,9 @@ def _branched(
         origins=(*last.origins[:kept], Origin.FORCED),
         top_logprobs=(),
     )
-    if id in tokens.end:
+    if found.phase is None:
         return [*segments[:-1], before]
-    closes = id == tokens.think_close or last.phases[kept] is not Phase.THINK
-    ask = Ask(prompt=(*before.prompt_ids, *before.ids), start=Phase.ANSWER if closes else Phase.THINK).override(
-        **settings
-    )
+    ask = Ask(prompt=found.prompt, start=found.phase).override(**settings)
     (completion,) = run_sync(reasoner.sampler.sample(ask.request(capabilities, n=1)))
     after, *later = completion.segments
     return [

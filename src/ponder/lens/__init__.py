@@ -2,6 +2,6 @@
 have said. One self-contained HTML file."""
 
 from ponder.lens.look import Look, observe
-from ponder.lens.page import Told, whole_page
+from ponder.lens.page import Told, lens_json, whole_page
 
-__all__ = ["Look", "Told", "observe", "whole_page"]
+__all__ = ["Look", "Told", "lens_json", "observe", "whole_page"]

@@ -1,4 +1,4 @@
-"""From what was sampled to a page within its size: how much attention is kept, and what the page says of it."""
+"""From what was sampled to data within its size: how much attention is kept, and what is said of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ponder.lens.look import Look, neighbours, observe
-from ponder.lens.page import Near, Told, whole_page
+from ponder.lens.page import Near, Told, lens_json, whole_page
 from ponder.model.transformer import Transformer
 from ponder.tokenizer import Tokenizer
 from ponder.types import InvalidRequest, Origin, Phase, Segment
@@ -58,14 +58,38 @@ def draw(
     branch: str = "",
     largest: int = LARGEST,
 ) -> str:
-    """The page of one answer.
+    """The page of one answer: see `drawn_data`.
+
+    branch: see `lens_json`.
+    largest: bytes of the whole page.
+    """
+    around = len(whole_page(title, "").encode())
+    data = drawn_data(model, tokenizer, segments, title=title, name=name, branch=branch, largest=largest, around=around)
+    return whole_page(title, data)
+
+
+def drawn_data(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    segments: Sequence[Segment],
+    *,
+    title: str,
+    name: str,
+    branch: str = "",
+    notes: Sequence[str] = (),
+    largest: int = LARGEST,
+    around: int = 0,
+) -> str:
+    """What a lens draws of one answer, as JSON.
 
     model: in float32, and the one whose tokens these are.
     segments: the contexts of the answer, in their order. One without sampled ids is a text that was only read.
-    name: the model's, as the page says it.
-    branch: see `whole_page`.
-    largest: bytes of the page. Attention is left out until it fits, and the page says what was. Raises InvalidRequest
-        where it cannot fit.
+    name: the model's, as it is shown.
+    branch: see `lens_json`.
+    notes: sentences that stand before those on what was left out.
+    largest: bytes, with what stands around the data. Attention is left out until it fits, and a note says what was.
+        Raises InvalidRequest where it cannot fit.
+    around: bytes of the file that are not data.
     """
     tokens = sum(len(segment.prompt_ids) + len(segment.ids) for segment in segments)
     for level, (keep, mean_head, said) in enumerate(_LEVELS):
@@ -76,22 +100,23 @@ def draw(
             observe(model, _ids(each), queries=keep(each, each is segments[-1]), mean_head=mean_head)
             for each in segments
         ]
-        notes = [_precision(segments, looks)]
-        if said:
-            notes.append(f"{said.format(recent=_RECENT)}: with more, this file would pass {largest / 1e6:g} MB.")
-        written = whole_page(
+        left_out = (
+            f"{said.format(recent=_RECENT)}: with more, this file would pass {largest / 1e6:g} MB." if said else ""
+        )
+        written = lens_json(
             _told(segments, looks),
             tokenizer,
             title=title,
             model=name,
-            notes=[note for note in notes if note],
+            notes=[note for note in (*notes, _precision(segments, looks), left_out) if note],
             near=_near(model, looks),
             branch=branch,
         )
-        if len(written.encode()) <= largest:
+        size = len(written.encode()) + around
+        if size <= largest:
             return written
     raise InvalidRequest(
-        f"the page of {tokens:,} tokens takes {len(written.encode()) / 1e6:.1f} MB without any attention, more than "
+        f"the page of {tokens:,} tokens takes {size / 1e6:.1f} MB without any attention, more than "
         f"{largest / 1e6:g} MB: allow more (--largest), or cap the thinking (--thinking)"
     )
 
@@ -119,24 +144,24 @@ def _told(segments: Sequence[Segment], looks: Sequence[Look]) -> list[Told]:
         kinds = ["prompt"] * min(given, prompt) + ["think"] * max(0, prompt - given)
         kinds += [_KIND[phase] for phase in segment.phases]
         forced = [prompt + place for place, origin in enumerate(segment.origins) if origin is not Origin.SAMPLED]
-        told.append(Told(look=seen, kinds=kinds, forced=forced))
+        told.append(Told(look=seen, kinds=kinds, begin=prompt, forced=forced))
     return told
 
 
 def _precision(segments: Sequence[Segment], looks: Sequence[Look]) -> str:
     """How far the numbers of the page are from those that were sampled with."""
-    off = 0.0
+    differences: list[float] = []
     sampled = 0
     for segment, seen in zip(segments, looks, strict=True):
-        if segment.ids:
-            sampled += len(segment.ids)
-            here = seen.logprobs_T[len(segment.prompt_ids) :]
-            off = max(off, float(np.nanmax(np.abs(here - np.array(segment.logprobs, np.float32)), initial=0.0)))
-    if not sampled:
+        sampled += len(segment.ids)
+        here = seen.logprobs_T[len(segment.prompt_ids) :]
+        off = np.abs(here - np.array(segment.logprobs, np.float32))
+        differences += off[np.isfinite(off)].tolist()
+    if not differences:
         return ""
     return (
         f"All numbers are computed in float32. The log-probabilities of the {sampled:,} tokens as they were sampled "
-        f"differ from these by {off:.1g} at most."
+        f"differ from these by {max(differences):.1g} at most."
     )
 
 

@@ -1,4 +1,5 @@
-"""The page of `ponder inspect`: one HTML file that holds data, style and script, and asks for nothing else."""
+"""What a lens draws of one answer, as JSON; and the page of `ponder inspect`, one HTML file that holds it with style
+and script, and asks for nothing else."""
 
 from __future__ import annotations
 
@@ -28,18 +29,20 @@ class Told:
     """One context: what was computed over it, and what its tokens were for.
 
     kinds: for each token "prompt", "think", "answer" or "tool".
+    begin: the place of the first token that was chosen in this context.
     forced: the places of tokens that the engine put in, not the model.
     """
 
     look: Look
     kinds: Sequence[str]
+    begin: int
     forced: Sequence[int] = ()
 
 
 KINDS = ("prompt", "think", "answer", "tool")
 
 
-def whole_page(
+def lens_json(
     contexts: Sequence[Told],
     tokenizer: Tokenizer,
     *,
@@ -49,7 +52,7 @@ def whole_page(
     near: Near,
     branch: str = "",
 ) -> str:
-    """The whole file.
+    """What `drawLens` of view.js draws. No "<" stands in it, so that a page may hold it as it is.
 
     contexts: in the order in which the model had them; each but the last was folded into the next.
     notes: sentences that stand above the text.
@@ -68,13 +71,14 @@ def whole_page(
         "near": {"of": list(map(int, near[0])), "ids": _column(near[1]), "cosines": _column(near[2])},
         "contexts": [_context(told) for told in contexts],
     }
-    return _html(title, data)
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _context(told: Told) -> dict[str, object]:
     look = told.look
     return {
         "length": len(look.ids_T),
+        "begin": told.begin,
         "kinds": _column(np.array([KINDS.index(kind) for kind in told.kinds], np.uint8)),
         "forced": list(told.forced),
         "ids": _column(look.ids_T),
@@ -125,24 +129,30 @@ def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _html(title: str, data: object) -> str:
-    """Style, script and data in one document, under a policy that allows exactly this style and this script."""
-    folder = files("ponder.lens")
-    style = (folder / "page.css").read_text(encoding="utf-8")
-    script = (folder / "page.js").read_text(encoding="utf-8")
+def whole_page(title: str, data: str) -> str:
+    """The whole file: style, script and data in one document, under a policy that allows exactly this style and this
+    script.
+
+    data: of `lens_json`.
+    """
+    style, script = _read("page.css") + _read("view.css"), _read("view.js") + _read("page.js")
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "
         "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
-    body = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
         "<noscript>This page draws itself with a script: allow scripts for this file.</noscript>\n"
-        f'<script type="application/json" id="data">{body}</script>\n<script>{script}</script>\n</body>\n</html>\n'
+        f'<main class="lens" id="lens"></main>\n<script type="application/json" id="data">{data}</script>\n'
+        f'<script type="module">{script}</script>\n</body>\n</html>\n'
     )
+
+
+def _read(name: str) -> str:
+    return (files("ponder.lens") / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -31,7 +31,7 @@ class AdapterSampler:
     @property
     def capabilities(self) -> Capabilities:
         known = self.base.capabilities
-        return replace(known, scores=False, computation=(*known.computation, ("adapter", self._name)))
+        return replace(known, weights=None, scores=False, computation=(*known.computation, ("adapter", self._name)))
 
     async def sample(self, request: Request) -> list[Completion]:
         """Raises as `LocalSampler.sample`, CheckpointError where the files have changed."""

@@ -84,6 +84,7 @@ def load_sampler(
         load_lora(model, adapter)
         merge_lora(model)
         remove_lora(model)
+        model.loaded_from = None  # its weights are not that folder's any more
     if tokenizer.vocab_size > model.config.vocab_size:
         raise CheckpointError(
             f"{folder}: the tokenizer has {tokenizer.vocab_size} ids and the model only "
@@ -124,7 +125,7 @@ class LocalSampler:
 
     @property
     def capabilities(self) -> Capabilities:
-        engine = self.engine
+        engine, loaded = self.engine, self.engine.model.loaded_from
         return Capabilities(
             window=engine.window,
             thinking_tokens=engine.model.config.thinking_tokens,
@@ -133,6 +134,7 @@ class LocalSampler:
             max_sequences=engine.max_batch,
             tokenizer=self.tokenizer,
             format=self.format,
+            weights=loaded.folder if loaded is not None and not engine.weights_version else None,
             scores=engine.quantize is None,
             gathers=True,
             computation=(

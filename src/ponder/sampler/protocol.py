@@ -222,6 +222,7 @@ class Capabilities:
     repeats: what the model's own files say for `SamplingParams.repeats`.
     max_sequences: how many completions it computes at once; more wait. None: not known.
     tokenizer, format: by which conversations become ids; None where that happens elsewhere.
+    weights: the folder or file that holds the weights as they are now. None: elsewhere, or nowhere.
     scores: whether `score` and `certainty` work.
     gathers: whether `gather` holds requests back.
     computation: what the answers are computed with, as (name, value) pairs; changes when the answers may.
@@ -235,6 +236,7 @@ class Capabilities:
     max_sequences: int | None = None
     tokenizer: Tokenizer | None = None
     format: Format | None = None
+    weights: str | None = None
     scores: bool = False
     gathers: bool = False
     computation: tuple[tuple[str, object], ...] = ()

@@ -221,6 +221,12 @@ export const getTrace = (id: string, after: number) =>
     `${at(id)}/trace${query({ after, limit: 500, include: "reasoning.content" })}`,
   );
 
+export const getLens = (id: string, attempt: string, signal: AbortSignal) =>
+  call<unknown>("GET", `${at(id)}/lens${query({ attempt })}`, { signal });
+
+export const branchJob = (id: string, body: { attempt?: number; place: number; token: number }) =>
+  call<WholeJob>("POST", `${at(id)}/branch`, { body });
+
 export const handOver = (body: HandOver, key: string) =>
   call<HandedOver>("POST", "jobs", { body, headers: { "Idempotency-Key": key } });
 

@@ -153,6 +153,11 @@ export default function JobPage({ rest: id }: PageProps) {
               </span>
               <span class="soft">{ago(now.value - job.created_at)}</span>
               {job.attempt > 1 && <span class="tag">attempt {job.attempt}</span>}
+              {job.attempts[0]?.kind === "branch" && (
+                <span class="tag" title={job.attempts[0].text ?? ""}>
+                  from another token
+                </span>
+              )}
             </p>
             <h1 class={asked.length > 140 ? "long" : ""}>{asked}</h1>
           </header>
@@ -244,6 +249,12 @@ function Actions({ job }: { job: WholeJob }) {
           <Icon name="stop" />
           Cancel
         </button>
+      )}
+      {job.response_id && !isLive(job.state) && (
+        <a class="button" href={href(`/lens/${job.id}`)}>
+          <Icon name="lens" />
+          Lens
+        </a>
       )}
       {fits("retry", job) && (
         <>
@@ -365,6 +376,8 @@ const KINDS: Record<string, string> = {
   steer: "steered",
   follow_up: "follow-up",
   answer: "after your answer",
+  finish: "answered at once",
+  branch: "from another token",
 };
 
 /** What the board knows may be newer than what this page read. */

@@ -193,6 +193,11 @@ function Try({ job, followed }: { job: Job; followed: boolean }) {
             Stop
           </button>
         )}
+        {!live && job.response_id && (
+          <a class="button" href={href(`/lens/${job.id}`)}>
+            Lens
+          </a>
+        )}
         <a class="button" href={href(`/jobs/${job.id}`)}>
           Open
         </a>

@@ -89,6 +89,8 @@ class JobActions:
             if job.response_id is not None:
                 return True
             last = attempts_of(connection, id)[-1]
+            if "branch" in last.asked:
+                raise Conflict("the job goes on within an answer: steer it when it runs", code="wrong_state")
             given = with_note(last.asked.get("input", job.request["input"]), text)
             put_attempt(connection, id, replace(last, asked={**last.asked, "input": given}))
             put_job(connection, job)
@@ -152,7 +154,10 @@ class JobActions:
         await self._responses.check(ResponseRequest.model_validate(settings(job).request), owner)
 
         def change(job: StoredJob, attempt: JobAttempt) -> Step:
-            return next_attempt(settings(job), AttemptKind.RETRY, now, asked=attempt.asked)
+            asked = dict(attempt.asked)
+            if {"model", "strategy"} & said.keys():
+                asked.pop("branch", None)  # another model, or another way, begins at the question
+            return next_attempt(settings(job), AttemptKind.RETRY, now, asked=asked)
 
         text = ", ".join(f"{name}={value}" for name, value in said.items())
         await self._change(owner, id, "retry", asked.revision, ENDED, change, "retried", text)

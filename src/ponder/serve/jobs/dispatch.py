@@ -13,6 +13,7 @@ from functools import partial
 
 from ponder.serve.errors import NotFound, ServeError, ShuttingDown, log
 from ponder.serve.jobs.attempt import AttemptWatch
+from ponder.serve.jobs.branch import branched_answer
 from ponder.serve.jobs.needs import next_attempt
 from ponder.serve.jobs.trace import added
 from ponder.serve.models import Models
@@ -138,13 +139,15 @@ class Dispatcher:
         attempt = (await self._store.read(lambda connection: attempts_of(connection, job.id)))[-1]
         reasoning = {**job.request.get("reasoning", {}), **attempt.asked.get("reasoning", {})}
         said = {**job.request, **attempt.asked, **({"reasoning": reasoning} if reasoning else {})}
+        branch = said.pop("branch", None)
         if not (job.batch or "").startswith("batch_"):  # whose lines are as the batch API writes them
             said["include"] = ["reasoning.content"]  # a person who watches the job sees it think
         asked = ResponseRequest.model_validate(said)
         watch = AttemptWatch(job, lambda: self._changed(job.owner), lambda: self._gone(job))
         self.live[job.id] = watch
         try:
-            await self._responses.attempt(asked, job.owner, watch, lambda id: _attach(job, id))
+            strategy = None if branch is None else await branched_answer(self._responses, job.owner, branch)
+            await self._responses.attempt(asked, job.owner, watch, lambda id: _attach(job, id), strategy)
         except (_Gone, ShuttingDown):
             self.live.pop(job.id, None)
         except ServeError as error:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ponder.serve.common.wire import Name, event_schema
 from ponder.serve.errors import BadRequest
 from ponder.serve.http.errors import invalid
-from ponder.serve.http.exchange import EventStreamResponse, owner_of, state_of
+from ponder.serve.http.exchange import EventStreamResponse, answered, owner_of, state_of
 from ponder.serve.jobs.actions import JobActions
 from ponder.serve.jobs.export import csv_lines, json_lines
 from ponder.serve.jobs.objects import job_object
@@ -22,6 +22,7 @@ from ponder.serve.jobs.service import RequestKey
 from ponder.serve.jobs.trace import shown_entry
 from ponder.serve.jobs.wire import (
     ActionRequest,
+    BranchRequest,
     BulkRequest,
     BulkResult,
     ExtendRequest,
@@ -33,6 +34,7 @@ from ponder.serve.jobs.wire import (
     JobsPage,
     JobsRequest,
     Label,
+    LensObject,
     ReplyRequest,
     RetryRequest,
     StateName,
@@ -249,6 +251,21 @@ async def get_trace(
     return JSONResponse({"object": "list", "data": shown, "has_more": len(entries) > limit, "next": last})
 
 
+@router.get("/{job_id}/lens", response_model=None, responses=answers(LensObject), operation_id="get_lens")
+async def get_lens(
+    job_id: Id,
+    http: HttpRequest,
+    attempt: Annotated[int | None, Query(ge=1, le=2**53)] = None,
+) -> Response:
+    """What the model computed at every token of an answer."""
+
+    async def drawn() -> Response:
+        data = await state_of(http).jobs.lens.data(owner_of(http), job_id, attempt)
+        return Response(data, media_type="application/json")
+
+    return await answered(http, drawn())
+
+
 # Actions --------------------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +313,13 @@ async def extend_job(job_id: Id, asked: ExtendRequest, http: HttpRequest) -> Res
 async def retry_job(job_id: Id, asked: RetryRequest, http: HttpRequest) -> Response:
     """Again, with other settings."""
     return await _done(http, job_id, actions_of(http).retry(owner_of(http), job_id, asked))
+
+
+@router.post("/{job_id}/branch", response_model=None, responses=answers(WholeJob), operation_id="branch_job")
+async def branch_job(job_id: Id, asked: BranchRequest, http: HttpRequest) -> Response:
+    """A new job, which goes on from another token of an answer of this one."""
+    jobs, owner = state_of(http).jobs, owner_of(http)
+    return JSONResponse(await jobs.whole(owner, await jobs.branch(owner, job_id, asked)))
 
 
 @router.post("/{job_id}/seen", response_model=None, responses=answers(WholeJob), operation_id="see_job")

@@ -13,17 +13,29 @@ from typing import Any
 
 from ponder.serve.errors import BadRequest, Conflict, NotFound, ServeError
 from ponder.serve.jobs.actions import JobActions
+from ponder.serve.jobs.branch import branched_answer
 from ponder.serve.jobs.dispatch import Dispatcher
 from ponder.serve.jobs.feed import JobFeed
+from ponder.serve.jobs.lens import JobLens, ended_attempt
 from ponder.serve.jobs.objects import attempt_object, job_object, title_of
 from ponder.serve.jobs.trace import bill_of
-from ponder.serve.jobs.wire import JobRequest, JobSettings, WholeJob
+from ponder.serve.jobs.wire import BranchRequest, JobRequest, JobSettings, WholeJob
 from ponder.serve.models import Models
 from ponder.serve.responses.convert import input_items
 from ponder.serve.responses.objects import View
 from ponder.serve.responses.service import ResponseService, kept_items
 from ponder.serve.responses.wire import Include, ResponseRequest
-from ponder.serve.store.job_records import HandOver, JobFilter, JobPage, JobSort, JobState, StoredJob, TraceEntry
+from ponder.serve.store.job_records import (
+    AttemptKind,
+    HandOver,
+    JobAttempt,
+    JobFilter,
+    JobPage,
+    JobSort,
+    JobState,
+    StoredJob,
+    TraceEntry,
+)
 from ponder.serve.store.jobs import (
     attempts_of,
     batches_of,
@@ -34,6 +46,7 @@ from ponder.serve.store.jobs import (
     keep_hand_over,
     last_change,
     page_of_jobs,
+    put_attempt,
     the_job,
     trace_of,
 )
@@ -61,7 +74,7 @@ class JobService:
     """The jobs of one server. Its methods raise NotFound for what does not exist or belongs to another owner, Conflict
     for what does not fit the job as it is now.
 
-    feed: tells of changes. actions: make them.
+    feed: tells of changes. actions: make them. lens: looks into the model.
     """
 
     def __init__(self, models: Models, responses: ResponseService) -> None:
@@ -69,6 +82,7 @@ class JobService:
         self._dispatcher = Dispatcher(models, responses, self._changed)
         self.feed = JobFeed(responses, self._dispatcher.live)
         self.actions = JobActions(responses, self._dispatcher.live, self._changed)
+        self.lens = JobLens(responses)
 
     async def recover(self) -> None:
         await self._dispatcher.recover()
@@ -83,6 +97,7 @@ class JobService:
 
     async def close(self) -> None:
         self.feed.close()
+        self.lens.close()
         await self._dispatcher.close()
 
     def _changed(self, owner: str) -> None:
@@ -223,6 +238,41 @@ class JobService:
             labels=said.get("labels", ()),
             needs=said.get("needs", NEEDS),
         )
+
+    async def branch(self, owner: str, id: str, asked: BranchRequest) -> str:
+        """A new job, which goes on from another token of an answer of this one. Returns its id. Raises as
+        `branched_answer`."""
+        job, _, response_id = await ended_attempt(self._responses, owner, id, asked.attempt)
+        branch = {"response_id": response_id, "place": asked.place, "token": asked.token}
+        await branched_answer(self._responses, owner, branch)
+        kept = await self._responses.store.response(owner, response_id)
+        request = {name: value for name, value in kept.request.items() if name not in ("strategy", "include")}
+        now = time.time()
+        new = StoredJob(
+            id=f"job_{secrets.token_hex(16)}",
+            owner=owner,
+            state=JobState.QUEUED,
+            model=kept.model,
+            title=job.title,
+            created_at=now,
+            request=request,
+            effort=job.effort,
+            budget=job.budget,
+            batch=None if (job.batch or "").startswith("batch_") else job.batch,
+            labels=job.labels,
+            needs=job.needs,
+        )
+        text = f"token {asked.token} at place {asked.place} of job {job.number}"
+        first = JobAttempt(number=1, kind=AttemptKind.BRANCH, created_at=now, text=text, asked={"branch": branch})
+        expires_at = self._responses.store.expiry()
+
+        def work(connection: sqlite3.Connection) -> None:
+            insert_jobs(connection, [new], expires_at)
+            put_attempt(connection, new.id, first)
+
+        await self._responses.store.write(work)
+        self._changed(owner)
+        return new.id
 
     # Looking ----------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import AfterValidator, Field
 from typing_extensions import TypedDict
 
-from ponder.serve.common.wire import MOST_NAMES, Efforts, LongText, Name, Strict, check_text, closed
+from ponder.serve.common.wire import MOST_NAMES, Efforts, LongText, Name, Strict, TokenId, check_text, closed
 from ponder.serve.responses.wire import InputItem, ResponseTool, TextOptions
 
 MOST_JOBS = 1000  # in one request
@@ -108,6 +108,19 @@ class RetryRequest(ActionRequest):
     strategy: Name | None = None
     budget: Tokens | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+
+
+class BranchRequest(Strict):
+    """Another token at one place of an answer.
+
+    attempt: whose answer; None: the latest.
+    place: in the last context of the answer, from 0, as the lens counts.
+    token: the id that comes there.
+    """
+
+    attempt: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    place: Annotated[int, Field(ge=0, le=2**53)]
+    token: TokenId
 
 
 class FilterRequest(Strict):
@@ -227,7 +240,7 @@ class JobObject(TypedDict):
 @closed
 class AttemptObject(TypedDict):
     attempt: int
-    kind: Literal["first", "restart", "retry", "extend", "steer", "follow_up", "answer", "finish"]
+    kind: Literal["first", "restart", "retry", "extend", "steer", "follow_up", "answer", "finish", "branch"]
     text: str | None
     response_id: str | None
     status: str
@@ -345,6 +358,17 @@ class TracePage(TypedDict):
     data: list[TraceObject]
     has_more: bool
     next: int
+
+
+class LensObject(TypedDict):
+    """What `drawLens` draws: see `ponder.lens.page`. contexts: those of the answer, the last holds it."""
+
+    title: str
+    model: str
+    notes: list[str]
+    kinds: list[str]
+    tokens: dict[str, str]
+    contexts: list[dict[str, Any]]
 
 
 @closed

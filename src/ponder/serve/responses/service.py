@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence, Set
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ from ponder.serve.store import (
     open_store,
 )
 from ponder.serve.store.database import Transaction
+from ponder.think.strategy import Strategy
 from ponder.types import MissingExtra, PonderError
 
 PRUNED_EVERY = 3600.0  # seconds
@@ -184,13 +186,24 @@ class ResponseService:
         return await self._begin(asked, owner)
 
     async def attempt(
-        self, asked: ResponseRequest, owner: str, watch: ResponseWatch, attach: Callable[[str], Transaction[object]]
+        self,
+        asked: ResponseRequest,
+        owner: str,
+        watch: ResponseWatch,
+        attach: Callable[[str], Transaction[object]],
+        strategy: Strategy | None = None,
     ) -> None:
         """The same for an attempt of a job, which has waited for its room already.
 
         attach: gives what is written in one transaction with the new response, by its id.
+        strategy: what answers, whatever the request names; None: that.
         """
-        await self._begin(asked, owner, watch, attach)
+        await self._begin(asked, owner, watch, attach, strategy)
+
+    async def turn_of(self, kept: StoredResponse) -> ResponseTurn:
+        """A background response as it was asked: its conversation, its model, its settings."""
+        asked = ResponseRequest.model_validate(kept.request)
+        return await self._read(asked, kept.owner, kept.id, kept.created_at)
 
     async def check(self, asked: ResponseRequest, owner: str) -> None:
         """Raises ServeError where the request cannot be served as asked; whether its prompt fits is seen later."""
@@ -202,10 +215,13 @@ class ResponseService:
         owner: str,
         watch: ResponseWatch | None = None,
         attach: Callable[[str], Transaction[object]] | None = None,
+        strategy: Strategy | None = None,
     ) -> ResponseObject:
         release = self._locks.take(owner, conversation_of(asked))
         try:
             turn = await self._new(asked, owner)
+            if strategy is not None:
+                turn.task = replace(turn.task, strategy=strategy, demand=strategy.demand(turn.task.ask))
             writer = EventWriter(turn.id, turn.view)
             queued = turn.body(ResponseStatus.QUEUED)
             events = [writer.state("created", queued), writer.state("queued", queued)]

@@ -36,6 +36,7 @@ class AttemptKind(StrEnum):
     FOLLOW_UP = "follow_up"
     ANSWER = "answer"
     FINISH = "finish"
+    BRANCH = "branch"
 
 
 class JobSort(StrEnum):
@@ -98,7 +99,8 @@ class StoredJob:
 class JobAttempt:
     """One attempt of a job.
 
-    asked: fields of the job's request that are others in this attempt.
+    asked: fields of the job's request that are others in this attempt. `branch` is not one of a request: it says
+        which answer the attempt goes on from (`ponder.serve.jobs.branch`).
     status: of its response; "queued" until there is one.
     """
 
