@@ -47,6 +47,7 @@ class GrpoRecipe(RolloutRecipe):
     step_weight: Annotated[float, Range(0, 1e6)] = 1.0
 
     name = "grpo"
+    corrects = True  # by the ratio to the weights that sampled, and its clips
     gone = dict.fromkeys(
         ("objective", "per_prompt"),
         'leave it out; rejection sampling is the stage "rejection", with its own section [rejection]',
@@ -76,7 +77,8 @@ class Grpo(RolloutTraining[GrpoRecipe]):
 
     def gradient(self, stage: GrpoRecipe, model: Transformer) -> PolicyGradient:
         reference = FrozenModel.of(model) if stage.kl else None
-        return PolicyGradient(partial(clipped_loss, stage), temperature=stage.temperature, reference=reference)
+        loss, stale = partial(clipped_loss, stage), stage.staleness > 0
+        return PolicyGradient(loss, temperature=stage.temperature, stale=stale, reference=reference)
 
 
 @cache

@@ -126,16 +126,20 @@ class PolicyGradient:
         *,
         temperature: float = 1.0,
         sampled_at: float | None = None,
+        stale: bool = False,
         reference: FrozenModel | None = None,
         together: int = 1,
     ) -> None:
-        """temperature: what logits are divided by. sampled_at: the temperature of the answers, where it is another.
-        reference: whose log-probabilities the loss reads; None: none. together: how many lessons the loss compares with
-        each other, every that many in one micro-batch."""
+        """temperature: what logits are divided by.
+        sampled_at: the temperature of the answers, where it is another.
+        stale: whether older weights may have sampled them.
+        reference: whose log-probabilities the loss reads; None: none.
+        together: how many lessons the loss compares with each other, every that many in one micro-batch.
+        """
         self.loss = loss
         self.temperature = temperature
         self.reference, self.together = reference, together
-        self._comparable = sampled_at in (None, temperature)
+        self._comparable = sampled_at in (None, temperature) and not stale
         self.begin_step()
 
     def begin_step(self) -> None:

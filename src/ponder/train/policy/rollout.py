@@ -54,7 +54,20 @@ def prefilled_tokens(group: Sequence[Attempt]) -> int:
 async def roll_out(
     sampler: Sampler, problems: Sequence[tuple[Task, Problem]], *, samples: int, params: SamplingParams, seed: str
 ) -> list[list[Attempt]]:
-    """`samples` answers to each problem, in the problems' order. The same seed and weights give the same answers.
+    """As `roll_out_seeded`, every problem with a seed of its number."""
+    seeds = [f"{seed}/{number}" for number in range(len(problems))]
+    return await roll_out_seeded(sampler, problems, seeds=seeds, samples=samples, params=params)
+
+
+async def roll_out_seeded(
+    sampler: Sampler,
+    problems: Sequence[tuple[Task, Problem]],
+    *,
+    seeds: Sequence[str],
+    samples: int,
+    params: SamplingParams,
+) -> list[list[Attempt]]:
+    """`samples` answers to each problem, in the problems' order. The same seeds and weights give the same answers.
 
     max_tokens counts every token after the prompt, over all contexts of folded thinking and all turns, results of
     tools included. Limits on thinking hold for each turn.
@@ -74,8 +87,8 @@ async def roll_out(
     try:
         async with asyncio.TaskGroup() as groups:
             running = [
-                groups.create_task(attempts(sampler, *pair, samples=samples, params=params, seed=f"{seed}/{number}"))
-                for number, pair in enumerate(problems)
+                groups.create_task(attempts(sampler, *pair, samples=samples, params=params, seed=seed))
+                for pair, seed in zip(problems, seeds, strict=True)
             ]
     except BaseExceptionGroup as failed:
         raise failed.exceptions[0] from None  # typed, with its own text

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -19,8 +19,6 @@ from torch import Tensor
 from ponder.dialogue import load_format
 from ponder.model.loss import Backend
 from ponder.model.transformer import Transformer
-from ponder.sampler.local import LocalSampler
-from ponder.sampler.threads import run_sync
 from ponder.tasks.protocol import EnvironmentTask, Task
 from ponder.tasks.registry import distinct_names, load_task
 from ponder.tasks.turns import Attempt
@@ -36,10 +34,11 @@ from ponder.train.policy.journal import Journal, write_samples
 from ponder.train.policy.lessons import Experience, Lesson, lay_out, pack_updates, unpack_updates
 from ponder.train.policy.losses import flat, overlong_penalty
 from ponder.train.policy.measure import Alarms, Drawn, Group, Rollout, rollout_metrics
-from ponder.train.policy.rollout import roll_out, solved
+from ponder.train.policy.rollout import solved
+from ponder.train.policy.sampling import Order, RolloutPlan, Rollouts, open_rollouts, sampled_elsewhere
 from ponder.train.recipe.ranges import Count, CountOrZero, Length, Range, Width
 from ponder.train.recipe.sections import MixRecipe, ModelRecipe, StageRecipe, mix_problems, no_data
-from ponder.types import RecipeError, SamplingParams, ThinkingLimits
+from ponder.types import RecipeError, SamplerError, SamplingParams, ThinkingLimits
 
 _MAX_BATCH = 256  # sequences that are sampled at once; more wait
 
@@ -67,6 +66,8 @@ class RolloutRecipe(StageRecipe):
     patience: this many steps in a row with nothing but equal rewards raise an alarm; with nothing but failed grades
         they stop the run.
     watch_problems: how many problems of each task are answered at every `eval_every` (levels evenly spread).
+    staleness: the largest number of steps between the weights that sample an answer and those that it changes. Above 0,
+        actors sample while the trainer learns (`ponder train --actors`).
     """
 
     start: str = "sft"
@@ -87,7 +88,9 @@ class RolloutRecipe(StageRecipe):
     epochs: Width = 1
     patience: Count = 5
     watch_problems: CountOrZero = 20
+    staleness: CountOrZero = 0
 
+    corrects: ClassVar[bool] = False  # whether the loss holds for answers of older weights
     free = StageRecipe.free | {"watch_problems", "patience"}
     full_lr = 1e-4
 
@@ -124,6 +127,9 @@ class RolloutRecipe(StageRecipe):
                 self.overlong > self.max_tokens
             ),
             f"{name}.minibatches must be at most {name}.prompts": self.minibatches > self.prompts,
+            (
+                f"{name}.staleness must be 0 (got {self.staleness}): only grpo corrects for answers of older weights"
+            ): self.staleness > 0 and not self.corrects,
             no_data(name, "mix"): runs and not self.mix,
         }
 
@@ -156,7 +162,14 @@ class RolloutTraining(Training[R]):
         return RolloutLearner(start, partial(self.lessons, start.stage), self.gradient(start.stage, start.model))
 
     def open(self, start: StageStart[R]) -> Job:
-        stage, learner = start.stage, self.learner(start)
+        """Raises RecipeError for stale answers where nothing samples them meanwhile."""
+        stage = start.stage
+        if stage.staleness and not sampled_elsewhere():
+            raise RecipeError(
+                f"{stage.name}.staleness is {stage.staleness}, but one process samples and learns in turn: start the "
+                f"run with --actors, or set {stage.name}.staleness to 0"
+            )
+        learner = self.learner(start)
         watch = solved(
             stage.mix,
             start.tokenizer,
@@ -196,7 +209,10 @@ class RolloutLearner:
             temperature=recipe.temperature,
             thinking=ThinkingLimits(cap=recipe.thinking),
         )
-        self._sampler: LocalSampler | None = None
+        self._start = start
+        self._rollouts: Rollouts | None = None
+        self._drawn: dict[int, list[Drawn]] = {}  # for steps that are not trained on yet
+        self._ahead: dict[int, list[tuple[int, float]]] = {}  # the same before an interruption: entries and levels
         self._last: Rollout | None = None
         self._metrics: dict[str, float] = {}
         self._warnings: list[str] = []
@@ -228,16 +244,19 @@ class RolloutLearner:
 
     def _sampled(self, step: int) -> Generator[list[list[Experience]], None, None]:
         journal = Journal(self.folder / GRADES, step=step)
-        self._sampler = self._open()
+        self._rollouts = self._open(step)
         try:
             while True:
                 began = time.monotonic()
+                self._draw_ahead(step)
                 rollout = self._roll_out(step, journal)
                 self._last = rollout
                 updates = self._lessons(rollout)
                 nothing = not any(lesson.teaches for lessons in updates for lesson in lessons)
-                self._warnings = self.alarms.see([each.attempts for each in rollout.all], flat=nothing)
-                self._metrics = rollout_metrics(rollout, self.names)
+                report = self._rollouts.report()
+                alarms = self.alarms.see([each.attempts for each in rollout.all], flat=nothing)
+                self._warnings = [*report.warnings, *alarms]
+                self._metrics = {**rollout_metrics(rollout, self.names), **report.metrics}
                 self._learn_levels(rollout)
                 self._rolled_out = time.monotonic()
                 self._metrics["rollout_seconds"] = self._rolled_out - began
@@ -245,51 +264,80 @@ class RolloutLearner:
                 step += 1
         finally:
             journal.close()
-            run_sync(self._sampler.close())
+            self._rollouts.close()
 
-    def _open(self) -> LocalSampler:
-        """Over the very module that trains. The window is such that every context fits a row. In environments the turns
-        arrive as the tools answer, so which requests run together differs each time: there the engine has to be
-        deterministic for a step to be repeatable. Elsewhere `roll_out` begins all requests together."""
-        return LocalSampler(
-            self.model,
-            self.tokenizer,
-            self.format,
-            window=min(self.recipe.sequence + 1, self.model.config.max_positions),
-            max_batch=min(_MAX_BATCH, self.recipe.prompts * self.recipe.samples),
+    def _open(self, step: int) -> Rollouts:
+        """In environments the turns arrive as the tools answer, so which requests run together differs each time: there
+        the engine has to be deterministic for a step to be repeatable. Elsewhere all requests begin together."""
+        recipe, whole = self.recipe, self._start.recipe
+        plan = RolloutPlan(
+            tasks=tuple(entry.task for entry in recipe.mix),
+            tokenizer=self._start.tokenizer_folder,
+            params=self.params,
+            samples=recipe.samples,
+            prompts=recipe.prompts,
+            sequence=recipe.sequence,
+            max_batch=min(_MAX_BATCH, recipe.prompts * recipe.samples),
             deterministic=any(isinstance(task, EnvironmentTask) for task in self.tasks),
+            step=step,
+            staleness=recipe.staleness,
+            lora=recipe.lora,
+            threads=whole.run.threads,
+            device=whole.run.device,
         )
+        return open_rollouts()(self.model, self.tokenizer, self.tasks, plan)
+
+    def _draw_ahead(self, step: int) -> None:
+        """Say what this step and those after it want, as far as answers may be stale."""
+        for later in range(step, min(step + self.recipe.staleness + 1, self.recipe.steps)):
+            if later not in self._drawn:
+                before = self._ahead.get(later)
+                if before is None:
+                    drawn = [self._draw(later, index) for index in range(self.recipe.prompts)]
+                else:
+                    drawn = [self._problem(later, index, *each) for index, each in enumerate(before)]
+                self._drawn[later] = drawn
+                self._want(later, 0, drawn)
+
+    def _want(self, step: int, round: int, drawn: Sequence[Drawn]) -> None:
+        assert self._rollouts is not None
+        seed = f"{self.seed}/{step}/{round}"
+        orders = [Order(each.entry, each.problem, f"{seed}/{number}") for number, each in enumerate(drawn)]
+        self._rollouts.want(step, round, orders)
 
     def _roll_out(self, step: int, journal: Journal) -> Rollout:
         """Problems, answers, grades and rewards. Groups that teach nothing are replaced by others, `redraws` times."""
+        assert self._rollouts is not None
         kept: list[Group] = []
         given_up: list[Group] = []
         for round in range(self.recipe.redraws + 1):
             begin = round * self.recipe.prompts
-            drawn = [self._draw(step, begin + index) for index in range(self.recipe.prompts - len(kept))]
-            answers = journal.settle(step, round, self._sample(drawn, f"{self.seed}/{step}/{round}"))
+            if round == 0:
+                drawn = self._drawn.pop(step)
+            else:
+                drawn = [self._draw(step, begin + index) for index in range(self.recipe.prompts - len(kept))]
+                self._want(step, round, drawn)
+            taken = zip(drawn, self._rollouts.take(step, round), strict=True)
+            sampled = [(each, answers) for each, answers in taken if answers is not None]
+            answers = journal.settle(step, round, [each for _, each in sampled])
             last = round == self.recipe.redraws
-            for group in map(Group, drawn, answers, map(self._rewards, answers)):
+            for group in map(Group, [each for each, _ in sampled], answers, map(self._rewards, answers)):
                 useful = last or not flat(group.rewards_S[None]).all()
                 (kept if useful else given_up).append(group)
             if len(kept) == self.recipe.prompts:
                 break
+        if not kept:
+            raise SamplerError(f"no group of step {step} could be sampled: look at what the actors say of it")
         return Rollout(step, kept, given_up)
 
     def _draw(self, step: int, index: int) -> Drawn:
         """A function of (seed, step, index), and of what the curriculum has learned. Every algorithm draws the same."""
-        entry, level = self.curriculum.draw(step, index)
+        return self._problem(step, index, *self.curriculum.draw(step, index))
+
+    def _problem(self, step: int, index: int, entry: int, level: float) -> Drawn:
         problem = self.tasks[entry].sample(Random(f"grpo/{self.seed}/{step}/{index}"), level)
         self._questions.add(question_number(problem.question))
         return Drawn(entry, level, problem)
-
-    def _sample(self, drawn: Sequence[Drawn], seed: str) -> list[list[Attempt]]:
-        assert self._sampler is not None
-        problems = [(self.tasks[each.entry], each.problem) for each in drawn]
-        self.model.eval()
-        groups = run_sync(roll_out(self._sampler, problems, samples=self.recipe.samples, params=self.params, seed=seed))
-        self.model.train()
-        return groups
 
     def _rewards(self, group: Sequence[Attempt]) -> Tensor:
         """The grades' scores, less what an answer loses by its length: all tokens that max_tokens counts."""
@@ -328,10 +376,10 @@ class RolloutLearner:
 
     @contextmanager
     def updating(self) -> Iterator[None]:
-        if self._sampler is None:  # the first worker alone samples
+        if self._rollouts is None:  # the first worker alone samples
             yield
             return
-        with self._sampler.engine.update_weights():
+        with self._rollouts.updating():
             yield
 
     # What is known of it --------------------------------------------------------------------------------------------
@@ -357,8 +405,17 @@ class RolloutLearner:
         add_questions(self.folder / QUESTIONS, np.array(sorted(asked), np.uint64))
 
     def state(self) -> Mapping[str, Any]:
-        return {"curriculum": self.curriculum.state(), "alarms": self.alarms.state()}
+        """With stale answers also which levels were drawn for the next steps, by what was known then."""
+        ahead = {str(step): [[each.entry, each.level] for each in drawn] for step, drawn in self._drawn.items()}
+        return {
+            "curriculum": self.curriculum.state(),
+            "alarms": self.alarms.state(),
+            **({"ahead": ahead} if ahead else {}),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.curriculum.restore(state["curriculum"])
         self.alarms.restore(state["alarms"])
+        self._ahead = {
+            int(step): [(entry, level) for entry, level in drawn] for step, drawn in state.get("ahead", {}).items()
+        }
