@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from functools import cache
 from random import Random
 from typing import Any
 
 import pytest
-import reasoning_gym
 
 from ponder.evaluate.problems import FURTHER_HARD, SUITES
 from ponder.tasks.check import check
@@ -20,7 +18,7 @@ from ponder.tasks.families.plain.further_fields import FURTHER_FIELDS
 from ponder.tasks.families.plain.task import WORDED, Plain
 from ponder.tasks.families.plain.wording import FIELD, Half, templates
 from ponder.tasks.families.working.family import FromGym
-from ponder.tasks.gym import hard_config
+from ponder.tasks.gym import gym_dataset, hard_config
 from ponder.tasks.protocol import Problem
 from ponder.tasks.registry import load_task
 from ponder.types import InvalidRequest
@@ -35,21 +33,17 @@ FACTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 """Of the families that draw their own problems: their metadata by that of a reasoning-gym item."""
 
 
-@cache
-def dataset(name: str, hard: bool) -> Any:
-    return reasoning_gym.create_dataset(name, size=MANY, seed=11, **(hard_config(name) if hard else {}))
-
-
 def assert_scored(name: str, index: int, *, hard: bool) -> None:
     """What is demonstrated for a reasoning-gym item gets full marks from the dataset's scorer and from the family."""
-    family, data = FURTHER_FAMILIES[name], dataset(name, hard)
-    item = data[index]
+    family = FURTHER_FAMILIES[name]
+    data, _ = gym_dataset(name, dict(hard_config(name)) if hard else {}, 0)
     if isinstance(family, FromGym):
         problem = load_task(f"gym:{name}{'@hard' if hard else ''}").problem(6_000_000 + index)
         if not family.teaches(problem):
             return
         item = family.dataset.entry(problem)
     else:
+        item = data[index]
         facts = FACTS[name](item["metadata"])
         assert item["question"] == sys.modules[type(family).__module__].GYM[0].format(**facts)
         problem = Problem(task=name, question=item["question"], answer=item["answer"], metadata=facts)

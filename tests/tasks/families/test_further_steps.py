@@ -334,6 +334,129 @@ def check_shortest_path(problem: Problem, lines: Lines, facts: Any) -> None:
     assert forth[::2] == back[::-1]
 
 
+def check_course_schedule(problem: Problem, lines: Lines, facts: Any) -> None:
+    count = len(facts["courses"])
+    needs = {course: [b for a, b in facts["prerequisites"] if a == course] for course in range(count)}
+    taken: set[int] = set()
+    for number, line in enumerate(lines):
+        course, before = re.fullmatch(r"(?:take )?(\d+): (.*)", line).groups()
+        course = int(course)
+        if line.endswith(" no"):
+            assert course not in taken
+            assert int(before[:-3]) in needs[course]
+            assert int(before[:-3]) not in taken
+            continue
+        assert before == (" ".join(map(str, needs[course])) or "none")
+        if number < count:
+            assert course == number
+        else:
+            assert taken.issuperset(needs[course])
+            taken.add(course)
+    assert problem.answer == str(len(taken) == count)
+    assert sum(line.endswith(" no") for line in lines) == count - len(taken)
+
+
+def check_color_cube_rotation(problem: Problem, lines: Lines, facts: Any) -> None:
+    """Sides as directions: a turn rotates three axes."""
+    places = {
+        "top": (0, 0, 1), "bottom": (0, 0, -1), "front": (0, -1, 0), "back": (0, 1, 0), "right": (1, 0, 0),
+        "left": (-1, 0, 0),
+    }  # fmt: skip
+    turns = {
+        "front": lambda x, y, z: (x, z, -y), "back": lambda x, y, z: (x, -z, y), "right": lambda x, y, z: (-z, y, x),
+        "left": lambda x, y, z: (z, y, -x), "bottom": lambda x, y, z: (x, -y, -z),
+    }  # fmt: skip
+    assert [line.split() for line in lines[:6]] == [
+        [side, str(number), facts["initial_state"][side]]
+        for number, side in enumerate(("top", "right", "front", "left", "back", "bottom"), 1)
+    ]
+    now = {places[line.split()[0]]: line.split()[1] for line in lines[:6]}
+    assert [line.split()[0] for line in lines[6:-1]] == facts["rotations"]
+    for line in lines[6:-1]:
+        turn, shown = line.split()
+        now = {turns[turn](*place): number for place, number in now.items()}
+        assert shown == "".join(now[places[side]] for side in ("top", "right", "front", "left", "back", "bottom"))
+    side, number, color = lines[-1].split()
+    assert now[places[side]] == number
+    assert color == problem.answer
+    assert f"{number} {color}" in "\n".join(lines[:6])
+
+
+def check_simple_geometry(problem: Problem, lines: Lines, facts: Any) -> None:
+    sides = facts["n_sides"]
+    assert lines[0] == f"{sides}-2={sides - 2} {sides - 2}*180={180 * (sides - 2)}"
+    terms = [int(term[1] + term[:1:-1]) for term in lines[1].split()]
+    assert terms == [180 * (sides - 2), *(-int(angle) for angle in facts["known_angles"])]
+    check_columns(lines[2:-1])
+    assert int(lines[-1]) == sum(terms) == int(problem.answer)
+
+
+def check_needle_haystack(problem: Problem, lines: Lines, facts: Any) -> None:
+    assert problem.question.endswith(f"\nWho {lines[0]}? Reply only with a name.")
+    assert all(f"{line.removesuffix(' no')}. " in problem.question for line in lines[1:])
+    assert lines[-1] == f"{problem.answer} {lines[0]}"
+
+
+def check_number_format(problem: Problem, lines: Lines, facts: Any) -> None:
+    printed = facts["formatted_candidates"]
+    values = {}
+    for label, text, line in zip("abcde", printed, lines, strict=False):
+        assert line.startswith(f"{label} {text} ")
+        values[label] = int(line.split()[2])
+        assert abs(Fraction(values[label], 1000) - Fraction(text.replace(",", ""))) < Fraction(1, 1000)
+    best = "a"
+    for line in lines[len(printed) :]:
+        other, old = line.split()[:2]
+        assert (old[0], int(other[1:]), int(old[1:])) == (best, values[other[0]], values[best])
+        verdicts = line.split(" so ")[0].split()[2:]
+        for place, verdict in enumerate(verdicts, 1):
+            x, y = other[place], old[place]
+            assert verdict == ("=" if x == y else "<" if x < y else ">")
+        pick = max if facts["size"] == "largest" else min
+        best = line[-1]
+        assert values[best] == pick(values[other[0]], values[old[0]])
+    assert values[best] == (max if facts["size"] == "largest" else min)(values.values())
+
+
+def check_group_anagrams(problem: Problem, lines: Lines, facts: Any) -> None:
+    keys: list[list[str]] = []
+    for word, line in zip(facts["words"], lines, strict=True):
+        head, spelled, ordered = re.fullmatch(r"(\w+): (.*) > (.*)", line).groups()
+        assert head == word == spelled.replace(" ", "")
+        *letters, number = ordered.split()
+        assert all(letters.count(letter) == word.count(letter) for letter in letters)
+        assert all(a <= b for a, b in pairwise(letters))
+        if letters not in keys:
+            keys.append(letters)
+        assert int(number) == keys.index(letters) + 1
+
+
+def check_family_relationships(problem: Problem, lines: Lines, facts: Any) -> None:
+    def parents(person: str) -> list[str]:
+        found = re.findall(
+            rf"(\w+) is married to (\w+)\. They have (?:a child|children) called [^.]*\b{person}\b", story
+        )
+        return list(found[0]) if found else []
+
+    story, first, second = problem.question.split("\n\n")[0], facts["person1"], facts["person2"]
+    assert lines[0] == f"{first} to {second}"
+    for line in lines[1:-1]:
+        person, above, spouse = re.fullmatch(r"(\w+): child of (.*), married to (\w+)", line).groups()
+        assert above == (" and ".join(parents(person)) or "none")
+        married = re.findall(rf"(?:(\w+) is married to {person}\b|\b{person} is married to (\w+))", story)
+        assert spouse == ("".join(married[0]) if married else "none")
+    word = problem.answer
+    steps = {
+        "father mother": first in parents(second), "son daughter": second in parents(first),
+        "husband wife": f"{first} married to {second}" in lines[-1],
+        "brother sister": parents(first) == parents(second) != [],
+        "grandfather grandmother": any(first in parents(each) for each in parents(second)),
+        "uncle aunt": any(parents(first) == parents(each) for each in parents(second)),
+    }  # fmt: skip
+    assert [holds for words, holds in steps.items() if word in words.split()] == [True]
+    assert lines[-1].endswith(f", {word}")
+
+
 CHECKS: dict[str, Callable[[Problem, Lines, Any], None]] = {
     name: globals()[f"check_{name}"] for name in FURTHER_FAMILIES
 }

@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from ponder.tasks.families.further.ab import program
+from ponder.tasks.families.further.color_cube_rotation import SIDES
 from ponder.tasks.families.further.game_of_life import life_board
+from ponder.tasks.families.further.needle_haystack import asked_of
 from ponder.tasks.families.further.self_reference import bounds_of
 from ponder.tasks.families.plain.fields import Fields, gym_details
 from ponder.tasks.families.plain.wording import as_numeral, quoted
@@ -31,16 +33,41 @@ def coin_flip(problem: Problem, rng: Random) -> Fields:
     return {kind: as_numeral(details["k_heads"], rng), "flips": as_numeral(details["num_trials"], rng)}
 
 
+def color_cube_rotation(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    colors = [f"{side} {details['initial_state'][side]}" for side in SIDES]
+    turns = ", then the ".join(details["rotations"])
+    return {"colors": ", ".join(colors), "turns": turns, "side": details["target_side"]}
+
+
 def count_primes(problem: Problem, rng: Random) -> Fields:
     start, end = problem.metadata["start"], problem.metadata["end"]
     fields: Fields = {"start": str(start), "end": str(end)}
     return fields | {"up_to": str(end)} if start <= 2 else fields
 
 
+def course_schedule(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    way = rng.choice(("{0} needs {1}", "{1} before {0}", "for {0} first take {1}"))
+    needs = [way.format(*pair) for pair in details["prerequisites"]]
+    count = len(details["courses"])
+    return {"count": str(count), "last": str(count - 1), "needs": ", ".join(needs) or "no rules"}
+
+
+def family_relationships(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    story = problem.question.split("\n\n")[0]
+    return {"story": story, "first": details["person1"], "second": details["person2"]}
+
+
 def game_of_life(problem: Problem, rng: Random) -> Fields:
     between, row = rng.choice((("", "{}"), (" ", "{}"), (",", "[{}]")))
     lines = [row.format(between.join(map(str, line))) for line in life_board(problem.question)]
     return {"grid": "\n".join(lines)}
+
+
+def group_anagrams(problem: Problem, rng: Random) -> Fields:
+    return {"words": gym_details(problem)["words"]}
 
 
 def manipulate_matrix(problem: Problem, rng: Random) -> Fields:
@@ -55,6 +82,17 @@ def matrix_alone(problem: Problem, rng: Random) -> Fields:
     """Of questions that name nothing but a grid of numbers or of signs."""
     details = gym_details(problem)
     return {"grid": printed_rows(details["grid"] if "grid" in details else details["matrix"])}
+
+
+def needle_haystack(problem: Problem, rng: Random) -> Fields:
+    asked, statements = asked_of(problem)
+    return {"statements": f"{'. '.join(statements)}.", "asked": asked}
+
+
+def number_format(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    between = rng.choice((" ", " or ", "; "))
+    return {details["size"]: between.join(details["formatted_candidates"])}
 
 
 def palindrome_generation(problem: Problem, rng: Random) -> Fields:
@@ -83,6 +121,13 @@ def self_reference(problem: Problem, rng: Random) -> Fields:
     return dict(zip(("least", "most", "true", "false"), map(str, bounds_of(problem.question)), strict=True))
 
 
+def simple_geometry(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    style = rng.choice(("{}", "{}°", "{}°"))
+    angles = [style.format(int(angle)) for angle in details["known_angles"]]
+    return {"sides": str(details["n_sides"]), "others": str(details["n_sides"] - 1), "angles": angles}
+
+
 def simple_integration(problem: Problem, rng: Random) -> Fields:
     details = gym_details(problem)
     integrand = str(details["integrand"]) if rng.random() < 0.5 else str(details["integrand"]).replace("**", "^")
@@ -98,16 +143,23 @@ FURTHER_FIELDS: dict[str, Callable[[Problem, Random], Fields]] = {
     "binary_alternation": binary_alternation,
     "binary_matrix": matrix_alone,
     "coin_flip": coin_flip,
+    "color_cube_rotation": color_cube_rotation,
     "count_primes": count_primes,
+    "course_schedule": course_schedule,
+    "family_relationships": family_relationships,
     "game_of_life": game_of_life,
+    "group_anagrams": group_anagrams,
     "largest_island": matrix_alone,
     "manipulate_matrix": manipulate_matrix,
+    "needle_haystack": needle_haystack,
+    "number_format": number_format,
     "palindrome_generation": palindrome_generation,
     "pool_matrix": pool_matrix,
     "ransom_note": ransom_note,
     "rotate_matrix": rotate_matrix,
     "self_reference": self_reference,
     "shortest_path": matrix_alone,
+    "simple_geometry": simple_geometry,
     "simple_integration": simple_integration,
     "spiral_matrix": matrix_alone,
     "string_insertion": string_insertion,
