@@ -139,6 +139,21 @@ def stream(jobs: Jobs, response: str) -> list[Streamed]:
     return found
 
 
+def test_a_steered_thought_goes_on_over_what_is_cached(jobs: Jobs) -> None:
+    for _ in range(10):  # on a fast machine a thought may end before the note comes
+        (job,) = jobs.hand_over("What is 48213*70931?", defaults={"model": "mini", "needs": [], "budget": 2000})
+        while (jobs.get(f"/{job['id']}")["progress"] or {"used": 0})["used"] < 80:
+            if jobs.get(f"/{job['id']}")["ended_at"]:
+                break
+        answer = jobs.http.post(f"/v1/jobs/{job['id']}/steer", json={"text": "be quick"})
+        if answer.status_code == 200:
+            break
+    jobs.until(job["id"], "completed", "incomplete")
+    first, second = jobs.get(f"/{job['id']}")["attempts"]
+    kept = first["usage"]["input_tokens"] + first["usage"]["output_tokens"]
+    assert second["usage"]["cached_tokens"] >= kept - 64, "the thought is not computed again, but for a part of a page"
+
+
 def test_what_cannot_be_gone_on_from_is_refused(jobs: Jobs) -> None:
     id = done(jobs)
     (context,) = jobs.get(f"/{id}/lens")["contexts"]

@@ -54,6 +54,13 @@ def test_a_job_is_answered_and_billed(jobs: Jobs) -> None:
     assert "content" not in done["output"][0], "reasoning is hidden"
     shown = jobs.get(f"/{job['id']}", include="reasoning.content")
     assert shown["output"][0]["content"][0]["text"] == "hm hm"
+    (response,) = [each["response_id"] for each in done["attempts"]]
+    for included in (False, True):
+        query = {"include": "reasoning.content"} if included else {}
+        alone = jobs.http.get(f"/v1/responses/{response}", params=query).json()
+        assert ("content" in alone["output"][0]) == included
+    (end,) = [each for each in jobs.get(f"/{job['id']}/trace")["data"] if each["type"] == "done"]
+    assert end["usage"] == {**done["usage"], "refilled_tokens": 0}
 
 
 def test_its_response_is_a_background_response(live: Live, jobs: Jobs) -> None:
@@ -104,6 +111,7 @@ def test_a_bad_job_refuses_all_or_is_left_out(jobs: Jobs) -> None:
     body = {"defaults": {"model": "said"}, "jobs": [{"input": "a"}, {"input": "b", "strategy": "nothing"}, {"in": "c"}]}
     refused = jobs.post(body=body, status=400)["error"]
     assert refused["param"] == "jobs[1].strategy"
+    assert refused["message"].startswith("jobs[1]: ")
     assert jobs.get("/counts")["total"] == 0
     skipped = jobs.post(body={**body, "on_error": "skip"})
     assert [job["title"] for job in skipped["data"]] == ["a"]

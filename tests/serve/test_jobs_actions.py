@@ -27,6 +27,12 @@ def script(conversation, index):
         return Say(f"it gave {conversation[-1].parts[0].content}")
     if asked == "add":
         return Say("", calls=(ToolCall("add", "{}"), ToolCall("add", '{"b": 1}')))
+    if asked == "ask me":
+        return Say("", calls=(ToolCall("ask_person", '{"question": "Which one?"}'),))
+    if asked == "contradict":
+        return Say("42", reasoning="6 * 7\nso 41\n")
+    if asked == "fitting":
+        return Say("The answer is 42.", reasoning="6 * 7\nThe answer is 4 2.\n")
     if asked.startswith("vote"):
         return Say(str(41 + index % 2), reasoning=f"hm {index}", seconds=30 if index > 5 else 0)
     if asked.startswith("tie"):
@@ -106,6 +112,33 @@ def test_each_call_of_a_tool_is_answered(jobs: Jobs) -> None:
     assert "_left" not in second["need"]
     jobs.post(f"/{id}/answer", {"need": second["need"]["id"], "choice": "decline"})
     assert jobs.until(id, "completed")["answer"] == "it gave 5"
+
+
+def test_the_model_asks_a_question(jobs: Jobs) -> None:
+    id, need = waiting(jobs, "ask me", needs=["question"])
+    assert (need["reason"], need["text"], need["default"]) == ("question", "Which one?", "decide")
+    jobs.post(f"/{id}/answer", {"need": need["id"], "text": "the red one"})
+    assert jobs.until(id, "completed")["answer"] == "it gave the red one"
+    id, need = waiting(jobs, "ask me", needs=["question"])
+    jobs.post(f"/{id}/answer", {"need": need["id"]})
+    assert "decide it yourself" in jobs.until(id, "completed")["answer"]
+    body = {"jobs": [{"input": "a", "model": "said", "needs": ["question"], "strategy": "consensus(samples=2)"}]}
+    refused = jobs.post(body=body, status=400)["error"]
+    assert refused["param"] == "jobs[0].needs"
+    assert refused["message"].startswith("jobs[0]: needs: question is asked by a call of a tool.")
+
+
+def test_an_answer_that_contradicts_its_thought_is_shown(jobs: Jobs) -> None:
+    id, need = waiting(jobs, "contradict", needs=["contradiction"])
+    assert need["reason"] == "contradiction"
+    assert need["text"] == "the thought ends with “so 41”, the answer is “42”"
+    done = jobs.post(f"/{id}/answer", {"need": need["id"], "choice": "accept"})
+    assert (done["state"], done["answer"]) == ("completed", "42")
+    id, need = waiting(jobs, "contradict", needs=["contradiction"])
+    jobs.post(f"/{id}/answer", {"need": need["id"], "choice": "again"})
+    assert "do not say the same" in jobs.until(id, "needs_input", "completed")["attempts"][1]["text"]
+    (fitting,) = jobs.hand_over("fitting", defaults={"needs": ["contradiction"]})
+    assert jobs.until(fitting["id"], "needs_input", "completed")["state"] == "completed"
 
 
 def test_an_answer_is_reviewed(jobs: Jobs) -> None:

@@ -304,6 +304,29 @@ def test_keys_are_added_to_a_file_that_is_empty_or_lacks_its_last_line_break(tmp
         new_key("a", file)
 
 
+def test_a_line_that_is_taken_out_ends_its_requests_and_its_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ponder.serve.http.auth.LOOK", 0.0)
+    monkeypatch.setattr("ponder.serve.http.exchange.KEY_CHECK", 0.05)
+    file = tmp_path / "keys"
+    first, second = new_key("a", file), new_key("b", file)
+    lines = file.read_text().splitlines()
+    with serving(_served(), keys=Keys.load(file)) as live, httpx.Client(base_url=live.root, timeout=60) as http:
+        given = {name: {"authorization": f"Bearer {key}"} for name, key in (("a", first), ("b", second))}
+        with http.stream("GET", "/v1/jobs/events", headers=given["a"]) as stream:
+            pieces = stream.iter_lines()
+            assert next(pieces).startswith("id: ")
+            file.write_text(f"{lines[1]}\n")
+            end = [line for line in pieces if line.startswith("data: ")][-1]
+        assert json.loads(end.removeprefix("data: "))["error"]["code"] == "invalid_api_key"
+        assert [http.get("/v1/models", headers=given[name]).status_code for name in "ab"] == [401, 200]
+        file.write_text("broken\n")
+        assert http.get("/v1/models", headers=given["b"]).status_code == 401, "nobody is let in by a broken file"
+        file.write_text(f"{lines[0]}\n")
+        assert http.get("/v1/models", headers=given["a"]).status_code == 200
+
+
 @pytest.mark.parametrize(
     "line", ["a", "a:00", "a b:" + "0" * 64, ":" + "0" * 64, "a:" + "0" * 64 + "x", "ä:" + "0" * 64]
 )

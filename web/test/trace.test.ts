@@ -13,7 +13,7 @@ const ENTRIES = [
   entry("started", 2, { sample: 1, strategy: VOTE, role: "sample" }),
   entry("done", 3, { sample: 1, stop_reason: "end", text: "41" }),
   entry("graded", 4, { sample: 1, strategy: VOTE, score: 0, status: "graded", why: "too small" }),
-  entry("done", 5, { sample: 0, stop_reason: "end", text: "42", usage: { prompt_tokens: 9, completion_tokens: 30 } }),
+  entry("done", 5, { sample: 0, stop_reason: "end", text: "42", usage: { input_tokens: 9, cached_tokens: 0, output_tokens: 30, reasoning_tokens: 0 } }),
   entry("voted", 6, { strategy: VOTE, votes: [{ answer: "42", samples: [0], weight: null }], margin: 0 }),
   entry("steered", 7, { text: "be brief", used: 1200 }),
   entry("started", 8, { sample: 0, attempt: 2 }),

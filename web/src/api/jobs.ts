@@ -105,13 +105,6 @@ export interface WholeJob extends Job {
 }
 
 /** What an event cost, as the engine counts; what is 0 may be left out. */
-export interface EventUsage {
-  prompt_tokens?: number;
-  completion_tokens?: number;
-  reasoning_tokens?: number;
-  cached_tokens?: number;
-}
-
 export interface Entry {
   n: number;
   at: number;
@@ -125,7 +118,7 @@ export interface Entry {
   stop_reason?: string;
   text?: string;
   reasoning?: string;
-  usage?: EventUsage | null;
+  usage?: Usage | null;
   score?: number | null;
   status?: string;
   why?: string;

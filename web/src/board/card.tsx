@@ -242,7 +242,7 @@ export function AnswerBox({ job, large = false }: { job: Job; large?: boolean })
           <input
             value={text.value}
             aria-label="Your own answer"
-            placeholder={need.reason === "tool" ? "Result of the call" : need.reason === "review" ? "Say what to change" : "Or type the answer"}
+            placeholder={PLACEHOLDERS[need.reason] ?? "Or type the answer"}
             onInput={(event) => (text.value = event.currentTarget.value)}
           />
           <button class="square" disabled={!text.value.trim()}>
@@ -255,7 +255,15 @@ export function AnswerBox({ job, large = false }: { job: Job; large?: boolean })
   );
 }
 
-const CHOICES: Record<string, string> = { accept: "Accept", extend: "Give it more", decline: "Decline" };
+const PLACEHOLDERS: Record<string, string> = { tool: "Result of the call", review: "Say what to change", question: "Your answer" };
+
+const CHOICES: Record<string, string> = {
+  accept: "Accept",
+  extend: "Give it more",
+  decline: "Decline",
+  decide: "Let it decide",
+  again: "Look again",
+};
 
 const choiceWord = (reason: string, choice: { id: string; label: string }) =>
   reason === "tie" ? firstLine(choice.label) : (CHOICES[choice.id] ?? choice.label);

@@ -10,14 +10,17 @@ const SHOWN = 300; // rows drawn before one asks for more
 
 interface Props {
   entries: Entry[];
+  /** Whether the entries were read already. */
+  read: boolean;
   attempt: number;
   live: boolean;
 }
 
-export function Strategy({ entries, attempt, live }: Props) {
+export function Strategy({ entries, read, attempt, live }: Props) {
   const view = useSignal<"tree" | "timeline">("tree");
   const all = useSignal(false);
   const rows = rowsOf(entries, attempt);
+  if (!read) return <p class="soft">Reading its events …</p>;
   if (!rows.length) return <p class="soft">{live ? "Nothing has happened yet." : "No events are kept of this attempt."}</p>;
   const shown = all.value ? rows : rows.slice(0, SHOWN);
   return (

@@ -1,5 +1,5 @@
 // The events of a strategy, as rows: a tree, flat with depths, and bars over time. Pure, so that it can be tested.
-import type { Entry, EventUsage, Usage } from "../api/jobs";
+import type { Entry, Usage } from "../api/jobs";
 
 export interface SampleRow {
   kind: "sample";
@@ -102,7 +102,7 @@ export function rowsOf(entries: Entry[], attempt: number): TraceRow[] {
             stop: entry.stop_reason,
             text: entry.text,
             reasoning: entry.reasoning,
-            usage: entry.usage ? usageOf(entry.usage) : undefined,
+            usage: entry.usage ?? undefined,
           });
         break;
       }
@@ -145,13 +145,6 @@ export function rowsOf(entries: Entry[], attempt: number): TraceRow[] {
   }
   return flat(top, groups);
 }
-
-const usageOf = (counted: EventUsage): Usage => ({
-  input_tokens: counted.prompt_tokens ?? 0,
-  cached_tokens: counted.cached_tokens ?? 0,
-  output_tokens: counted.completion_tokens ?? 0,
-  reasoning_tokens: counted.reasoning_tokens ?? 0,
-});
 
 function event(entry: Entry, kind: EventRow["kind"], depth: number, title: string, detail: string): EventRow {
   return { kind, key: `e${entry.n}`, depth, at: entry.at, title, detail };

@@ -26,14 +26,14 @@ const LAST_LINE = 160;
 
 export default function JobPage({ rest: id }: PageProps) {
   const found = useSignal<WholeJob | undefined>(undefined);
-  const entries = useSignal<Entry[]>([]);
+  const entries = useSignal<Entry[] | undefined>(undefined); // undefined: not read yet
   const failed = useSignal("");
   const thoughtOpen = useSignal(false);
 
   useEffect(() => {
     let gone = false;
     found.value = undefined;
-    entries.value = [];
+    entries.value = undefined;
     failed.value = "";
     const read = async () => {
       try {
@@ -47,14 +47,21 @@ export default function JobPage({ rest: id }: PageProps) {
       }
     };
     let reading = false;
+    let again = false; // something may have come after the page that is being read
     const readTrace = async () => {
-      if (reading || gone) return;
+      if (gone) return;
+      if (reading) {
+        again = true;
+        return;
+      }
       reading = true;
       try {
         for (let more = true; more && !gone; ) {
-          const page = await getTrace(id, entries.value.at(-1)?.n ?? 0);
-          if (!gone && page.data.length) entries.value = [...entries.value, ...page.data];
-          more = page.has_more;
+          again = false;
+          const page = await getTrace(id, entries.value?.at(-1)?.n ?? 0);
+          if (gone) return;
+          entries.value = [...(entries.value ?? []), ...page.data];
+          more = page.has_more || again;
         }
       } catch {
         // Looked at again while it runs, and when it changes.
@@ -110,7 +117,7 @@ export default function JobPage({ rest: id }: PageProps) {
 
   const running = isLive(job.state);
   const attempt = job.attempt;
-  const rows = rowsOf(entries.value, attempt);
+  const rows = rowsOf(entries.value ?? [], attempt);
   const { earlier, asked } = turnsOf(job);
 
   return (
@@ -173,7 +180,7 @@ export default function JobPage({ rest: id }: PageProps) {
           )}
 
           <Fold title="How it was found" facts={job.strategy ?? "direct"} open>
-            <Strategy entries={entries.value} attempt={attempt} live={running} />
+            <Strategy entries={entries.value ?? []} read={entries.value !== undefined} attempt={attempt} live={running} />
           </Fold>
 
           {earlier.length > 0 && (

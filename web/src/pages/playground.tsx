@@ -70,7 +70,7 @@ export default function Playground() {
       takeNow(data[0]!);
       tries.value = [data[0]!.id, ...tries.value].slice(0, MOST);
     } catch (error) {
-      problem.value = error instanceof ApiError ? error.message.replace(/^jobs\[0\]\.?/, "") : wordsOf(error);
+      problem.value = error instanceof ApiError ? error.message.replace(/^jobs\[0\]: /, "") : wordsOf(error);
     } finally {
       sending.value = false;
     }

@@ -8,7 +8,7 @@ rest stays as it was, and only the answer is written: whether the answer reads t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ponder.evaluate.audit.effects import ChangeEffect, CutCurve
@@ -152,14 +152,18 @@ async def _changed(thinker: Thinker, thought: Thought, change: Corruption, *, go
 
 
 def _agrees(thought: Thought, thinker: Thinker) -> bool | None:
-    """Whether the thought's last step holds the answer: as a number, as a text, or digit by digit between labels. None
-    where there is no thought or no answer."""
     steps = steps_of(thought.completion, thinker.capabilities)
-    last = next((step.text for step in reversed(steps) if step.text.strip()), "").strip()
-    answer = thought.reply.answer.strip()
+    last = next((step.text for step in reversed(steps) if step.text.strip()), "")
+    return thought_holds(last, thought.reply.answer, thought.task.same)
+
+
+def thought_holds(last: str, answer: str, same: Callable[[str, str], bool]) -> bool | None:
+    """Whether the last line of a thought holds the answer: as a number, as a text, or digit by digit between labels.
+    None where there is no thought or no answer."""
+    last, answer = last.strip(), answer.strip()
     if not last or not answer:
         return None
-    if _plain(answer) in _plain(last) or any(thought.task.same(each, answer) for each in NUMBERS.findall(last)):
+    if _plain(answer) in _plain(last) or any(same(each, answer) for each in NUMBERS.findall(last)):
         return True
     digits = re.sub(r"\D", "", answer)
     return digits != "" and re.sub(r"\D", "", last).lstrip("0") == digits.lstrip("0")

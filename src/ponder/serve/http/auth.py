@@ -10,6 +10,7 @@ import hmac
 import os
 import re
 import secrets
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ponder.model.storage import writing
+from ponder.serve.errors import log
 from ponder.serve.http.errors import ErrorResponse, ErrorType, HttpError
 from ponder.serve.settings import is_loopback
 from ponder.types import InvalidRequest
@@ -25,14 +27,22 @@ OPEN_PATHS = frozenset({"/health"})
 FILES = "/web/"  # the paths of the application's files begin so; its page is at /
 LOCAL = "local"  # the owner of every request where there are no keys
 LONGEST_KEY = 256
+LOOK = 1.0  # seconds between two looks at the file of keys
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Keys:
-    """Names and the SHA-256 of their keys. A key of 256 random bits needs no slow hash."""
+    """Names and the SHA-256 of their keys. A key of 256 random bits needs no slow hash.
 
-    def __init__(self, digests: Mapping[str, bytes]) -> None:
+    Keys of a file follow it: a line that is added or taken out holds from the next second on. A file that cannot be
+    read any more holds no key.
+    """
+
+    def __init__(self, digests: Mapping[str, bytes], file: Path | None = None) -> None:
         self._digests = dict(digests)
+        self._file = file
+        self._stamp = _stamp(file)
+        self._looked = time.monotonic()
 
     def __bool__(self) -> bool:
         return bool(self._digests)
@@ -55,16 +65,40 @@ class Keys:
             digests[name] = bytes.fromhex(digest)
         if not digests:
             raise InvalidRequest(f"{file} holds no key: make one with `ponder serve --new-key NAME --keys {file}`")
-        return cls(digests)
+        return cls(digests, file)
+
+    def _follow(self) -> None:
+        """Read the file again, where it is another than it was."""
+        if self._file is None or time.monotonic() - self._looked < LOOK:
+            return
+        self._looked, stamp = time.monotonic(), _stamp(self._file)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._digests = Keys.load(self._file)._digests
+        except InvalidRequest as error:
+            self._digests = {}
+            log.error("no key is valid until this is mended: %s", error)
 
     def owner(self, key: str) -> str | None:
         """The owner of a key; None: it is not known. Takes the same time for every key."""
+        self._follow()
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
         found = None
         for name, known in self._digests.items():
             if hmac.compare_digest(digest, known):
                 found = name
         return found
+
+
+def _stamp(file: Path | None) -> tuple[int, int, int] | None:
+    """Changes when the file does. None: there is none."""
+    try:
+        found = None if file is None else file.stat()
+    except OSError:
+        return None
+    return None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def new_key(name: str, file: Path) -> str:
@@ -92,6 +126,7 @@ def check_private(file: Path) -> None:
 
 class Auth:
     """ASGI middleware. Sets `scope["state"]["owner"]`, and refuses a request without a valid key with 401.
+    `scope["state"]["still_known"]` raises HttpError when the key is valid no more: what lasts calls it now and then.
 
     keys: None: there are no keys. Then the server answers this machine only, and only under a loopback name: otherwise
         a web page could reach it from a browser here under a name that its own host points at this machine (DNS
@@ -109,7 +144,9 @@ class Auth:
             return await send({"type": "websocket.close", "code": 1008})
         try:
             if self._keys is None or not is_page(scope):
-                scope.setdefault("state", {})["owner"] = self._owner(scope)
+                state = scope.setdefault("state", {})
+                state["owner"] = self._owner(scope)
+                state["still_known"] = lambda: self._owner(scope)
         except HttpError as error:
             return await ErrorResponse(error)(scope, receive, send)
         return await self._app(scope, receive, send)

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ponder.serve.answering import Tally
 from ponder.serve.batches.service import BatchService
 from ponder.serve.errors import ServeError, ShuttingDown, logged
-from ponder.serve.http.errors import MESSAGES, ErrorResponse, error_object
+from ponder.serve.http.errors import MESSAGES, ErrorResponse, HttpError, error_object
 from ponder.serve.jobs.service import JobService
 from ponder.serve.metrics import ServerMetrics
 from ponder.serve.models import Models, Served
@@ -32,6 +32,7 @@ from ponder.think.memory.memory import Memory
 T = TypeVar("T")
 Events = AsyncGenerator[bytes, None]
 HOLE = "\0"
+KEY_CHECK = 15.0  # seconds between two looks at whether the key of a stream is still valid
 KEEP_ALIVE = 15.0  # seconds of silence after which a comment is sent, so that no proxy cuts the connection
 
 
@@ -117,18 +118,33 @@ class EventStreamResponse(Response):
         self.headers.update({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._events = events
         self._sent = 0  # pieces
+        self._revoked: HttpError | None = None
         self._sending = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         working = asyncio.ensure_future(self._send_all(scope, receive, send))
         beating = asyncio.ensure_future(self._beat(send))
+        watching = asyncio.ensure_future(self._watch_key(scope, working))
         try:
             if not await unless_gone(receive, working):
+                if self._revoked is not None:
+                    await self._fail(self._revoked, scope, receive, send)
                 left(scope)
         except asyncio.CancelledError:  # the server ends and waits no longer
             await self._fail(ShuttingDown(), scope, receive, send)
         finally:
-            await _cancel(beating)
+            await _cancel(beating, watching)
+
+    async def _watch_key(self, scope: Scope, working: asyncio.Future[bool]) -> None:
+        """End the stream when its key is valid no more."""
+        while True:
+            await asyncio.sleep(KEY_CHECK)
+            try:
+                scope["state"]["still_known"]()  # of `ponder.serve.http.auth`
+            except HttpError as error:
+                self._revoked = error
+                working.cancel()
+                return
 
     async def _send_all(self, scope: Scope, receive: Receive, send: Send) -> bool:
         """Send everything. Returns True, so that it differs from a client that left."""

@@ -118,7 +118,7 @@ class JobActions:
                 raise Conflict(f"the job does not wait for {asked.need!r}: look at it again", code="revision_conflict")
             if asked.choice is not None and asked.text is not None:
                 raise BadRequest("choice and text both answer: give one of them", param="text")
-            return replied(job, asked.choice, asked.text, now)
+            return replied(job, attempt, asked.choice, asked.text, now)
 
         said = asked.text if asked.text is not None else asked.choice
         await self._change(owner, id, "answer", asked.revision, (JobState.NEEDS_INPUT,), change, "replied", said)

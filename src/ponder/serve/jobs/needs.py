@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ponder.evaluate.audit.thinking import thought_holds
 from ponder.serve.errors import BadRequest, Conflict
 from ponder.serve.store.job_records import AttemptKind, JobAttempt, JobState, StoredJob
 from ponder.think.events import Answer
+from ponder.think.voting import same_answer
 
 ANSWER_NOW = "Answer now."
+LOOK_AGAIN = "The last line of your thought and your answer do not say the same. Look again."
 DECLINED = "The call was declined."
+DECIDE = "There is no answer: decide it yourself."
+ASK_PERSON = {
+    "type": "function",
+    "name": "ask_person",
+    "description": "Asks the person who gave you this task a question, and waits for the answer.",
+    "parameters": {
+        "type": "object",
+        "properties": {"question": {"type": "string"}},
+        "required": ["question"],
+        "additionalProperties": False,
+    },
+}
+"""The tool of a job that may stop for a `question`."""
 Step = tuple[StoredJob, list[JobAttempt]]
 """The job as it goes on, and its new attempts."""
 
@@ -83,12 +100,18 @@ def need_of(job: StoredJob, answer: Answer | None, output: Sequence[Mapping[str,
         best = f"; best so far: {answer.text.strip()[:200]}" if answer is not None and answer.text.strip() else ""
         return _need(job, "budget", f"the tokens are spent{best}", choices)
     calls = [item for item in output if item["type"] == "function_call"]
-    if calls and "tool" in job.needs:
+    if calls and all(_reason_of(each) in job.needs for each in calls):
         return tool_need(job, calls, [])
     tied = _tied(answer)
     if tied and "tie" in job.needs:
         text = ", ".join(f"{count} say {each[:80]}" for each, count in tied)
         return _need(job, "tie", f"the samples are split: {text}", [(each, each) for each, _ in tied])
+    if "contradiction" in job.needs and answer is not None and not calls:
+        last = next((line for line in reversed(answer.reasoning.splitlines()) if line.strip()), "").strip()
+        if thought_holds(last, answer.text, same_answer) is False:
+            choices = [("accept", "take the answer"), ("again", "have it look again")]
+            text = f"the thought ends with “{last[:200]}”, the answer is “{answer.text.strip()[:200]}”"
+            return _need(job, "contradiction", text, choices)
     if "review" in job.needs:
         return _need(job, "review", "look at the answer", [("accept", "take it")])
     return None
@@ -97,8 +120,24 @@ def need_of(job: StoredJob, answer: Answer | None, output: Sequence[Mapping[str,
 def tool_need(job: StoredJob, calls: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> Any:
     """The first of the calls that are left. results: of those before it."""
     call = {name: calls[0][name] for name in ("call_id", "name", "arguments")}
-    need = _need(job, "tool", f"the model calls {call['name']}({call['arguments']})", [("decline", "decline the call")])
+    if _reason_of(call) == "question":
+        need = _need(job, "question", _question(call["arguments"]), [("decide", "let the model decide")])
+    else:
+        text = f"the model calls {call['name']}({call['arguments']})"
+        need = _need(job, "tool", text, [("decline", "decline the call")])
     return {**need, "call": call, "_left": [dict(each) for each in calls[1:]], "_results": [*results]}
+
+
+def _reason_of(call: Mapping[str, Any]) -> str:
+    return "question" if call["name"] == ASK_PERSON["name"] else "tool"
+
+
+def _question(arguments: str) -> str:
+    """What a call of `ask_person` asks; the arguments themselves where they are not what it takes."""
+    try:
+        return str(json.loads(arguments)["question"])
+    except (ValueError, TypeError, KeyError):
+        return arguments
 
 
 def _need(job: StoredJob, reason: str, text: str, choices: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -119,7 +158,7 @@ def _tied(answer: Answer | None) -> list[tuple[str, int]]:
     return most if len(most) > 1 else []
 
 
-def replied(job: StoredJob, choice: str | None, text: str | None, now: float) -> Step:
+def replied(job: StoredJob, attempt: JobAttempt, choice: str | None, text: str | None, now: float) -> Step:
     """The job after an answer to its need: a choice, a text, or (neither) the default. Raises BadRequest for a choice
     that there is not."""
     need = job.need
@@ -133,9 +172,15 @@ def replied(job: StoredJob, choice: str | None, text: str | None, now: float) ->
         case "budget" if choice == "accept":
             return finished(job, JobState.INCOMPLETE, now)
         case "budget" if choice == "extend":
-            return extended(job, job.budget or job.request["max_output_tokens"], now)
+            return extended(job, job.budget or job.request["max_output_tokens"], now, attempt)
         case "tool":
             return _called(job, need, DECLINED if text is None else text, now)
+        case "question":
+            return _called(job, need, DECIDE if text is None else text, now)
+        case "contradiction" if choice == "again":
+            return going_on(job, AttemptKind.FOLLOW_UP, LOOK_AGAIN, now)
+        case "contradiction" if choice == "accept":
+            return finished(job, JobState.COMPLETED, now)
         case "review" if choice == "accept":
             return finished(job, JobState.COMPLETED, now)
         case "review":
@@ -154,7 +199,7 @@ def _called(job: StoredJob, need: Mapping[str, Any], output: str, now: float) ->
     return next_attempt(job, AttemptKind.ANSWER, now, text=output, asked=asked)
 
 
-def extended(job: StoredJob, tokens: int, now: float, attempt: JobAttempt | None = None) -> Step:
+def extended(job: StoredJob, tokens: int, now: float, attempt: JobAttempt) -> Step:
     """Asked again with that many tokens more. Raises Conflict where no number of tokens ended it."""
     request = job.request
     if job.budget is not None:
@@ -166,8 +211,7 @@ def extended(job: StoredJob, tokens: int, now: float, attempt: JobAttempt | None
             "extend needs a job with a budget or max_output_tokens: the model's window ended this one",
             code="wrong_state",
         )
-    asked = {} if attempt is None else attempt.asked
-    return next_attempt(job, AttemptKind.EXTEND, now, asked=asked)
+    return next_attempt(job, AttemptKind.EXTEND, now, asked=attempt.asked)
 
 
 def shown_need(need: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from ponder.serve.jobs.branch import branched_answer
 from ponder.serve.jobs.dispatch import Dispatcher
 from ponder.serve.jobs.feed import JobFeed
 from ponder.serve.jobs.lens import JobLens, ended_attempt
+from ponder.serve.jobs.needs import ASK_PERSON
 from ponder.serve.jobs.objects import attempt_object, job_object, title_of
 from ponder.serve.jobs.trace import bill_of
 from ponder.serve.jobs.wire import BranchRequest, JobRequest, JobSettings, WholeJob
@@ -134,10 +135,11 @@ class JobService:
                     raise each
                 jobs.append(await self._made(owner, each, defaults, batch, now))
             except ServeError as error:
-                named = _placed(error, index)
+                error.param = _placed(error.param, index)
                 if not skip:
-                    raise named from None
-                bad.append({"index": index, "param": named.param, "code": named.code, "message": named.message})
+                    error.message = f"jobs[{index}]: {error.message}"
+                    raise
+                bad.append({"index": index, "param": error.param, "code": error.code, "message": error.message})
         expires_at = store.expiry()
 
         def work(connection: sqlite3.Connection) -> tuple[list[StoredJob], list[Json]]:
@@ -221,7 +223,15 @@ class JobService:
         if "effort" in said:
             request["reasoning"] = {"effort": said["effort"]}
         request["background"] = True
-        await self._responses.check(ResponseRequest.model_validate(request), owner)
+        if "question" in said.get("needs", ()):
+            request["tools"] = [*request.get("tools", ()), ASK_PERSON]
+        try:
+            await self._responses.check(ResponseRequest.model_validate(request), owner)
+        except BadRequest as error:
+            if error.param == "tools" and "tools" not in said:
+                error.param = "needs"
+                error.message = f"needs: question is asked by a call of a tool. {error.message}"
+            raise
         return StoredJob(
             id=f"job_{secrets.token_hex(16)}",
             owner=owner,
@@ -373,8 +383,6 @@ def _again(connection: sqlite3.Connection, owner: str, key: RequestKey) -> tuple
     return jobs_between(connection, owner, made.first, made.last), [*made.errors]
 
 
-def _placed(error: ServeError, index: int) -> ServeError:
-    """The error, named by the place of its job in the request."""
-    field = "" if error.param is None else f".{RENAMED_FIELDS.get(error.param, error.param)}"
-    error.param = f"jobs[{index}]{field}"
-    return error
+def _placed(param: str | None, index: int) -> str:
+    """A field, named by the place of its job in the request."""
+    return f"jobs[{index}]" if param is None else f"jobs[{index}].{RENAMED_FIELDS.get(param, param)}"

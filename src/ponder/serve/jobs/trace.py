@@ -89,8 +89,12 @@ def entry_of(event: Event) -> dict[str, Any] | None:
 
 
 def shown_entry(data: Mapping[str, Any], *, reasoning: bool) -> dict[str, Any]:
-    """An entry as it is sent. reasoning: whether the thoughts of samples are."""
-    return {name: value for name, value in data.items() if reasoning or name != "reasoning"}
+    """An entry as it is sent, its bill in the API's names. reasoning: whether the thoughts of samples are."""
+    shown = {name: value for name, value in data.items() if reasoning or name != "reasoning"}
+    if "usage" in shown:
+        usage = Usage(**shown["usage"])
+        shown["usage"] = {**job_usage(usage), "refilled_tokens": usage.refilled_tokens}
+    return shown
 
 
 def bill_of(entries: Iterable[Mapping[str, Any]]) -> list[BillLine]:

@@ -13,7 +13,7 @@ from ponder.serve.responses.wire import InputItem, ResponseTool, TextOptions
 MOST_JOBS = 1000  # in one request
 Tokens = Annotated[int, Field(ge=1, le=10_000_000)]
 Label = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(check_text)]
-NeedReason = Literal["budget", "tie", "tool", "review"]
+NeedReason = Literal["budget", "tie", "tool", "question", "contradiction", "review"]
 Revision = Annotated[int, Field(ge=1, le=2**53)]
 JobId = Annotated[str, Field(min_length=1, max_length=96, pattern=r"^[A-Za-z0-9_-]+$")]
 StateName = Literal["queued", "in_progress", "needs_input", "completed", "incomplete", "failed", "cancelled"]
@@ -35,7 +35,7 @@ class JobSettings(Strict):
     effort: Efforts | None = None
     strategy: Name | None = None
     budget: Tokens | None = None
-    needs: Annotated[list[NeedReason], Field(max_length=4, fail_fast=True)] | None = None
+    needs: Annotated[list[NeedReason], Field(max_length=6, fail_fast=True)] | None = None
     labels: Annotated[list[Label], Field(max_length=16, fail_fast=True)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None

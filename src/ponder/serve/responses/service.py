@@ -226,7 +226,11 @@ class ResponseService:
             queued = turn.body(ResponseStatus.QUEUED)
             events = [writer.state("created", queued), writer.state("queued", queued)]
             also = attach(turn.id) if attach else None
-            await self.store.add(turn.record(ResponseStatus.QUEUED), events=events, also=also)
+            record = turn.record(ResponseStatus.QUEUED)
+            if watch is not None:  # its events show the job think; who looks at it later says what to include
+                kept = {name: value for name, value in record.request.items() if name != "include"}
+                record = replace(record, request=kept)
+            await self.store.add(record, events=events, also=also)
         except BaseException:
             release()
             raise
