@@ -24,6 +24,7 @@ from ponder.tasks.graders import as_grade, in_utf8
 from ponder.tasks.promises import calling, check_methods, checked_demonstration, checked_problem, place_of
 from ponder.tasks.protocol import (
     BAD_CALL,
+    CouncilTask,
     DemonstratedEnvironment,
     DemonstratedTask,
     Demonstration,
@@ -67,7 +68,7 @@ class GradingLimits:
 
 
 class IsolatedTask:
-    """The task that `spec` names. It has `demonstrate`, `show`, `start` and `tries` where that task has them.
+    """The task that `spec` names. It has the optional methods (`demonstrate`, `start`, `tries` and so on) of that task.
 
     grade: a function of problem and answer alone, the problem's metadata being JSON, tuples or fractions.
     """
@@ -83,6 +84,8 @@ class IsolatedTask:
             self.max_turns = task.max_turns
         if hasattr(task, "demonstrate"):
             self.demonstrate = self._demonstrate
+        if hasattr(task, "demonstrate_council"):
+            self.demonstrate_council = self._demonstrate_council
         if hasattr(task, "show"):
             self.show = self._show
         if isinstance(task, EnvironmentTask):
@@ -130,6 +133,11 @@ class IsolatedTask:
     def _demonstrate(self, problem: Problem, rng: Random) -> Demonstration:
         with calling(self.name, "demonstrate(problem, rng)"):
             shown = cast(DemonstratedTask, self._task).demonstrate(problem, rng)
+        return checked_demonstration(shown, f"task {self.name!r}, {problem.question!r:.200}")
+
+    def _demonstrate_council(self, problem: Problem, rng: Random, voices: int) -> Demonstration:
+        with calling(self.name, f"demonstrate_council(problem, rng, {voices})"):
+            shown = cast(CouncilTask, self._task).demonstrate_council(problem, rng, voices)
         return checked_demonstration(shown, f"task {self.name!r}, {problem.question!r:.200}")
 
     def _show(self, problem: Problem, rng: Random) -> Sequence[Message]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ponder.dialogue.messages import Voice
 from ponder.sandbox.objects import described
 from ponder.tasks.protocol import Demonstration, Fold, Problem
 from ponder.types import InvalidRequest, PonderError, TaskError
@@ -14,6 +15,7 @@ from ponder.types import InvalidRequest, PonderError, TaskError
 _REQUIRED = {"sample": ("rng", "level"), "grade": ("problem", "answer"), "same": ("a", "b")}
 _OPTIONAL = {
     "demonstrate": ("problem", "rng"),
+    "demonstrate_council": ("problem", "rng", "voices"),
     "start": ("problem",),
     "show": ("problem", "rng"),
     "tries": ("problem", "reasoning"),
@@ -90,7 +92,12 @@ def checked_demonstration(shown: object, where: str) -> Demonstration:
         raise TaskError(f"{where}: the demonstration's folds must be a tuple of Folds (got {shown.folds!r:.80})")
     if not isinstance(shown.pieces, tuple | list):
         raise TaskError(f"{where}: the demonstration's pieces must be a tuple of strings (got {shown.pieces!r:.80})")
-    texts = {"reasoning": shown.reasoning, "answer": shown.answer}
+    if not isinstance(shown.voices, tuple | list) or not all(isinstance(voice, Voice) for voice in shown.voices):
+        raise TaskError(f"{where}: the demonstration's voices must be a tuple of Voices (got {shown.voices!r:.80})")
+    if (shown.opening and not shown.voices) or (shown.voices and shown.folds):
+        raise TaskError(f"{where}: a demonstration with an opening has voices, and one with voices has no folds")
+    texts = {"reasoning": shown.reasoning, "answer": shown.answer, "opening": shown.opening}
+    texts |= {f"voice {number}": voice.text for number, voice in enumerate(shown.voices)}
     texts |= {f"piece {number}": piece for number, piece in enumerate(shown.pieces)}
     texts |= {f"thought {number}": fold.thought for number, fold in enumerate(folds)}
     texts |= {f"state {number}": fold.state for number, fold in enumerate(folds)}

@@ -28,8 +28,8 @@ def wait_for(lane: str, said: int) -> str:
 
 def spoken(lanes: Sequence[str], joining: Collection[int]) -> tuple[Voice, ...]:
     """The voices of a council that the first of the lanes `joining` to end will end. The others leave at their ends,
-    and are cut where they would go on beyond it."""
-    last = min(len(lanes[voice]) for voice in joining)
+    and are cut where they would go on beyond it. Where none joins, all leave."""
+    last = min(map(len, [lanes[voice] for voice in joining] or [max(lanes, key=len)]))
 
     def end(voice: int) -> LaneEnd:
         if len(lanes[voice]) > last:

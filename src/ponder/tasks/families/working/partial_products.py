@@ -37,23 +37,38 @@ class NamedDigit:
     at: int
 
 
-def demonstrate_voices(a: int, b: int, voices: int) -> Demonstration:
+def demonstrate_voices(a: int, b: int, voices: int, *, apart: bool = False) -> Demonstration:
     """The product of two numbers of at most five digits, by that many voices; one voice has no lanes, and says the same
-    in one thought."""
+    in one thought.
+
+    apart: no voice needs another one: they write rows alone, and the columns are added after all have left.
+    """
     names = iter(ascii_letters)
     a_digits, b_digits = ([(next(names), int(digit)) for digit in lowest_first(factor)] for factor in (a, b))
     opening = f"{a}*{b}\n{_named(a_digits)}{_named(b_digits)}"
     lanes, rows = [""] * voices, []
     for number, (name, digit) in enumerate(b_digits):
-        voice = 0 if voices == 1 else min(number, 1) if voices == 2 else 1 + number % (voices - 1)
+        voice = _writer(number, voices, apart)
         lane = f"{lanes[voice]}{name}{digit}:"
         lanes[voice], row = _row(lane, a_digits, digit, [next(names) for _ in range(len(a_digits) + 1)], voice)
         rows.append(row)
-    lanes[0], result = _columns(lanes[0], rows, [next(names) for _ in range(len(a_digits) + len(b_digits))])
+    results = [next(names) for _ in range(len(a_digits) + len(b_digits))]
+    if apart and voices > 1:
+        columns, result = _columns("", rows, results, heard=True)
+        ending = f"{columns}\n{_named(result[::-1])}"
+        return Demonstration(opening=opening, voices=spoken(lanes, []), reasoning=ending, answer=str(a * b))
+    lanes[0], result = _columns(lanes[0], rows, results)
     ending = _named(result[::-1])
     if voices == 1:
         return Demonstration(reasoning=f"{opening}\n{lanes[0]}\n{ending}", answer=str(a * b))
     return Demonstration(opening=opening, voices=spoken(lanes, [0]), reasoning=ending, answer=str(a * b))
+
+
+def _writer(row: int, voices: int, apart: bool) -> int:
+    """Whose a row is. Unless they work apart, the first voice has at most one, to have time for the columns."""
+    if apart or voices == 1:
+        return row % voices
+    return min(row, 1) if voices == 2 else 1 + row % (voices - 1)
 
 
 def _named(digits: Sequence[tuple[str, int]]) -> str:
@@ -74,13 +89,17 @@ def _row(
 
 
 def _columns(
-    lane: str, rows: Sequence[Sequence[NamedDigit]], names: Sequence[str]
+    lane: str, rows: Sequence[Sequence[NamedDigit]], names: Sequence[str], *, heard: bool = False
 ) -> tuple[str, list[tuple[str, int]]]:
-    """The lane with the sum of the rows, each one place further to the left, and the sum's digits."""
+    """The lane with the sum of the rows, each one place further to the left, and the sum's digits.
+
+    heard: the rows have been said before it, so that it does not wait.
+    """
     total, result = 0, []
     for column, name in enumerate(names):
         digits = [row[column - number] for number, row in enumerate(rows) if 0 <= column - number < len(row)]
-        lane = wait_for(lane, max((each.at for each in digits if each.voice), default=-2))
+        if not heard:
+            lane = wait_for(lane, max((each.at for each in digits if each.voice), default=-2))
         for each in digits:
             total += each.digit
             lane += f"{each.name}{each.digit}{total:02d}"
