@@ -1,18 +1,21 @@
 """Training tokens per second: Ponder's model against transformers' Qwen3, in one loop, in one interleaved run.
 
-Each contender starts from the same weights and takes the same steps: batch x seq tokens, bfloat16 products over float32
-weights, mean cross entropy, AdamW (fused). Rounds are interleaved, so that a machine that drifts or is shared slows all
-alike; the median and the spread over rounds are shown, and tokens per CPU-second, which depends less on neighbours.
+Each contender starts from the same weights and takes the same steps: batch x seq tokens, products in bfloat16 (in
+float32 where the processor has no others, or with --held-to) over float32 weights, mean cross entropy, AdamW (fused).
+Rounds are interleaved, so that a machine that drifts or is shared slows all alike; the median and the spread over
+rounds are shown, and tokens per CPU-second, which depends less on neighbours.
 Memory is measured for each contender in a separate process (--memory): the largest resident set during a step after
 the first, so that compilers do not count.
 
     python bench/train_throughput.py --shape 256x6
     python bench/train_throughput.py --shape 512x8 --rounds 5 --steps 1
+    python bench/train_throughput.py --shape 256x6 --micro-batch 4 --held-to avx2
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import subprocess
@@ -29,6 +32,7 @@ from common import table as markdown
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ponder.kernels.machine import InstructionSet, held_to, machine
 from ponder.kernels.training import TrainingStack
 from ponder.model.config import ModelConfig
 from ponder.model.hf_config import config_to_hf
@@ -69,7 +73,7 @@ class Contender:
 
 
 def transformers_loss(model: nn.Module, ids_BT: Tensor, targets_BT: Tensor, _: TrainingStack | None) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=machine().dtype == torch.bfloat16):
         logits = model(ids_BT, use_cache=False).logits
     return F.cross_entropy(logits.flatten(0, 1).float(), targets_BT.flatten())
 
@@ -193,7 +197,10 @@ def main() -> None:
     parser.add_argument("--contenders", default="ponder,eager,compiled")
     parser.add_argument("--memory", action="store_true", help="peak memory of each contender instead of its speed")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    parser.add_argument("--held-to", choices=list(InstructionSet), help="run as on a processor of this lower class")
     args = parse(parser)
+    if args.held_to and any(os.environ.get(name) != value for name, value in held_to(args.held_to).items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | held_to(args.held_to))
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     case = f"{args.shape}, batch {args.batch} x {args.seq}, micro-batch {args.micro_batch}, vocabulary {args.vocab}"
     if args.memory_of:
@@ -207,8 +214,9 @@ def main() -> None:
         return
     keep_freed_memory()  # for all of them, as `ponder train` does
     result = measure(args)
-    name = f"train_throughput-{args.shape}-micro{args.micro_batch}-threads{result['threads']}"
-    save(name, result, f"{case}, {result['threads']} threads:\n\n{table(result)}")
+    held = f"-{args.held_to}" if args.held_to else ""
+    name = f"train_throughput-{args.shape}-micro{args.micro_batch}-threads{result['threads']}{held}"
+    save(name, result, f"{case}, {result['threads']} threads, {machine()}:\n\n{table(result)}")
 
 
 if __name__ == "__main__":

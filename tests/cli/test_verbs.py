@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import statistics
 import struct
 import zlib
 from pathlib import Path
@@ -19,6 +20,8 @@ from ponder.evaluate import held_out
 from ponder.kernels import choose_kernel
 from ponder.kernels.machine import machine
 from ponder.model.checkpoint import atomic_folder, load_model, write_model
+from ponder.model.loss import torch_cross_entropy_
+from ponder.model.transformer import Block
 from ponder.tasks.gym import question_hash
 from ponder.tasks.registry import load_task
 from ponder.testing.endpoint import StubEndpoint
@@ -454,6 +457,33 @@ def test_bench_shows_the_kernel_and_every_rate(
     assert f"DRAM read 4.0 GB/s, {machine().products} matrix product 1.00 TFLOP/s" in ran.out
     assert numbers["processor"] == str(machine())
     assert f"\nprocessor: {machine()}\n" in ran.out
+
+
+@pytest.mark.parametrize("compiler", ["g++", None])
+def test_bench_train_shows_what_steps_run_on_and_every_rate(
+    compiler: str | None,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ponder.evaluate.training_speed.matmul_flops", lambda: 1e12)
+    monkeypatch.setattr("ponder.evaluate.training_speed.shutil.which", lambda name: compiler)
+    block, losses = Block.forward, torch_cross_entropy_  # compiling takes seconds
+    monkeypatch.setattr("ponder.model.transformer.compiled_block", lambda: block)
+    monkeypatch.setattr("ponder.model.loss._compiled_cross_entropy", lambda: losses)
+    out = tmp_path / "speed.json"
+    ran = Run(capsys, "bench", folder, "--train", "--rounds", 2, "--json", out)
+    assert ran.code == 0
+    numbers = json.loads(out.read_text())
+    expected = {"torch", "compiled"} if compiler else {"torch"}
+    rates = numbers["training_tokens_per_second"]
+    assert {name: len(found) for name, found in rates.items()} == dict.fromkeys(expected, 2)
+    assert "not on the training kernels: head_dim 8" in ran.out
+    assert all(f"training, {name}: {statistics.median(rates[name]):,.0f}" in ran.out for name in expected)
+    assert (
+        "--train does not go with --quantize int8" in Run(capsys, "bench", folder, "--train", "--quantize", "int8").err
+    )
 
 
 def test_lint_prints_places_rewrites_and_json_and_says_so_by_its_exit_code(

@@ -118,6 +118,7 @@ def test_a_process_held_to_a_class_holds_torch_to_it():
         "PONDER_MAX_ISA": "avx2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     }
     assert held_to(InstructionSet.AMX) == {"PONDER_MAX_ISA": "amx"}
 

@@ -137,7 +137,7 @@ def test_the_display_says_what_steps_run_on_and_why(tmp_path: Path, capsys: pyte
     run = RunRecipe(folder="unused", device="cpu", precision=Precision.FP32)
     fit(tiny_model(), job(tmp_path, 1, run=run))
     said = capsys.readouterr().err
-    assert "test: cpu, torch (the model computes in float32" in said
+    assert "test: cpu, torch (head_dim 8: the kernels take multiples of 32" in said
     assert "processor" not in said, "the recipe asks for float32"
 
 

@@ -1,4 +1,4 @@
-"""`ponder bench`: how fast a model runs on this machine, and what stands in the way of more."""
+"""`ponder bench`: how fast a model runs, or trains, on this machine, and what stands in the way of more."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from ponder.types import InvalidRequest
 if TYPE_CHECKING:
     from ponder.engine import Engine
     from ponder.evaluate.speed import Speed
+    from ponder.evaluate.training_speed import TrainingSpeed
+    from ponder.model.transformer import Transformer
 
 NAME = "bench"
-HELP = "measure prefill and decoding on this machine, beside the machine's ceilings"
+HELP = "measure prefill and decoding, or training, on this machine, beside the machine's ceilings"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", default=BUNDLED, metavar="MODEL", help="a bundled model, a folder or a GGUF file"
     )
+    parser.add_argument("--train", action="store_true", help="training steps of 4 x 512 tokens instead")
     parser.add_argument("--streams", type=counts, default=(1, 8, 64), metavar="N,N", help="default: 1,8,64")
     parser.add_argument("--prompt", type=positive, default=128, metavar="N", help="tokens of a prompt (default: 128)")
     parser.add_argument("--new", type=positive, default=64, metavar="N", help="tokens of an answer (default: 64)")
@@ -58,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     path = find_model(args.model)
+    if args.train:
+        return train(args, path)
     dtype = None if path.is_file() else torch.bfloat16
     model = load_to_run(path, dtype=dtype, device=device(args.device), kernel=args.kernel, quantize=args.quantize)
     engine = Engine(
@@ -74,6 +79,62 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_text(args.json, json.dumps(speed_numbers(engine, speed), indent=1) + "\n")
     return 0
+
+
+def train(args: argparse.Namespace, path: Path) -> int:
+    import torch
+
+    from ponder.evaluate.training_speed import measure_training
+    from ponder.model.checkpoint import load_model
+    from ponder.model.storage import write_text
+
+    if args.quantize or args.kernel != "auto":
+        option = f"--quantize {args.quantize}" if args.quantize else f"--kernel {args.kernel}"
+        raise InvalidRequest(
+            f"--train does not go with {option}: weights train in float32, on what a stage would choose"
+        )
+    model = load_model(path, dtype=torch.float32, device=device(args.device))
+    speed = measure_training(model, rounds=args.rounds)
+    print(training_text(model, speed))
+    if args.json:
+        write_text(args.json, json.dumps(training_numbers(model, speed), indent=1) + "\n")
+    return 0
+
+
+def training_text(model: Transformer, speed: TrainingSpeed) -> str:
+    from ponder.kernels.machine import machine
+
+    product = f"{machine().products} matrix product"
+    lines = [
+        f"{model.config.num_parameters:,} parameters, {threads()} threads, "
+        f"AdamW, steps of {speed.rows} x {speed.tokens} tokens",
+        *([f"processor: {machine()}"] if speed.matmul else []),
+        *([f"not on the training kernels: {speed.obstacle}"] if speed.obstacle else []),
+    ]
+    for backend, rates in speed.rates.items():
+        reached = share(speed.of_matmul(backend), product) if speed.matmul else ""
+        lines.append(f"training, {backend}: {middle(rates)} tokens/s{reached}")
+    best = max(statistics.median(rates) for rates in speed.rates.values())
+    lines.append(f"an hour trains on {best * 3600 / 1e6:,.1f} million tokens")
+    if speed.matmul:
+        lines.append(f"ceiling measured beside it: {product} {statistics.median(speed.matmul) / 1e12:.2f} TFLOP/s")
+    return "\n".join(lines)
+
+
+def training_numbers(model: Transformer, speed: TrainingSpeed) -> dict[str, object]:
+    """What `--json` writes. processor: null where the model is not on the CPU."""
+    from ponder.kernels.machine import machine
+
+    return {
+        "parameters": model.config.num_parameters,
+        "processor": str(machine()) if speed.matmul else None,
+        "obstacle": speed.obstacle,
+        "threads": threads(),
+        "rows": speed.rows,
+        "tokens": speed.tokens,
+        "training_tokens_per_second": {str(backend): rates for backend, rates in speed.rates.items()},
+        "matmul_flops": speed.matmul,
+    }
 
 
 def weights_text(engine: Engine) -> str:

@@ -50,6 +50,7 @@ _ONEDNN = {
     InstructionSet.AVX512: "AVX512_CORE",
     InstructionSet.AVX512_BF16: "AVX512_CORE_BF16",
 }
+_MKL = {InstructionSet.OTHER: "SSE4_2", InstructionSet.AVX2: "AVX2", InstructionSet.AVX_VNNI: "AVX2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ def held_to(instructions: InstructionSet) -> dict[str, str]:
     held = {SWITCH: str(instructions)}
     if instructions in _ONEDNN:
         held["ONEDNN_MAX_CPU_ISA"] = _ONEDNN[instructions]
+        if instructions in _MKL:  # on processors of Intel, the products of float32
+            held["MKL_ENABLE_INSTRUCTIONS"] = _MKL[instructions]
         torch_has = {InstructionSet.OTHER: "default", InstructionSet.AVX2: "avx2", InstructionSet.AVX_VNNI: "avx2"}
         held["ATEN_CPU_CAPABILITY"] = torch_has.get(instructions, "avx512")
     return held

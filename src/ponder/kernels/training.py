@@ -1,8 +1,8 @@
-"""The blocks of a decoder for training on a CPU: products by torch, all between them compiled (`cpu/training.cpp`).
+"""The blocks of a decoder for training on a CPU: products by torch, all between them compiled (`cpu/training.h`).
 
-Axes: B sequences, T tokens of each, N = B x T rows, D model width, F MLP width, V vocabulary. bfloat16 products over
-float32 weights, whose copies serve all micro-batches of a step. Frozen weights may be bfloat16, and are then read in
-place; beside them, LoRA adapters train.
+Axes: B sequences, T tokens of each, N = B x T rows, D model width, F MLP width, V vocabulary. Products in bfloat16 on
+AMX, else in float32, over float32 weights, whose copies serve all micro-batches of a step. Frozen weights may be
+of the products' dtype, and are then read in place; beside them, LoRA adapters train.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ponder.kernels.build import BuildError, library
 from ponder.kernels.fused import StepShape
-from ponder.kernels.machine import InstructionSet, machine
+from ponder.kernels.machine import InstructionSet, machine, product_dtype
 
 _WIDEST_HEAD, _LARGEST_GROUP = 256, 32
 _PIECE = 32  # rows that share one partial sum of a norm's gradient: ROWS of cpu/training.cpp
@@ -53,24 +53,27 @@ def training_obstacle(shape: StepShape, weights: Mapping[str, Tensor], compute_d
     """Why `TrainingStack` cannot train this model here; "" if it can. Weights of adapters stand beside the others."""
     if any(tensor.device.type != "cpu" for tensor in weights.values()):
         return "the model is not on the CPU"
-    if compute_dtype != torch.bfloat16:
-        return f"the model computes in {str(compute_dtype).removeprefix('torch.')}; the kernels are for bfloat16"
-    if any(tensor.dtype != torch.float32 and not _read_in_place(name, tensor) for name, tensor in weights.items()):
-        return "the kernels train float32 weights, beside frozen projections of float32 or bfloat16"
+    dtype = product_dtype(compute_dtype, "cpu")
+    if dtype not in (torch.bfloat16, torch.float32):
+        return f"the model computes in {_name(dtype)}; the kernels are for bfloat16 and float32"
+    if any(each.dtype != torch.float32 and not _read_in_place(name, each, dtype) for name, each in weights.items()):
+        return f"the kernels train float32 weights, beside frozen projections of float32 or {_name(dtype)}"
     if shape.head_dim % 32 or shape.head_dim > _WIDEST_HEAD:
         return f"head_dim {shape.head_dim}: the kernels take multiples of 32 up to {_WIDEST_HEAD}"
     if shape.num_heads // shape.num_kv_heads > _LARGEST_GROUP:
         return f"more than {_LARGEST_GROUP} query heads share a key/value head"
     if shape.hidden_size % 32 or shape.intermediate_size % 32:
         return "the kernels take widths that are multiples of 32"
-    if machine().instructions is not InstructionSet.AMX:
+    if dtype == torch.bfloat16 and machine().instructions is not InstructionSet.AMX:
         # Without tiles torch's own products of small blocks, fused by torch.compile, have not been beaten.
-        return f"the kernels are for AMX tiles: {machine().reason}"
+        return f"the kernels are for bfloat16 on AMX tiles, and for float32: {machine().reason}"
     try:
-        lib = _library()
+        lib = _library(dtype)
     except BuildError as error:
         return str(error)
-    return "" if lib.ponder_training_tiles() else "the system does not permit this process to use AMX"
+    if dtype == torch.bfloat16 and not lib.ponder_training_tiles():
+        return "the system does not permit this process to use AMX"
+    return ""
 
 
 @dataclass(slots=True)
@@ -109,13 +112,15 @@ class _Projection:
     R is padded with zeros to a multiple of 32. Without adapters both are None.
     """
 
-    def __init__(self, parts: Sequence[str], weights: Mapping[str, Tensor], scales: Mapping[str, float]) -> None:
+    def __init__(
+        self, parts: Sequence[str], weights: Mapping[str, Tensor], scales: Mapping[str, float], dtype: torch.dtype
+    ) -> None:
         """parts: names of the projections. weights: all parameters, adapters included. scales: alpha / rank by name."""
         self._parts, self._weights, self._scales = parts, weights, scales
         self._masters = [weights[f"{part}.weight"] for part in parts]
-        self.weight = _joined(self._masters)
+        self.weight = _joined(self._masters, dtype)
         biased = f"{parts[0]}.bias" in weights
-        self.bias = torch.cat([weights[f"{part}.bias"].detach().bfloat16() for part in parts]) if biased else None
+        self.bias = torch.cat([weights[f"{part}.bias"].detach().to(dtype) for part in parts]) if biased else None
         self.low_A: Tensor | None = None
         self.low_B: Tensor | None = None
         rank = sum(len(weights[f"{part}.lora_A"]) for part in parts if part in scales)
@@ -123,8 +128,8 @@ class _Projection:
             self.low_A = self.weight.new_zeros(-(-rank // 32) * 32, self.weight.shape[1])
             self.low_B = self.weight.new_zeros(len(self.weight), len(self.low_A))
             for part, rows, columns in self._places():
-                self.low_A[columns] = weights[f"{part}.lora_A"].detach().bfloat16()
-                self.low_B[rows, columns] = (weights[f"{part}.lora_B"].detach() * scales[part]).bfloat16()
+                self.low_A[columns] = weights[f"{part}.lora_A"].detach()
+                self.low_B[rows, columns] = weights[f"{part}.lora_B"].detach() * scales[part]
 
     def _places(self) -> Iterator[tuple[str, slice, slice]]:
         """Of each part with an adapter its name, its outputs and its ranks."""
@@ -179,6 +184,7 @@ class TrainingStack:
         (out, rank). Matrices that train are copied here: make another one when they change. Their gradients are added
         to `.grad` during the backward pass.
     scales: alpha / rank of each projection that has an adapter, by its name.
+    dtype: of the products, as `training_obstacle` allows it.
     """
 
     def __init__(
@@ -187,15 +193,16 @@ class TrainingStack:
         weights: Mapping[str, Tensor],
         scales: Mapping[str, float] | None = None,
         *,
+        dtype: torch.dtype = torch.bfloat16,
         tiles: bool = True,
     ) -> None:
-        self.shape, self.weights, self._scales = shape, weights, scales or {}
+        self.shape, self.weights, self._scales, self.dtype = shape, weights, scales or {}, dtype
         self._tiles = tiles
-        self._lib = _library()
+        self._lib = _library(dtype)
         self._layers = [self._copy(f"model.layers.{layer}.") for layer in range(shape.num_layers)]
 
     def hidden(self, ids_BT: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor) -> Tensor:
-        """ids_BT → bfloat16 x_ND, the final norm applied.
+        """ids_BT → x_ND in `dtype`, the final norm applied.
 
         cos, sin: (B, 1, T, d/2) float32.
         starts_BT: int32, the first token that each token may see; never falling.
@@ -209,7 +216,7 @@ class TrainingStack:
     @torch.no_grad()
     def _copy(self, name: str) -> _Layer:
         def projection(*parts: str) -> _Projection:
-            return _Projection([f"{name}{part}" for part in parts], self.weights, self._scales)
+            return _Projection([f"{name}{part}" for part in parts], self.weights, self._scales, self.dtype)
 
         return _Layer(
             *(name, projection(*_QKV), projection("self_attn.o_proj")),
@@ -222,9 +229,9 @@ class TrainingStack:
             add_gradient(self.weights[name], gradient)
 
     def norm(self, name: str, h: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """h + y in float32, its norm in bfloat16, and the scale of each row."""
+        """h + y in float32, its norm, and the scale of each row."""
         total = h if y is None else torch.empty_like(h)
-        out = torch.empty(h.shape, dtype=torch.bfloat16)
+        out = torch.empty(h.shape, dtype=self.dtype)
         scales = torch.empty(len(h))
         self._lib.ponder_norm(
             *(_threads(), *h.shape, h.data_ptr(), None if y is None else y.data_ptr()),
@@ -236,10 +243,10 @@ class TrainingStack:
     def norm_backward(
         self, name: str, h: Tensor, scales: Tensor, d_x: Tensor, d: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The gradient of h in float32 and bfloat16, given that of its norm and `d`, that of what else h went into.
+        """The gradient of h in float32 and in `dtype`, given that of its norm and `d`, that of what else h went into.
         `d` is overwritten."""
         to = torch.empty_like(h) if d is None else d
-        rounded = torch.empty_like(d_x)
+        rounded = to if self.dtype == to.dtype else torch.empty_like(d_x)
         partial_sums = torch.empty(-(-len(h) // _PIECE), h.shape[1])
         self._lib.ponder_norm_backward(
             *(_threads(), *h.shape, h.data_ptr(), scales.data_ptr(), self.weights[name].data_ptr(), d_x.data_ptr()),
@@ -261,7 +268,7 @@ class TrainingStack:
     def attend(self, layer: _Layer, qkv: Tensor, cos: Tensor, sin: Tensor, starts_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Raw projections → mixed values (N, H d), and what the backward pass wants."""
         call = self.causal(layer, qkv, cos, sin, starts_BT)
-        out = torch.empty(len(qkv), self.shape.num_heads * self.shape.head_dim, dtype=torch.bfloat16)
+        out = torch.empty(len(qkv), self.shape.num_heads * self.shape.head_dim, dtype=self.dtype)
         masses = torch.empty(self.shape.num_heads * len(qkv))
         call.out, call.masses = out.data_ptr(), masses.data_ptr()
         self._causal(call, backward=False)
@@ -388,16 +395,20 @@ class _Stack(torch.autograd.Function):
         return (None,) * 7
 
 
-def _read_in_place(name: str, tensor: Tensor) -> bool:
-    return name.endswith("_proj.weight") and tensor.dtype == torch.bfloat16 and not tensor.requires_grad
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
-def _joined(weights: Sequence[Tensor]) -> Tensor:
-    """Matrices one after the other in bfloat16: no copy where they are so already, and adjacent (`lay_together`)."""
+def _read_in_place(name: str, tensor: Tensor, dtype: torch.dtype) -> bool:
+    return name.endswith("_proj.weight") and tensor.dtype == dtype and not tensor.requires_grad
+
+
+def _joined(weights: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Matrices one after the other in `dtype`: no copy where they are so already, and adjacent (`lay_together`)."""
     first, follows = weights[0], weights[0].data_ptr()
     for each in weights:
-        if each.dtype != torch.bfloat16 or not each.is_contiguous() or each.data_ptr() != follows:
-            return torch.cat([weight.detach().bfloat16() for weight in weights])
+        if each.dtype != dtype or not each.is_contiguous() or each.data_ptr() != follows:
+            return torch.cat([weight.detach().to(dtype) for weight in weights])
         follows += each.numel() * each.itemsize
     width = first.shape[1]
     return first.detach().as_strided((sum(map(len, weights)), width), (width, 1))
@@ -435,10 +446,16 @@ def _gradient_of(weight: Tensor) -> tuple[Tensor, bool]:
 
 
 def add_product_(sums: list[tuple[Tensor, bool]], left: Tensor, right: Tensor) -> None:
-    """left^T right (N rows of bfloat16) into up to three float32 matrices whose rows follow one another.
+    """left^T right (N rows each) into up to three float32 matrices whose rows follow one another.
 
-    sums: each matrix and whether to add to it, or to overwrite it. Widths are multiples of 32.
+    sums: each matrix and whether to add to it, or to overwrite it. Widths of bfloat16 are multiples of 32.
     """
+    if left.dtype == torch.float32:
+        first = 0
+        for matrix, add in sums:
+            matrix.addmm_(left[:, first : first + len(matrix)].t(), right, beta=float(add))
+            first += len(matrix)
+        return
     if len({add for _, add in sums}) > 1:
         sums = [(matrix if add else matrix.zero_(), True) for matrix, add in sums]
     matrices = [matrix for matrix, _ in sums]
@@ -451,18 +468,18 @@ def add_product_(sums: list[tuple[Tensor, bool]], left: Tensor, right: Tensor) -
         (ctypes.c_long * 3)(*([left.shape[1]] if turned else (len(matrix) for matrix in matrices))),
         *(_threads(), sums[0][1], turned),
     )
-    if _library().ponder_gradient(ctypes.byref(call)):
+    if _library(torch.bfloat16).ponder_gradient(ctypes.byref(call)):
         raise MemoryError(f"no memory for a gradient over {len(left)} tokens")
 
 
 def cross_entropy_(logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor, *, back: bool) -> Tensor:
     """weights x cross entropy of each row, float32.
 
-    logits_NV: contiguous bfloat16 on the CPU; with `back` they become the gradient of the sum of what is returned.
-        Targets of weight 0 are not read.
+    logits_NV: contiguous bfloat16 or float32 on the CPU; with `back` they become the gradient of the sum of what is
+        returned. Targets of weight 0 are not read.
     """
     losses = torch.empty(len(logits_NV))
-    if _library().ponder_cross_entropy(
+    if _library(logits_NV.dtype).ponder_cross_entropy(
         *(_threads(), *logits_NV.shape, logits_NV.data_ptr(), targets_N.data_ptr(), weights_N.data_ptr()),
         *(losses.data_ptr(), back),
     ):
@@ -474,8 +491,9 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _library() -> ctypes.CDLL:
-    lib = library(None, "training")
+def _library(dtype: torch.dtype) -> ctypes.CDLL:
+    """For rows of `dtype`: bfloat16 or float32."""
+    lib = library(None, "training" if dtype == torch.bfloat16 else "training_float")
     if lib.ponder_norm.restype is not None:
         integer, long, pointer, real = ctypes.c_int, ctypes.c_long, ctypes.c_void_p, ctypes.c_float
         rows = (integer, long, long)  # threads, rows, width

@@ -45,7 +45,8 @@ def training_stack(model: Transformer) -> TrainingStack:
     obstacle = kernel_obstacle(model)
     if obstacle:
         raise RuntimeError(f"the training kernels cannot run ({obstacle}): choose another backend")
-    return TrainingStack(model.config, dict(model.named_parameters()), lora_scales(model))
+    weights = dict(model.named_parameters())
+    return TrainingStack(model.config, weights, lora_scales(model), dtype=model.product_dtype)
 
 
 def next_token_loss(
@@ -159,7 +160,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total += losses(logits_RV, targets_N[piece], weights_N[piece], back=wants_x or wants_weight).sum()
             if d_x is not None:
                 torch.mm(logits_RV, rounded_VD, out=d_x[piece])
-            if wants_weight and backend is Backend.KERNELS and len(weight_VD) % 32 == 0:
+            if (
+                wants_weight
+                and backend is Backend.KERNELS
+                and (len(weight_VD) % 32 == 0 or x_ND.dtype == torch.float32)
+            ):
                 add, d_weight = d_weight is not None, torch.empty_like(weight_VD) if d_weight is None else d_weight
                 add_product_([(d_weight, add)], logits_RV, x_ND[piece])
             elif wants_weight:

@@ -10,7 +10,7 @@
 #include <cstdlib>
 #include <new>
 
-#include "products.h"
+#include "rows.h"
 
 namespace causal {
 
@@ -21,20 +21,18 @@ constexpr float HIDDEN = -1e30f;  // the score of what may not be seen
 extern "C" struct Causal {  // kernels/training.py: the same fields in the same order
   int batch, tokens, heads, kv_heads, head_dim, tiles, threads;
   float eps;
-  const bf16* qkv;  // (batch, tokens, (heads + 2 kv_heads) head_dim): q heads, k heads, v heads
+  const element* qkv;  // (batch, tokens, (heads + 2 kv_heads) head_dim): q heads, k heads, v heads
   const float *q_weight, *k_weight;  // (head_dim), or null: no norms
   const float *cos, *sin;  // (batch, tokens, head_dim / 2)
   const int* starts;  // (batch, tokens): the first token that a token may see, never falling
-  bf16* out;  // (batch, tokens, heads head_dim)
+  element* out;  // (batch, tokens, heads head_dim)
   float* masses;  // (batch, heads, tokens): log2 of the sum of exponentials
-  const bf16* d_out;  // as out
-  bf16* d_qkv;  // as qkv
+  const element* d_out;  // as out
+  element* d_qkv;  // as qkv
   float *d_q_weight, *d_k_weight;  // (batch kv_heads, head_dim): each unit's share
 };
 
-// ---- Vectors
-
-static inline vf wide(const bf16* at) { return (vf)(__builtin_convertvector(load<vh>(at), vu) << 16); }
+// ---- Powers of two
 
 // 2^r for |r| <= 1/2 as a polynomial, the largest relative error 2.6e-6.
 constexpr float C0 = 0.999999261f, C1 = 0.693121815f, C2 = 0.240247455f, C3 = 0.0559178581f, C4 = 0.009570074f;
@@ -60,38 +58,11 @@ static inline vf power(vf x) {
 #endif
 }
 
-// Two rows, rounded.
-struct Pair {
-#if defined(__AVX512BF16__) && defined(__AVX512BW__)
-  __m512i rows;
-  Pair(vf even, vf odd) : rows((__m512i)_mm512_cvtne2ps_pbh((__m512)odd, (__m512)even)) {}
-  void store_rows(bf16* first, bf16* second) const {
-    _mm256_storeu_si256((__m256i*)first, _mm512_castsi512_si256(rows));
-    _mm256_storeu_si256((__m256i*)second, _mm512_extracti64x4_epi64(rows, 1));
-  }
-  void store_pairs(uint32_t* to) const {  // even and odd side by side
-    alignas(64) static constexpr uint16_t ORDER[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(ORDER), rows));
-  }
-#else
-  vh even, odd;
-  Pair(vf even, vf odd) : even(narrow(even)), odd(narrow(odd)) {}
-  void store_rows(bf16* first, bf16* second) const {
-    store(first, even);
-    store(second, odd);
-  }
-  void store_pairs(uint32_t* to) const {
-    store(to, __builtin_convertvector(even, vu) | (__builtin_convertvector(odd, vu) << 16));
-  }
-#endif
-};
-
 // ---- Rows on their way in and out
 
 // One head of one token, normalised and rotated.
-static inline void turn(const bf16* x, const float* weight, const float* cos, const float* sin, int d, float eps,
-                        bf16* to) {
+static inline void turn(const element* x, const float* weight, const float* cos, const float* sin, int d, float eps,
+                        element* to) {
   float scale = 1.0f;
   if (weight) {
     vf squares = {};
@@ -102,14 +73,14 @@ static inline void turn(const bf16* x, const float* weight, const float* cos, co
   for (int i = 0; i < half; i += W) {
     vf a = wide(x + i), b = wide(x + half + i), c = load<vf>(cos + i), s = load<vf>(sin + i);
     if (weight) a *= scale * load<vf>(weight + i), b *= scale * load<vf>(weight + half + i);
-    store(to + i, narrow(a * c - b * s));
-    store(to + half + i, narrow(b * c + a * s));
+    put(to + i, a * c - b * s);
+    put(to + half + i, b * c + a * s);
   }
 }
 
 // The gradient of `turn`: g is that of its result (changed on the way), `to` that of x; adds to the weight's.
-static inline void turn_back(float* g, const bf16* x, const float* weight, const float* cos, const float* sin, int d,
-                             float eps, bf16* to, float* d_weight) {
+static inline void turn_back(float* g, const element* x, const float* weight, const float* cos, const float* sin, int d,
+                             float eps, element* to, float* d_weight) {
   const int half = d / 2;
   for (int i = 0; i < half; i += W) {
     vf a = load<vf>(g + i), b = load<vf>(g + half + i), c = load<vf>(cos + i), s = load<vf>(sin + i);
@@ -130,107 +101,47 @@ static inline void turn_back(float* g, const bf16* x, const float* weight, const
       store(g + i, scale * (each * load<vf>(weight + i) - v * along));
     }
   }
-  for (int i = 0; i < d; i += W) store(to + i, narrow(load<vf>(g + i)));
-}
-
-static inline void narrow_row(const float* from, int count, bf16* to) {
-  for (int i = 0; i < count; i += W) store(to + i, narrow(load<vf>(from + i)));
-}
-
-// 16 x 16 words.
-static inline void transpose(const uint32_t* from, long ldf, uint32_t* to, long ldt) {
-#if defined(__AVX512F__)
-  __m512i r[16], t[16];
-  for (int i = 0; i < 16; i++) r[i] = _mm512_loadu_si512(from + i * ldf);
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int j = 0; j < 4; j++) {
-    __m512i a = _mm512_shuffle_i32x4(r[j], r[4 + j], 0x88), b = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0x88);
-    __m512i c = _mm512_shuffle_i32x4(r[j], r[4 + j], 0xdd), e = _mm512_shuffle_i32x4(r[8 + j], r[12 + j], 0xdd);
-    _mm512_storeu_si512(to + j * ldt, _mm512_shuffle_i32x4(a, b, 0x88));
-    _mm512_storeu_si512(to + (8 + j) * ldt, _mm512_shuffle_i32x4(a, b, 0xdd));
-    _mm512_storeu_si512(to + (4 + j) * ldt, _mm512_shuffle_i32x4(c, e, 0x88));
-    _mm512_storeu_si512(to + (12 + j) * ldt, _mm512_shuffle_i32x4(c, e, 0xdd));
-  }
-#else
-  for (int i = 0; i < 16; i++)
-    for (int j = 0; j < 16; j++) memcpy(to + j * ldt + i, from + i * ldf + j, 4);
-#endif
-}
-
-// Rows (count, d) → panels of 16 rows, [d / 2][16][2]: the right side of a product over d.
-static inline void pack_across(const bf16* rows, int count, int d, bf16* to) {
-  for (int row = 0; row < count; row += 16)
-    for (int i = 0; i < d; i += 32)
-      transpose((const uint32_t*)(rows + (long)row * d + i), d / 2, (uint32_t*)(to + (long)row * d + i * 16), 16);
-}
-
-// Rows (count, d) → panels of 16 columns, [total / 2][16][2], from row `first` of `total` on: the right side of a
-// product over rows.
-static inline void pack_along(const bf16* rows, int count, int d, bf16* to, long total, long first) {
-  for (int row = 0; row < count; row += 2) {
-    const bf16 *even = rows + (long)row * d, *odd = even + d;
-    for (int i = 0; i < d; i += W) {
-      vu pairs = __builtin_convertvector(load<vh>(even + i), vu) | (__builtin_convertvector(load<vh>(odd + i), vu) << 16);
-      store((uint32_t*)(to + (i / 16) * total * 16 + (first + row) * 16) + i % 16, pairs);
-    }
-  }
-}
-
-// Rows (count, d) → columns: (d, total) from column `first` on. The left side of a product over rows.
-static inline void pack_columns(const bf16* rows, int count, int d, bf16* to, long total, long first) {
-  uint32_t pairs[16 * 16];
-  for (int row = 0; row < count; row += 16)
-    for (int i = 0; i < d; i += 32) {
-      transpose((const uint32_t*)(rows + (long)row * d + i), d / 2, pairs, 16);
-      for (int j = 0; j < 16; j++) {
-        bf16* at = to + (i + 2 * j) * total + first + row;
-        for (int c = 0; c < 16; c += W) {
-          vu v = load<vu>(pairs + 16 * j + c);
-          store(at + c, __builtin_convertvector(v & 0xffffu, vh));
-          store(at + total + c, __builtin_convertvector(v >> 16, vh));
-        }
-      }
-    }
+  for (int i = 0; i < d; i += W) put(to + i, load<vf>(g + i));
 }
 
 // ---- Products
 
-// c (32, 32) = or += a (32, K) times two panels of 16 columns, [K / 2][16][2] each.
-static inline void square_vectors(const bf16* a, long lda, const bf16* b, long panel, int K, float* c, long ldc,
-                                  bool add) {
 #if defined(__AVX512BF16__)
-  typedef Dotted Dot;
+typedef Dotted Dot;
 #else
-  typedef Widened Dot;
+typedef Widened Dot;
 #endif
-  constexpr int R = 4;
+
+// c (32, 32) = or += a (32, K) times two panels of 16 columns.
+static inline void square_vectors(const element* a, long lda, const element* b, long panel, int K, float* c, long ldc,
+                                  bool add) {
+  constexpr int R = 4, PARTS = 16 / W;  // their products fill the registers of AVX2
   for (int side = 0; side < 2; side++)
-    for (int lane = 0; lane < 16; lane += W)
-      for (int row = 0; row < 32; row += R) {
-        vf acc[R];
-        float* at = c + row * ldc + side * 16 + lane;
-        for (int r = 0; r < R; r++) acc[r] = add ? load<vf>(at + r * ldc) : vf{};
-        for (int k = 0; k < K; k += 2) {
-          vu pairs = load<vu>(b + side * panel + k * 16 + lane * 2);
-          for (int r = 0; r < R; r++) acc[r] = Dot::dot(acc[r], splat(pair_at(a + (row + r) * lda + k)), pairs);
+    for (int row = 0; row < 32; row += R) {
+      vf acc[R][PARTS];
+      float* at = c + row * ldc + side * 16;
+      for (int r = 0; r < R; r++)
+        for (int x = 0; x < PARTS; x++) acc[r][x] = add ? load<vf>(at + r * ldc + x * W) : vf{};
+      const element *left = a + row * lda, *right = b + side * panel;
+      for (int k = 0; k < K; k += PAIR)
+        for (int x = 0; x < PARTS; x++) {
+#if defined(ROWS_IN_FLOAT)
+          const vf weights = load<vf>(right + k * 16 + x * W);
+          for (int r = 0; r < R; r++) acc[r][x] += left[r * lda + k] * weights;
+#else
+          const vu weights = load<vu>(right + k * 16 + x * W * 2);
+          for (int r = 0; r < R; r++) acc[r][x] = Dot::dot(acc[r][x], splat(pair_at(left + r * lda + k)), weights);
+#endif
         }
-        for (int r = 0; r < R; r++) store(at + r * ldc, acc[r]);
-      }
+      for (int r = 0; r < R; r++)
+        for (int x = 0; x < PARTS; x++) store(at + r * ldc + x * W, acc[r][x]);
+    }
 }
 
-#if defined(__AMX_BF16__)
+#if defined(TRAINING_TILES)
 // A square of 32 x 32: c = or += a (32, K) b. Rows of `a` are lda apart, and 32 of its inputs stand together; the next
 // 32 are 32 x step further.
-static inline void square_tiles(const bf16* a, long lda, long step, const bf16* b, long panel, long K, float* c,
+static inline void square_tiles(const element* a, long lda, long step, const element* b, long panel, long K, float* c,
                                 long ldc, bool add) {
   if (add) {
     _tile_loadd(0, c, ldc * 4);
@@ -261,13 +172,13 @@ static inline void square_tiles(const bf16* a, long lda, long step, const bf16* 
 #endif
 
 // c (rows, columns) = or += a (rows, K) b; rows, columns and K are multiples of 32.
-static inline void multiply(bool tiles, int rows, int columns, int K, const bf16* a, long lda, const bf16* b,
+static inline void multiply([[maybe_unused]] bool tiles, int rows, int columns, int K, const element* a, long lda, const element* b,
                             long panel, float* c, long ldc, bool add) {
   for (int row = 0; row < rows; row += 32)
     for (int column = 0; column < columns; column += 32) {
-      const bf16 *left = a + row * lda, *right = b + column / 16 * panel;
+      const element *left = a + row * lda, *right = b + column / 16 * panel;
       float* to = c + row * ldc + column;
-#if defined(__AMX_BF16__)
+#if defined(TRAINING_TILES)
       if (tiles) {
         square_tiles(left, lda, 1, right, panel, K, to, ldc, add);
         continue;
@@ -328,30 +239,30 @@ struct Unit {
   int start(int t) const { return c.starts[(long)b * T + (t < T ? t : T - 1)]; }
   static size_t bytes(const Causal& c, bool backward) {
     const size_t padded = (c.tokens + BLOCK - 1) / BLOCK * BLOCK, d = c.head_dim, group = c.heads / c.kv_heads;
-    const size_t blocks = BLOCK * (16 * BLOCK + 16 * d) + 64 * 1024;
-    return padded * d * 2 * 3 + blocks + (backward ? group * padded * (d * (2 * 4 + 4) + 8) : 0);
+    const size_t e = sizeof(element), blocks = BLOCK * ((3 * e + 8) * BLOCK + (4 * e + 8) * d) + 64 * 1024;
+    return blocks + (backward ? group * padded * (d * (4 * e + 4) + 8) : 2 * padded * d * e);
   }
 
   // Rows `first` … of a block: turned queries or keys, or values; zeros behind the last token.
-  template <class Row> void rows(int first, bf16* to, Row row) const {
+  template <class Row> void rows(int first, element* to, Row row) const {
     for (int i = 0; i < BLOCK; i++)
       if (first + i < T)
         row(first + i, to + (long)i * d);
       else
-        memset(to + (long)i * d, 0, d * 2);
+        memset(to + (long)i * d, 0, d * sizeof *to);
   }
-  void query_rows(int first, int g, bf16* to) const {
-    rows(first, to, [&](int t, bf16* row) {
+  void query_rows(int first, int g, element* to) const {
+    rows(first, to, [&](int t, element* row) {
       turn(c.qkv + q_at(t, g), c.q_weight, angles(c.cos, t), angles(c.sin, t), d, c.eps, row);
     });
   }
-  void key_rows(int first, bf16* to) const {
-    rows(first, to, [&](int t, bf16* row) {
+  void key_rows(int first, element* to) const {
+    rows(first, to, [&](int t, element* row) {
       turn(c.qkv + k_at(t), c.k_weight, angles(c.cos, t), angles(c.sin, t), d, c.eps, row);
     });
   }
-  void value_rows(int first, bf16* to) const {
-    rows(first, to, [&](int t, bf16* row) { memcpy(row, c.qkv + v_at(t), d * 2); });
+  void value_rows(int first, element* to) const {
+    rows(first, to, [&](int t, element* row) { memcpy(row, c.qkv + v_at(t), d * sizeof *row); });
   }
 
   // Which queries of a block see which keys of another: whether all do, and lane by lane.
@@ -362,8 +273,8 @@ struct Unit {
 
   void forward() {
     room.open(bytes(c, false));
-    bf16 *k = room.take<bf16>(padded * d), *columns = room.take<bf16>(padded * d);
-    bf16 *row = room.take<bf16>(BLOCK * d), *q = room.take<bf16>(BLOCK * d), *p = room.take<bf16>(BLOCK * BLOCK);
+    element *k = room.take<element>(padded * d), *columns = room.take<element>(padded * d);
+    element *row = room.take<element>(BLOCK * d), *q = room.take<element>(BLOCK * d), *p = room.take<element>(BLOCK * BLOCK);
     float *scores = room.take<float>(BLOCK * BLOCK), *mixed = room.take<float>(BLOCK * d);
     for (int first = 0; first < padded; first += BLOCK) {
       key_rows(first, k + (long)first * d);
@@ -394,7 +305,7 @@ struct Unit {
   }
 
   // Scores → pairs of exponentials below the running maximum; what was summed before is to be multiplied by `factor`.
-  void weigh(int key, int query, float* scores, float* highest, float* mass, float* factor, bf16* p) const {
+  void weigh(int key, int query, float* scores, float* highest, float* mass, float* factor, element* p) const {
     int last[BLOCK], first[BLOCK];
     const bool all = whole(key, query);
     if (!all) limits(query, last, first);
@@ -415,13 +326,12 @@ struct Unit {
       }
       const vf shrink = power((before - most) * scale), top = most * scale;
       vf total = load<vf>(mass + j) * shrink;
-      uint32_t* to = (uint32_t*)(p + j / 16 * BLOCK * 16) + j % 16;
       for (int r = 0; r < BLOCK; r += 2) {
         const vf even = load<vf>(scores + r * BLOCK + j), odd = load<vf>(scores + (r + 1) * BLOCK + j);
         vf e = power(even * scale - top), o = power(odd * scale - top);
         if (!all) e = even > HIDDEN ? e : vf{}, o = odd > HIDDEN ? o : vf{};
         total += e + o;
-        Pair(e, o).store_pairs(to + r / 2 * 16);
+        Pair(e, o).store_right(p + j / 16 * BLOCK * 16, r, j % 16);
       }
       store(highest + j, most);
       store(mass + j, total);
@@ -437,7 +347,7 @@ struct Unit {
         transpose((const uint32_t*)(mixed + i * BLOCK + j), BLOCK, (uint32_t*)rows, 16);
         for (int r = 0; r < 16 && query + j + r < T; r++)
           for (int x = 0; x < 16; x += W)
-            store(c.out + out_at(query + j + r, g) + i + x, narrow(load<vf>(rows + r * 16 + x) * over[j + r]));
+            put(c.out + out_at(query + j + r, g) + i + x, load<vf>(rows + r * 16 + x) * over[j + r]);
       }
     float* masses = c.masses + ((long)b * c.heads + kv * group + g) * T;
     for (int i = 0; i < BLOCK && query + i < T; i++) masses[query + i] = highest[i] * scale + log2f(mass[i]);
@@ -445,15 +355,15 @@ struct Unit {
 
   // What the backward pass holds of one query head.
   struct Head {
-    bf16 *q, *d_out;  // right sides over head_dim: panels of 16 queries
-    bf16 *q_along, *d_out_along;  // right sides over queries
+    element *q, *d_out;  // right sides over head_dim: panels of 16 queries
+    element *q_along, *d_out_along;  // right sides over queries
     float* d_q;  // (d, padded)
     float *mass, *delta;  // (padded): log2 of the sum of exponentials; d_out · out
   };
 
-  Head open_head(int g, bf16* row) const {
+  Head open_head(int g, element* row) const {
     const long all = padded * d;
-    Head h{room.take<bf16>(all), room.take<bf16>(all),   room.take<bf16>(all),    room.take<bf16>(all),
+    Head h{room.take<element>(all), room.take<element>(all),   room.take<element>(all),    room.take<element>(all),
            room.take<float>(all), room.take<float>(padded), room.take<float>(padded)};
     memset(h.d_q, 0, all * 4);
     const float* masses = c.masses + ((long)b * c.heads + kv * group + g) * T;
@@ -473,7 +383,7 @@ struct Unit {
       query_rows(first, g, row);
       pack_across(row, BLOCK, d, h.q + (long)first * d);
       pack_along(row, BLOCK, d, h.q_along, padded, first);
-      rows(first, row, [&](int t, bf16* to) { memcpy(to, c.d_out + out_at(t, g), d * 2); });
+      rows(first, row, [&](int t, element* to) { memcpy(to, c.d_out + out_at(t, g), d * sizeof *to); });
       pack_across(row, BLOCK, d, h.d_out + (long)first * d);
       pack_along(row, BLOCK, d, h.d_out_along, padded, first);
     }
@@ -482,9 +392,9 @@ struct Unit {
 
   void backward() {
     room.open(bytes(c, true));
-    bf16 *row = room.take<bf16>(BLOCK * d), *k = room.take<bf16>(BLOCK * d), *v = room.take<bf16>(BLOCK * d);
-    bf16* columns = room.take<bf16>(BLOCK * d);
-    bf16 *p = room.take<bf16>(BLOCK * BLOCK), *ds = room.take<bf16>(BLOCK * BLOCK), *pairs = room.take<bf16>(BLOCK * BLOCK);
+    element *row = room.take<element>(BLOCK * d), *k = room.take<element>(BLOCK * d), *v = room.take<element>(BLOCK * d);
+    element* columns = room.take<element>(BLOCK * d);
+    element *p = room.take<element>(BLOCK * BLOCK), *ds = room.take<element>(BLOCK * BLOCK), *pairs = room.take<element>(BLOCK * BLOCK);
     float *scores = room.take<float>(BLOCK * BLOCK), *d_p = room.take<float>(BLOCK * BLOCK);
     float *d_k = room.take<float>(BLOCK * d), *d_v = room.take<float>(BLOCK * d);
     float *d_q_weight = nullptr, *d_k_weight = nullptr;
@@ -517,7 +427,7 @@ struct Unit {
         const int t = key + i;
         turn_back(d_k + i * d, c.qkv + k_at(t), c.k_weight, angles(c.cos, t), angles(c.sin, t), d, c.eps,
                   c.d_qkv + k_at(t), d_k_weight);
-        narrow_row(d_v + i * d, d, c.d_qkv + v_at(t));
+        for (int x = 0; x < d; x += W) put(c.d_qkv + v_at(t) + x, load<vf>(d_v + i * d + x));
       }
     }
     float rows[16 * 512];
@@ -534,15 +444,14 @@ struct Unit {
   }
 
   // Scores and the gradients of weights → weights and the gradients of scores, as left sides; the latter as pairs too.
-  void weigh_back(int key, int query, const Head& h, const float* scores, const float* d_p, bf16* p, bf16* ds,
-                  bf16* pairs) const {
+  void weigh_back(int key, int query, const Head& h, const float* scores, const float* d_p, element* p, element* ds,
+                  element* pairs) const {
     int last[BLOCK], first[BLOCK];
     const bool all = whole(key, query);
     const float narrower = scale / LOG2_E;
     if (!all) limits(query, last, first);
     for (int j = 0; j < BLOCK; j += W) {
       const vf mass = load<vf>(h.mass + query + j), delta = load<vf>(h.delta + query + j);
-      uint32_t* to = (uint32_t*)(pairs + j / 16 * BLOCK * 16) + j % 16;
       for (int r = 0; r < BLOCK; r += 2) {
         vf weight[2], slope[2];
         for (int x = 0; x < 2; x++) {
@@ -558,7 +467,7 @@ struct Unit {
         Pair(weight[0], weight[1]).store_rows(p + at, p + at + BLOCK);
         const Pair slopes(slope[0] * narrower, slope[1] * narrower);
         slopes.store_rows(ds + at, ds + at + BLOCK);
-        slopes.store_pairs(to + r / 2 * 16);
+        slopes.store_right(pairs + j / 16 * BLOCK * 16, r, j % 16);
       }
     }
   }
@@ -570,7 +479,7 @@ static void run(const Causal& c, bool backward) {
 #pragma omp parallel num_threads(c.threads < units ? c.threads : units)
   {
     static thread_local Room room;
-#if defined(__AMX_BF16__)
+#if defined(TRAINING_TILES)
     if (c.tiles) shape_tiles(32, 16);
 #endif
 #pragma omp for schedule(dynamic)
@@ -581,7 +490,7 @@ static void run(const Causal& c, bool backward) {
 #pragma omp atomic write
         failed = true;
       }
-#if defined(__AMX_BF16__)
+#if defined(TRAINING_TILES)
     if (c.tiles) _tile_release();
 #endif
   }

@@ -2,7 +2,7 @@
 #pragma once
 #include "causal.h"
 
-#if defined(__AMX_BF16__)
+#if defined(TRAINING_TILES)
 namespace gradient {
 
 constexpr int PARTS = 3;
@@ -30,7 +30,7 @@ static inline void pack_left(const bf16* from, long ld, long tokens, bf16* to) {
       at = rows[0];
     }
     alignas(64) uint32_t pairs[16][16];
-    causal::transpose((const uint32_t*)at, there < 16 ? 16 : ld / 2, pairs[0], 16);
+    transpose((const uint32_t*)at, there < 16 ? 16 : ld / 2, pairs[0], 16);
     for (int j = 0; j < 16; j++) {
       bf16* even = to + 2 * j * 32 + half;
       const vu v = load<vu>(pairs[j]);
@@ -60,7 +60,7 @@ static inline void store_turned(const float* square, float* to, long ld, bool ad
   alignas(64) float turned[16][16];
   for (int i = 0; i < 32; i += 16)
     for (int j = 0; j < 32; j += 16) {
-      causal::transpose((const uint32_t*)(square + i * 32 + j), 32, (uint32_t*)turned[0], 16);
+      transpose((const uint32_t*)(square + i * 32 + j), 32, (uint32_t*)turned[0], 16);
       for (int r = 0; r < 16; r++) {
         float* at = to + (j + r) * ld + i;
         store(at, add ? load<vf>(at) + load<vf>(turned[r]) : load<vf>(turned[r]));
