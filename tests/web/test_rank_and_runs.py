@@ -13,6 +13,7 @@ import pytest
 from browsing import READY, visit
 from live import Live, serving
 from test_screens import WAYS, serious
+from test_text import PAYLOADS, clean
 
 from ponder.dialogue.messages import Conversation
 from ponder.serve import Served, Settings
@@ -188,6 +189,50 @@ def test_a_question_is_watched_stopped_and_asked_again(page: Any, live: Live) ->
     assert done.locator(".figures").inner_text().split()[0] == "thinking"
     page.reload()
     page.locator(".try[data-state=completed]").wait_for()  # a try is a job: it is still there
+
+
+def test_no_payload_runs_on_these_pages(page: Any, live: Live, tmp_path: Path) -> None:
+    """In prompts, answers, reasons and names of raters; in samples, recipes and names of runs."""
+    away: list[str] = []
+    page.on("request", lambda asked: away.append(asked.url) if not asked.url.startswith((live.root, "blob:")) else None)
+    page.on("dialog", lambda dialog: away.append(dialog.message))
+    sets = [{"prompt": each, "answers": [{"text": each}, {"text": f"{each} too"}]} for each in PAYLOADS]
+    assert httpx.post(f"{live.url}/rankings/bad/sets", json={"sets": sets}).json()["added"] == len(PAYLOADS)
+    texts = ("task", "question", "gold", "thinking", "answer", "why")
+    rows = [SAMPLE | dict.fromkeys(texts, each) for each in PAYLOADS]
+    grpo = tmp_path / "runs" / "one" / "grpo"
+    (grpo / "samples" / "step_000012.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = '[run]\nfolder = "x"\nstages = ["grpo"]\n\n[grpo]\nsteps = 60\n'
+    (tmp_path / "runs" / "one" / "recipe.toml").write_text(recipe + "".join(f"# {each!r}\n" for each in PAYLOADS))
+    for each in PAYLOADS:
+        if "/" not in each:
+            named = tmp_path / "runs" / each.replace("\n", " ")
+            (named / "grpo").mkdir(parents=True)
+            (named / "recipe.toml").write_text(recipe)
+            grow(named, 1, 3)
+
+    visit(page, "/rank/bad", "rank")
+    page.get_by_label("Rater").fill(PAYLOADS[0])
+    page.get_by_label("Rater").blur()
+    for number in range(len(PAYLOADS)):
+        page.locator(f"[data-judged='{number}']").wait_for()
+        clean(page)
+        page.locator("body").press("s")
+    page.get_by_role("heading", name="All judged").wait_for()
+    clean(page)
+    visit(page, "/runs", "runs")
+    clean(page)
+    visit(page, "/runs?on=one:grpo", "runs")
+    samples = page.get_by_role("region", name="Samples")
+    samples.get_by_role("button", name="Show all").click()
+    thoughts = samples.get_by_role("button", name="Show its thinking")
+    while thoughts.count():
+        thoughts.first.click()
+    assert samples.locator("pre").count() >= len(PAYLOADS)
+    page.get_by_role("button", name="Recipe").click()
+    page.get_by_text("steps = 60").wait_for()
+    clean(page)
+    assert not away
 
 
 @pytest.mark.parametrize("way", WAYS)
