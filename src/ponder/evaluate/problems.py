@@ -24,8 +24,9 @@ HARD = (
 """The families whose levels reach, or pass, the sizes of the dataset's published hard config."""
 
 FURTHER_HARD = (
-    "ab", "color_cube_rotation", "count_primes", "course_schedule", "family_relationships", "palindrome_generation",
-    "ransom_note", "self_reference", "simple_geometry", "simple_integration", "string_insertion",
+    "ab", "color_cube_rotation", "complex_arithmetic", "count_primes", "course_schedule", "family_relationships",
+    "palindrome_generation", "ransom_note", "self_reference", "simple_geometry", "simple_integration",
+    "string_insertion", "time_intervals",
 )  # fmt: skip
 """The same of the further families."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from fractions import Fraction
 from itertools import pairwise
 from random import Random
@@ -455,6 +456,56 @@ def check_family_relationships(problem: Problem, lines: Lines, facts: Any) -> No
     }  # fmt: skip
     assert [holds for words, holds in steps.items() if word in words.split()] == [True]
     assert lines[-1].endswith(f", {word}")
+
+
+def check_complex_arithmetic(problem: Problem, lines: Lines, facts: Any) -> None:
+    a, b = (complex(*facts[key]) for key in ("num1", "num2"))
+    check_columns(lines)
+    for left, right in re.findall(r"^(-?\d+\*-?\d+)=(-?\d+)$", "\n".join(lines), re.MULTILINE):
+        assert eval(left) == int(right)
+    sums = [int(line[2:]) for line in lines if line.startswith("= ")]
+    terms = [
+        sum(int(sign + digits[::-1]) for sign, digits in re.findall(r" \w([+-])(\d+)", line))
+        for line in lines
+        if re.fullmatch(r"( \w[+-]\d+)+", line)
+    ]
+    assert sums == terms
+    if facts["operation"] == "/":
+        above = a * b.conjugate()
+        assert sums == [above.real, above.imag, (b * b.conjugate()).real]
+        for part, by, quotient in re.findall(r"^(-?\d+) by (\d+): (-?\d+)$", "\n".join(lines), re.MULTILINE):
+            assert int(part) == int(by) * int(quotient)
+        wanted = a / b
+    else:
+        wanted = {"+": a + b, "-": a - b, "*": a * b}[facts["operation"]]
+        assert sums == [wanted.real, wanted.imag]
+    assert abs(wanted - complex(lines[-1].replace(" ", "").replace("i", "j"))) < 1e-6
+
+
+def check_time_intervals(problem: Problem, lines: Lines, facts: Any) -> None:
+    start, end = (datetime.fromisoformat(facts[key]) for key in ("start_time", "end_time"))
+    for line, moment in zip(lines, (start, end), strict=False):
+        for shown in line.split():
+            if "-" in shown and shown[0] not in "+-":
+                assert shown == moment.strftime("%Y-%m-%d")
+            elif ":" in shown:
+                assert moment.strftime("%H:%M:%S.%f").startswith(shown)
+            else:
+                assert int(shown) * 3600 == moment.utcoffset().total_seconds()
+    text = "\n".join(lines[2:])
+    for left, right in re.findall(r"(?<!\S)([\d+-]+)=(-?\d+)", text):
+        assert eval(re.sub(r"\b0+(?=\d)", "", left)) == int(right), left
+    for total, days in re.findall(r"(\d+), \d\d (\d+) \d+", text):
+        assert f"{days} {int(total) + int(days)}" in text
+    seconds = (end - start).total_seconds()
+    days = re.match(r"(\d+) days", problem.answer)
+    if days:
+        assert int(days[1]) == seconds // 86400
+    clock = re.search(r"(\d+):(\d+)(?::(\d+))?", problem.answer)
+    if clock:
+        assert int(clock[1]) == seconds % 86400 // 3600
+        assert int(clock[2]) == seconds % 3600 // 60
+        assert clock[3] is None or int(clock[3]) == int(seconds % 60)
 
 
 CHECKS: dict[str, Callable[[Problem, Lines, Any], None]] = {

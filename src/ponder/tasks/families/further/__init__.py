@@ -8,6 +8,7 @@ from ponder.tasks.families.further.binary_alternation import BinaryAlternation
 from ponder.tasks.families.further.binary_matrix import BinaryMatrix
 from ponder.tasks.families.further.coin_flip import CoinFlip
 from ponder.tasks.families.further.color_cube_rotation import ColorCubeRotation
+from ponder.tasks.families.further.complex_arithmetic import ComplexArithmetic
 from ponder.tasks.families.further.count_primes import CountPrimes
 from ponder.tasks.families.further.course_schedule import CourseSchedule
 from ponder.tasks.families.further.family_relationships import FamilyRelationships
@@ -27,6 +28,7 @@ from ponder.tasks.families.further.simple_geometry import SimpleGeometry
 from ponder.tasks.families.further.simple_integration import SimpleIntegration
 from ponder.tasks.families.further.spiral_matrix import SpiralMatrix
 from ponder.tasks.families.further.string_insertion import StringInsertion
+from ponder.tasks.families.further.time_intervals import TimeIntervals
 from ponder.tasks.families.working.family import ProblemFamily
 
 FURTHER_FAMILIES: dict[str, ProblemFamily] = {
@@ -37,6 +39,7 @@ FURTHER_FAMILIES: dict[str, ProblemFamily] = {
         BinaryMatrix(),
         CoinFlip(),
         ColorCubeRotation(),
+        ComplexArithmetic(),
         CountPrimes(),
         CourseSchedule(),
         FamilyRelationships(),
@@ -56,5 +59,6 @@ FURTHER_FAMILIES: dict[str, ProblemFamily] = {
         SimpleIntegration(),
         SpiralMatrix(),
         StringInsertion(),
+        TimeIntervals(),
     )
 }

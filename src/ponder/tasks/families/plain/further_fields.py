@@ -5,6 +5,7 @@ Rules that reasoning-gym's wording states, and that a person would state too, st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -17,6 +18,12 @@ from ponder.tasks.families.plain.fields import Fields, gym_details
 from ponder.tasks.families.plain.wording import as_numeral, quoted
 from ponder.tasks.families.working.grids import printed_rows
 from ponder.tasks.protocol import Problem
+
+PRINTED_TIME = re.compile(
+    r"(?:\b(?:[A-Z][a-z]+,? )?[A-Z][a-z]+ \d\d,? \d{4}|\b\d\d [A-Z][a-z]+ \d{4}|\b\d{4}-\d\d-\d\d(?: \([A-Z][a-z]+\))?|"
+    r"\b\d\d/\d\d/\d{4})(?:,?(?: at)? \d\d:\d\d(?::\d\d)?(?: [+-]\d{4})?)?|\b\d\d:\d\d(?::\d\d(?:\.\d+)?)?"
+)
+"""A date, a time of day, or both, in the notations of `time_intervals`."""
 
 
 def ab(problem: Problem, rng: Random) -> Fields:
@@ -38,6 +45,21 @@ def color_cube_rotation(problem: Problem, rng: Random) -> Fields:
     colors = [f"{side} {details['initial_state'][side]}" for side in SIDES]
     turns = ", then the ".join(details["rotations"])
     return {"colors": ", ".join(colors), "turns": turns, "side": details["target_side"]}
+
+
+def complex_arithmetic(problem: Problem, rng: Random) -> Fields:
+    """The two numbers without the decimals of whole parts."""
+    details = gym_details(problem)
+    first, second = (_complex(*map(int, details[key])) for key in ("num1", "num2"))
+    name = {"+": "plus", "-": "minus", "*": "times", "/": "by"}[details["operation"]]
+    return {f"{name}_a": first, f"{name}_b": second}
+
+
+def _complex(real: int, imaginary: int) -> str:
+    unit = {1: "i", -1: "-i"}.get(imaginary, f"{imaginary}i")
+    if not real or not imaginary:
+        return unit if imaginary else str(real)
+    return f"{real} {'-' if imaginary < 0 else '+'} {unit.removeprefix('-')}"
 
 
 def count_primes(problem: Problem, rng: Random) -> Fields:
@@ -138,12 +160,20 @@ def string_insertion(problem: Problem, rng: Random) -> Fields:
     return {"string": problem.metadata["string"]}
 
 
+def time_intervals(problem: Problem, rng: Random) -> Fields:
+    """The two times as the dataset writes them."""
+    start, end = re.findall(PRINTED_TIME, problem.question)
+    form = str(gym_details(problem)["expected_format"])
+    return {"days" if form == "D days" else "start": start, "end": end, "format": form}
+
+
 FURTHER_FIELDS: dict[str, Callable[[Problem, Random], Fields]] = {
     "ab": ab,
     "binary_alternation": binary_alternation,
     "binary_matrix": matrix_alone,
     "coin_flip": coin_flip,
     "color_cube_rotation": color_cube_rotation,
+    "complex_arithmetic": complex_arithmetic,
     "count_primes": count_primes,
     "course_schedule": course_schedule,
     "family_relationships": family_relationships,
@@ -163,4 +193,5 @@ FURTHER_FIELDS: dict[str, Callable[[Problem, Random], Fields]] = {
     "simple_integration": simple_integration,
     "spiral_matrix": matrix_alone,
     "string_insertion": string_insertion,
+    "time_intervals": time_intervals,
 }
