@@ -7,7 +7,7 @@ import json
 import math
 import struct
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from torch import Tensor
 from ponder.cli.main import main
 from ponder.dialogue import CONTROL_TOKENS, PonderFormat, load_format, ponder_template
 from ponder.export import export_gguf
+from ponder.export.llama_cpp import own_fields
 from ponder.export.vocabulary import pre_tokenizer_name
 from ponder.gguf.layout import TensorType
 from ponder.gguf.writing import GgufTensor, quantize_q8_0, write_gguf
@@ -348,6 +349,12 @@ def test_our_vocabulary_reads_back(tmp_path: Path) -> None:
     template = tokenizer.chat_template
     assert template is not None
     assert fields["tokenizer.chat_template"] == template.replace("<|call|>", "<|tool_call|>")
+
+
+def test_how_many_voices_a_model_was_taught_stands_under_a_key_of_ponder_s() -> None:
+    config = tiny_config()
+    assert own_fields(config) == {}
+    assert own_fields(replace(config, voices=4)) == {"ponder.voices": 4}
 
 
 def test_the_bundled_model_comes_back_with_its_format_and_its_thinking(tmp_path: Path) -> None:

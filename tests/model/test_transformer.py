@@ -154,3 +154,5 @@ def test_how_long_a_model_may_think_is_in_its_config() -> None:
     config = config_from_hf({**written, "thinking_tokens": 32768})
     assert config.thinking_tokens == 32768
     assert config_to_hf(config)["thinking_tokens"] == 32768
+    assert "voices" not in written
+    assert config_to_hf(config_from_hf({**written, "voices": 4}))["voices"] == 4

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ponder.dialogue import Message, PonderFormat, Start
+from ponder.model.checkpoint import load_config
 from ponder.model.loss import Backend
 from ponder.sandbox.objects import load_object
 from ponder.testing.tiny import ByteTokenizer, tiny_model
@@ -138,5 +139,6 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, capsys):
     table = capsys.readouterr().out
     assert "| one, vote of 4 |" in table
     assert "| apart_blind |" in table
+    assert load_config(tmp_path / "four-1" / "model").voices == 4
     main(arguments)  # nothing is done twice
     assert capsys.readouterr().out.splitlines()[-6:] == table.splitlines()[-6:]

@@ -1,5 +1,6 @@
 """Thinking in several voices is learned as it is sampled: each slot predicts the next token of the same voice."""
 
+import json
 from random import Random
 
 import numpy as np
@@ -12,7 +13,7 @@ from ponder.dialogue import Message, PonderFormat, Start
 from ponder.model.loss import next_token_loss
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train.data.packing import Batch, Example, council_targets, fill, pack
-from ponder.train.examples import Examples, check_mix, mix_texts
+from ponder.train.examples import Examples, check_mix, mix_texts, mix_voices
 from ponder.train.loop.learner import on
 from ponder.train.policy.lessons import Lesson, lay_out
 from ponder.train.recipe.sections import MixRecipe, mix_problems
@@ -131,6 +132,16 @@ def test_a_sampled_council_is_one_trajectory_whose_tokens_keep_what_they_were_sa
 def test_a_vocabulary_reads_the_voices():
     (text,) = mix_texts([MixRecipe(task="products", voices=2)], 1, seed=0)
     assert "*" in text
+
+
+def test_how_many_voices_a_mix_teaches_is_known(tmp_path):
+    said = [{"text": "a", "end": "left"}, {"text": "b", "end": "left"}, {"text": "c", "end": "joined"}]
+    message = {"role": "assistant", "content": "d", "reasoning_content": ["", {"voices": said}, ""]}
+    (tmp_path / "said.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": "?"}, message]}))
+    messages, products = MixRecipe(messages=str(tmp_path / "said.jsonl")), MixRecipe(task="products")
+    assert mix_voices([products, MixRecipe(task="products", voices=1)]) == 0
+    assert mix_voices([products, messages]) == 3
+    assert mix_voices([messages, MixRecipe(task="products", voices=4)]) == 4
 
 
 def test_what_cannot_be_shared_is_refused():

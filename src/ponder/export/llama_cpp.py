@@ -66,7 +66,7 @@ def export_gguf(
 
 def own_fields(config: ModelConfig) -> dict[str, Value]:
     """What llama.cpp has no word for, under keys of Ponder's own: other programs pass them over."""
-    values = {"thinking_tokens": config.thinking_tokens, "repeats": config.repeats}
+    values = {"thinking_tokens": config.thinking_tokens, "repeats": config.repeats, "voices": config.voices}
     return {PONDER_KEY + key: value for key, value in values.items() if value}
 
 

@@ -75,6 +75,7 @@ class ModelConfig:
         that folds its thoughts; None: what the window holds.
     repeats: the run of tokens after whose repetition an answer ends, unless a request says otherwise
         (`SamplingParams.repeats`); 0: none.
+    voices: the most voices of a council that the model was taught to think in; 0: none.
     attention_bias: on q, k and v, and (except Qwen2) on o.
     bos_token_id, eos_token_ids, pad_token_id: only carried along for other programs.
 
@@ -98,6 +99,7 @@ class ModelConfig:
     max_positions: int = 4096
     thinking_tokens: int | None = None
     repeats: int = 0
+    voices: int = 0
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
@@ -113,6 +115,8 @@ class ModelConfig:
             )
         if self.repeats < 0:
             raise ValueError(f"repeats must be at least 0 (got {self.repeats})")
+        if self.voices < 0:
+            raise ValueError(f"voices must be at least 0 (got {self.voices})")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_key_value_heads must divide num_attention_heads (got {self.num_kv_heads} and {self.num_heads})"

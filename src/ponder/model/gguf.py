@@ -214,6 +214,7 @@ class _GgufSizes:
             "pad_token_id": self.token_id("padding_token_id"),
             "thinking_tokens": self.file.integer(thinking) if thinking in self.file.fields else None,
             "repeats": self.file.integer(PONDER_KEY + "repeats", 0),
+            "voices": self.file.integer(PONDER_KEY + "voices", 0),
         }
         try:
             plain = ModelConfig(**sizes)

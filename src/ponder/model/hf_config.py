@@ -98,6 +98,7 @@ class _HfReader:
                 max_positions=self.integer("max_position_embeddings", 2048 if family is Family.LLAMA else 32768),
                 thinking_tokens=self.integer("thinking_tokens") if "thinking_tokens" in self.raw else None,
                 repeats=self.integer("repeats", 0),
+                voices=self.integer("voices", 0),
                 bos_token_id=bos[0] if bos else None,
                 eos_token_ids=self.token_ids("eos_token_id"),
                 pad_token_id=pad[0] if pad else None,
@@ -270,6 +271,8 @@ def config_to_hf(config: ModelConfig) -> dict[str, Any]:
         hf["thinking_tokens"] = config.thinking_tokens
     if config.repeats:
         hf["repeats"] = config.repeats
+    if config.voices:
+        hf["voices"] = config.voices
     if config.family is not Family.QWEN2:  # always on in Qwen2, where transformers knows no such key
         hf["attention_bias"] = config.attention_bias
     return hf

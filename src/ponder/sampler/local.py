@@ -131,6 +131,7 @@ class LocalSampler:
             thinking_tokens=engine.model.config.thinking_tokens,
             parameters=engine.model.config.num_parameters,
             repeats=engine.model.config.repeats,
+            voices=engine.model.config.voices,
             max_sequences=engine.max_batch,
             tokenizer=self.tokenizer,
             format=self.format,

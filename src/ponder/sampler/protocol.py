@@ -220,6 +220,7 @@ class Capabilities:
     thinking_tokens: how long the model was made to think about one answer, if it folds its thoughts; None: a window.
     parameters: of the model. None: not known.
     repeats: what the model's own files say for `SamplingParams.repeats`.
+    voices: the most voices of a council that the model was taught to think in together; 0: none.
     max_sequences: how many completions it computes at once; more wait. None: not known.
     tokenizer, format: by which conversations become ids; None where that happens elsewhere.
     weights: the folder or file that holds the weights as they are now. None: elsewhere, or nowhere.
@@ -233,6 +234,7 @@ class Capabilities:
     thinking_tokens: int | None = None
     parameters: int | None = None
     repeats: int = 0
+    voices: int = 0
     max_sequences: int | None = None
     tokenizer: Tokenizer | None = None
     format: Format | None = None

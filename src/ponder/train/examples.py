@@ -293,6 +293,15 @@ def check_mix(mix: Sequence[MixRecipe]) -> None:
                 pass
 
 
+def mix_voices(mix: Sequence[MixRecipe]) -> int:
+    """The most voices of a council that the mix teaches; 0: it teaches none."""
+    found = [entry.voices for entry in mix if entry.voices > 1]
+    files = [Path(entry.messages) for entry in mix if entry.messages]
+    dialogues = (dialogue for file in files for _, dialogue in read_dialogues(file))
+    parts = (part for each in dialogues for at in each.taught for part in each.messages[at].parts)
+    return max([*found, *(len(part.voices) for part in parts if isinstance(part, Reasoning))], default=0)
+
+
 def mix_files(mix: Sequence[MixRecipe]) -> dict[str, list[Path]]:
     """As `Section.data_files`, of a mix."""
     found: dict[str, list[Path]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from ponder.model.checkpoint import load_model
 from ponder.model.transformer import Transformer
 from ponder.train.data.feed import DialogueRecipe, Feed
 from ponder.train.data.packing import Batch
-from ponder.train.examples import mix_files
+from ponder.train.examples import mix_files, mix_voices
 from ponder.train.loop.anchor import Anchored, AnchorRecipe
 from ponder.train.loop.fit import Job
 from ponder.train.loop.folder import QUESTIONS, RunFolder, add_questions
@@ -68,12 +68,13 @@ class SftRecipe(DialogueRecipe):
 
 
 class Sft(Training[SftRecipe]):
-    """Also leaves the hashes of all questions seen."""
+    """Also leaves the hashes of all questions seen. A model that is taught councils says so in its config.json."""
 
     section = SftRecipe
 
     def open(self, start: StageStart[SftRecipe]) -> Job:
         stage, model = start.stage, start.model
+        model.config = replace(model.config, voices=max(model.config.voices, mix_voices(stage.mix)))
         feeds: list[Feed] = []
 
         def batches(step: int) -> Generator[Sequence[Batch], None, None]:
