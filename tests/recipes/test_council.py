@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 
-from ponder.dialogue import Message, PonderFormat, Start
+from ponder.dialogue import Message, PonderFormat, Reasoning, Role, Start, Text
 from ponder.model.checkpoint import load_config
 from ponder.model.loss import Backend
 from ponder.sandbox.objects import load_object
@@ -129,6 +130,21 @@ def test_the_recipe_s_demonstrations_are_right_and_fit(name, voices):
         shown = task.demonstrate_council(problem, Random(0), voices)
         assert task.grade(problem, shown.answer).solved
         assert len(shown.text) < recipe.sections[2].sequence - 60
+
+
+def test_the_picture_shows_every_voice_and_what_was_taken_from_it():
+    problem = part("Pair", "tasks.py")().problem("{product}", [8437, 2961])
+    shown = part("Pair", "tasks.py")().demonstrate_council(problem, Random(0), 4)
+    parts = (Reasoning(shown.opening), Reasoning.council(shown.voices), Reasoning(shown.reasoning), Text(shown.answer))
+    picture = ElementTree.fromstring(part("draw", "draw.py")(problem.question, Message(Role.ASSISTANT, parts)))
+    texts = ["".join(each.itertext()) for each in picture if each.tag.endswith("text")]
+    assert texts[0] == "8437 * 2961 = 24981957"
+    assert texts.count("voice 4") == 2  # its lane has two bands
+    assert "".join(text for text in texts if len(text) == 1) == "".join(voice.text for voice in shown.voices)
+    links = [each for each in picture if each.tag.endswith("path")]
+    assert len(links) == 20  # the adder takes each digit of four rows of five
+    with pytest.raises(ValueError, match="in one voice"):
+        part("draw", "draw.py")("?", Message.assistant("1", "thought"))
 
 
 @pytest.mark.slow
