@@ -50,7 +50,8 @@ class Usage:
     """The token bill. Adds. `reasoning_tokens` is a part of `completion_tokens`, `cached_tokens` of `prompt_tokens`.
 
     refilled_tokens: run through the model once more because a thought was folded (a state after its prompt). They are
-    neither prompt nor completion.
+        neither prompt nor completion.
+    parallel_tokens: completion tokens that a voice of a council said in the same step as a voice before it.
     """
 
     prompt_tokens: int = 0
@@ -58,6 +59,12 @@ class Usage:
     reasoning_tokens: int = 0
     cached_tokens: int = 0
     refilled_tokens: int = 0
+    parallel_tokens: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Passes that had to follow each other to generate the completion tokens: the critical path."""
+        return self.completion_tokens - self.parallel_tokens
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -66,6 +73,7 @@ class Usage:
             self.reasoning_tokens + other.reasoning_tokens,
             self.cached_tokens + other.cached_tokens,
             self.refilled_tokens + other.refilled_tokens,
+            self.parallel_tokens + other.parallel_tokens,
         )
 
 
@@ -91,11 +99,13 @@ class ThinkingLimits:
     floor: the close is suppressed before this many THINK tokens; each time the model wants to close, the
         continuation is put in instead (s1, arXiv 2501.19393, section 3.1). The cap wins over the floor.
     confidence: close where the model's confidence stays low. The floor wins over it.
+    voices: a council may have at most this many; 1: there are no councils, and what spawns one is a token like others.
     """
 
     cap: int | None = None
     floor: int = 0
     confidence: ConfidenceStop | None = None
+    voices: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ class Floor:
     """Who speaks in a council whose lanes are to be opened, or are open. `read` follows it token by token.
 
     speaking: the voices of the present step, in order.
-    said: how many of them have said their token of this step.
+    before: those of the step before it; empty while the lanes are opened.
+    said: how many of `speaking` have said their token of this step.
     staying: those that have, and go on.
     joined: whether one of them ended the council.
     over: the council has ended.
@@ -31,6 +32,7 @@ class Floor:
 
     tokens: CouncilTokens
     speaking: list[int]
+    before: list[int] = field(default_factory=list)
     said: int = 0
     staying: list[int] = field(default_factory=list)
     joined: bool = False
@@ -52,7 +54,7 @@ class Floor:
         self.said += 1
         if self.said == len(self.speaking):
             self.over = self.joined or not self.staying
-            self.speaking, self.staying, self.said = self.staying, [], 0
+            self.before, self.speaking, self.staying, self.said = self.speaking, self.staying, [], 0
 
     def copy(self) -> Floor:
         return replace(self, speaking=list(self.speaking), staying=list(self.staying))
@@ -73,6 +75,11 @@ def voices_of(ids: Sequence[int], tokens: CouncilTokens) -> list[int | None]:
 
     A council is one once all its lanes are open; before that its tokens are like any others.
     """
+    return followed(ids, tokens)[0]
+
+
+def followed(ids: Sequence[int], tokens: CouncilTokens) -> tuple[list[int | None], Floor | None]:
+    """`voices_of`, and who speaks in the council at whose inside `ids` end. None: they end outside."""
     voices: list[int | None] = []
     floor: Floor | None = None
     for at, id in enumerate(ids):
@@ -86,8 +93,8 @@ def voices_of(ids: Sequence[int], tokens: CouncilTokens) -> list[int | None]:
             most = len(tokens.numbers) + 2
             if count := opened(ids[max(0, at + 1 - most) : at + 1], tokens):
                 voices[at + 1 - count :] = range(count)
-                floor = Floor(tokens, list(range(count)))
-    return voices
+                floor = Floor(tokens, list(range(count)), before=list(range(count)))
+    return voices, floor
 
 
 def targets_of(voices: Sequence[int | None]) -> list[int]:

@@ -95,7 +95,7 @@ def watch_logits(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Non
         def run(runner: Runner, step: object) -> None:
             logits_SV = runner.logits(step)
             see(step.ready, logits_SV)
-            pick_with_torch(logits_SV, [sequence.pick for sequence in step.ready])
+            pick_with_torch(logits_SV, step.picks)
 
         for kind in (Runner, FusedRunner):
             monkeypatch.setattr(kind, "run", run)

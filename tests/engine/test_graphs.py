@@ -18,7 +18,7 @@ from ponder.kernels.fused import KernelChoice
 from ponder.model.lora import add_lora, merge_lora
 from ponder.testing.parity import TOLERANCE
 from ponder.testing.tiny import ParrotModel, tiny_model
-from ponder.types import InvalidRequest, PhaseTokens, SamplingParams
+from ponder.types import CouncilTokens, InvalidRequest, Phase, PhaseTokens, SamplingParams, ThinkingLimits
 
 PAGE = 16
 TOKENS = PhaseTokens()
@@ -331,3 +331,16 @@ def test_recorded_graphs_give_what_the_plain_runner_gives_and_follow_the_weights
     generate()
     assert len(opened) == 2
     assert opened[1].decoded > 10
+
+
+def test_the_voices_of_a_council_are_rows_of_a_pass(opened):
+    tokens = CouncilTokens(spawn=300, numbers=tuple(range(301, 309)), address=309, leave=310, join=311, closing=())
+    running = Engine(tiny_model(), PhaseTokens(think_open=312, think_close=313, council=tokens))
+    for voices in (2, 3, 8):
+        bias = ((310, 3.0), (311, -9.0))
+        chosen = params(voices, 50, thinking=ThinkingLimits(voices=8), logit_bias=bias)
+        running.submit([*PROMPTS[20], 300, 300 + voices], chosen, start=Phase.THINK)
+    assert len(drain(running)) == 3
+    (runner,) = opened
+    runner.assert_same_pages()
+    assert any(rows > 3 for rows, _ in runner._passes)

@@ -10,9 +10,9 @@ from collections.abc import Sequence as Seq
 from contextlib import contextmanager
 from dataclasses import replace
 
-from ponder.engine.blocks import BlockCache, CacheKey, num_pages
+from ponder.engine.blocks import BlockCache, CacheKey
 from ponder.engine.kernel import Kernel, StepRunner, open_runner
-from ponder.engine.pages import bytes_per_page
+from ponder.engine.pages import size_cache
 from ponder.engine.phases import Phases
 from ponder.engine.requests import (
     check_deadline,
@@ -107,8 +107,8 @@ class Engine:
         self._num_deadlines = 0
         self._updating = False
         self._counters = Counters()
-        self._num_pages, self.window = self._size_cache(memory, window, max_batch)
-        self._phases = Phases(phase_tokens, self.window)
+        self._num_pages, self.window = size_cache(model, PAGE_SIZE, memory, window, max_batch)
+        self._phases = Phases(phase_tokens, self.window, model.config.vocab_size)
         check_speculation(speculate, model.config, None if draft is None else draft.config)
         self._draft = None if draft is None else Engine(draft, PhaseTokens(), max_batch=1, kernel=kernel)
         self._forget()
@@ -222,6 +222,8 @@ class Engine:
             constraint=constraint,
             deadline=deadline,
         )
+        if start is Phase.THINK:
+            self._phases.councils.begin(sequence, self._phases.think_left(sequence))
         if sequence.pick.penalises:
             sequence.pick.read(id for id in prompt_ids if id not in self._phases.control)
         self._add(sequence)
@@ -413,17 +415,22 @@ class Engine:
         return sequence.finish(reason)
 
     def _emit(self, sequence: Sequence, events: list[Event]) -> None:
-        """The sequence has its next token: it continues, folds or ends."""
-        self._phases.follow(sequence)
-        if sequence.error is not None:
-            events.append(FailEvent(sequence.error, self._finish(sequence, StopReason.ABORTED)))
-            return
-        event = sequence.append(self._phases.advance(sequence, sequence.pick.id))
-        events.append(event)
-        reason = self._phases.ending(sequence, event.id)
-        if reason is not None:
-            events.append(self._finish(sequence, reason))
-        elif self._phases.folds(sequence, event.id):
+        """The sequence has its next token, or one of each voice that speaks: it continues, folds or ends."""
+        said = self._phases.councils.said(sequence)
+        for at, (pick, voice) in enumerate(said):
+            self._phases.follow(sequence, pick)
+            if sequence.error is not None:
+                events.append(FailEvent(sequence.error, self._finish(sequence, StopReason.ABORTED)))
+                return
+            event = sequence.append(self._phases.advance(sequence, pick.id), pick, voice)
+            events.append(event)
+            sequence.num_parallel += at > 0
+            reason = self._phases.ending(sequence, event.id)
+            if reason is not None:
+                events.append(self._finish(sequence, reason))
+                return
+        self._phases.councils.stepped(sequence, len(said))
+        if self._phases.folds(sequence, event.id):
             self._fold(sequence)
 
     def _broken(self) -> PonderError:
@@ -460,19 +467,6 @@ class Engine:
         sequence.num_prompt, sequence.state_at = len(sequence.tokens), None
         sequence.num_refilled += sequence.num_pending
         self._counters.folds += 1
-
-    def _size_cache(self, memory: int | float | None, window: int | None, max_batch: int) -> tuple[int, int]:
-        """(pages, window)."""
-        config, weight = self.model.config, self.model.model.embed_tokens.weight
-        page_bytes = bytes_per_page(config, PAGE_SIZE, self.model.compute_dtype)
-        longest = window or config.max_positions
-        pages = num_pages(memory, page_bytes, PAGE_SIZE, (max_batch + 1) * (longest + PAGE_SIZE), weight.device)
-        if window is not None and pages * PAGE_SIZE < window:
-            raise InvalidRequest(
-                f"the cache holds {pages * PAGE_SIZE} tokens, fewer than the window of {window}: give memory of at "
-                f"least {-(-window // PAGE_SIZE) * page_bytes} bytes, or a smaller window"
-            )
-        return pages, min(longest, pages * PAGE_SIZE)
 
     def _forget(self, before: StepRunner | None = None) -> None:
         """Start from an empty cache, with the weights and in the dtype that the model has now."""

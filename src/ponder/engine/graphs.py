@@ -4,7 +4,8 @@ A pass of a small batch is hundreds of kernels that take less time to run than t
 once. It reads what changes from step to step (ids, positions, page tables) from tensors that stay where they are, and
 the weights from where they lie: they may change in place, and a move of theirs makes the graphs void.
 
-Axes: B rows, one token of a context each, padded to a size that was recorded; P pages of a context, padded likewise.
+Axes: B rows, one token of a context each, or one of each voice in a context, padded to a size that was recorded; P
+pages of a context, padded likewise.
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ class GraphRunner(Runner):
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
-        """logits_SV of the sequences that are ready, in their order. They hold until the next run."""
-        if step.ran:
+        """logits_SV that the picks of the step are made from, in their order. They hold until the next run."""
+        if step.ran or step.drafts or not step.decodes:
             return super().logits(step)
-        longest = max(chunk.start // self.pages.page_size + 1 for chunk in step.chunks)
-        size = (round_up(len(step.chunks)), round_up(longest))
+        longest = max((chunk.end - 1) // self.pages.page_size + 1 for chunk in step.chunks)
+        size = (round_up(sum(chunk.length for chunk in step.chunks)), round_up(longest))
         # In a pass every context is padded to the longest.
-        if size[0] * size[1] > MOST_PAGES or any(chunk.length > 1 for chunk in step.chunks):
+        if size[0] * size[1] > MOST_PAGES:
             return super().logits(step)
         if any(context.key.adapter for context in step.contexts):
             return super().logits(step)
@@ -104,10 +105,11 @@ class _Pass:
         staged = self._staged.numpy()
         staged[:, :2], staged[:, 2:] = 0, self._spare
         size = self._pages.page_size
-        for row, (chunk, context) in enumerate(zip(step.chunks, step.contexts, strict=True)):
-            held = chunk.start // size + 1
-            staged[row, 0], staged[row, 1] = context.tokens[chunk.start], chunk.start
-            staged[row, 2 : 2 + held] = np.frombuffer(chunk.pages, np.int32)[:held]
+        places = ((chunk.pages, place) for chunk in step.chunks for place in range(chunk.start, chunk.end))
+        for row, (id, (pages, place)) in enumerate(zip(step.ids(), places, strict=True)):
+            held = place // size + 1
+            staged[row, 0], staged[row, 1] = id, place
+            staged[row, 2 : 2 + held] = np.frombuffer(pages, np.int32)[:held]
         self._inputs.copy_(self._staged, non_blocking=True)
         if self._copied is not None:
             self._copied.record()

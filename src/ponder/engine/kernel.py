@@ -40,7 +40,7 @@ class StepRunner(Protocol):
         """The sequences that are ready have their picks. Raises NotFinite."""
 
     def logits(self, step: Step) -> Tensor:
-        """Instead of `run`: logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
+        """Instead of `run`: logits_SV that the picks of the step are made from, in their order."""
 
 
 def load_to_run(
@@ -125,7 +125,7 @@ class FusedRunner:
         return self._packed[name] if name else None
 
     def run(self, step: Step) -> None:
-        picks = [sequence.pick for sequence in step.ready]
+        picks = step.picks
         if step.ran:
             self.pages.pick_kept(step.rows, picks)
         else:

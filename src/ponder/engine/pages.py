@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ponder.engine.blocks import num_pages
 from ponder.kernels.machine import product_dtype
 from ponder.model.config import ModelConfig
-from ponder.model.transformer import Attend
+from ponder.model.transformer import Attend, Transformer
+from ponder.types import InvalidRequest
 
 _SHORT = 16  # rows; runs up to this length are padded to a common length and computed together
 _SCORES = 1 << 22  # scores of one head that a part may hold at once
@@ -44,6 +46,22 @@ class Chunk:
 def bytes_per_page(config: ModelConfig, page_size: int, dtype: torch.dtype) -> int:
     """Of all layers, keys and values."""
     return 2 * config.num_layers * config.num_kv_heads * page_size * config.head_dim * dtype.itemsize
+
+
+def size_cache(
+    model: Transformer, page_size: int, memory: int | float | None, window: int | None, max_batch: int
+) -> tuple[int, int]:
+    """(pages, window) of an engine with these options. Raises InvalidRequest for a window that does not fit."""
+    config, weight = model.config, model.model.embed_tokens.weight
+    page_bytes = bytes_per_page(config, page_size, model.compute_dtype)
+    longest = window or config.max_positions
+    pages = num_pages(memory, page_bytes, page_size, (max_batch + 1) * (longest + page_size), weight.device)
+    if window is not None and pages * page_size < window:
+        raise InvalidRequest(
+            f"the cache holds {pages * page_size} tokens, fewer than the window of {window}: give memory of at "
+            f"least {-(-window // page_size) * page_bytes} bytes, or a smaller window"
+        )
+    return pages, min(longest, pages * page_size)
 
 
 class Pages(Protocol):

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence as Ids
 from functools import cached_property
 
+from ponder.engine.council import Councils
 from ponder.engine.repeats import EVERY, TIMES, repeats_itself
-from ponder.engine.sequence import Sequence
-from ponder.kernels.sampling import NO_RULE, Rule
+from ponder.engine.sequence import OpenCouncil, Sequence
+from ponder.kernels.sampling import NO_RULE, Pick, Rule
 from ponder.types import Phase, PhaseTokens, PonderError, StopReason
 
 
@@ -22,23 +23,35 @@ class Phases:
     window: tokens that one context may hold.
     """
 
-    def __init__(self, tokens: PhaseTokens, window: int) -> None:
+    def __init__(self, tokens: PhaseTokens, window: int, vocab_size: int) -> None:
         self.tokens = tokens
+        self.councils = Councils(tokens, vocab_size)
         self._window = window
         self._no_open = _ban(tokens.think_open)
         self._close = Rule(forced=tokens.think_close)
-        # While a sequence thinks, outside and inside a state: without further demands, and under the floor.
-        self._thinking = _ban(tokens.fold), _ban(tokens.state_open)
-        self._floor = tuple(self._under_floor(rule.banned) for rule in self._thinking)
+        # While a sequence thinks: without councils, where one may begin, and where none may.
+        spawn, *inside = self.councils.control or (None,)
+        self._thinking = tuple(self._rules(banned) for banned in ((), tuple(inside), (spawn, *inside)))
+
+    def _rules(self, others: tuple[int | None, ...]) -> tuple[tuple[Rule, Rule, Rule], ...]:
+        """Outside and inside a state: without further demands, under the floor, and with a constraint.
+
+        others: banned besides.
+        """
+        banned = [
+            tuple(id for id in (mark, *others) if id is not None) for mark in (self.tokens.fold, self.tokens.state_open)
+        ]
+        plain, floor = [Rule(banned=ids) if ids else NO_RULE for ids in banned], map(self._under_floor, banned)
         # Where a constraint governs the answer, the turn cannot end before there is one.
-        self._constrained = tuple(Rule(banned=(*rule.banned, *tokens.end)) for rule in self._thinking)
+        constrained = [Rule(banned=(*ids, *self.tokens.end)) for ids in banned]
+        return tuple(zip(plain, floor, constrained, strict=True))
 
     @cached_property
     def control(self) -> frozenset[int]:
         """The ids of the format, which no penalty touches: a turn must be able to end, and thinking to close."""
         tokens = self.tokens
         thinking = (tokens.think_open, tokens.think_close, tokens.state_open, tokens.fold)
-        marks = (*thinking, tokens.call_open, tokens.call_close, *tokens.end)
+        marks = (*thinking, tokens.call_open, tokens.call_close, *self.councils.control, *tokens.end)
         return frozenset(id for id in marks if id is not None)
 
     def _under_floor(self, banned: tuple[int, ...]) -> Rule:
@@ -79,12 +92,13 @@ class Phases:
             return self._close
         if sequence.pending:
             return Rule(forced=sequence.pending[0])
-        in_state = sequence.state_at is not None
+        banned = self.councils.banned(sequence, self.think_left(sequence))
+        plain, floor, constrained = self._thinking[banned][sequence.state_at is not None]
         if sequence.num_think + 1 < sequence.params.thinking.floor:
-            return self._floor[in_state]
+            return floor
         if self._is_lost(sequence):
             return self._close
-        return (self._thinking if sequence.constraint is None else self._constrained)[in_state]
+        return plain if sequence.constraint is None else constrained
 
     def _is_lost(self, sequence: Sequence) -> bool:
         stop, confidences = sequence.params.thinking.confidence, sequence.confidences
@@ -93,8 +107,11 @@ class Phases:
         return sum(confidences) / stop.window < stop.threshold
 
     def constrain(self, sequence: Sequence) -> None:
-        """Before the step: give the pick of a sequence that is ready what may come next, by phase, bias and grammar.
+        """Before the step: give the picks of a sequence that is ready what may come next, by phase, bias and grammar.
         An error of its grammar is kept in `error`."""
+        if sequence.council is not None:
+            self.councils.constrain(sequence, self.think_left(sequence), self._is_lost(sequence))
+            return
         rule, allowed_V = self.rule(sequence), None
         if sequence.constraint is not None and sequence.phase is not Phase.THINK and rule.forced is None:
             try:
@@ -103,15 +120,17 @@ class Phases:
                 sequence.error = error
         sequence.pick.constrain(sequence.num_generated, rule, allowed_V)
 
-    def follow(self, sequence: Sequence) -> None:
-        """After the step: move the forced ids, the grammar and the confidence on. The phase is still that of before."""
-        pick = sequence.pick
+    def follow(self, sequence: Sequence, pick: Pick) -> None:
+        """After the step: move the forced ids, the grammar and the confidence on. The phase is still that of before.
+
+        pick: of the sequence, or of one of its voices.
+        """
         if pick.penalises and pick.id not in self.control:
-            pick.said(pick.id)
+            for each in (sequence.pick, *sequence.others):
+                each.said(pick.id)
         if pick.put_in:
             self._put_in(sequence, pick.rule)
-        if pick.allowed_V is not None:
-            assert sequence.constraint is not None
+        if pick.allowed_V is not None and sequence.constraint is not None and sequence.phase is not Phase.THINK:
             try:
                 sequence.constraint.advance(pick.id)
             except PonderError as error:
@@ -132,7 +151,9 @@ class Phases:
     def advance(self, sequence: Sequence, id: int) -> Phase:
         """The phase that token `id` belongs to; the sequence moves on to the phase of the token after it."""
         phase, tokens = sequence.phase, self.tokens
-        if phase is Phase.THINK:
+        if sequence.council is not None:
+            self.councils.advance(sequence, id)
+        elif phase is Phase.THINK:
             if id == tokens.think_close:
                 sequence.phase = Phase.ANSWER
                 sequence.state_at = None  # a state that was not folded is a thought like any other
@@ -141,6 +162,8 @@ class Phases:
                     sequence.pending.extend(tokens.lead)
             elif id == tokens.state_open and sequence.state_at is None:
                 sequence.state_at = len(sequence.tokens)
+            elif self.councils.spawns(sequence, id):
+                sequence.council = OpenCouncil()
         elif phase is Phase.TOOL:
             if id == tokens.call_close:
                 sequence.phase = Phase.ANSWER

@@ -62,6 +62,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     if params.thinking.cap is not None:
         _integer("thinking.cap", params.thinking.cap, 0)
     _integer("thinking.floor", params.thinking.floor, 0)
+    _integer("thinking.voices", params.thinking.voices, 1)
     _integer("answer_room", params.answer_room, 0)
     _integer("repeats", params.repeats, 0)
     _integer("top_logprobs", params.top_logprobs, 0, min(MAX_TOP_LOGPROBS, vocab_size))
@@ -168,6 +169,11 @@ def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, li
             raise InvalidRequest(
                 f"thinking.floor must be 0, because the format has no thinking (got {params.thinking.floor})"
             )
+    most = 1 if tokens.council is None else len(tokens.council.numbers)
+    if params.thinking.voices > most:
+        raise InvalidRequest(
+            f"thinking.voices must be from 1 to {most}, which the format can express (got {params.thinking.voices})"
+        )
     if start is Phase.THINK and params.thinking.cap == 0:
         raise InvalidRequest(
             "thinking.cap is 0, but the prompt ends inside thinking: render a direct prompt (start='answer') or "

@@ -54,11 +54,11 @@ class Runner:
     @torch.inference_mode()
     def run(self, step: Step) -> None:
         """The sequences that are ready have their picks. Raises NotFinite."""
-        pick_with_torch(self.logits(step), [sequence.pick for sequence in step.ready])
+        pick_with_torch(self.logits(step), step.picks)
 
     @torch.inference_mode()
     def logits(self, step: Step) -> Tensor:
-        """logits_SV of the sequences that are ready, in their order. S is 0 when none is."""
+        """logits_SV that the picks of the step are made from, in their order. S is 0 when there is none."""
         if step.ran:
             return self._kept[step.rows]
         logits_RV = self._pass(step)

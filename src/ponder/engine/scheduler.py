@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ponder.engine.blocks import BlockCache
 from ponder.engine.pages import Chunk, Pages
 from ponder.engine.sequence import Context, NextTurnPrefix, Sequence
+from ponder.kernels.sampling import Pick
 
 NEXT_TURN_CHUNK = 32  # tokens that a growing next-turn prefix runs at a time
 _BLOCK = 64  # ids compared at once
@@ -69,8 +70,8 @@ class EngineStats:
 class Step:
     """One pass through the model: `chunks[i]` are the next tokens of `contexts[i]`.
 
-    ready: sequences whose last token runs in this step: their next token is picked.
-    rows: whose logits are wanted. The first are those of these last tokens, one for each of `ready`.
+    ready: sequences whose last token runs in this step: their next token is picked, or one for each voice that speaks.
+    rows: whose logits are wanted. The first are those that the picks of `ready` are made from, one for each pick.
     drafts: ids that a context's chunk runs after its last token, as guesses of what comes next.
     ran: the pass was made before, with these tokens as guesses: `rows` count the logits of that pass.
     """
@@ -91,7 +92,23 @@ class Step:
         self.num_rows += length
         if start + length == len(context.tokens) and isinstance(context, Sequence):
             self.ready.append(context)
-            self.rows.append(self.num_rows - 1)
+            self.rows += [self.num_rows - 1 - back for back in context.sources]
+
+    @property
+    def picks(self) -> list[Pick]:
+        """Of `ready`, in their order."""
+        picks: list[Pick] = []
+        for sequence in self.ready:
+            if len(sequence.sources) == 1:
+                picks.append(sequence.pick)
+            else:
+                picks += sequence.picks
+        return picks
+
+    @property
+    def decodes(self) -> bool:
+        """Whether every context runs nothing but what its last step said."""
+        return all(chunk.length <= context.width for chunk, context in zip(self.chunks, self.contexts, strict=True))
 
     def ids(self) -> list[int]:
         """Of all rows, in their order."""
@@ -128,7 +145,7 @@ class Scheduler:
     def add_fork(self, parent: Sequence, fork: Sequence) -> None:
         """The fork shares its parent's pages where it can run at once. Otherwise it waits, and finds them in the tree.
         It also waits while its parent is in prefill, because only one of the two may write those pages."""
-        if parent in self.running and parent.num_pending == 1 and len(self.running) < self._max_batch:
+        if parent in self.running and parent.num_pending == parent.width and len(self.running) < self._max_batch:
             held = parent.pages[: self._num_pages(parent.computed)]  # not those of guesses
             fork.pages, fork.nodes, fork.computed = held, list(parent.nodes), parent.computed
             self._blocks.retain(fork.pages)
@@ -186,9 +203,7 @@ class Scheduler:
         while at < len(self.running):  # it shrinks when sequences at its end are preempted
             sequence = self.running[at]
             at += 1
-            length = sequence.num_pending
-            if length > 1:
-                length = min(length, max(budget, 0))
+            length = _chunk(sequence, max(budget, 0))
             if not length or not self._make_room(sequence, length):
                 continue
             budget -= length
@@ -216,8 +231,8 @@ class Scheduler:
             counters.next_turn_tokens += length
         elif not context.num_generated:
             counters.prefill_tokens += length
-        elif length == 1:
-            counters.decode_tokens += 1
+        elif length <= context.width:
+            counters.decode_tokens += length
         else:
             counters.recomputed_tokens += length
 
@@ -233,19 +248,19 @@ class Scheduler:
             if not self._place(sequence):
                 self.waiting.appendleft(sequence)
                 break
-            length = min(sequence.num_pending, budget)
+            length = _chunk(sequence, budget)
             budget -= length
             step.add(sequence, length)
         self.waiting.extendleft(reversed(held_back))
         return budget
 
     def _num_cached(self, context: Context) -> int:
-        return self._blocks.num_matching(context.key, context.tokens[:-1])
+        return self._blocks.num_matching(context.key, context.tokens[: -context.width])
 
     def _computed_soon(self, context: Context) -> int:
         """Tokens in whole pages of the longest prefix that running prefills are about to compute."""
         tokens, size = context.tokens, self._blocks.page_size
-        in_prefill = (other for other in self.running if other.num_pending > 1 and other.key == context.key)
+        in_prefill = (other for other in self.running if other.num_pending > other.width and other.key == context.key)
         shared = max((common_prefix(other.tokens, tokens, len(tokens) - 1) for other in in_prefill), default=0)
         return shared // size * size
 
@@ -253,7 +268,7 @@ class Scheduler:
         """Give a waiting sequence the pages of all its tokens, cached ones first. False: there are not enough."""
         size = self._blocks.page_size
         if self._share:
-            sequence.nodes = self._blocks.match(sequence.key, sequence.tokens[:-1])
+            sequence.nodes = self._blocks.match(sequence.key, sequence.tokens[: -sequence.width])
         sequence.pages = array("i", (node.page for node in sequence.nodes))
         sequence.computed = len(sequence.pages) * size
         needed = self._num_pages(len(sequence.tokens)) - len(sequence.pages)
@@ -392,6 +407,16 @@ class Scheduler:
         else:
             self._release(prefix)
             prefix.started, prefix.evicted = False, True
+
+
+def _chunk(sequence: Sequence, budget: int) -> int:
+    """How many of the next tokens run in a step with room for `budget`: all that the last step said, whatever the
+    budget, or a part of what is before it. The last step is never cut."""
+    pending, width = sequence.num_pending, sequence.width
+    if pending <= width:
+        return pending
+    length = min(pending, budget)
+    return length if length == pending else min(length, pending - width)
 
 
 def common_prefix(a: Seq[int], b: Seq[int], limit: int) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ponder.engine.blocks import CacheKey, Node
 from ponder.kernels.sampling import Pick
 from ponder.types import Origin, Phase, PonderError, SamplingParams, Segment, StopReason, TopLogprobs, Usage
+from ponder.voices import Floor
 
 
 class Constraint(Protocol):
@@ -39,7 +40,10 @@ class Constraint(Protocol):
 
 @dataclass(slots=True)  # not frozen: that would make it three times as slow to make
 class TokenEvent:
-    """Token number `index` (from 0) of a request, as it was produced. `logprob` and `top_logprobs` as in `Segment`."""
+    """Token number `index` (from 0) of a request, as it was produced. `logprob` and `top_logprobs` as in `Segment`.
+
+    voice: of a council, from 0; None outside of councils.
+    """
 
     request: int
     index: int
@@ -48,6 +52,7 @@ class TokenEvent:
     origin: Origin
     logprob: float
     top_logprobs: TopLogprobs = ()
+    voice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Context:
 
     pages: in the order of their tokens.
     nodes: the leading pages that are in the tree.
+    width: how many tokens at the end run in one pass, because what comes next is picked from several of them: those of
+        the last step of a council.
     """
 
     key: CacheKey
@@ -99,6 +106,7 @@ class Context:
     pages: array[int] = field(default_factory=lambda: array("i"))
     nodes: list[Node] = field(default_factory=list)
     computed: int = 0
+    width: int = 1
 
     @property
     def num_pending(self) -> int:
@@ -121,19 +129,31 @@ class NextTurnPrefix(Context):
     evicted: bool = False
 
 
+@dataclass(slots=True)
+class OpenCouncil:
+    """A council that a sequence is in. floor: who speaks next; None: the number of voices is still to come."""
+
+    floor: Floor | None = None
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Sequence(Context):
     """One request's tokens, and what decides the next one.
 
     tokens: of the present context, prompt and generated.
     pick: of the next token.
+    others: picks beside it, one for each further voice of the council.
+    sources: for each pick of the next step, how far before the last token the one stands whose logits it is made from.
+        Several only where several voices speak; then the picks are `pick` and the first of `others`.
+    council: what the sequence is in.
     limit: generate at most this many tokens in all.
     phase: of the next token.
     error: why the sequence cannot go on.
     deadline: on the monotonic clock.
     num_prompt: how many of `tokens` are the prompt.
     num_generated, num_think: over all contexts.
-    unbilled: tokens (and THINK tokens) that were generated before this sequence was forked off.
+    num_parallel: tokens that a voice said in a step beside a voice before it.
+    unbilled: tokens (THINK tokens, parallel tokens) that were generated before this sequence was forked off.
     think_at: where in `tokens` the present thinking begins, after its open token.
     state_at: where an open state begins.
     states: how often each state came at which the thinking was folded; only where repeats are looked for.
@@ -148,6 +168,9 @@ class Sequence(Context):
     limit: int
     phase: Phase
     constraint: Constraint | None = None
+    others: list[Pick] = field(default_factory=list)
+    sources: list[int] = field(default_factory=lambda: [0])
+    council: OpenCouncil | None = None
     error: PonderError | None = None
     deadline: float | None = None
     num_prompt: int = 0
@@ -155,7 +178,8 @@ class Sequence(Context):
     num_refilled: int = 0
     num_generated: int = 0
     num_think: int = 0
-    unbilled: tuple[int, int] | None = None
+    num_parallel: int = 0
+    unbilled: tuple[int, int, int] | None = None
     think_at: int = 0
     state_at: int | None = None
     states: Counter[tuple[int, ...]] = field(default_factory=Counter)
@@ -167,9 +191,14 @@ class Sequence(Context):
     phases: list[Phase] = field(default_factory=list)
     origins: list[Origin] = field(default_factory=list)
 
-    def append(self, phase: Phase) -> TokenEvent:
+    @property
+    def picks(self) -> list[Pick]:
+        """Those of the next step."""
+        return [self.pick, *self.others[: len(self.sources) - 1]]
+
+    def append(self, phase: Phase, pick: Pick, voice: int | None) -> TokenEvent:
         """Append what was picked as the next token, of this phase."""
-        pick, index = self.pick, self.num_generated
+        index = self.num_generated
         id, logprob, origin = pick.id, pick.logprob, Origin.FORCED if pick.put_in else Origin.SAMPLED
         top: TopLogprobs = ()
         self.tokens.append(id)
@@ -182,7 +211,7 @@ class Sequence(Context):
         self.num_generated += 1
         if phase is Phase.THINK:
             self.num_think += 1
-        return TokenEvent(self.request, index, id, phase, origin, logprob, top)
+        return TokenEvent(self.request, index, id, phase, origin, logprob, top, voice)
 
     def end_segment(self) -> None:
         """End the present context: what was generated in it becomes a segment."""
@@ -200,21 +229,20 @@ class Sequence(Context):
 
     def finish(self, reason: StopReason) -> FinishEvent:
         self.end_segment()
-        generated, thought = self.unbilled or (0, 0)
+        generated, thought, parallel = self.unbilled or (0, 0, 0)
         usage = Usage(
             prompt_tokens=0 if self.unbilled else len(self.prompt_ids),
             completion_tokens=self.num_generated - generated,
             reasoning_tokens=self.num_think - thought,
             cached_tokens=0 if self.unbilled else self.num_cached or 0,
             refilled_tokens=self.num_refilled,
+            parallel_tokens=self.num_parallel - parallel,
         )
         return FinishEvent(self.request, tuple(self.segments), reason, usage)
 
     def fork(self, request: int, seed: int) -> Sequence:
         """A copy that continues independently; it holds no pages yet."""
-        pick = Pick(self.params, seed)
-        if pick.penalises:
-            pick.inherit(self.pick)
+        pick = another_pick(self, seed)
         return Sequence(
             key=self.key,
             tokens=list(self.tokens),
@@ -222,6 +250,10 @@ class Sequence(Context):
             prompt_ids=self.prompt_ids,
             params=self.params,
             pick=pick,
+            others=[another_pick(self, seed) for _ in self.others],
+            sources=list(self.sources),
+            width=self.width,
+            council=None if self.council is None else OpenCouncil(self.council.floor and self.council.floor.copy()),
             limit=self.limit,
             phase=self.phase,
             constraint=None if self.constraint is None else self.constraint.fork(),
@@ -229,7 +261,8 @@ class Sequence(Context):
             num_prompt=self.num_prompt,
             num_generated=self.num_generated,
             num_think=self.num_think,
-            unbilled=(self.num_generated, self.num_think),
+            num_parallel=self.num_parallel,
+            unbilled=(self.num_generated, self.num_think, self.num_parallel),
             think_at=self.think_at,
             state_at=self.state_at,
             states=self.states.copy(),
@@ -241,3 +274,11 @@ class Sequence(Context):
             phases=list(self.phases),
             origins=list(self.origins),
         )
+
+
+def another_pick(sequence: Sequence, seed: int) -> Pick:
+    """A pick of this seed for tokens that follow what `sequence` has read and said."""
+    pick = Pick(sequence.params, seed)
+    if pick.penalises:
+        pick.inherit(sequence.pick)
+    return pick

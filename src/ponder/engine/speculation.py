@@ -70,7 +70,8 @@ class Speculation:
         self._speculate = speculate
         self._scheduler = scheduler
         self._counters = counters
-        self._last = {*tokens.end, tokens.fold}  # ids after which the context does not go on
+        # Ids after which the context does not go on, or in several voices.
+        self._last = {*tokens.end, tokens.fold, None if tokens.council is None else tokens.council.spawn}
         self._window = window
         self._guesser = Guesser(draft, always=speculate == "on")
         self._ahead: list[_Ahead] = []
@@ -87,8 +88,10 @@ class Speculation:
         return step if self._ahead else None
 
     def guess(self, step: Step | None) -> Step | None:
-        """The step; with guesses where it does nothing but decode, and few sequences."""
+        """The step; with guesses where it does nothing but decode, few sequences, each in one voice."""
         if step is None or self._speculate == "off" or step.num_rows != len(step.ready):
+            return step
+        if any(sequence.council for sequence in step.ready):
             return step
         if self._speculate == "auto" and len(step.ready) > FEW_STREAMS:
             return step
