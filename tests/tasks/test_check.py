@@ -8,6 +8,7 @@ import pytest
 from ponder.cli.main import main
 from ponder.tasks.check import check
 from ponder.tasks.families import FAMILIES
+from ponder.tasks.families.further import FURTHER_FAMILIES
 from ponder.tasks.families.logic import LOGIC_FAMILIES
 from ponder.tasks.registry import load_task
 from ponder.types import TaskError
@@ -108,7 +109,21 @@ def test_the_verb_counts_the_contexts_of_folded_thoughts_each_by_itself(capsys: 
 
 def test_the_verb_without_a_task_lists_the_families(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tasks"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(FAMILIES | LOGIC_FAMILIES)
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == list(FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES)
+
+
+def test_the_verb_tabulates_the_lengths_of_families(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tasks", "gcd,ab,products", "--lengths", "8"]) == 0
+    _, _, *rows = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
+    assert [row[0].strip("`") for row in cells] == ["gcd", "gcd", "ab", "ab", "products", "products"]
+    thinking, highest, longest, highest_longest = (int(cell) for cell in cells[-1][2:])
+    assert thinking > longest  # hard products are folded: all thoughts, and one context
+    assert highest >= thinking
+    assert highest_longest >= longest
+    assert main(["tasks", "gcds", "--lengths", "8"]) == 2
+    assert "no family 'gcds'" in capsys.readouterr().err
 
 
 def test_the_verb_says_what_is_wrong_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

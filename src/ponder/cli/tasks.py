@@ -6,14 +6,18 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
+from random import Random
 from statistics import mean
 from typing import TYPE_CHECKING
 
 from ponder.cli.options import positive
+from ponder.types import InvalidRequest
 
 if TYPE_CHECKING:
     from ponder.tasks.check import Checked
+    from ponder.tasks.families.working.family import ProblemFamily
     from ponder.tokenizer import Tokenizer
 
 NAME = "tasks"
@@ -28,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-n", type=positive, default=3, metavar="N", help="problems shown in full (default: 3)")
     parser.add_argument(
+        "--lengths",
+        type=positive,
+        metavar="N",
+        help="instead: a table of the tokens that N demonstrations of each family take, in the sizes of the default "
+        "config and beyond; of TASK alone, which may be several families with commas between, or of all",
+    )
+    parser.add_argument(
         "--tokenizer",
         type=Path,
         metavar="DIR",
@@ -41,10 +52,13 @@ def run(args: argparse.Namespace) -> int:
     from ponder.tasks.registry import load_task
     from ponder.tokenizer import Tokenizer
 
-    if args.task is None:
-        print(families())
+    if args.task is None and args.lengths is None:
+        print("\n".join(f"{name:24}{about(family)}" for name, family in families().items()))
         return 0
     tokenizer = Tokenizer.load(args.tokenizer or find_model("mini"))
+    if args.lengths is not None:
+        print(lengths_table(args.task.split(",") if args.task else [*families()], args.lengths, tokenizer))
+        return 0
     checked = check(load_task(args.task), max(CHECKED, args.n))
     for place in range(args.n):
         print(shown(checked[place * (len(checked) - 1) // max(1, args.n - 1)]))
@@ -52,15 +66,48 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def families() -> str:
-    """Every family with the first line of its file."""
+def families() -> dict[str, ProblemFamily]:
+    """Those that mini learned, further ones, and those of logic."""
     from ponder.tasks.families import FAMILIES
     from ponder.tasks.families.further import FURTHER_FAMILIES
     from ponder.tasks.families.logic import LOGIC_FAMILIES
 
-    every = FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES
-    abouts = {name: sys.modules[type(family).__module__].__doc__ or "" for name, family in every.items()}
-    return "\n".join(f"{name:24}{about.splitlines()[0]}" for name, about in abouts.items())
+    return FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES
+
+
+def about(family: ProblemFamily) -> str:
+    """The first line of its file."""
+    return (sys.modules[type(family).__module__].__doc__ or "").splitlines()[0]
+
+
+def lengths_table(names: Sequence[str], count: int, tokenizer: Tokenizer) -> str:
+    """Tokens by family: levels drawn evenly up to the default one, and from there to 1."""
+    lines = [
+        "| family | levels | thinking, mean | thinking, p99 | longest context, mean | longest context, p99 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        family = families().get(name.strip())
+        if family is None:
+            raise InvalidRequest(f"--lengths: there is no family {name.strip()!r}: there are {', '.join(families())}")
+        default = family.default_level
+        for low, high in [(0.0, default)] + ([(default, 1.0)] if default < 1 else []):
+            counts = [_lengths_at(family, low + (high - low) * (n + 0.5) / count, tokenizer, n) for n in range(count)]
+            cells = (f"{mean(each):.0f} | {sorted(each)[ceil(0.99 * count) - 1]}" for each in zip(*counts, strict=True))
+            lines.append(f"| `{name.strip()}` | {'default' if low == 0 else 'beyond'} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _lengths_at(family: ProblemFamily, level: float, tokenizer: Tokenizer, number: int) -> tuple[int, int]:
+    """Tokens of all thinking and of the longest context of one problem."""
+    from ponder.tasks.check import Checked
+    from ponder.tasks.protocol import Grade
+
+    rng = Random(f"lengths {family.name} {level} {number}")
+    problem = family.sample(rng, level)
+    one = Checked(level, problem, family.demonstrate(problem, rng), Grade(score=1.0))
+    _, thinking, _, longest = lengths(one, tokenizer)
+    return thinking, longest
 
 
 def shown(one: Checked) -> str:
