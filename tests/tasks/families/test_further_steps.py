@@ -508,6 +508,35 @@ def check_time_intervals(problem: Problem, lines: Lines, facts: Any) -> None:
         assert clock[3] is None or int(clock[3]) == int(seconds % 60)
 
 
+def check_string_manipulation(problem: Problem, lines: Lines, facts: Any) -> None:
+    *steps, last = lines
+    shown = ["".join(each[0] for each in line.split()) for line in steps[::2]]
+    assert shown == facts["states"]
+    for string, numbered, looks in zip(shown, steps[::2], steps[1::2], strict=True):
+        assert numbered.split() == [f"{letter}{place}" for place, letter in enumerate(string, 1)]
+        verdicts = []
+        for number, look in enumerate(looks.split(", "), 1):
+            assert look.startswith(f"{number} ")
+            match look.split()[1:]:
+                case ["starts", part, verdict]:
+                    holds = string[:2] == part
+                case ["ends", part, verdict]:
+                    holds = string[-2:] == part
+                case ["has", part, verdict]:
+                    holds = part in string
+                case ["later", part, verdict]:
+                    holds = part in string[1:]
+                case ["longer", length, "15", verdict]:
+                    holds = int(length) == len(string) > 15
+                case ["even", "b", count, verdict]:
+                    holds = int(count) == string.count("b") and count in ("2", "4", "6", "8", "10", "12", "14", "16")
+            assert verdict == ("yes" if holds else "no")
+            verdicts.append(verdict)
+        assert "yes" not in verdicts[:-1]
+    assert last == "none" or last.split()[0] in shown
+    assert (verdicts[-1] == "no") == (last == "none")
+
+
 CHECKS: dict[str, Callable[[Problem, Lines, Any], None]] = {
     name: globals()[f"check_{name}"] for name in FURTHER_FAMILIES
 }

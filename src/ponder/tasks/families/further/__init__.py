@@ -28,6 +28,7 @@ from ponder.tasks.families.further.simple_geometry import SimpleGeometry
 from ponder.tasks.families.further.simple_integration import SimpleIntegration
 from ponder.tasks.families.further.spiral_matrix import SpiralMatrix
 from ponder.tasks.families.further.string_insertion import StringInsertion
+from ponder.tasks.families.further.string_manipulation import StringManipulation
 from ponder.tasks.families.further.time_intervals import TimeIntervals
 from ponder.tasks.families.working.family import ProblemFamily
 
@@ -59,6 +60,7 @@ FURTHER_FAMILIES: dict[str, ProblemFamily] = {
         SimpleIntegration(),
         SpiralMatrix(),
         StringInsertion(),
+        StringManipulation(),
         TimeIntervals(),
     )
 }

@@ -160,6 +160,13 @@ def string_insertion(problem: Problem, rng: Random) -> Fields:
     return {"string": problem.metadata["string"]}
 
 
+def string_manipulation(problem: Problem, rng: Random) -> Fields:
+    details = gym_details(problem)
+    style = rng.choice(("{}. {}", "{}) {}", "{}: {}"))
+    rules = [style.format(number, rule) for number, rule in enumerate(details["selected_rules"], 1)]
+    return {"string": quoted(details["string"], rng, bare=0.7), "rules": "\n".join(rules)}
+
+
 def time_intervals(problem: Problem, rng: Random) -> Fields:
     """The two times as the dataset writes them."""
     start, end = re.findall(PRINTED_TIME, problem.question)
@@ -193,5 +200,6 @@ FURTHER_FIELDS: dict[str, Callable[[Problem, Random], Fields]] = {
     "simple_integration": simple_integration,
     "spiral_matrix": matrix_alone,
     "string_insertion": string_insertion,
+    "string_manipulation": string_manipulation,
     "time_intervals": time_intervals,
 }
