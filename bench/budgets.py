@@ -124,7 +124,7 @@ def draw_strategy(rng: Random, levels: int, has_tokens: bool) -> str:
         f"best_of({first}samples={rng.randint(1, most)}, by='verifier')",
         f"refine({first}samples={rng.randint(2, most)})",
         f"approaches({first}ways={rng.randint(2, most)})",
-        f"council({first}voices={rng.randint(2, 3)}, rounds={rng.randint(1, 2)})",
+        f"council({first}how='turns', voices={rng.randint(2, 3)}, rounds={rng.randint(1, 2)})",
         f"delegate({first}steps={rng.randint(1, 3)}, replans={rng.randint(0, 2)}, at_once={rng.randint(1, 3)})",
     )
     if has_tokens and not inner:

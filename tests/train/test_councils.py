@@ -1,5 +1,6 @@
 """Thinking in several voices is learned as it is sampled: each slot predicts the next token of the same voice."""
 
+import asyncio
 import json
 from random import Random
 
@@ -10,14 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.dialogue import Message, PonderFormat, Start
-from ponder.model.loss import next_token_loss
+from ponder.model.loss import Backend, next_token_loss
+from ponder.sampler.local import LocalSampler
+from ponder.sampler.protocol import Request
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train.data.packing import Batch, Example, council_targets, fill, pack
 from ponder.train.examples import Examples, check_mix, mix_texts, mix_voices
 from ponder.train.loop.learner import on
+from ponder.train.policy.gradient import PolicyGradient
 from ponder.train.policy.lessons import Lesson, lay_out
 from ponder.train.recipe.sections import MixRecipe, mix_problems
-from ponder.types import Origin, Phase, RecipeError, Segment, Trajectory
+from ponder.types import Origin, Phase, RecipeError, SamplingParams, Segment, ThinkingLimits, Trajectory
 from ponder.voices import separate, spawned, voices_of
 
 TOKENIZER = ByteTokenizer()
@@ -151,3 +155,23 @@ def test_what_cannot_be_shared_is_refused():
     assert [text for text, found in problems.items() if found] == [
         "sft.mix[0].plain does not apply with voices (got 0.5): set it to 0"
     ]
+
+
+@pytest.mark.parametrize("voices", [1, 2, 3, 4, 8])
+def test_training_computes_the_log_probabilities_that_the_engine_sampled_with(voices):
+    """Step by step in the engine, and in one pass over packed rows."""
+    model = tiny_model(voices, max_positions=LONG)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[[COUNCIL.leave, COUNCIL.join]] *= 1.3  # lanes of different lengths
+    sampler = LocalSampler(model, TOKENIZER, FORMAT, max_batch=4)
+    prompt = (*FORMAT.render([Message.user("?")], start=Start.THINK).ids, COUNCIL.spawn, COUNCIL.numbers[voices - 1])
+    params = SamplingParams(max_tokens=90, temperature=0.7, seed=voices, thinking=ThinkingLimits(voices=8))
+    made = asyncio.run(sampler.sample(Request(prompt=prompt, params=params, start=Phase.THINK, n=4)))
+    lessons = [Lesson(Trajectory(segments=each.segments), 1.0, 1.0) for each in made]
+    gradient = PolicyGradient(lambda new_N, tokens: (-(new_N * tokens.weights_N).sum(), {}), temperature=0.7)
+    batches = lay_out(lessons, rows=2, sequence=256, pad=0, council=COUNCIL)
+    list(gradient.losses(model, batches, Backend.TORCH))
+    assert gradient.metrics()["engine_difference"] < 1e-4
+    counted = sum(int((each.batch.weights_BT > 0).sum()) for each in batches)
+    sampled = sum(origin is Origin.SAMPLED for each in made for origin in each.segment.origins)
+    assert counted == sampled

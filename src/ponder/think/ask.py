@@ -48,6 +48,7 @@ class Ask:
     effort: how long to think, as a word; None: medium, or an endpoint's own default.
     thinking: the same as limits in tokens, over all contexts of a folded thought.
     min_thinking: THINK tokens before which the thinking may not close (s1, arXiv 2501.19393); not for a direct answer.
+    max_voices: the most voices of a council that the thinking may open; None: as many as the model was taught.
     answer_room: tokens kept for the answer; None: an eighth of the window, at most half of `max_tokens`.
     max_tokens: of each completion, thinking included; None: as many as the window holds.
     temperature, top_p: None: the strategy's own and 1, or an endpoint's own defaults.
@@ -75,6 +76,7 @@ class Ask:
     effort: Effort | None = None
     thinking: ThinkingLimits | None = None
     min_thinking: int = 0
+    max_voices: int | None = None
     answer_room: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
@@ -196,6 +198,9 @@ class Ask:
             thinking = ThinkingLimits() if window is None else limits(self.effort or Effort.MEDIUM, window, longest)
         if self.min_thinking and thinking.cap != 0:
             thinking = replace(thinking, floor=max(thinking.floor, self.min_thinking))
+        voices = self._voices(capabilities, thinking)
+        if voices > 1:
+            thinking = replace(thinking, voices=voices)
         room = self.answer_room
         if room is None:
             room = 0 if thinking.cap == 0 or window is None else answer_room(window, max_tokens)
@@ -203,6 +208,20 @@ class Ask:
         if folds and thinking.cap and max_tokens is None and window is not None:
             max_tokens = max(thinking.cap + room, window)
         return thinking, room, max_tokens
+
+    def _voices(self, capabilities: Capabilities, thinking: ThinkingLimits) -> int:
+        """The most voices of a council. Raises InvalidRequest for more than the model was taught."""
+        if thinking.cap == 0 and (self.max_voices or 0) > 1:
+            raise InvalidRequest(f"max_voices must be left out where there is no thinking (got {self.max_voices})")
+        if self.max_voices is None:
+            return capabilities.voices if thinking.cap != 0 else 1
+        if not 1 <= self.max_voices <= max(1, capabilities.voices):
+            taught = f"at most {capabilities.voices}" if capabilities.voices else "no"
+            raise InvalidRequest(
+                f"the model was taught to think in {taught} voices together (got max_voices={self.max_voices}): give "
+                "fewer, or let voices speak in turns, council(how='turns')"
+            )
+        return self.max_voices
 
 
 class AskSettings(TypedDict, total=False):
@@ -212,6 +231,7 @@ class AskSettings(TypedDict, total=False):
     effort: Effort | str | None
     thinking: ThinkingLimits | int | None
     min_thinking: int
+    max_voices: int | None
     answer_room: int | None
     max_tokens: int | None
     temperature: float | None

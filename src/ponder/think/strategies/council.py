@@ -1,10 +1,11 @@
-"""Several dialogues of one model work on a question in turns: each hears what all have said before it."""
+"""Several dialogues of one model work on a question: together in one context, or in turns over one that grows."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Unpack
 
 from ponder.sampler.protocol import Capabilities, NextTurn, Sampler
@@ -16,13 +17,14 @@ from ponder.think.ledger import Ledger
 from ponder.think.memory.layer import fitting_notes, text_tokens
 from ponder.think.memory.memory import Memory
 from ponder.think.memory.quoting import passages, quoted_block
-from ponder.think.samples import answer_from
+from ponder.think.samples import Samples, answer_from
 from ponder.think.scoring import graded
 from ponder.think.strategy import Demand, Strategy, check_inner
 from ponder.think.voting import count_votes, margin_of, same_answer
 from ponder.types import InvalidRequest, SamplerError
 
 TEMPERATURE = 1.0
+ROUNDS = 2
 SHARED = 2  # what was said takes at most this part of the window
 OWNER = "council"  # of the notes that a run keeps of what no longer fits
 OPENING = "{voices} voices answer this together, one after the other. Each hears all that was said before it."
@@ -33,8 +35,42 @@ LATER = (
 )
 
 
+class CouncilForm(StrEnum):
+    """How the voices of a council speak.
+
+    TOGETHER: at the same time, in one context, token by token; for a model that was taught it, in the local engine.
+    TURNS: one after the other, each with a sample that reads what all have said.
+    """
+
+    TOGETHER = "together"
+    TURNS = "turns"
+
+
 @dataclass(frozen=True, slots=True)
-class Council:
+class CouncilTogether:
+    """See `council`: one sample, which may think in that many voices."""
+
+    voices: int
+    settings: AskSettings
+
+    @property
+    def name(self) -> str:
+        return f"council@{self.voices}"
+
+    def demand(self, ask: Ask) -> Demand:
+        n = ask.override(**self.settings).n
+        return Demand(n, n)
+
+    async def stream(self, ask: Ask, sampler: Sampler, ledger: Ledger) -> AsyncGenerator[Event, None]:
+        ask = replace(ask.override(**self.settings), max_voices=self.voices)
+        samples = Samples(ask, sampler, ledger, ask.n, are_choices=True, role="council")
+        async for event in samples:
+            yield event
+        yield samples.answer(next(iter(samples.completions), None))
+
+
+@dataclass(frozen=True, slots=True)
+class CouncilInTurns:
     """See `council`."""
 
     voices: int
@@ -212,18 +248,38 @@ def _quoted(text: str) -> str:
 
 
 def council(
-    inner: Strategy | None = None, *, voices: int = 4, rounds: int = 2, **settings: Unpack[AskSettings]
-) -> Council:
-    """`voices` dialogues of one model answer together, one after the other, at temperature 1 by default. Each hears
-    what all have thought and said before it, checks it and goes on from it (arXiv 2305.14325).
+    inner: Strategy | None = None,
+    *,
+    voices: int = 4,
+    how: CouncilForm | str = CouncilForm.TOGETHER,
+    rounds: int | None = None,
+    **settings: Unpack[AskSettings],
+) -> CouncilTogether | CouncilInTurns:
+    """`voices` dialogues of one model answer together.
 
-    An answer that the ask's verifier or judge accepts ends it, and else the one that they grade highest is taken.
-    Without them it ends after a round in which all answers agree, and the last answers of all voices vote.
+    together: one sample whose thinking opens a council of at most that many voices, which hear each other token by
+        token. A model that was taught fewer is refused.
+    in turns: one after the other, at temperature 1 by default. Each hears what all have thought and said before it,
+        checks it and goes on from it (arXiv 2305.14325). An answer that the ask's verifier or judge accepts ends it,
+        and else the one that they grade highest is taken. Without them it ends after a round in which all answers
+        agree, and the last answers of all voices vote.
     inner: what takes each turn; None: one sample.
-    rounds: how often each voice speaks, at most.
-    settings: hold for all samples, whatever the ask says. Raises InvalidRequest for fewer than two voices or one round.
+    how: see `CouncilForm`.
+    rounds: how often each voice speaks in turns, at most; None: twice.
+    settings: hold for all samples, whatever the ask says. Raises InvalidRequest for fewer than two voices or one round,
+        and for turns that are described for a council together.
     """
-    if voices < 2 or rounds < 1:
+    try:
+        form = CouncilForm(how)
+    except ValueError:
+        raise InvalidRequest(f"how of council must be one of {', '.join(CouncilForm)} (got {str(how)!r})") from None
+    if voices < 2 or (rounds is not None and rounds < 1):
         raise InvalidRequest(f"council needs voices of at least 2 and rounds of at least 1 (got {voices}, {rounds})")
     check_inner(inner)
-    return Council(voices, rounds, inner, checked(settings))
+    if form is CouncilForm.TURNS:
+        return CouncilInTurns(voices, ROUNDS if rounds is None else rounds, inner, checked(settings))
+    if inner is not None or rounds is not None:
+        raise InvalidRequest(
+            "voices that think together take no turns: leave out rounds and the strategy inside, or set how='turns'"
+        )
+    return CouncilTogether(voices, checked(settings))
