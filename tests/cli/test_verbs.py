@@ -536,9 +536,13 @@ def test_eval_compares_strategies_by_compute(folder: Path, tmp_path: Path, capsy
 def test_eval_audits_the_thinking(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = tmp_path / "audit.json", tmp_path / "audit.md"
     asked = ("eval", folder, "--suite", "spell_backward", "-n", 1, "--thinking", 6, "--audit", "--planted", 0)
-    ran = Run(capsys, *asked, "--json", files[0], "--markdown", files[1])
+    page = tmp_path / "audit.html"
+    ran = Run(capsys, *asked, "--json", files[0], "--markdown", files[1], "--page", page)
     assert ran.code == 0
     assert files[1].read_text() == ran.out
+    assert "Accuracy with the thinking cut" in page.read_text()
+    alone = Run(capsys, "eval", folder, "--suite", "spell_backward", "-n", 1, "--page", page)
+    assert (alone.code, "--page needs --audit" in alone.err) == (2, True)
     (row,) = json.loads(files[0].read_text())["thinking"]
     assert (row["task"], row["n"], row["thinking_tokens"]) == ("spell_backward", 1, 5)
     assert [point["kept"] for point in row["cut"]["points"]] == [0, 0.1, 0.25, 0.5, 0.75, 0.9, 1]

@@ -13,6 +13,10 @@ import pytest
 from browsing import READY
 from test_screens import WAYS, serious
 
+from ponder.evaluate.audit import AuditReport, ThinkingAudit
+from ponder.evaluate.audit.effects import CutCurve
+from ponder.evaluate.correction import Rate
+from ponder.lens.audit_page import audit_page
 from ponder.lens.draw import LARGEST, draw
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.types import Origin, Phase, Segment
@@ -47,6 +51,13 @@ def write(folder: Path, segments: list[Segment]) -> Path:
     text = draw(model, TOKENIZER, segments, title="How many?", name="tiny", branch=command)
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def audit(task: str, *solved: int) -> ThinkingAudit:
+    """Of four problems, that many solved at each share."""
+    counted = tuple(tuple(each < count for each in range(4)) for count in solved)
+    cut = CutCurve(task=task, shares=(0, 0.5, 1), solved=counted, whole=(True,) * 4)
+    return ThinkingAudit(task=task, n=4, tokens=9.0, cut=cut, changes=(), contradictions=Rate(0, 4))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +96,19 @@ def test_axe_finds_nothing_serious(opened: Any, file: Path, way: str) -> None:
         page.locator(f"[data-measure={measure}]").click()
         serious(page, f"inspect, {measure}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_axe_finds_nothing_serious_on_the_page_of_an_audit(chromium: Any, tmp_path: Path, way: str) -> None:
+    file = tmp_path / "audit.html"
+    report = AuditReport(model="tiny", n=4, thinking=(audit("sums", 0, 2, 4), audit("words", 1, 1, 1)))
+    file.write_text(audit_page(report), encoding="utf-8")
+    with chromium.new_context(**WAYS[way]) as context:
+        page = context.new_page()
+        page.goto(file.as_uri())
+        serious(page, "audit")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.locator("svg").bounding_box()["height"] > 80
 
 
 def test_everything_can_be_done_by_keyboard(opened: Any, file: Path) -> None:

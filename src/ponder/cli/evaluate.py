@@ -55,13 +55,15 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidRequest("--oracle and --plot-compute are of the comparison by compute: give --budget")
     if args.budget and (args.modes or not args.strategy):
         raise InvalidRequest("--budget compares the strategies that are given: give --strategy, and leave out --modes")
-    for file in filter(None, (args.json, args.markdown, args.plot, args.plot_pass_at, args.plot_compute)):
+    for file in filter(None, (args.json, args.markdown, args.page, args.plot, args.plot_pass_at, args.plot_compute)):
         if not file.absolute().parent.is_dir():
             raise InvalidRequest(f"{file}: the folder {file.absolute().parent} does not exist: make it first")
     if args.forgetting:
         return forgetting(args)
     if args.audit:
         return run_audit(args)
+    if args.page:
+        raise InvalidRequest("--page needs --audit: it is the page of an audit")
     if args.learned:
         raise InvalidRequest("--learned says what the models of --forgetting learned: name them too")
     if args.wordings:
@@ -210,6 +212,10 @@ def run_audit(args: argparse.Namespace) -> int:
         write_text(args.markdown, report.markdown())
     if args.json:
         write_text(args.json, json.dumps(report.summary(), indent=2) + "\n")
+    if args.page:
+        from ponder.lens.audit_page import audit_page
+
+        write_text(args.page, audit_page(report))
     return 0
 
 

@@ -129,6 +129,7 @@ def _add_instead(group: argparse._ArgumentGroup) -> None:
         help="whether the answers depend on the thinking (it is cut, a step of it is changed), and whether the score "
         "holds for other questions of the same kind (docs/audits.md); --modes none: only the thinking",
     )
+    group.add_argument("--page", type=Path, metavar="FILE", help="beside --audit: the same as one HTML file")
     group.add_argument(
         "--planted",
         type=natural,

@@ -130,28 +130,37 @@ def _base64(data: bytes) -> str:
 
 
 def whole_page(title: str, data: str) -> str:
-    """The whole file: style, script and data in one document, under a policy that allows exactly this style and this
-    script.
+    """The whole file of a lens. data: of `lens_json`."""
+    body = (
+        "<noscript>This page draws itself with a script: allow scripts for this file.</noscript>\n"
+        f'<main class="lens" id="lens"></main>\n<script type="application/json" id="data">{data}</script>'
+    )
+    style, script = lens_file("page.css") + lens_file("view.css"), lens_file("view.js") + lens_file("page.js")
+    return html_file(title, style, body, script)
 
-    data: of `lens_json`.
+
+def html_file(title: str, style: str, body: str, script: str = "") -> str:
+    """A document that holds all it needs, under a policy that allows exactly this style and this script.
+
+    body: its HTML, in which all text is escaped.
+    script: a module that runs at its end; "": none may run.
     """
-    style, script = _read("page.css") + _read("view.css"), _read("view.js") + _read("page.js")
+    allowed = f"script-src '{_hash(script)}'; " if script else ""
     policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; base-uri 'none'; "
+        f"default-src 'none'; {allowed}style-src '{_hash(style)}'; base-uri 'none'; "
         "form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
+    end = f'\n<script type="module">{script}</script>' if script else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n"
-        "<noscript>This page draws itself with a script: allow scripts for this file.</noscript>\n"
-        f'<main class="lens" id="lens"></main>\n<script type="application/json" id="data">{data}</script>\n'
-        f'<script type="module">{script}</script>\n</body>\n</html>\n'
+        f"<title>{html.escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}{end}\n</body>\n</html>\n"
     )
 
 
-def _read(name: str) -> str:
+def lens_file(name: str) -> str:
+    """A file of this package, as text."""
     return (files("ponder.lens") / name).read_text(encoding="utf-8")
 
 
