@@ -26,9 +26,7 @@ def trained(home: Path, name: str, opener=None, **keys: object) -> list[dict[str
     if not home.exists():
         several.prepare(home)
     recipe = home / f"{name}.toml"
-    recipe.write_text(
-        (several.START + several.CASES["grpo"]).format(folder=home, case=name, stage="grpo", here=several.HERE)
-    )
+    recipe.write_text(several.recipe_text(home, "grpo", name))
     overrides = [f"grpo.{key}={value}" for key, value in keys.items()] + ["run.checkpoint_minutes=0.0"]
     if opener is None:
         run(recipe, overrides, resume=True)
@@ -212,9 +210,7 @@ def test_stale_answers_without_actors_are_refused(home: Path) -> None:
 
 def test_actors_without_anything_to_sample_are_refused(home: Path) -> None:
     recipe = home / "pretrain.toml"
-    recipe.write_text(
-        (several.START + several.PRETRAIN).format(folder=home, case="text", stage="pretrain", here=several.HERE)
-    )
+    recipe.write_text(several.recipe_text(home, "pretrain", "text"))
     with pytest.raises(InvalidRequest, match="no stage of pretrain does"):
         check_fleet_is_used(load_recipe(recipe))
 

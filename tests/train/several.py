@@ -8,14 +8,21 @@ import json
 import signal
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ponder.model.checkpoint import write_model
+from ponder.model.transformer import Transformer
 from ponder.testing.tiny import ByteTokenizer, tiny_model
+from ponder.train.algorithms.pretrain import PretrainRecipe
+from ponder.train.loop import state
 from ponder.train.loop.learner import NextToken
-from ponder.train.loop.world import joined_world, world
-from ponder.train.pipeline import run
+from ponder.train.loop.optim import Optim
+from ponder.train.loop.shard import load_shards, shard
+from ponder.train.loop.stage import model_config
+from ponder.train.loop.world import joined_world, whole, world
+from ponder.train.pipeline import load_recipe, run
 from ponder.types import DataError
 
 HERE = Path(__file__).parent
@@ -27,6 +34,7 @@ threads = 1
 device = "cpu"
 compile = false
 precision = "fp32"
+parallel = "{parallel}"
 checkpoint_minutes = 60.0
 [model]
 size = 32
@@ -87,7 +95,16 @@ mix = [{{ task = "products", max_level = 0.0 }}]
     "ppo": f"[ppo]\ncritic_alone = 1\n{DRAWN}",
 }
 CASES["stopped"] = CASES["broken"] = CASES["short"] = PRETRAIN.replace("16_000", "3_200")
-STAGES = dict.fromkeys(("muon", "stopped", "broken", "short"), "pretrain")
+DIVIDED = {
+    "divided": "pretrain",
+    "divided_sft": "sft",
+    "divided_dpo": "dpo",
+    "divided_short": "short",
+    "divided_grpo": "grpo",
+}
+CASES |= {name: CASES[case] for name, case in DIVIDED.items()}
+STAGES = dict.fromkeys(("muon", "stopped", "broken", "short", "divided", "divided_short"), "pretrain")
+STAGES |= {"divided_sft": "sft", "divided_dpo": "dpo", "divided_grpo": "grpo"}
 
 
 class Disturbed(NextToken):
@@ -116,16 +133,23 @@ def prepare(folder: Path) -> None:
     (folder / "judged.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
 
 
+def recipe_text(folder: Path, case: str, name: str = "") -> str:
+    """name: of the run, where it is not that of the case."""
+    parallel = "shard" if case.startswith("divided") else "replicate"
+    stage = STAGES.get(case, case)
+    return (START + CASES[case]).format(folder=folder, case=name or case, stage=stage, here=HERE, parallel=parallel)
+
+
 def train(folder: Path, case: str) -> Path:
     """Run the case into its folder; gives the folder of its stage."""
     stage, own, recipe = STAGES.get(case, case), folder / case, folder / f"{case}.toml"
     with world().together():
         resume = own.exists()
-        disturbed = case in ("stopped", "broken") and not resume
+        disturbed = case in ("stopped", "broken", "divided_short") and not resume
         Disturbed.case, Disturbed.steps = case, 0
         NextToken.losses = Disturbed.losses if disturbed else Disturbed.ordinary  # type: ignore[method-assign]
         if world().first:
-            recipe.write_text((START + CASES[case]).format(folder=folder, case=case, stage=stage, here=HERE))
+            recipe.write_text(recipe_text(folder, case))
     with world().together():
         if world().first and not resume:
             ByteTokenizer().save(own / "tokenizer")
@@ -133,12 +157,33 @@ def train(folder: Path, case: str) -> Path:
     return own / stage
 
 
+def digest(folder: Path) -> str:
+    """Of all weights and optimizer state in the last checkpoint of a run whose weights are divided, read by the
+    workers that there are."""
+    recipe = load_recipe(folder.with_suffix(".toml"))
+    model = Transformer(model_config(recipe.model, ByteTokenizer()), seed=1)
+    if world().size > 1:
+        shard(model)
+    optim = Optim(model, recipe.section(PretrainRecipe).optim)
+    load_shards(state.checkpoints(folder / "pretrain" / "checkpoints")[-1] / "shards", model, optim)
+    found = {**dict(model.named_parameters()), **optim.named_state()}
+    assert len(found) == 4 * len([*model.parameters()]), "weights, two moments and a count of each"
+    hashed = sha256()
+    for name in sorted(found):
+        hashed.update(name.encode() + whole(found[name].detach()).contiguous().numpy().tobytes())
+    return hashed.hexdigest()
+
+
 def main() -> None:
     folder, *cases = sys.argv[1:]
     with joined_world():
         for case in cases:
             try:
-                train(Path(folder), case)
+                if case == "digest":
+                    found = digest(Path(folder) / "divided_short")
+                    (Path(folder) / f"digest.{world().size}.{world().rank}").write_text(found)
+                else:
+                    train(Path(folder), case)
             except Exception as error:
                 (Path(folder) / f"{case}.{world().rank}.txt").write_text(f"{type(error).__name__}: {error}")
 

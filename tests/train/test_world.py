@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,11 +12,17 @@ import several
 import torch
 from safetensors.torch import load_file
 
+from ponder.train.algorithms.dpo import DpoRecipe
+from ponder.train.algorithms.pretrain import PretrainRecipe
+from ponder.train.algorithms.reward import RewardRecipe
+from ponder.train.algorithms.sft import SftRecipe
 from ponder.train.data.packing import Batch
 from ponder.train.loop import state
+from ponder.train.loop.anchor import AnchorRecipe
 from ponder.train.loop.display import read_metrics
 from ponder.train.loop.world import World, world
 from ponder.train.policy.lessons import Experience, pack_updates, unpack_updates
+from ponder.train.recipe.sections import LoraRecipe, Optimizer, OptimRecipe, StageRecipe
 
 ALL = ("pretrain", "muon", "sft", "reward", "dpo", "grpo", "ppo")
 CLOSE = 2e-6
@@ -51,7 +58,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two") / "runs"
     several.prepare(folder)
-    launched(2, folder, *ALL, "stopped", "broken")
+    launched(2, folder, *ALL, "stopped", "broken", *several.DIVIDED, "digest")
     return folder
 
 
@@ -61,7 +68,10 @@ def three(two: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("three") / "runs"
     several.prepare(folder)
     (two / "stopped").rename(folder / "stopped")
-    launched(3, folder, "pretrain", "muon", "sft", "dpo", "stopped")
+    for name in ("divided_short", "divided_short.toml"):
+        copy = shutil.copytree if (two / name).is_dir() else shutil.copy
+        copy(two / name, folder / name)
+    launched(3, folder, "pretrain", "muon", "sft", "dpo", "stopped", "digest", "divided", "divided_short")
     return folder
 
 
@@ -114,6 +124,58 @@ def test_an_error_on_one_worker_is_raised_on_all(two: Path) -> None:
     assert said[1] == "DataError: the data of this worker is broken"
     assert said[0] == "WorkerFailed: worker 1 of 2: the data of this worker is broken"
     assert len(records(two, "broken")) == 2
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("name", "case"), [("divided", "pretrain"), ("divided_sft", "sft"), ("divided_dpo", "dpo")])
+def test_workers_that_divide_the_weights_learn_what_one_process_does(
+    alone: Path, two: Path, name: str, case: str
+) -> None:
+    assert not list(two.glob(f"{name}.*.txt"))
+    assert_equal(records(alone, case), records(two, name))
+    own, other = (load_file(each / "model/model.safetensors") for each in (alone / case, two / name))
+    assert {name: tensor.shape for name, tensor in own.items()} == {k: v.shape for k, v in other.items()}
+
+
+@pytest.mark.cluster
+def test_so_do_three_of_which_some_have_less_to_compute(alone: Path, three: Path) -> None:
+    assert_equal(records(alone, "pretrain"), records(three, "divided"))
+
+
+@pytest.mark.cluster
+def test_what_two_workers_divided_is_read_by_any_number(alone: Path, two: Path, three: Path) -> None:
+    """To the bit. And a run goes on with it: three workers after two, and one process after those two."""
+    read = {
+        (each / f"digest.{size}.{rank}").read_text() for each, size in ((two, 2), (three, 3)) for rank in range(size)
+    }
+    assert read == {several.digest(two / "divided_short")}
+    assert_equal(records(alone, "short"), records(three, "divided_short"))
+    assert len(records(two, "divided_short")) < len(records(alone, "short"))
+    several.train(two, "divided_short")
+    assert_equal(records(alone, "short"), records(two, "divided_short"))
+
+
+@pytest.mark.cluster
+def test_a_stage_that_needs_whole_weights_refuses_to_divide_them(two: Path) -> None:
+    said = [(two / f"divided_grpo.{rank}.txt").read_text() for rank in range(2)]
+    assert 'but the stage grpo reads all of them: set it to "replicate"' in said[0]
+    assert said[0].startswith("RecipeError")
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        (PretrainRecipe(), ""),
+        (DpoRecipe(), ""),
+        (PretrainRecipe(optim=OptimRecipe(name=Optimizer.MUON)), "whole matrices"),
+        (SftRecipe(lora=LoraRecipe(rank=2)), "small part"),
+        (SftRecipe(anchor=AnchorRecipe(weight=1.0)), "anchor"),
+        (RewardRecipe(), "reads all"),
+    ],
+)
+def test_stages_say_why_they_need_whole_weights(section: StageRecipe, why: str) -> None:
+    assert bool(section.needs_whole) == bool(why)
+    assert why in section.needs_whole
 
 
 def batch(rows: int, first: int) -> Batch:

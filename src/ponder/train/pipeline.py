@@ -12,10 +12,10 @@ import torch
 
 from ponder.train.algorithms import ALGORITHMS
 from ponder.train.algorithms.rejection import RejectionRecipe
-from ponder.train.loop.fit import Outcome, StageResult, pick_device
+from ponder.train.loop.fit import Outcome, StageResult, divides, pick_device
 from ponder.train.loop.folder import RunFolder, sweep
 from ponder.train.loop.world import joined_world, world
-from ponder.train.recipe.sections import Recipe, resolve
+from ponder.train.recipe.sections import Recipe, StageRecipe, resolve
 from ponder.train.recipe.toml import dump_recipe, read_recipe
 from ponder.types import RecipeError
 
@@ -61,7 +61,13 @@ def _run_stages(recipe: Recipe, folder: RunFolder) -> RunResult:
     with world().together():
         for algorithm in chosen:
             if not algorithm.complete(folder):
-                recipe.section(algorithm.section).check_data()
+                section = recipe.section(algorithm.section)
+                if divides(recipe.run) and isinstance(section, StageRecipe) and section.needs_whole:
+                    raise RecipeError(
+                        f'run.parallel is "shard", which divides the weights, but {section.needs_whole}: set it to '
+                        '"replicate"'
+                    )
+                section.check_data()
         if world().first:
             sweep(folder.path)
     if recipe.run.threads:

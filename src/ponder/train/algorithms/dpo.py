@@ -43,7 +43,7 @@ from ponder.train.loop.world import world
 from ponder.train.policy.direct import Preference, implicit_rewards, kto_baseline, kto_loss, pair_loss
 from ponder.train.policy.gradient import FrozenModel, learned_rows, through_head
 from ponder.train.recipe.ranges import Positive, Range
-from ponder.train.recipe.sections import ModelRecipe
+from ponder.train.recipe.sections import ModelRecipe, not_divided
 from ponder.types import DataError, RecipeError
 
 _REFERENCE = "reference.npz"
@@ -84,6 +84,10 @@ class DpoRecipe(ComparisonRecipe):
 
     name = "dpo"
     full_lr = 5e-5
+
+    @property
+    def needs_whole(self) -> str:
+        return not_divided(self)
 
     def resolved(self, model: ModelRecipe) -> Self:
         if not self.loss.has_reference and self.reference is not None:

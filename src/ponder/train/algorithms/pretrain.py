@@ -21,7 +21,7 @@ from ponder.train.loop.folder import write_atomically
 from ponder.train.loop.learner import NextToken
 from ponder.train.loop.stage import StageStart, Training
 from ponder.train.recipe.ranges import CountOrZero, Range
-from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data, text_problems
+from ponder.train.recipe.sections import ModelRecipe, StageRecipe, TextRecipe, no_data, not_divided, text_problems
 
 _HELD_OUT_ROWS = 64
 
@@ -48,6 +48,10 @@ class PretrainRecipe(StageRecipe):
             no_data(self.name, "text"): runs and not self.text,
         }
 
+    @property
+    def needs_whole(self) -> str:
+        return not_divided(self)
+
     def data_files(self) -> Mapping[str, Sequence[Path]]:
         return {name: files for each in self.text for name, files in source_files(each.source).items()}
 
@@ -69,9 +73,9 @@ class Pretrain(Training[PretrainRecipe]):
                 ]
                 step += 1
 
-        def write_neighbours() -> None:
+        def write_neighbours(model: Transformer) -> None:
             if stage.neighbours:
-                text = as_text(nearest(start.model, start.tokenizer, words=stage.neighbours))
+                text = as_text(nearest(model, start.tokenizer, words=stage.neighbours))
                 write_atomically(start.folder / "neighbours.txt", text.encode())
                 print(f"nearest neighbours of embeddings:\n{text}", end="")
 

@@ -22,7 +22,7 @@ from ponder.train.loop.learner import NextToken
 from ponder.train.loop.stage import StageStart, Training, padding, start_folders
 from ponder.train.policy.rollout import solved
 from ponder.train.recipe.ranges import CountOrZero, Range
-from ponder.train.recipe.sections import RANDOM, ModelRecipe, mix_problems
+from ponder.train.recipe.sections import RANDOM, ModelRecipe, mix_problems, not_divided
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,12 @@ class SftRecipe(DialogueRecipe):
                 (held or kept) and self.lora.rank > 0
             ),
         }
+
+    @property
+    def needs_whole(self) -> str:
+        if self.anchor.weight:
+            return "sft.anchor reads all of them"
+        return not_divided(self)
 
     def check_data(self) -> None:
         super().check_data()

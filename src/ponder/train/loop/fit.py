@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -26,8 +26,9 @@ from ponder.train.loop import state
 from ponder.train.loop.display import Display, MetricsLog, duration
 from ponder.train.loop.learner import Learner, NextToken, StepReport
 from ponder.train.loop.optim import Optim, lr_scale
-from ponder.train.loop.world import world
-from ponder.train.recipe.sections import Precision, RunRecipe, StageRecipe
+from ponder.train.loop.shard import idle_pass, passes, shard, whole_model
+from ponder.train.loop.world import whole, world
+from ponder.train.recipe.sections import Parallel, Precision, RunRecipe, StageRecipe
 from ponder.types import PonderError, RecipeError
 
 _COMPILE_PAYS = 1_500_000  # tokens: compiling costs up to a minute, and saves a third of the time
@@ -80,12 +81,17 @@ class Job:
     num_steps: int | None = None
     watch: Watch | None = None
     on_save: Callable[[], None] | None = None
-    on_complete: Callable[[], None] | None = None
+    on_complete: Callable[[Transformer], None] | None = None
 
     @property
     def steps(self) -> int:
         per_step = self.stage.batch * self.stage.sequence * self.stage.accumulate
         return self.num_steps or math.ceil(self.stage.tokens / per_step)
+
+
+def divides(run: RunRecipe) -> bool:
+    """Whether weights are divided among the workers here."""
+    return run.parallel is Parallel.SHARD and world().size > 1
 
 
 def pick_device(name: str) -> torch.device:
@@ -120,9 +126,16 @@ class _Loop:
     def __init__(self, model: Transformer, job: Job) -> None:
         self.model, self.job, self.world = model, job, world()
         self.device = next(model.parameters()).device
+        self.divided = divides(job.run)
+        if self.divided:
+            shard(model)
         self.optim = Optim(model, job.stage.optim, job.learner.beside)
         self.backend, reason = _common_backend(*choose_backend(model, job))
+        if self.divided:
+            self.backend, reason = Backend.TORCH, "weights are divided"
         self.environment = state.environment(self.device, backend=self.backend)
+        if self.divided:
+            self.environment["parallel"] = job.run.parallel
         self.display = Display(job.name, job.steps, self.world.stderr)
         beside = f"; {self.world.size} workers" if self.world.size > 1 else ""
         self.display.say(
@@ -166,9 +179,10 @@ class _Loop:
                 seconds=self.progress.seconds + seconds,
             )
             self._smooth(loss)
+            watched = self._watched()
             with self.world.together():
                 if self.world.first:
-                    self._report(report, loss, norm, scale, tokens, seconds)
+                    self._report(report, watched, loss, norm, scale, tokens, seconds)
             stopped = any(self.world.gather(interrupted.is_set()))
             due = self.world.agree(time.monotonic() - saved_at >= self.job.run.checkpoint_minutes * 60)
             if stopped or due:
@@ -191,12 +205,18 @@ class _Loop:
     def _update(self, batches: Sequence[Any], scale: float) -> tuple[float, float]:
         """One update over accumulated micro-batches: (loss, gradient norm before clipping)."""
         losses: list[Tensor] = []
-        with self.world.together():
+        # An error among exchanges cannot be told to the others: it ends its worker, and the launcher the rest.
+        with nullcontext() if self.divided else self.world.together():
             for loss in self.job.learner.losses(self.model, batches, self.backend):
                 loss.backward()
                 losses.append(loss.detach())
+        if self.divided:
+            for _ in range(passes(batches) - len(losses)):
+                idle_pass(self.model)
         self.world.add_gradients(self.optim.parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.optim.parameters, self.job.stage.optim.clip or math.inf))
+        norm = float(
+            whole(torch.nn.utils.clip_grad_norm_(self.optim.parameters, self.job.stage.optim.clip or math.inf))
+        )
         value = self.world.sums({"loss": float(torch.stack(losses).sum()) if losses else 0.0})["loss"]
         if not math.isfinite(value + norm):  # either would make every weight NaN
             raise TrainingDiverged(
@@ -208,7 +228,31 @@ class _Loop:
             self.optim.step(scale)
         return value, norm
 
-    def _report(self, report: StepReport, loss: float, norm: float, scale: float, tokens: int, seconds: float) -> None:
+    def _watched(self) -> dict[str, float]:
+        """What the job's watcher says of the first worker's weights, where it is time for it."""
+        job, step = self.job, self.progress.step
+        due = job.stage.eval_every > 0 and step % job.stage.eval_every == 0
+        if not job.watch or not (due or self._complete()):
+            return {}
+        model = whole_model(self.model) if self.divided else self.model
+        watched: dict[str, float] = {}
+        with self.world.together():
+            if self.world.first:
+                watched = _watch(job.watch, step, model)
+                text = "  ".join(f"{name} {value:.4g}" for name, value in watched.items())
+                self.display.say(f"{job.name} step {step:,}: {text}")
+        return watched
+
+    def _report(
+        self,
+        report: StepReport,
+        watched: Mapping[str, float],
+        loss: float,
+        norm: float,
+        scale: float,
+        tokens: int,
+        seconds: float,
+    ) -> None:
         """One line of metrics, and of the display where it is time for one."""
         progress, job = self.progress, self.job
         assert job.stage.optim.lr is not None
@@ -223,13 +267,7 @@ class _Loop:
             self.display.say(f"{job.name} step {progress.step:,}: {line}")
         record = {"loss": loss, "lr": lr, "gradient": norm, "trained": tokens, "tokens_per_second": tokens / seconds}
         record |= report.metrics
-        due = job.stage.eval_every > 0 and progress.step % job.stage.eval_every == 0
-        if job.watch and (due or self._complete()):
-            watched = _watch(job.watch, progress.step, self.model)
-            self.display.say(
-                f"{job.name} step {progress.step:,}: " + "  ".join(f"{k} {v:.4g}" for k, v in watched.items())
-            )
-            record |= watched
+        record |= watched
         far = {"step": progress.step, "tokens": progress.tokens, "compute": progress.compute}
         self.metrics.write({**far, "seconds": progress.seconds, **record})
 
@@ -243,7 +281,10 @@ class _Loop:
             if self.world.first:
                 if self.job.on_save:
                     self.job.on_save()
-                state.save(folder, self.model, self.optim, learner, self.progress, self.environment, keep=keep)
+                if not self.divided:
+                    state.save(folder, self.model, self.optim, learner, self.progress, self.environment, keep=keep)
+        if self.divided:
+            state.save_divided(folder, self.model, self.optim, learner, self.progress, self.environment, keep=keep)
 
 
 def _take_up(job: Job, model: Transformer, optim: Optim, setting: dict[str, str], display: Display) -> state.Progress:

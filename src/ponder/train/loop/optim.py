@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ponder.train.loop.learner import Beside
+from ponder.train.loop.world import divided_as
 from ponder.train.recipe.sections import Optimizer, OptimRecipe, Precision, Schedule
 from ponder.types import CheckpointError
 
@@ -55,13 +56,16 @@ class Optim:
 
     def state(self) -> dict[str, Tensor]:
         """`parameter name|key` → tensor, for every tensor of optimizer state."""
-        return dict(self._state())
+        return {name: value.cpu().contiguous() for name, value in self.named_state().items()}
 
-    def _state(self) -> Iterator[tuple[str, Tensor]]:
-        for optimizer in self._optimizers:
-            for parameter, state in optimizer.state.items():
-                for key, value in state.items():
-                    yield f"{self._names[parameter]}|{key}", torch.as_tensor(value).detach().cpu().contiguous()
+    def named_state(self) -> dict[str, Tensor]:
+        """As `state`, where it is and without copies."""
+        return {
+            f"{self._names[parameter]}|{key}": torch.as_tensor(value).detach()
+            for optimizer in self._optimizers
+            for parameter, state in optimizer.state.items()
+            for key, value in state.items()
+        }
 
     def load_state(self, stored: dict[str, Tensor], source: str) -> None:
         """Take up the state that `state` gave. `CheckpointError` when it is another model's."""
@@ -76,7 +80,7 @@ class Optim:
                     "run began with"
                 )
             # AdamW counts its steps in a 0-d float tensor, which its fused kernels want beside the parameter.
-            owner[parameter].state[parameter][field] = value.to(parameter.device)
+            owner[parameter].state[parameter][field] = divided_as(value, parameter).to(parameter.device)
 
 
 class MuonFloat32(torch.optim.Muon):

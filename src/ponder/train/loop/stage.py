@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,9 +25,10 @@ from ponder.tokenizer import Tokenizer
 from ponder.tokenizer.files import TOKENIZER_FILE
 from ponder.train.loop.changes import refuse_changes
 from ponder.train.loop.display import plot_metrics
-from ponder.train.loop.fit import Job, Outcome, StageResult, Watch, fit, pick_device
+from ponder.train.loop.fit import Job, Outcome, StageResult, Watch, divides, fit, pick_device
 from ponder.train.loop.folder import DATA, DONE, RunFolder, write_atomically
 from ponder.train.loop.learner import Learner
+from ponder.train.loop.shard import whole_model
 from ponder.train.loop.world import world
 from ponder.train.recipe.sections import RANDOM, ModelRecipe, Precision, Recipe, Section, StageRecipe
 from ponder.types import MissingExtra, RecipeError
@@ -92,7 +93,7 @@ class StageStart(Generic[T]):
         num_steps: int | None = None,
         watch: Watch | None = None,
         on_save: Callable[[], None] | None = None,
-        on_complete: Callable[[], None] | None = None,
+        on_complete: Callable[[Transformer], None] | None = None,
     ) -> Job:
         """What the loop needs for this stage (see `Job`)."""
         return Job(
@@ -135,6 +136,9 @@ class Training(Algorithm[T]):
             )
             job = self.open(start)
         result = fit(model, job)
+        if divides(recipe.run) and result.outcome is Outcome.COMPLETE:
+            model = whole_model(model)
+            start = replace(start, model=model)
         with world().together():
             if result.outcome is Outcome.COMPLETE and world().first:
                 leave = partial(self.leave, start, job, folder, final_dtype(recipe, stage, model))
@@ -260,7 +264,7 @@ def finish(
     model: Transformer,
     own: Path,
     leave: Callable[[], None],
-    then: Callable[[], None] | None = None,
+    then: Callable[[Transformer], None] | None = None,
 ) -> None:
     """Merge adapters, call `leave`, plot (if matplotlib is there), call `then`, and mark the stage as complete.
 
@@ -274,7 +278,7 @@ def finish(
     with suppress(MissingExtra):  # the plot is a convenience; its data is in metrics.jsonl
         plot_metrics(own / "metrics.jsonl", own / "loss.png")
     if then:
-        then()
+        then(model)
     progress = result.progress
     done = {"step": progress.step, "tokens": progress.tokens, "seconds": progress.seconds, "loss": result.loss}
     write_atomically(own / DONE, json.dumps(done, indent=2).encode())

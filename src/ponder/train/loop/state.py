@@ -2,6 +2,7 @@
 
 A checkpoint is a model folder (float32, loadable by `load_model`), or the adapters alone where the model is frozen, and
 more files: `optimizer.safetensors`, `state.json`, and `beside.safetensors` for what a learner trains beside the model.
+Where weights are divided among workers, each writes its own, with its optimizer state, into the folder `shards`.
 Data needs no state: every batch is a function of (seed, step).
 """
 
@@ -11,6 +12,7 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,11 +27,12 @@ from ponder.model.lora import has_lora, restore_lora, write_lora
 from ponder.model.transformer import Transformer
 from ponder.train.loop.learner import Learner
 from ponder.train.loop.optim import Optim
-from ponder.train.loop.world import world
+from ponder.train.loop.shard import load_shards, save_shards
+from ponder.train.loop.world import divided_as, world
 from ponder.types import CheckpointError
 
 _NAME = re.compile(r"step_(\d{8})")
-_OPTIMIZER, _BESIDE = "optimizer.safetensors", "beside.safetensors"
+_OPTIMIZER, _BESIDE, _SHARDS = "optimizer.safetensors", "beside.safetensors", "shards"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +87,45 @@ def save(
         save_tensors(optim.state(), temporary / _OPTIMIZER)
         if learner.beside:
             save_tensors(learner.beside.module.state_dict(), temporary / _BESIDE)
-        record = {"progress": asdict(progress), "environment": setting, "learner": learner.state()}
-        write_json(temporary / "state.json", record)
+        _write_record(temporary, learner, progress, setting)
+    _prune(folder, keep)
+    return target
+
+
+def save_divided(
+    folder: Path,
+    model: Transformer,
+    optim: Optim,
+    learner: Learner,
+    progress: Progress,
+    setting: dict[str, str],
+    *,
+    keep: int,
+) -> None:
+    """As `save`, for weights that are divided among the workers, each of which writes its own. All call it."""
+    target = folder / f"step_{progress.step:08d}"
+    if world().agree(target.is_dir()):
+        return
+    with ExitStack() as held:
+        with world().together():
+            made = str(held.enter_context(atomic_folder(target))) if world().first else ""
+        temporary = Path(world().agree(made))
+        save_shards(temporary / _SHARDS, model, optim)
+        with world().together():
+            if world().first:
+                _write_record(temporary, learner, progress, setting)
+    if world().first:
+        _prune(folder, keep)
+
+
+def _write_record(temporary: Path, learner: Learner, progress: Progress, setting: dict[str, str]) -> None:
+    record = {"progress": asdict(progress), "environment": setting, "learner": learner.state()}
+    write_json(temporary / "state.json", record)
+
+
+def _prune(folder: Path, keep: int) -> None:
     for old in checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
-    return target
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -101,14 +138,18 @@ def checkpoints(folder: Path) -> list[Path]:
 def restore(checkpoint: Path, model: Transformer, optim: Optim, learner: Learner) -> tuple[Progress, dict[str, str]]:
     """Load the state of model, optimizer and learner in place; gives the progress and the environment of the run that
     wrote it. Raises CheckpointError for files that cannot be read, and for another recipe's checkpoint."""
-    if has_lora(model):
+    divided = (checkpoint / _SHARDS).is_dir()
+    if divided:
+        load_shards(checkpoint / _SHARDS, model, optim)
+    elif has_lora(model):
         restore_lora(model, checkpoint)
     else:
         _fill(model, load_model(checkpoint, dtype=torch.float32).state_dict(), checkpoint, "the recipe's model")
     if learner.beside:
         tensors = _tensors(checkpoint, _BESIDE)
         _fill(learner.beside.module, tensors, checkpoint / _BESIDE, "what trains beside the model")
-    optim.load_state(_tensors(checkpoint, _OPTIMIZER), str(checkpoint / _OPTIMIZER))
+    if not divided:
+        optim.load_state(_tensors(checkpoint, _OPTIMIZER), str(checkpoint / _OPTIMIZER))
     raw = read_json(checkpoint / "state.json")
     try:
         progress, setting = Progress(**raw["progress"]), dict(raw["environment"])
@@ -133,7 +174,8 @@ def _tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
 
 
 def _fill(module: nn.Module, stored: Mapping[str, Tensor], source: Path, what: str) -> None:
+    like = module.state_dict()
     try:
-        module.load_state_dict(stored)
+        module.load_state_dict({name: divided_as(each, like.get(name, each)) for name, each in stored.items()})
     except RuntimeError as error:
         raise CheckpointError(f"{source}: does not have the shape of {what}: {error}") from error

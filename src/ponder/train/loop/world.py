@@ -22,6 +22,7 @@ from typing import Any, TextIO, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ponder.train.data.packing import Batch
 from ponder.types import PonderError
@@ -179,8 +180,10 @@ class World:
         return pieces
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Give every worker the sum of all workers' gradients. A parameter that has none anywhere has none after it."""
-        if self.size == 1:
+        """Give every worker the sum of all workers' gradients. A parameter that has none anywhere has none after it.
+        Those of parameters that are divided among the workers are sums already."""
+        parameters = [each for each in parameters if not isinstance(each, DTensor)]
+        if self.size == 1 or not parameters:
             return
         has_one = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.uint8)
         dist.all_reduce(has_one, dist.ReduceOp.MAX)
@@ -207,6 +210,18 @@ def _buckets(gradients: Iterable[Tensor | None]) -> Iterator[list[Tensor]]:
         bucket.append(gradient)
     if bucket:
         yield bucket
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be divided. Every worker has to call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def divided_as(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A whole tensor, divided like the parameter. Every worker has to call it."""
+    if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+        return tensor
+    return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 
 _here = World()

@@ -55,6 +55,17 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class Parallel(StrEnum):
+    """How several workers share a model.
+
+    REPLICATE: each holds all of it. SHARD: each holds a part of its weights, gradients and optimizer state, and gathers
+    a block when it computes it (FSDP2).
+    """
+
+    REPLICATE = "replicate"
+    SHARD = "shard"
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecipe:
     """Where a run is stored and how it runs.
@@ -67,6 +78,7 @@ class RunRecipe:
     device: "auto" is CUDA where there is one, else the CPU.
     compile: true: torch.compile. false: plain torch. None: what is fastest here: the compiled kernels, torch.compile
         where a stage is long enough for it to pay, or plain torch.
+    parallel: how several workers share the model; one worker holds all of it either way.
     """
 
     folder: str
@@ -78,9 +90,10 @@ class RunRecipe:
     compile: bool | None = None
     checkpoint_minutes: Duration = 5.0
     keep: Count = 2
+    parallel: Parallel = Parallel.REPLICATE
 
     free: ClassVar[frozenset[str]] = frozenset(
-        {"folder", "stages", "device", "threads", "compile", "checkpoint_minutes", "keep"}
+        {"folder", "stages", "device", "threads", "compile", "checkpoint_minutes", "keep", "parallel"}
     )
 
 
@@ -266,6 +279,11 @@ class StageRecipe(Section):
     def resolved(self, model: ModelRecipe) -> Self:
         return replace(self, optim=self.optim.resolved(model.size, self.full_lr))
 
+    @property
+    def needs_whole(self) -> str:
+        """Why its weights cannot be divided among workers; "" if they can."""
+        return f"the stage {self.name} reads all of them"
+
     def problems(self, model: ModelRecipe, *, runs: bool) -> Mapping[str, bool]:
         name, lora = self.name, self.lora
         unknown = sorted(set(lora.targets) - set(PROJECTIONS))
@@ -281,6 +299,13 @@ class StageRecipe(Section):
                 lora.rank > 0 and self.start == RANDOM
             ),
         }
+
+
+def not_divided(stage: StageRecipe) -> str:
+    """What `StageRecipe.needs_whole` says of a stage that learns from tokens alone."""
+    if stage.lora.rank:
+        return f"{stage.name}.lora trains a small part of them"
+    return f"{stage.name}.optim is Muon, which reads whole matrices" if stage.optim.name is Optimizer.MUON else ""
 
 
 def mix_problems(stage: str, mixes: Sequence[MixRecipe]) -> dict[str, bool]:
