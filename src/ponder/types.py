@@ -99,13 +99,14 @@ class ThinkingLimits:
     floor: the close is suppressed before this many THINK tokens; each time the model wants to close, the
         continuation is put in instead (s1, arXiv 2501.19393, section 3.1). The cap wins over the floor.
     confidence: close where the model's confidence stays low. The floor wins over it.
-    voices: a council may have at most this many; 1: there are no councils, and what spawns one is a token like others.
+    voices: a council may have at most this many. 1: there are no councils, and what spawns one is a token like others.
+        None: as many as the model was taught to think in, for most 1.
     """
 
     cap: int | None = None
     floor: int = 0
     confidence: ConfidenceStop | None = None
-    voices: int = 1
+    voices: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +158,7 @@ class CouncilTokens:
     leave: ends one lane; the other voices go on.
     join: ends the council with this step.
     closing: ids that end a council wherever they stand: they close the thinking or the turn.
+    banned: ids that have no place in a lane, those of `closing` among them.
     """
 
     spawn: int
@@ -165,6 +167,7 @@ class CouncilTokens:
     leave: int
     join: int
     closing: tuple[int, ...]
+    banned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

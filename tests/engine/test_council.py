@@ -25,7 +25,15 @@ from ponder.voices import separate, targets_of, voices_of
 
 VOCAB = 64
 OPEN, CLOSE, END, STATE, FOLD = 40, 41, 42, 43, 44
-COUNCIL = CouncilTokens(spawn=45, numbers=tuple(range(50, 58)), address=46, leave=47, join=48, closing=(CLOSE, END))
+COUNCIL = CouncilTokens(
+    spawn=45,
+    numbers=tuple(range(50, 58)),
+    address=46,
+    leave=47,
+    join=48,
+    closing=(CLOSE, END),
+    banned=(OPEN, CLOSE, END, STATE, FOLD, 45, 46),
+)
 TOKENS = PhaseTokens(
     think_open=OPEN, think_close=CLOSE, state_open=STATE, fold=FOLD, continuation=(20, 21), council=COUNCIL, end=(END,)
 )

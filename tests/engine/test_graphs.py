@@ -334,7 +334,9 @@ def test_recorded_graphs_give_what_the_plain_runner_gives_and_follow_the_weights
 
 
 def test_the_voices_of_a_council_are_rows_of_a_pass(opened):
-    tokens = CouncilTokens(spawn=300, numbers=tuple(range(301, 309)), address=309, leave=310, join=311, closing=())
+    tokens = CouncilTokens(
+        spawn=300, numbers=tuple(range(301, 309)), address=309, leave=310, join=311, closing=(), banned=()
+    )
     running = Engine(tiny_model(), PhaseTokens(think_open=312, think_close=313, council=tokens))
     for voices in (2, 3, 8):
         bias = ((310, 3.0), (311, -9.0))

@@ -87,7 +87,7 @@ def tagged(ids, tokens, start):
         request=0, prompt_ids=(0,), params=params, pick=Pick(params, 0), limit=len(ids), phase=start, key=CacheKey(),
         tokens=[0],
     )  # fmt: skip
-    phases = Phases(tokens, window=1 << 20)
+    phases = Phases(tokens, window=1 << 20, vocab_size=320)
     for index, id in enumerate(ids):
         yield TokenEvent(0, index, id, phases.advance(sequence, id), Origin.SAMPLED, 0.0)
         if id in tokens.end:
@@ -114,7 +114,7 @@ def streamed(name, ids, start, stops, declared):
     message = cut_at_stop(whole, stops) or whole
     pieces += visible.finish(message)
     called += calls.finish(message)
-    texts = {phase: "".join(text for p, text, _ in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
+    texts = {phase: "".join(text for p, text, *_ in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
     return message, texts, called
 
 

@@ -52,7 +52,7 @@ def tagged(ids, tokens, start):
         key=CacheKey(),
         tokens=[0],
     )
-    phases = Phases(tokens, window=1 << 20)
+    phases = Phases(tokens, window=1 << 20, vocab_size=320)
     for index, id in enumerate(ids):
         yield TokenEvent(0, index, id, phases.advance(sequence, id), Origin.SAMPLED, 0.0)
         if id in tokens.end:
@@ -83,7 +83,7 @@ def streamed(format, ids, start, stops):
     whole = format.parse(fed, start=prompt)
     message = cut_at_stop(whole, stops) or whole
     pieces += visible.finish(message)
-    joined = {phase: "".join(text for p, text, _ in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
+    joined = {phase: "".join(text for p, text, *_ in pieces if p is phase) for phase in (Phase.THINK, Phase.ANSWER)}
     return whole, joined, message
 
 
@@ -151,6 +151,6 @@ def test_a_state_is_shown_with_its_fold_and_its_tokens_are_no_text(text, shown):
     format = FORMATS["ponder"]
     visible = follow(format, Phase.THINK, ())
     pieces = [
-        piece for event in tagged(spelled(text), format.phase_tokens, Phase.THINK) for piece in visible.feed(event)
+        piece[:3] for event in tagged(spelled(text), format.phase_tokens, Phase.THINK) for piece in visible.feed(event)
     ]
     assert pieces == [(Phase.THINK, piece.lstrip("+"), piece.startswith("+")) for piece in shown]

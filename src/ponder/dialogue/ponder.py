@@ -63,6 +63,7 @@ class PonderFormat:
             leave=ids[control.LEAVE],
             join=ids[control.JOIN],
             closing=(ids[control.END_THINK], *ends),
+            banned=tuple(sorted({*tokenizer.control.values()} - {ids[control.LEAVE], ids[control.JOIN]})),
         )
         self.phase_tokens = PhaseTokens(
             think_open=ids[control.THINK],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ponder.engine.sequence import OpenCouncil, Sequence, another_pick
 from ponder.kernels.sampling import NO_RULE, Pick, Rule
-from ponder.types import CouncilTokens, InvalidRequest, PhaseTokens
+from ponder.types import CouncilTokens, InvalidRequest, PhaseTokens, ThinkingLimits
 from ponder.voices import Floor, followed
 
 
@@ -27,8 +27,6 @@ class Councils:
         self._tokens = tokens.council
         self._vocab_size = vocab_size
         self._numbers: dict[int, Tensor] = {}
-        marks = (tokens.think_open, tokens.think_close, tokens.state_open, tokens.fold, tokens.call_open, *tokens.end)
-        self._marks = tuple(id for id in marks if id is not None)
 
     @property
     def control(self) -> tuple[int, ...]:
@@ -36,13 +34,18 @@ class Councils:
         tokens = self._tokens
         return () if tokens is None else (tokens.spawn, tokens.address, tokens.leave, tokens.join)
 
+    def voices(self, limits: ThinkingLimits, taught: int) -> int:
+        """How many voices a council may have; 1: there are no councils. taught: how many the model thinks in."""
+        most = 1 if self._tokens is None else len(self._tokens.numbers)
+        return max(1, min(most, taught)) if limits.voices is None else limits.voices
+
     def banned(self, sequence: Sequence, left: int | None) -> int:
         """What one voice that thinks may not say of `control`: 0: nothing is banned, 1: what stands inside councils,
         2: all of it.
 
         left: THINK tokens that may still come.
         """
-        if self._tokens is None or sequence.params.thinking.voices < 2:
+        if self._tokens is None or sequence.voices < 2:
             return 0
         room = left is None or _most_voices(left - 1) >= 2
         return 1 if room and sequence.state_at is None else 2
@@ -64,10 +67,10 @@ class Councils:
         if floor is None:
             floor = _numbered(prompt, tokens)
             if floor is None:
-                if prompt[-1] == tokens.spawn and sequence.params.thinking.voices > 1:
+                if prompt[-1] == tokens.spawn and sequence.voices > 1:
                     sequence.council = OpenCouncil()
                 return
-        _check_prompt_council(floor, sequence.params.thinking.voices, left)
+        _check_prompt_council(floor, sequence.voices, left)
         sequence.council = OpenCouncil(floor)
         self._seat(sequence, len(floor.speaking))
         if floor.before:
@@ -85,7 +88,7 @@ class Councils:
         assert tokens is not None
         floor = council.floor
         if floor is None:
-            most = min(sequence.params.thinking.voices, len(tokens.numbers))
+            most = min(sequence.voices, len(tokens.numbers))
             if left is not None:
                 most = max(1, min(most, _most_voices(left)))
             sequence.pick.constrain(index, NO_RULE, self._allowed(most, tokens))
@@ -153,7 +156,7 @@ class Councils:
     @cached_property
     def _lane(self) -> Rule:
         assert self._tokens is not None
-        return Rule(banned=(*self._marks, self._tokens.spawn, self._tokens.address))
+        return Rule(banned=self._tokens.banned)
 
 
 def _numbered(prompt: list[int], tokens: CouncilTokens) -> Floor | None:

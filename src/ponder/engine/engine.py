@@ -219,6 +219,7 @@ class Engine:
             limit=limit,
             phase=start,
             think_at=self._phases.think_at(prompt_ids, start),
+            voices=self._phases.councils.voices(params.thinking, self.model.config.voices),
             constraint=constraint,
             deadline=deadline,
         )

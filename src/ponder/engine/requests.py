@@ -62,7 +62,8 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     if params.thinking.cap is not None:
         _integer("thinking.cap", params.thinking.cap, 0)
     _integer("thinking.floor", params.thinking.floor, 0)
-    _integer("thinking.voices", params.thinking.voices, 1)
+    if params.thinking.voices is not None:
+        _integer("thinking.voices", params.thinking.voices, 1)
     _integer("answer_room", params.answer_room, 0)
     _integer("repeats", params.repeats, 0)
     _integer("top_logprobs", params.top_logprobs, 0, min(MAX_TOP_LOGPROBS, vocab_size))
@@ -170,7 +171,7 @@ def check_thinking(params: SamplingParams, start: Phase, tokens: PhaseTokens, li
                 f"thinking.floor must be 0, because the format has no thinking (got {params.thinking.floor})"
             )
     most = 1 if tokens.council is None else len(tokens.council.numbers)
-    if params.thinking.voices > most:
+    if params.thinking.voices is not None and params.thinking.voices > most:
         raise InvalidRequest(
             f"thinking.voices must be from 1 to {most}, which the format can express (got {params.thinking.voices})"
         )

@@ -146,6 +146,7 @@ class Sequence(Context):
     sources: for each pick of the next step, how far before the last token the one stands whose logits it is made from.
         Several only where several voices speak; then the picks are `pick` and the first of `others`.
     council: what the sequence is in.
+    voices: that a council may have; 1: there are none.
     limit: generate at most this many tokens in all.
     phase: of the next token.
     error: why the sequence cannot go on.
@@ -171,6 +172,7 @@ class Sequence(Context):
     others: list[Pick] = field(default_factory=list)
     sources: list[int] = field(default_factory=lambda: [0])
     council: OpenCouncil | None = None
+    voices: int = 1
     error: PonderError | None = None
     deadline: float | None = None
     num_prompt: int = 0
@@ -253,6 +255,7 @@ class Sequence(Context):
             others=[another_pick(self, seed) for _ in self.others],
             sources=list(self.sources),
             width=self.width,
+            voices=self.voices,
             council=None if self.council is None else OpenCouncil(self.council.floor and self.council.floor.copy()),
             limit=self.limit,
             phase=self.phase,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from ponder.sampler.protocol import CallDelta, Delta, Done, Streamed
 from ponder.sampler.threads import Mailbox
@@ -18,7 +19,7 @@ def joined(batch: Sequence[Streamed]) -> list[Streamed]:
         if type(item) is Delta and type(last) is Delta and _of_one_text(last, item):
             text, tokens = last.text + item.text, (*last.tokens, *item.tokens)
             pieces = last.pieces + item.pieces
-            items[-1] = Delta(item.index, item.phase, text, tokens, refusal=item.refusal, pieces=pieces)
+            items[-1] = replace(last, text=text, tokens=tokens, pieces=pieces)
         elif type(item) is CallDelta and type(last) is CallDelta and (last.index, last.call) == (item.index, item.call):
             items[-1] = CallDelta(item.index, item.call, last.name, last.arguments + item.arguments, last.id)
         else:
@@ -27,7 +28,7 @@ def joined(batch: Sequence[Streamed]) -> list[Streamed]:
 
 
 def _of_one_text(last: Delta, next: Delta) -> bool:
-    if last.state or next.state:
+    if last.state or next.state or last.voice != next.voice:
         return False
     return last.index == next.index and last.phase is next.phase and last.refusal is next.refusal
 

@@ -90,7 +90,7 @@ class Generation:
         if self._calls is not None:
             self._send_calls(self._calls.feed(event))
         if self.submission.prefill is not None:
-            self.submission.prefill.feed(event, "".join(text for phase, text, _ in pieces if phase is Phase.ANSWER))
+            self.submission.prefill.feed(event, "".join(each.text for each in pieces if each.phase is Phase.ANSWER))
         return self._text is not None and self._text.stopped
 
     def finish(self, event: FinishEvent) -> Completion:
@@ -128,9 +128,9 @@ class Generation:
 
     def _send(self, pieces: list[Piece]) -> None:
         if self.submission.streamed:
-            for phase, text, state in pieces:
+            for phase, text, state, voice in pieces:
                 tokens = self._tokens.begun(text) if self._tokens is not None and phase is Phase.ANSWER else ()
-                self.send(Delta(self._index, phase, text, tokens, state))
+                self.send(Delta(self._index, phase, text, tokens, state, voice=voice))
 
     def _send_calls(self, pieces: list[CallPiece]) -> None:
         for call, name, arguments in pieces:

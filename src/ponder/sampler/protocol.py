@@ -176,6 +176,7 @@ class Delta:
     to wait (white space at an edge, a state until it is folded) may come after pieces of a later phase.
 
     tokens: those that begin in a piece of the answer, where the request asks for `logprobs` and the sampler has them.
+    voice: whose it is, in a council (from 0). Joined by voice, such pieces equal what each said; the others, the rest.
     state: the piece is one whole state of folded thinking. refusal: it belongs to a text that is marked as a refusal.
     pieces: how many pieces were joined in this one: about as many tokens.
     """
@@ -187,6 +188,7 @@ class Delta:
     state: bool = False
     refusal: bool = False
     pieces: int = field(default=1, compare=False)
+    voice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from ponder.dialogue import Message, Part, Reasoning, Text, ToolCall
 from ponder.dialogue.calls import CallReader, CallSyntax
@@ -15,8 +16,22 @@ from ponder.engine import TokenEvent
 from ponder.sampler.protocol import SampledToken
 from ponder.tokenizer import StreamDecoder, Tokenizer
 from ponder.types import Phase, PhaseTokens
+from ponder.voices import Floor, opened
 
-Piece = tuple[Phase, str, bool]  # whether it is a whole state of folded thinking
+
+class Piece(NamedTuple):
+    """A piece of text.
+
+    state: it is a whole state of folded thinking.
+    voice: whose it is, in a council.
+    """
+
+    phase: Phase
+    text: str
+    state: bool = False
+    voice: int | None = None
+
+
 CallPiece = tuple[int, str | None, str]  # the call's number, its name with its first piece, some of its arguments
 
 
@@ -50,7 +65,8 @@ class VisibleText:
     What may turn out not to be text is held back: the beginning of a stop string, an unfinished character, and white
     space at the edge of a stretch of text. The format's parser decides whether such space is text. A state of
     folded thinking comes as a whole with its fold; without a fold it is not a state, and the token that opened it is
-    text. Tool calls are not text: they come with the message.
+    text. So is what spawns a council, unless its lanes are opened; then each voice has pieces, as it speaks. Tool calls
+    are not text: they come with the message.
     """
 
     def __init__(
@@ -71,12 +87,21 @@ class VisibleText:
         self._ids: list[int] = []
         self._num_shown = {Phase.THINK: 0, Phase.ANSWER: 0}
         self._num_states = 0  # that were shown
+        self._spawning: list[int] = []  # ids that may open a council
+        self._floor: Floor | None = None  # of the council that is open
+        self._lanes: list[StreamDecoder] = []  # one for each of its voices
         self.stopped = False  # whether a stop string was met
         self._begin_stretch()
 
     def feed(self, event: TokenEvent) -> list[Piece]:
         """The text that this token lets out. Once `stopped` is set, nothing more may be fed."""
         self._ids.append(event.id)
+        if self._floor is not None and event.id not in self._floor.tokens.closing:
+            return self._hear(self._floor, event.id)
+        return [*self._end_lanes(), *self._follow(event)]
+
+    def _follow(self, event: TokenEvent) -> list[Piece]:
+        """What a token outside of councils lets out."""
         if event.id in self._tokens.end:
             self._begin_stretch()
             return []
@@ -85,13 +110,58 @@ class VisibleText:
             return self._settle()
         if self._phase is Phase.TOOL or self._in_state:
             return []
-        self._stretch.append(event.id)
-        self._grow(self._decoder.feed(event.id))
+        if self._may_open(event.id):
+            return self._open()
+        for id in (*self._spawning, event.id):
+            self._stretch.append(id)
+            self._grow(self._decoder.feed(id))
+        self._spawning = []
         return self._release()
 
     def finish(self, message: Message) -> list[Piece]:
         """The pieces still owed, given the whole message."""
-        return [*self._owed_thoughts(message), *self._owed_answer(message)]
+        return [*self._end_lanes(), *self._owed_thoughts(message), *self._owed_answer(message)]
+
+    def _may_open(self, id: int) -> bool:
+        """Whether this token of a thought, with those before it, may open a council."""
+        council, before = self._tokens.council, self._spawning
+        if council is None or self._phase is not Phase.THINK:
+            return False
+        if not before:
+            expected: tuple[int, ...] = (council.spawn,)
+        else:
+            expected = council.numbers if len(before) == 1 else (council.address,)
+        if id in expected:
+            before.append(id)
+        return id in expected
+
+    def _open(self) -> list[Piece]:
+        """Where the lanes of a council are open: the rest of the thought before it."""
+        council = self._tokens.council
+        voices = 0 if council is None else opened(self._spawning, council)
+        if council is None or not voices:
+            return []
+        everyone = list(range(voices))
+        self._floor = Floor(council, everyone, before=everyone)
+        self._lanes = [StreamDecoder(self._tokenizer) for _ in everyone]
+        return self._owed_thoughts(self._parse(self._ids[: -len(self._spawning)]))
+
+    def _hear(self, floor: Floor, id: int) -> list[Piece]:
+        """What a voice lets out."""
+        voice = floor.voice
+        floor.read(id)
+        text = "" if self._tokenizer.is_control(id) else self._lanes[voice].feed(id)  # a control token ends its lane
+        pieces = [Piece(Phase.THINK, text, voice=voice)] if text else []
+        return [*pieces, *self._end_lanes()] if floor.over else pieces
+
+    def _end_lanes(self) -> list[Piece]:
+        """What is left of the council that is open: characters that were not whole."""
+        if self._floor is None:
+            return []
+        lanes, self._lanes, self._floor = self._lanes, [], None
+        self._begin_stretch()
+        rests = ((voice, decoder.flush()) for voice, decoder in enumerate(lanes))
+        return [Piece(Phase.THINK, text, voice=voice) for voice, text in rests if text]
 
     def _settle(self) -> list[Piece]:
         """What the end of a stretch lets out. Not where a call begins: it may turn out to be text."""
@@ -106,11 +176,11 @@ class VisibleText:
         pieces: list[Piece] = []
         shown, end, states = self._num_shown[Phase.THINK], 0, 0
         for part in message.parts:
-            if not isinstance(part, Reasoning):
+            if not isinstance(part, Reasoning) or part.voices:  # voices have shown what they said
                 continue
             text, end, states = part.text[max(0, shown - end) :], end + len(part.text), states + part.state
             if text or states > self._num_states:
-                pieces.append((Phase.THINK, text, part.state))
+                pieces.append(Piece(Phase.THINK, text, part.state))
             self._num_states = max(states, self._num_states)
         self._num_shown[Phase.THINK] = max(shown, end)
         return pieces
@@ -118,12 +188,13 @@ class VisibleText:
     def _owed_answer(self, message: Message) -> list[Piece]:
         owed = message.text[self._num_shown[Phase.ANSWER] :]
         self._num_shown[Phase.ANSWER] += len(owed)
-        return [(Phase.ANSWER, owed, False)] if owed else []
+        return [Piece(Phase.ANSWER, owed)] if owed else []
 
     def _begin_stretch(self) -> None:
         self._decoder = StreamDecoder(self._tokenizer)
         self._stretch: list[int] = []
         self._lead = ""  # white space before the first visible character
+        self._spawning = []
         self._held: str | None = None  # text of this phase that is not shown yet; None before that character
 
     def _changes_phase(self, event: TokenEvent) -> bool:
@@ -158,7 +229,7 @@ class VisibleText:
         if not self._lead or (blank and not self._stops_here()):
             return
         message = self._parse(self._ids)
-        whole = message.reasoning if self._phase is Phase.THINK else message.text
+        whole = _thoughts(message) if self._phase is Phase.THINK else message.text
         unfinished = len(self._tokenizer.decode(self._stretch)) - len(self._lead)
         whole = whole[: len(whole) - unfinished]
         if blank:
@@ -181,10 +252,15 @@ class VisibleText:
             ready = self._held[:stop]
         self._held = self._held[len(ready) :]
         self._num_shown[self._phase] += len(ready)
-        return [(self._phase, ready, False)] if ready else []
+        return [Piece(self._phase, ready)] if ready else []
 
     def _stops_here(self) -> tuple[str, ...]:
         return self._stops if self._phase is Phase.ANSWER else ()
+
+
+def _thoughts(message: Message) -> str:
+    """Its thinking, without councils."""
+    return "".join(part.text for part in message.parts if isinstance(part, Reasoning) and not part.voices)
 
 
 def _overlap(text: str, stop: str) -> int:

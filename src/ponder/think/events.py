@@ -240,7 +240,10 @@ def as_pieces(answer: Answer) -> Iterable[Streamed]:
     """A whole answer, as a sampler would stream its one choice."""
     parts = answer.message.parts
     for thought in (part for part in parts if isinstance(part, Reasoning)):
-        yield Delta(0, Phase.THINK, thought.text, state=thought.state)
+        for number, voice in enumerate(thought.voices):
+            yield Delta(0, Phase.THINK, voice.text, voice=number)
+        if not thought.voices:
+            yield Delta(0, Phase.THINK, thought.text, state=thought.state)
     for text in (part for part in parts if isinstance(part, Text)):
         if text.text:
             yield Delta(0, Phase.ANSWER, text.text, refusal=text.refusal)

@@ -333,6 +333,8 @@ class Chunks:
             return
         chunk = _chunk(piece.index, {})
         chunk["delta"][field] = piece.text
+        if piece.voice is not None:
+            chunk["delta"]["voice"] = piece.voice
         if piece.tokens:
             chunk["logprobs"] = self._writer.piece_logprobs(piece.tokens)
         yield chunk

@@ -279,11 +279,14 @@ class CallChunk(TypedDict):
 
 
 class ChatDelta(TypedDict, total=False):
+    """voice: of a council, from 0: whose the piece of reasoning is."""
+
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
     reasoning: str
     reasoning_content: str
+    voice: int
     tool_calls: list[IndexedCall | CallChunk]
 
 

@@ -202,6 +202,8 @@ def completion_usage(completions: Iterable[Completion]) -> CompletionUsage | Non
     }
     if bill.refilled_tokens:
         usage["refilled_tokens"] = bill.refilled_tokens
+    if bill.parallel_tokens:
+        usage["steps"] = bill.steps
     return usage
 
 

@@ -216,7 +216,9 @@ class CompletionDetails(TypedDict):
 
 @closed
 class CompletionUsage(TypedDict):
-    """refilled_tokens: run through the model again because a thought was folded; neither prompt nor completion."""
+    """refilled_tokens: run through the model again because a thought was folded; neither prompt nor completion.
+    steps: passes that had to follow each other, where several voices spoke in one pass.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -224,3 +226,4 @@ class CompletionUsage(TypedDict):
     prompt_tokens_details: PromptDetails
     completion_tokens_details: CompletionDetails
     refilled_tokens: NotRequired[int]
+    steps: NotRequired[int]

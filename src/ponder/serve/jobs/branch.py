@@ -66,7 +66,10 @@ class BranchedAnswer:
 def _pieces(sample: int, message: Message) -> Iterator[Delta]:
     """What is there already, as pieces of text."""
     for part in message.parts:
-        if isinstance(part, Reasoning) and part.text:
+        if isinstance(part, Reasoning) and part.voices:
+            for number, voice in enumerate(part.voices):
+                yield Delta(sample, Phase.THINK, voice.text, pieces=0, voice=number)
+        elif isinstance(part, Reasoning) and part.text:
             yield Delta(sample, Phase.THINK, part.text, state=part.state, pieces=0)
         elif isinstance(part, Text) and part.text:
             yield Delta(sample, Phase.ANSWER, part.text, pieces=0)

@@ -259,6 +259,8 @@ def response_usage(bill: Usage) -> ResponseUsage:
     }
     if bill.refilled_tokens:
         usage["refilled_tokens"] = bill.refilled_tokens
+    if bill.parallel_tokens:
+        usage["steps"] = bill.steps
     return usage
 
 

@@ -177,7 +177,9 @@ class OutputDetails(TypedDict):
 
 @closed
 class ResponseUsage(TypedDict):
-    """refilled_tokens: run through the model again because a thought was folded; neither input nor output."""
+    """refilled_tokens: run through the model again because a thought was folded; neither input nor output.
+    steps: passes that had to follow each other, where several voices spoke in one pass.
+    """
 
     input_tokens: int
     input_tokens_details: InputDetails
@@ -185,6 +187,7 @@ class ResponseUsage(TypedDict):
     output_tokens_details: OutputDetails
     total_tokens: int
     refilled_tokens: NotRequired[int]
+    steps: NotRequired[int]
 
 
 @closed
