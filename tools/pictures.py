@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -27,7 +28,12 @@ SEED = 7
 LONGEST = 140  # characters of a problem: longer ones say little on a card
 STRATEGIES = (None, "consensus(samples=5)", "consensus(samples=2)")
 MODEL = "mini"
-SCREENS = (("light", "board"), ("dark", "board"), ("light", "job"), ("dark", "job"))
+SCREENS = [(colours, screen) for screen in ("board", "job", "lens", "rank", "runs") for colours in ("light", "dark")]
+JOBS = 40
+DONE = 15  # of them, before a picture is drawn
+WAITING = 2  # that wait for a person by then
+RANKING = "products"
+TRAINED = ("--set", "sft.tokens=120_000", "--set", "grpo.steps=12")  # a run long enough to have curves
 
 
 def problems(number: int) -> list[str]:
@@ -51,40 +57,81 @@ def call(url: str, body: Any = None) -> Any:
 
 
 def hand_over(url: str) -> None:
-    """Sixty jobs, one of them with a vote on a product that is easy to follow."""
-    texts = problems(59)
+    """Jobs, one of them with a vote on a product that is easy to follow, and some whose budget will not do."""
+    texts = problems(JOBS - 1)
     jobs: list[dict[str, Any]] = [{"input": "What is 4821 * 7093?", "strategy": "consensus(samples=5)"}]
-    for text, strategy in zip(texts, itertools.cycle(STRATEGIES), strict=False):
+    for number, (text, strategy) in enumerate(zip(texts, itertools.cycle(STRATEGIES), strict=False)):
         jobs.append({"input": text} if strategy is None else {"input": text, "strategy": strategy})
-    for batch, part in (("tonight", jobs[:40]), ("checks", jobs[40:])):
+        if number % 9 == 0:
+            jobs[-1] = {"input": text, "budget": 40}
+    for batch, part in (("tonight", jobs[: JOBS * 2 // 3]), ("checks", jobs[JOBS * 2 // 3 :])):
         call(f"{url}/v1/jobs", {"defaults": {"model": MODEL}, "jobs": part, "batch": batch})
 
 
+def add_ranking(url: str) -> None:
+    """What the model says to a few products, at once and after thinking."""
+    sets = []
+    for question in ("What is 4821 * 7093?", "What is 88 * 47?", "What is 613 * 29?"):
+        answers = []
+        for effort in ("none", "high"):
+            asked = {
+                "model": MODEL,
+                "messages": [{"role": "user", "content": question}],
+                "reasoning_effort": effort,
+            }
+            said = call(f"{url}/v1/chat/completions", asked)["choices"][0]["message"]["content"]
+            answers.append({"text": said, "made": f"{MODEL}, {effort}"})
+        if answers[0]["text"] != answers[1]["text"]:
+            sets.append({"prompt": question, "answers": answers})
+    call(f"{url}/v1/rankings/{RANKING}/sets", {"sets": sets})
+
+
 def draw(page: Page, url: str, screen: str) -> None:
-    if screen == "board":
-        page.goto(f"{url}/#/")
-    else:
-        found = call(f"{url}/v1/jobs?state=completed&q=4821")["data"][0]
-        page.goto(f"{url}/#/jobs/{found['id']}")
-    page.locator("[data-ready]").wait_for()
+    found = call(f"{url}/v1/jobs?state=completed&q=4821")["data"][0]["id"]
+    places = {"board": "/", "job": f"/jobs/{found}", "lens": f"/lens/{found}", "rank": f"/rank/{RANKING}"}
+    page.goto(f"{url}/#{places.get(screen, f'/{screen}')}")
+    page.locator(f"[data-ready={screen}]").wait_for()
+    if screen == "job":
+        page.locator(".tree").wait_for()
+    if screen == "lens":
+        page.keyboard.press("3")
+        page.locator(".token.tinted").first.wait_for()
+    if screen == "rank":
+        page.keyboard.type("a")
     page.wait_for_timeout(1500)
 
 
+def train(folder: Path) -> None:
+    recipe = ROOT / "recipes" / "smoke" / "all.toml"
+    command = [sys.executable, "-m", "ponder.cli", "train", str(recipe), "--set", f"run.folder={folder}", *TRAINED]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        train(Path(folder) / "runs" / "smoke")
+        draw_all(Path(folder))
+
+
+def draw_all(folder: Path) -> None:
     port = free_port()
     url = f"http://localhost:{port}"
     command = [sys.executable, "-m", "ponder.cli", "serve", MODEL, "--port", str(port)]
+    command += ["--runs", str(folder / "runs"), "--rankings", str(folder / "rankings")]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         if not answers(f"{url}/health", server):
             sys.exit("the server did not start")
+        add_ranking(url)
         hand_over(url)
-        states = {}
-        while states.get("completed", 0) < 20 or not call(f"{url}/v1/jobs?state=completed&q=4821")["data"]:
+        while True:
             time.sleep(1)
             states = call(f"{url}/v1/jobs/counts")["states"]
-            if not states["queued"] + states["in_progress"]:
+            product = call(f"{url}/v1/jobs?state=completed&q=4821")["data"]
+            if product and states["completed"] >= DONE and states["needs_input"] >= WAITING:
                 break
+            if not states["queued"] + states["in_progress"]:
+                sys.exit(f"the jobs ended otherwise than the pictures show them: {states}")
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=["--disable-gpu", "--no-sandbox"]

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Entry } from "../src/api/jobs";
-import { chosenSample, rowsOf, spanOf, type SampleRow } from "../src/job/trace";
+import { chosenSample, promptOf, rowsOf, spanOf, type SampleRow } from "../src/job/trace";
 
 let n = 0;
 const entry = (type: string, at: number, more: Partial<Entry> = {}): Entry => ({ n: ++n, at, attempt: 1, type, ...more });
@@ -39,6 +39,7 @@ test("the chosen sample says what the answer says, and the span covers all", () 
   const rows = rowsOf(ENTRIES, 1);
   expect(chosenSample(rows, "42")?.sample).toBe(0);
   expect(chosenSample(rows, "42")?.usage).toMatchObject({ input_tokens: 9, output_tokens: 30, reasoning_tokens: 0 });
+  expect(promptOf(rows, rows[3] as SampleRow)).toBe(9);
   expect(chosenSample(rows, "43")).toBeUndefined();
   expect(spanOf(rows, 99)).toEqual({ from: 1, to: 7 });
   expect(spanOf(rowsOf(ENTRIES, 2), 99)).toEqual({ from: 8, to: 99 });

@@ -1,7 +1,7 @@
 // What a job cost, by strategy and role, and what the next turn will see of it.
 import type { WholeJob } from "../api/jobs";
 import { count, plural, short } from "../text/format";
-import type { SampleRow } from "./trace";
+import { promptOf, type SampleRow, type TraceRow } from "./trace";
 
 export function Bill({ job }: { job: WholeJob }) {
   if (!job.usage) return <p class="soft">Nothing is billed yet.</p>;
@@ -53,14 +53,13 @@ export function Bill({ job }: { job: WholeJob }) {
 }
 
 /** What the next turn keeps of the window: the question and the answer. The reasoning is discarded. */
-export function Context({ job, chosen }: { job: WholeJob; chosen: SampleRow | undefined }) {
+export function Context({ job, chosen, rows }: { job: WholeJob; chosen: SampleRow | undefined; rows: TraceRow[] }) {
   const window = job.window;
   const last = job.attempts.at(-1);
   const usage = chosen?.usage ?? (last?.usage && (job.strategy ?? "direct") === "direct" ? last.usage : undefined);
-  const asked = last?.usage?.input_tokens ?? 0;
   if (!window || !usage)
     return <p class="soft">{job.usage ? "The question and the answer; the reasoning is discarded." : "Known when it has answered."}</p>;
-  const question = Math.max(usage.input_tokens, usage.cached_tokens, job.bill.length > 1 ? 0 : asked);
+  const question = chosen ? promptOf(rows, chosen) : usage.input_tokens;
   const answer = Math.max(0, usage.output_tokens - usage.reasoning_tokens);
   const kept = question + answer;
   const share = (value: number) => `${Math.min(100, (100 * value) / window)}%`;

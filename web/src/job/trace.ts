@@ -173,3 +173,9 @@ export function chosenSample(rows: TraceRow[], answer: string | null): SampleRow
   const samples = rows.filter((row): row is SampleRow => row.kind === "sample" && row.text !== undefined);
   return samples.find((row) => row.text!.trim() === (answer ?? "").trim()) ?? (samples.length === 1 ? samples[0] : undefined);
 }
+
+/** How many tokens the prompt of a sample has. Of samples that are drawn together, the first alone is billed with it. */
+export function promptOf(rows: TraceRow[], sample: SampleRow): number {
+  const alike = rows.filter((row): row is SampleRow => row.kind === "sample" && row.role === sample.role && row.model === sample.model);
+  return Math.max(0, ...alike.map((row) => row.usage?.input_tokens ?? 0));
+}

@@ -223,7 +223,7 @@ export default function JobPage({ rest: id }: PageProps) {
           </section>
           <section>
             <h2>What the next turn sees</h2>
-            <Context job={job} chosen={chosenSample(rows, job.answer)} />
+            <Context job={job} chosen={chosenSample(rows, job.answer)} rows={rows} />
           </section>
           <section>
             <h2>Facts</h2>
