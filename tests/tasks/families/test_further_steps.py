@@ -537,6 +537,26 @@ def check_string_manipulation(problem: Problem, lines: Lines, facts: Any) -> Non
     assert (verdicts[-1] == "no") == (last == "none")
 
 
+def check_number_sequence(problem: Problem, lines: Lines, facts: Any) -> None:
+    numbers, at = facts["sequence"], 0
+    for line in lines:
+        if line.startswith(("\ue000", "rule")):
+            rule, at = re.sub("[\ue000\ue001]", "", line).split()[1:], 0
+            continue
+        start, *steps = re.sub(r" (ok|no)$", "", line).split()
+        assert int(start[:-1]) == numbers[at]
+        assert steps[::2] == rule
+        value = numbers[at]
+        for operation, result in zip(steps[::2], steps[1::2], strict=True):
+            before = str(numbers[at - 1] if at else 0)
+            ways = {"sq": f"({value})**2", "half": f"({value})//2", "prev": f"{value}+{before}"}
+            value = eval(ways.get(operation, f"({value}){operation}"))
+            assert int(result) == value
+        assert line.endswith("ok") == (value == numbers[at + 1] and at < len(numbers) - 2)
+        at += 1
+    assert value == numbers[-1] == int(problem.answer)
+
+
 CHECKS: dict[str, Callable[[Problem, Lines, Any], None]] = {
     name: globals()[f"check_{name}"] for name in FURTHER_FAMILIES
 }

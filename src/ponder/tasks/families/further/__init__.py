@@ -18,6 +18,7 @@ from ponder.tasks.families.further.largest_island import LargestIsland
 from ponder.tasks.families.further.manipulate_matrix import ManipulateMatrix
 from ponder.tasks.families.further.needle_haystack import NeedleHaystack
 from ponder.tasks.families.further.number_format import NumberFormat
+from ponder.tasks.families.further.number_sequence import NumberSequence
 from ponder.tasks.families.further.palindrome_generation import PalindromeGeneration
 from ponder.tasks.families.further.pool_matrix import PoolMatrix
 from ponder.tasks.families.further.ransom_note import RansomNote
@@ -50,6 +51,7 @@ FURTHER_FAMILIES: dict[str, ProblemFamily] = {
         ManipulateMatrix(),
         NeedleHaystack(),
         NumberFormat(),
+        NumberSequence(),
         PalindromeGeneration(),
         PoolMatrix(),
         RansomNote(),

@@ -117,6 +117,10 @@ def number_format(problem: Problem, rng: Random) -> Fields:
     return {details["size"]: between.join(details["formatted_candidates"])}
 
 
+def number_sequence(problem: Problem, rng: Random) -> Fields:
+    return {"numbers": ", ".join(str(number) for number in gym_details(problem)["sequence"][:-1])}
+
+
 def palindrome_generation(problem: Problem, rng: Random) -> Fields:
     letters: Sequence[str] = gym_details(problem)["letters"]
     return {"letters": letters, "joined": "".join(letters)}
@@ -190,6 +194,7 @@ FURTHER_FIELDS: dict[str, Callable[[Problem, Random], Fields]] = {
     "manipulate_matrix": manipulate_matrix,
     "needle_haystack": needle_haystack,
     "number_format": number_format,
+    "number_sequence": number_sequence,
     "palindrome_generation": palindrome_generation,
     "pool_matrix": pool_matrix,
     "ransom_note": ransom_note,

@@ -45,7 +45,15 @@ NUMBERS = frozenset(
     {
         *("basic_arithmetic", "chain_sum", "count_bits", "decimal_chain_sum", "gcd", "lcm", "leg_counting"),
         *("letter_counting", "power_function", "products", "simple_equations"),
-        *("binary_alternation", "coin_flip", "count_primes", "largest_island", "number_format", "self_reference"),
+        *(
+            "binary_alternation",
+            "coin_flip",
+            "count_primes",
+            "largest_island",
+            "number_format",
+            "number_sequence",
+            "self_reference",
+        ),
         "simple_geometry",
     }
 )
