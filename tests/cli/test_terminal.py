@@ -55,6 +55,21 @@ def test_a_model_cannot_command_the_terminal() -> None:
     assert stream.getvalue() == "a␛[2Jb␇�\n\tc"
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_voices_that_speak_at_once_are_shown_below_each_other(cut: bool) -> None:
+    stream = io.StringIO()
+    screen = Screen(stream)
+    screen.piece(Phase.THINK, "split")
+    for voice, text in ((0, "1"), (1, "a"), (0, "2"), (1, "b")):
+        screen.piece(Phase.THINK, text, voice)
+    if not cut:
+        screen.piece(Phase.ANSWER, "ok")
+    screen.end()
+    assert stream.getvalue() == "split\n[1] 12\n[2] ab\n" + ("\n" if cut else "\n\nok\n")
+
+
 def test_the_bill_adds_up() -> None:
     usage = Usage(prompt_tokens=10, completion_tokens=50, reasoning_tokens=42, cached_tokens=4)
     assert bill_text(usage) == "prompt 10 (4 cached) + thinking 42 + answer 8 tokens"
+    together = Usage(prompt_tokens=10, completion_tokens=50, reasoning_tokens=42, parallel_tokens=20)
+    assert bill_text(together) == "prompt 10 + thinking 42 + answer 8 tokens in 30 steps"

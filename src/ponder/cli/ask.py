@@ -47,7 +47,7 @@ def streamed(reasoner: Reasoner, question: str, args: argparse.Namespace, screen
     """The answer, shown as it comes."""
     with reasoner.stream(question, **settings(args)) as stream:
         for piece in stream:
-            screen.piece(piece.phase, piece.text)
+            screen.piece(piece.phase, piece.text, piece.voice)
         screen.end()
         return stream.answer
 

@@ -89,7 +89,7 @@ class Chat:
         try:
             with self.conversation.stream(text, **self.choices) as stream:
                 for piece in stream:
-                    self.screen.piece(piece.phase, piece.text)
+                    self.screen.piece(piece.phase, piece.text, piece.voice)
                 self.screen.end()
                 if why := CUT_OFF.get(stream.answer.stop_reason):
                     self.screen.line(f"the answer was cut off: {why}", DIM)

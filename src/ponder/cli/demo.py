@@ -64,7 +64,7 @@ def watch(screen: Screen, reasoner: Reasoner, problems: Sequence[DemoProblem]) -
         screen.line(f"\n{each.problem.question}", BOLD)
         with reasoner.stream(each.problem.question, effort=Effort.HIGH) as stream:
             for piece in stream:
-                screen.piece(piece.phase, piece.text)
+                screen.piece(piece.phase, piece.text, piece.voice)
             screen.end()
         mark = verdict(screen, each.solved(stream.answer))
         screen.line(f"{mark}  {screen.paint(bill_text(stream.answer.usage), DIM)}")

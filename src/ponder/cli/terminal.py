@@ -30,6 +30,7 @@ class Screen:
         self.colours = self.stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         self.show_reasoning = show_reasoning
         self._phase: Phase | None = None
+        self._lanes: dict[int, str] = {}  # what each voice of the council that is open has said
 
     def paint(self, text: str, style: str) -> str:
         return f"\x1b[{style}m{text}\x1b[0m" if self.colours and text else text
@@ -37,11 +38,16 @@ class Screen:
     def line(self, text: str = "", style: str | None = None) -> None:
         print(self.paint(text, style) if style else text, file=self.stream, flush=True)
 
-    def piece(self, phase: Phase, text: str) -> None:
-        """A piece of a stream. A blank line separates the thinking from what follows it.
+    def piece(self, phase: Phase, text: str, voice: int | None = None) -> None:
+        """A piece of a stream. A blank line separates the thinking from what follows it. Voices that speak at once are
+        shown below each other, once they are done.
 
         The very end of the thinking (white space, half a character) may come after the answer has begun: left out.
         """
+        if voice is not None:
+            self._lanes[voice] = self._lanes.get(voice, "") + text
+            return
+        self._end_council()
         if phase is Phase.THINK and (not self.show_reasoning or self._phase is Phase.ANSWER):
             return
         if self._phase is Phase.THINK and phase is not Phase.THINK:
@@ -51,8 +57,14 @@ class Screen:
         self.stream.write(self.paint(shown, DIM) if phase is Phase.THINK else shown)
         self.stream.flush()
 
+    def _end_council(self) -> None:
+        lanes, self._lanes = self._lanes, {}
+        for voice, said in sorted(lanes.items()):
+            self.piece(Phase.THINK, f"\n[{voice + 1}] {said}" + "\n" * (voice == max(lanes)))
+
     def end(self) -> None:
         """The stream is over: close its last line."""
+        self._end_council()
         if self._phase is not None:
             self.line()
         self._phase = None
@@ -62,4 +74,5 @@ def bill_text(usage: Usage) -> str:
     """The token bill in words."""
     answer = usage.completion_tokens - usage.reasoning_tokens
     prompt = f"prompt {usage.prompt_tokens}" + (f" ({usage.cached_tokens} cached)" if usage.cached_tokens else "")
-    return f"{prompt} + thinking {usage.reasoning_tokens} + answer {answer} tokens"
+    steps = f" in {usage.steps} steps" if usage.parallel_tokens else ""
+    return f"{prompt} + thinking {usage.reasoning_tokens} + answer {answer} tokens{steps}"
