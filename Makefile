@@ -13,7 +13,7 @@ help:
 	@echo "make demo      set up .venv, then watch the bundled model think (under a minute after set-up)"
 	@echo "make test      the fast tests"
 	@echo "make test-all  every test this machine can run"
-	@echo "make test-cluster  several workers that train one model (five minutes)"
+	@echo "make test-cluster  several workers that train one model, and actors that sample for it (five minutes)"
 	@echo "make test-peers  exported files in llama.cpp itself, losses against TRL, adapters against PEFT, lm-evaluation-harness against a server; compiles llama-cpp-python first (ten minutes, once)"
 	@echo "make test-clients  unmodified clients of others against a server; writes the table of docs/serving.md (2.5 GB of clients in build/clients, once)"
 	@echo "make test-openai   those of openai alone"
