@@ -18,7 +18,7 @@ from ponder.testing.tiny import ByteTokenizer, ParrotModel, tiny_sampler
 from ponder.think import Ask, Reasoner, answer_of, council, parse_strategy
 from ponder.think.events import Cut, Noted, Recalled, Started, Voted, bills
 from ponder.train.data.packing import council_targets
-from ponder.types import Budget, InvalidRequest, SamplerError, Usage
+from ponder.types import Budget, InvalidRequest, SamplerError, ThinkingLimits, Usage
 
 ASK = Ask.of("6 times 7?")
 
@@ -235,6 +235,8 @@ def test_it_is_what_such_a_model_does_by_itself_unless_it_may_not():
     assert Reasoner(sampler).ask("12*34").usage.parallel_tokens > 0
     assert Reasoner(sampler).ask("12*34", max_voices=1).usage.parallel_tokens == 0
     assert Reasoner(sampler).ask("12*34", effort="none").usage.parallel_tokens == 0
+    one_voice = ThinkingLimits(cap=200, voices=1)
+    assert Reasoner(sampler).ask("12*34", thinking=one_voice).usage.parallel_tokens == 0
 
 
 def test_a_model_that_was_not_taught_it_is_refused_with_the_reason():

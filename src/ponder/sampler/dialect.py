@@ -89,8 +89,8 @@ def _inexpressible(request: Request, dialect: Dialect) -> Iterator[str]:
         yield f"a cap on thinking of {params.thinking.cap} tokens (set effort instead)"
     if params.thinking.confidence is not None:
         yield "a confidence at which thinking stops"
-    if params.thinking.voices is not None:
-        yield "a number of voices"
+    if (params.thinking.voices or 1) > 1:
+        yield "several voices"
     if params.answer_room:
         yield "answer_room"
     if params.repeats:

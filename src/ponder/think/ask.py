@@ -198,9 +198,7 @@ class Ask:
             thinking = ThinkingLimits() if window is None else limits(self.effort or Effort.MEDIUM, window, longest)
         if self.min_thinking and thinking.cap != 0:
             thinking = replace(thinking, floor=max(thinking.floor, self.min_thinking))
-        voices = self._voices(capabilities, thinking)
-        if voices > 1:
-            thinking = replace(thinking, voices=voices)
+        thinking = replace(thinking, voices=self._voices(capabilities, thinking))
         room = self.answer_room
         if room is None:
             room = 0 if thinking.cap == 0 or window is None else answer_room(window, max_tokens)
@@ -209,12 +207,12 @@ class Ask:
             max_tokens = max(thinking.cap + room, window)
         return thinking, room, max_tokens
 
-    def _voices(self, capabilities: Capabilities, thinking: ThinkingLimits) -> int:
-        """The most voices of a council. Raises InvalidRequest for more than the model was taught."""
+    def _voices(self, capabilities: Capabilities, thinking: ThinkingLimits) -> int | None:
+        """The most voices of a council; None: as many as the model was taught. Raises InvalidRequest for more."""
         if thinking.cap == 0 and (self.max_voices or 0) > 1:
             raise InvalidRequest(f"max_voices must be left out where there is no thinking (got {self.max_voices})")
         if self.max_voices is None:
-            return capabilities.voices if thinking.cap != 0 else 1
+            return thinking.voices
         if not 1 <= self.max_voices <= max(1, capabilities.voices):
             taught = f"at most {capabilities.voices}" if capabilities.voices else "no"
             raise InvalidRequest(
