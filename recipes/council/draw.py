@@ -16,11 +16,11 @@ from ponder.sandbox.objects import load_object
 from ponder.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
-WIDTH, HEIGHT, GAP, LEFT, TOP = 9, 32, 22, 76, 30  # of a step, a lane, between bands; margins
-STEPS = 90  # in a band
+WIDTH, HEIGHT, GAP, LEFT, TOP = 8, 32, 22, 76, 30  # of a step, a lane, between bands; margins
+STEPS = 130  # in a band
 COLOURS = ("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf3989", "#0a7d91", "#9a6700", "#57606a")
 STYLE = """
-text { font: 13px ui-monospace, monospace; fill: #1f2328 }
+text { font: 12px ui-monospace, monospace; fill: #1f2328 }
 .small { font-size: 11px; fill: #656d76 }
 .link { fill: none; stroke: #8c959f; stroke-width: .8 }
 @media (prefers-color-scheme: dark) { text { fill: #e6edf3 } .small { fill: #8d96a0 } }

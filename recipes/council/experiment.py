@@ -3,6 +3,7 @@ the same held-out products with each, and prints the table; what is trained or m
 
     python recipes/council/experiment.py                   # 6 arms x 3 seeds, about 20 minutes each on two cores
     python recipes/council/experiment.py --arms one,four --seeds 1
+    python recipes/council/experiment.py --small           # two digits by three, a minute or two each (blind: more)
     python recipes/council/experiment.py --tiny            # the whole line in a minute; learns nothing
 
 All arms have the same size, tokens and problems. `blind` is the layout of `four` in which no voice hears another one;
@@ -52,6 +53,14 @@ ARMS = {
     "apart": Arm(4, "Apart"),
     "apart_blind": Arm(4, "Apart", hear=False),
 }
+SMALL = [
+    "model.size=96",
+    "model.layers=3",
+    "sft.tokens=1_800_000",
+    "sft.sequence=256",
+    "sft.batch=12",
+    f'tokenizer.text=[{{source="task:{HERE / "tasks.py"}:SmallPair", samples=200}}]',
+]
 TINY = ["model.size=32", "model.layers=2", "sft.tokens=32_768", "sft.batch=4"]
 
 
@@ -65,10 +74,10 @@ class Solved:
     tokens: int
 
 
-def train(name: str, seed: int, root: Path, overrides: Sequence[str]) -> Path:
+def train(name: str, seed: int, root: Path, overrides: Sequence[str], size: str) -> Path:
     """The model folder of an arm, trained where it is not there yet."""
     arm, folder = ARMS[name], root / f"{name}-{seed}"
-    mix = f'[{{task="{HERE / "tasks.py"}:{arm.task}", voices={arm.voices}}}]'
+    mix = f'[{{task="{HERE / "tasks.py"}:{size}{arm.task}", voices={arm.voices}}}]'
     chosen = [f"run.folder={folder}", f"run.seed={seed}", f"sft.mix={mix}", *overrides]
     if arm.hear:
         model = run(HERE / "all.toml", chosen, resume=folder.exists()).model
@@ -145,17 +154,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("-n", type=int, default=500, help="problems (default: 500)")
     parser.add_argument("--folder", type=Path, default=Path("runs/council"))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe")
+    parser.add_argument("--small", action="store_true", help="a model of 96 that multiplies two digits by three")
     parser.add_argument("--tiny", action="store_true", help="a model of 32 that is trained for a moment")
     args = parser.parse_args(argv)
     seeds, names = list(map(int, args.seeds.split(","))), args.arms.split(",")
-    task = load_object(f"{HERE / 'tasks.py'}:Pair")()
+    size = "Small" if args.small else ""
+    task = load_object(f"{HERE / 'tasks.py'}:{size}Pair")()
     rng = Random("held out")  # training draws from other seeds
     problems = [task.sample(rng, 1.0) for _ in range(args.n)]
-    overrides = [*(TINY if args.tiny else ()), *args.set]
+    overrides = [*(SMALL if args.small else TINY if args.tiny else ()), *args.set]
     rows: dict[str, list[dict[str, float]]] = {}
     for name in names:
         for seed in seeds:
-            folder = train(name, seed, args.folder, overrides)
+            folder = train(name, seed, args.folder, overrides, size)
             for samples in (1, 2, 4) if name == "one" else (1,):
                 row = name if samples == 1 else f"one, vote of {samples}"
                 rows.setdefault(row, []).append(measure(row, folder, ARMS[name], problems, samples, seed))

@@ -2,22 +2,27 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 import pytest
 import torch
+from even import recipe, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ponder.dialogue import Message, PonderFormat, Start
+from ponder.model.checkpoint import write_model
 from ponder.model.loss import Backend, next_token_loss
 from ponder.sampler.local import LocalSampler
 from ponder.sampler.protocol import Request
 from ponder.testing.tiny import ByteTokenizer, tiny_model
 from ponder.train.data.packing import Batch, Example, council_targets, fill, pack
 from ponder.train.examples import Examples, check_mix, mix_texts, mix_voices
+from ponder.train.loop.display import read_metrics
 from ponder.train.loop.learner import on
+from ponder.train.policy import stage
 from ponder.train.policy.gradient import PolicyGradient
 from ponder.train.policy.lessons import Lesson, lay_out
 from ponder.train.recipe.sections import MixRecipe, mix_problems
@@ -175,3 +180,24 @@ def test_training_computes_the_log_probabilities_that_the_engine_sampled_with(vo
     counted = sum(int((each.batch.weights_BT > 0).sum()) for each in batches)
     sampled = sum(origin is Origin.SAMPLED for each in made for origin in each.segment.origins)
     assert counted == sampled
+
+
+def test_grpo_rewards_a_council_as_one_trajectory(tmp_path, even, monkeypatch):
+    laid_out = []
+    monkeypatch.setattr(
+        stage, "lay_out", lambda lessons, **sizes: laid_out.extend(lessons) or lay_out(lessons, **sizes)
+    )
+    model = tiny_model(3)
+    with torch.no_grad():  # it speaks in several voices, and comes to an end
+        model.model.embed_tokens.weight[[COUNCIL.spawn, COUNCIL.join, COUNCIL.leave]] *= 2
+    model.config = replace(model.config, voices=4)
+    start = tmp_path / "start"
+    start.mkdir()
+    write_model(model, start)
+    TOKENIZER.save(start)
+    sizes = {"thinking": 40, "max_tokens": 60, "sequence": 128, "steps": 1, "eval_every": 0}
+    train(recipe(start, tmp_path / "run", **sizes))
+    segments = [segment for lesson in laid_out for segment in lesson.trajectory.segments]
+    assert any(COUNCIL.address in segment.ids for segment in segments)
+    steps = read_metrics(tmp_path / "run" / "grpo" / "metrics.jsonl")
+    assert max(step["engine_difference"] for step in steps) < 1e-4

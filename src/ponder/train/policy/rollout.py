@@ -186,8 +186,7 @@ def _demonstrated_tokens(task: Task, problem: Problem, rng: Random, tokenizer: T
 
 
 async def _answer(sampler: LocalSampler, asked: Sequence[_Asked]) -> list[bool]:
-    """Whether each problem was solved: greedy, all in one batch, in as many voices as the model was taught."""
-    voices = max(1, sampler.capabilities.voices)
+    """Whether each problem was solved: greedy, all in one batch."""
     tries = (
         attempts(
             sampler,
@@ -195,7 +194,7 @@ async def _answer(sampler: LocalSampler, asked: Sequence[_Asked]) -> list[bool]:
             each.problem,
             samples=1,
             params=SamplingParams(
-                max_tokens=each.max_tokens, temperature=0.0, thinking=ThinkingLimits(cap=each.thinking, voices=voices)
+                max_tokens=each.max_tokens, temperature=0.0, thinking=ThinkingLimits(cap=each.thinking)
             ),
             seed="watch",
         )

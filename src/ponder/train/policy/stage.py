@@ -207,7 +207,7 @@ class RolloutLearner:
         self.params = SamplingParams(
             max_tokens=recipe.max_tokens,
             temperature=recipe.temperature,
-            thinking=ThinkingLimits(cap=recipe.thinking, voices=max(1, start.model.config.voices)),
+            thinking=ThinkingLimits(cap=recipe.thinking),
         )
         self._start = start
         self._rollouts: Rollouts | None = None
