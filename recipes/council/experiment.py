@@ -3,7 +3,7 @@ the same held-out products with each, and prints the table; what is trained or m
 
     python recipes/council/experiment.py                   # 6 arms x 3 seeds, about 20 minutes each on two cores
     python recipes/council/experiment.py --arms one,four --seeds 1
-    python recipes/council/experiment.py --small           # two digits by three, a minute or two each (blind: more)
+    python recipes/council/experiment.py --small           # two digits by three, minutes each
     python recipes/council/experiment.py --tiny            # the whole line in a minute; learns nothing
 
 All arms have the same size, tokens and problems. `blind` is the layout of `four` in which no voice hears another one;
