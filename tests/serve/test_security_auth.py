@@ -153,7 +153,12 @@ def test_nothing_is_upgraded(live: Live, head: str) -> None:
 # Another user's objects -----------------------------------------------------------------------------------------------
 
 
-ACTIONS = {"steer": {"text": "by b"}, "answer": {"need": "need_1"}, "extend": {"tokens": 1}}
+ACTIONS = {
+    "steer": {"text": "by b"},
+    "answer": {"need": "need_1"},
+    "extend": {"tokens": 1},
+    "branch": {"place": 0, "token": 1},
+}
 
 
 def _stored(http: httpx.Client) -> dict[str, str]:
