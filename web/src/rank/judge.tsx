@@ -17,6 +17,7 @@ const AGREEMENT_EVERY = 5; // judgements
 export function Judge({ name }: { name: string }) {
   const rater = useSignal(sessionStorage.getItem(RATER) ?? "me");
   const state = useSignal<NextSet | undefined>(undefined);
+  const shownTo = useSignal(""); // whose set is shown: after a change of rater not yet that of the new one
   const agreement = useSignal<Agreement | undefined>(undefined);
   const order = useSignal<Order>(NONE);
   const reason = useSignal("");
@@ -26,8 +27,10 @@ export function Judge({ name }: { name: string }) {
   const reasonField = useRef<HTMLInputElement>(null);
   const top = useRef<HTMLDivElement>(null);
 
-  const show = (next: NextSet) => {
+  const show = (next: NextSet, to: string) => {
+    if (to !== rater.value) return;
     state.value = next;
+    shownTo.value = to;
     order.value = NONE;
     reason.value = "";
     reasonField.current?.blur(); // letters are for the next answers again
@@ -35,10 +38,13 @@ export function Judge({ name }: { name: string }) {
     top.current?.scrollTo({ top: 0 });
     if (next.judged % AGREEMENT_EVERY === 0 || !next.shown) void readAgreement(name).then((found) => (agreement.value = found));
   };
-  const begin = () =>
-    nextSet(name, rater.value).then(show, (error) => {
-      problem.value = error instanceof ApiError && error.status === 404 ? "There is no such ranking." : wordsOf(error);
-    });
+  const begin = (to: string = rater.value) =>
+    nextSet(name, to).then(
+      (next) => show(next, to),
+      (error) => {
+        problem.value = error instanceof ApiError && error.status === 404 ? "There is no such ranking." : wordsOf(error);
+      },
+    );
   useEffect(() => {
     void begin();
     void readAgreement(name).then(
@@ -51,12 +57,13 @@ export function Judge({ name }: { name: string }) {
   const letters = LETTERS.slice(0, shown?.answers.length ?? 0).split("");
 
   const send = async (skip: boolean) => {
-    if (!shown || sending.value || (!skip && placed(order.value).length < 2)) return;
+    const by = rater.value;
+    if (!shown || shownTo.value !== by || sending.value || (!skip && placed(order.value).length < 2)) return;
     sending.value = true;
     try {
       const seconds = Math.min(86_400, (Date.now() - shownAt.current) / 1000);
       const said = skip ? { skip } : { order: text(order.value) };
-      show(await judge(name, { rater: rater.value, ticket: shown.ticket, reason: reason.value.trim(), seconds, ...said }));
+      show(await judge(name, { rater: by, ticket: shown.ticket, reason: reason.value.trim(), seconds, ...said }), by);
     } catch (error) {
       toast(wordsOf(error), { bad: true });
       if (error instanceof ApiError && error.status === 409) await begin();
@@ -96,9 +103,10 @@ export function Judge({ name }: { name: string }) {
   const { judged, left } = state.value;
   const all = judged + left;
   const enough = placed(order.value).length >= 2;
+  const ready = shownTo.value === rater.value;
 
   return (
-    <div class="judgepage" data-ready="rank" data-judged={judged} ref={top}>
+    <div class="judgepage" data-ready="rank" data-judged={ready ? judged : undefined} aria-busy={!ready} ref={top}>
       <header class="judgebar">
         <a class="back" href={href("/rank")}>
           <Icon name="left" />
