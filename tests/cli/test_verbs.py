@@ -468,7 +468,7 @@ def test_bench_train_shows_what_steps_run_on_and_every_rate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("ponder.evaluate.training_speed.matmul_flops", lambda: 1e12)
-    monkeypatch.setattr("ponder.evaluate.training_speed.shutil.which", lambda name: compiler)
+    monkeypatch.setattr("ponder.model.loss.shutil.which", lambda name: compiler)
     block, losses = Block.forward, torch_cross_entropy_  # compiling takes seconds
     monkeypatch.setattr("ponder.model.transformer.compiled_block", lambda: block)
     monkeypatch.setattr("ponder.model.loss._compiled_cross_entropy", lambda: losses)

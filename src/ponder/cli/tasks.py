@@ -49,30 +49,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ponder.sampler.opening import find_model
     from ponder.tasks.check import check
-    from ponder.tasks.registry import load_task
+    from ponder.tasks.registry import every_family, load_task
     from ponder.tokenizer import Tokenizer
 
     if args.task is None and args.lengths is None:
-        print("\n".join(f"{name:24}{about(family)}" for name, family in families().items()))
+        print("\n".join(f"{name:24}{about(family)}" for name, family in every_family().items()))
         return 0
     tokenizer = Tokenizer.load(args.tokenizer or find_model("mini"))
     if args.lengths is not None:
-        print(lengths_table(args.task.split(",") if args.task else [*families()], args.lengths, tokenizer))
+        print(lengths_table(args.task.split(",") if args.task else [*every_family()], args.lengths, tokenizer))
         return 0
     checked = check(load_task(args.task), max(CHECKED, args.n))
     for place in range(args.n):
         print(shown(checked[place * (len(checked) - 1) // max(1, args.n - 1)]))
     print(table(checked, tokenizer))
     return 0
-
-
-def families() -> dict[str, ProblemFamily]:
-    """Those that mini learned, further ones, and those of logic."""
-    from ponder.tasks.families import FAMILIES
-    from ponder.tasks.families.further import FURTHER_FAMILIES
-    from ponder.tasks.families.logic import LOGIC_FAMILIES
-
-    return FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES
 
 
 def about(family: ProblemFamily) -> str:
@@ -82,14 +73,17 @@ def about(family: ProblemFamily) -> str:
 
 def lengths_table(names: Sequence[str], count: int, tokenizer: Tokenizer) -> str:
     """Tokens by family: levels drawn evenly up to the default one, and from there to 1."""
+    from ponder.tasks.registry import every_family
+
     lines = [
         "| family | levels | thinking, mean | thinking, p99 | longest context, mean | longest context, p99 |",
         "|---|---|---|---|---|---|",
     ]
     for name in names:
-        family = families().get(name.strip())
+        family = every_family().get(name.strip())
         if family is None:
-            raise InvalidRequest(f"--lengths: there is no family {name.strip()!r}: there are {', '.join(families())}")
+            known = ", ".join(every_family())
+            raise InvalidRequest(f"--lengths: there is no family {name.strip()!r}: there are {known}")
         default = family.default_level
         for low, high in [(0.0, default)] + ([(default, 1.0)] if default < 1 else []):
             counts = [_lengths_at(family, low + (high - low) * (n + 0.5) / count, tokenizer, n) for n in range(count)]

@@ -18,8 +18,7 @@ from ponder.dialogue.messages import (
     ToolCall,
     ToolResult,
     Voice,
-    is_council,
-    is_state,
+    is_structured,
     think_blocks,
 )
 from ponder.types import FormatError
@@ -107,7 +106,7 @@ def _entries(index: int, message: Message) -> list[dict[str, Any]]:
 
 
 def _written_reasoning(index: int, message: Message) -> str | list[Any]:
-    if not any(is_state(part) or is_council(part) for part in message.parts):
+    if not any(map(is_structured, message.parts)):
         return message.reasoning
     if (blocks := think_blocks(message.parts))[1:] or blocks[0].start:
         raise FormatError(

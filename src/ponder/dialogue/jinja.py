@@ -29,8 +29,7 @@ from ponder.dialogue.messages import (
     check_plain_thinking,
     check_result_names,
     first_kept_reasoning,
-    is_council,
-    is_state,
+    is_structured,
 )
 from ponder.dialogue.placeholders import TOOL, Hidden, TemplateFields, shown_words
 from ponder.dialogue.tools import Tool, check_tools
@@ -129,8 +128,7 @@ class JinjaFormat:
         bare = [*map(_without_reasoning, messages[:kept_from]), *messages[kept_from:]]
         if any(message.reasoning for message in messages[:kept_from]):
             whole = [
-                one if any(is_state(part) or is_council(part) for part in many.parts) else many
-                for one, many in zip(bare, messages, strict=True)
+                one if any(map(is_structured, many.parts)) else many for one, many in zip(bare, messages, strict=True)
             ]
             with suppress(FormatError):
                 text, fields = self._run(whole, start, tools)

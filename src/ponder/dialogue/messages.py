@@ -131,6 +131,11 @@ def is_council(part: Part) -> bool:
     return isinstance(part, Reasoning) and bool(part.voices)
 
 
+def is_structured(part: Part) -> bool:
+    """Whether `part` is thinking that is more than text: a state or a council."""
+    return is_state(part) or is_council(part)
+
+
 def think_blocks(parts: Sequence[Part]) -> list[range]:
     """The parts that make up each think block, in order: one `Reasoning`, or several that states and councils tie
     together.
@@ -143,7 +148,7 @@ def think_blocks(parts: Sequence[Part]) -> list[range]:
         if not isinstance(part, Reasoning):
             continue
         before = parts[number - 1] if number else None
-        if isinstance(before, Reasoning) and any(each.state or each.voices for each in (before, part)):
+        if isinstance(before, Reasoning) and any(map(is_structured, (before, part))):
             blocks[-1] = range(blocks[-1].start, number + 1)
         else:
             blocks.append(range(number, number + 1))
@@ -283,7 +288,7 @@ def check_plain_thinking(family: str, messages: Conversation) -> None:
     """For formats without folding and councils. Raises FormatError naming message and part."""
     for index, message in enumerate(messages):
         for number, part in enumerate(message.parts):
-            if is_state(part) or is_council(part):
+            if is_structured(part):
                 kind = "a state of folded thinking" if is_state(part) else "a council"
                 raise FormatError(
                     f"message {index} ({message.role.value}), part {number}: {family} cannot express {kind}; "

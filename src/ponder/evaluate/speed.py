@@ -15,6 +15,7 @@ import torch
 from ponder.engine import Engine, TokenEvent
 from ponder.kernels.ceilings import dram_read_bytes_per_second, matmul_flops
 from ponder.kernels.fused import packed_bytes
+from ponder.model.config import ModelConfig
 from ponder.types import SamplingParams
 
 
@@ -87,15 +88,17 @@ def _weights_of(engine: Engine) -> tuple[int, int]:
     """(weights that a step reads, the head included; their bytes as they are packed)."""
     model, config = engine.model, engine.model.config
     rounded = {None: 2.0, "int8": 1.0, "int4": 0.625}[engine.quantize]
+    total = 0.0
+    for name, count in step_weights(config).items():
+        total += count * (packed_bytes(model.block_types[name]) if name in model.block_types else rounded)
+    return sum(step_weights(config).values()), round(total)
+
+
+def step_weights(config: ModelConfig) -> dict[str, int]:
+    """How many weights of each parameter a token meets: those of the blocks, and the head's."""
     head = "model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"
-    weights, total = 0, 0.0
-    for name, shape in config.parameter_shapes().items():
-        if name == head or ".layers." in name:
-            weights += math.prod(shape)
-            total += math.prod(shape) * (
-                packed_bytes(model.block_types[name]) if name in model.block_types else rounded
-            )
-    return weights, round(total)
+    shapes = config.parameter_shapes().items()
+    return {name: math.prod(shape) for name, shape in shapes if name == head or ".layers." in name}
 
 
 def decode_rate(engine: Engine, prompts: Sequence[Sequence[int]], new: int) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 import statistics
 import time
 from collections.abc import Mapping
@@ -11,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from ponder.evaluate.speed import step_weights
 from ponder.kernels.ceilings import matmul_flops
-from ponder.model.loss import Backend, kernel_obstacle, next_token_loss, training_stack
+from ponder.model.loss import Backend, can_compile, kernel_obstacle, next_token_loss, training_stack
 from ponder.model.transformer import Transformer
 
 
@@ -49,8 +48,7 @@ def measure_training(model: Transformer, *, rows: int = 4, tokens: int = 512, ro
     model.compute_dtype = torch.bfloat16
     device = model.model.embed_tokens.weight.device
     obstacle = kernel_obstacle(model)
-    compiles = device.type == "cuda" or shutil.which("g++") is not None
-    elsewhere = [Backend.TORCH, *([Backend.COMPILED] if compiles else [])]
+    elsewhere = [Backend.TORCH, *([Backend.COMPILED] if can_compile(model) else [])]
     tokens = min(tokens, model.config.max_positions)
     generator = torch.Generator().manual_seed(0)
     vocabulary = model.config.vocab_size
@@ -70,14 +68,11 @@ def measure_training(model: Transformer, *, rows: int = 4, tokens: int = 512, ro
             found.append(rows * tokens / (time.perf_counter() - began))
         if number and device.type == "cpu":
             matmul.append(matmul_flops())
-    config = model.config
-    head = "model.embed_tokens.weight" if config.tie_embeddings else "lm_head.weight"
-    shapes = config.parameter_shapes().items()
     return TrainingSpeed(
         rows=rows,
         tokens=tokens,
         rates={backend: found[1:] for backend, found in rates.items()},
         obstacle=obstacle,
-        weights=sum(math.prod(shape) for name, shape in shapes if name == head or ".layers." in name),
+        weights=sum(step_weights(model.config).values()),
         matmul=matmul,
     )

@@ -6,6 +6,7 @@ The recipe that is fastest on CPUs (bench/train_throughput.py): float32 master w
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cache
@@ -35,6 +36,11 @@ def kernel_obstacle(model: Transformer) -> str:
     if type(model) is not Transformer or plain != model.config.parameter_shapes().keys():
         return "the model is not a plain transformer"
     return training_obstacle(model.config, weights, model.compute_dtype)
+
+
+def can_compile(model: Transformer) -> bool:
+    """Whether `Backend.COMPILED` finds a compiler for where the model is."""
+    return next(model.parameters()).device.type == "cuda" or shutil.which("g++") is not None
 
 
 def training_stack(model: Transformer) -> TrainingStack:

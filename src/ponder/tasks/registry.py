@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from itertools import chain, count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ponder.sandbox.objects import files_of_object, load_object
 from ponder.tasks.code import CodeFile, CodeTask
@@ -14,6 +15,9 @@ from ponder.tasks.gym import GymTask, hard_config
 from ponder.tasks.isolated import IsolatedTask, build_task
 from ponder.tasks.protocol import DemonstratedTask, Task
 from ponder.types import InvalidRequest
+
+if TYPE_CHECKING:
+    from ponder.tasks.families.working.family import ProblemFamily
 
 
 def load_task(spec: str) -> Task:
@@ -30,11 +34,7 @@ def load_task(spec: str) -> Task:
     "verdict:TASK": whether answers to another task's problems are right, by yes or no.
     Raises InvalidRequest, with a suggestion, when there is none of that name.
     """
-    from ponder.tasks.families import FAMILIES
-    from ponder.tasks.families.further import FURTHER_FAMILIES
-    from ponder.tasks.families.logic import LOGIC_FAMILIES
-
-    families = FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES
+    families = every_family()
     if spec in families:
         return families[spec]
     if spec.startswith("gym:"):
@@ -54,6 +54,15 @@ def load_task(spec: str) -> Task:
     task = build_task(spec)
     ours = isinstance(task, CodeTask) or type(task).__module__.split(".")[0] == "ponder"
     return task if ours else IsolatedTask(spec, task)  # a CodeTask's grade runs answers in a sealed child already
+
+
+def every_family() -> dict[str, ProblemFamily]:
+    """Those that mini learned, further ones, and those of logic."""
+    from ponder.tasks.families import FAMILIES
+    from ponder.tasks.families.further import FURTHER_FAMILIES
+    from ponder.tasks.families.logic import LOGIC_FAMILIES
+
+    return FAMILIES | FURTHER_FAMILIES | LOGIC_FAMILIES
 
 
 def task_files(spec: str) -> dict[str, list[Path]]:

@@ -240,14 +240,19 @@ def as_pieces(answer: Answer) -> Iterable[Streamed]:
     """A whole answer, as a sampler would stream its one choice."""
     parts = answer.message.parts
     for thought in (part for part in parts if isinstance(part, Reasoning)):
-        for number, voice in enumerate(thought.voices):
-            yield Delta(0, Phase.THINK, voice.text, voice=number)
-        if not thought.voices:
-            yield Delta(0, Phase.THINK, thought.text, state=thought.state)
+        yield from thought_pieces(thought)
     for text in (part for part in parts if isinstance(part, Text)):
         if text.text:
             yield Delta(0, Phase.ANSWER, text.text, refusal=text.refusal)
     yield Done(0, completion_of(answer))
+
+
+def thought_pieces(thought: Reasoning, index: int = 0, *, pieces: int = 1) -> Iterable[Delta]:
+    """A part of thinking, as a sampler would stream it: a council voice by voice."""
+    for number, voice in enumerate(thought.voices):
+        yield Delta(index, Phase.THINK, voice.text, pieces=pieces, voice=number)
+    if not thought.voices:
+        yield Delta(index, Phase.THINK, thought.text, state=thought.state, pieces=pieces)
 
 
 def completion_of(answer: Answer) -> Completion:

@@ -15,7 +15,7 @@ from ponder.serve.jobs.lens import response_contexts
 from ponder.serve.responses.service import ResponseService
 from ponder.serve.store.records import Json
 from ponder.think.ask import Ask
-from ponder.think.events import Answered, Event, Started
+from ponder.think.events import Answered, Event, Started, thought_pieces
 from ponder.think.ledger import Ledger
 from ponder.think.strategy import Demand
 from ponder.types import InvalidRequest, Phase
@@ -66,11 +66,8 @@ class BranchedAnswer:
 def _pieces(sample: int, message: Message) -> Iterator[Delta]:
     """What is there already, as pieces of text."""
     for part in message.parts:
-        if isinstance(part, Reasoning) and part.voices:
-            for number, voice in enumerate(part.voices):
-                yield Delta(sample, Phase.THINK, voice.text, pieces=0, voice=number)
-        elif isinstance(part, Reasoning) and part.text:
-            yield Delta(sample, Phase.THINK, part.text, state=part.state, pieces=0)
+        if isinstance(part, Reasoning) and (part.voices or part.text):
+            yield from thought_pieces(part, sample, pieces=0)
         elif isinstance(part, Text) and part.text:
             yield Delta(sample, Phase.ANSWER, part.text, pieces=0)
 

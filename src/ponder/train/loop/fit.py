@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import shutil
 import signal
 import sys
 import threading
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ponder.kernels.machine import machine
-from ponder.model.loss import Backend, kernel_obstacle
+from ponder.model.loss import Backend, can_compile, kernel_obstacle
 from ponder.model.transformer import Transformer
 from ponder.train.loop import state
 from ponder.train.loop.display import Display, MetricsLog, duration
@@ -320,8 +319,7 @@ def choose_backend(model: Transformer, job: Job) -> tuple[Backend, str]:
     obstacle = kernel_obstacle(model)
     if not obstacle:
         return Backend.KERNELS, ""
-    on_cuda = next(model.parameters()).device.type == "cuda"
-    pays = job.stage.tokens >= _COMPILE_PAYS and (on_cuda or shutil.which("g++") is not None)
+    pays = job.stage.tokens >= _COMPILE_PAYS and can_compile(model)
     return (Backend.COMPILED if pays else Backend.TORCH), obstacle
 
 

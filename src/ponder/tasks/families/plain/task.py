@@ -42,20 +42,11 @@ WORDED: dict[str, ProblemFamily] = FAMILIES | FURTHER_FAMILIES
 """The families that have plain wordings."""
 SECTIONS = {"chain_sum": "sums", "decimal_chain_sum": "sums"}
 NUMBERS = frozenset(
-    {
-        *("basic_arithmetic", "chain_sum", "count_bits", "decimal_chain_sum", "gcd", "lcm", "leg_counting"),
-        *("letter_counting", "power_function", "products", "simple_equations"),
-        *(
-            "binary_alternation",
-            "coin_flip",
-            "count_primes",
-            "largest_island",
-            "number_format",
-            "number_sequence",
-            "self_reference",
-        ),
-        "simple_geometry",
-    }
+    (
+        *("basic_arithmetic", "binary_alternation", "chain_sum", "coin_flip", "count_bits", "count_primes"),
+        *("decimal_chain_sum", "gcd", "largest_island", "lcm", "leg_counting", "letter_counting", "number_format"),
+        *("number_sequence", "power_function", "products", "self_reference", "simple_equations", "simple_geometry"),
+    )
 )
 """The families whose every answer is a number."""
 LISTS = ("number_filtering", "number_sorting")
